@@ -1,0 +1,76 @@
+# Everything that a day with Latchkey needs; `make help` lists it.
+# It wants Python 3.11 or later and make, and brings the rest itself from the lock.
+
+PYTHON ?= python3
+PORT ?= 8000
+PYTEST_ARGS ?= -q -n auto --maxprocesses 4
+COMPOSE ?= docker compose
+# `make lock LOCK_ARGS=--upgrade` takes newer releases; without it, only what pyproject.toml asks for changes.
+LOCK_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help dev test test-storm check lock openapi up down clean
+
+# Touched last, so that an installation that broke off is done again.
+READY := .venv/.ready
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+dev: $(READY) ## Set up everything and serve on 127.0.0.1:$PORT with reload
+	@exec .venv/bin/latchkey dev --port $(PORT)
+
+test: $(READY) ## Run the tests, on SQLite and, where mariadbd is installed, on MariaDB
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-storm: $(READY) ## Cancel thousands of requests at every point and look for leaks
+	LATCHKEY_TEST_STORM=long .venv/bin/python -m pytest -q -m storm
+
+check: $(READY) ## Lint, format, types, the borders between the packages, models against migrations
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python -m migrations.check
+
+# The first lock is the widest; the others are held to its versions.
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
+
+lock: $(READY) ## Write the locks again from pyproject.toml (LOCK_ARGS=--upgrade for newer releases)
+	$(COMPILE) pyproject.toml --extra dev --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --constraint requirements-dev.txt --output-file requirements.txt
+	echo setuptools | $(COMPILE) - --constraint requirements-dev.txt --output-file requirements-build.txt
+
+openapi: $(READY) ## Write docs/openapi.json from the routes
+	.venv/bin/latchkey openapi > docs/openapi.json.new
+	mv docs/openapi.json.new docs/openapi.json
+
+up: .env ## Build and start the API and MariaDB in containers, and wait until they answer
+	PORT=$(PORT) $(COMPOSE) up --build --detach --wait
+
+down: ## Stop the containers; the database keeps its volume
+	$(COMPOSE) down
+
+clean: ## Remove what make made; var/, .env and the databases stay
+	rm -rf .venv build dist latchkey.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.env: ## Make the secrets of the containers, once, readable by you only
+	@umask 077 && { \
+		echo "LATCHKEY_KEYRING=1:$$(head -c 32 /dev/urandom | base64)" && \
+		echo "MARIADB_PASSWORD=$$(od -An -v -tx1 -N 24 /dev/urandom | tr -d ' \n')" && \
+		echo "MARIADB_ROOT_PASSWORD=$$(od -An -v -tx1 -N 24 /dev/urandom | tr -d ' \n')"; \
+	} > $@
+	@echo "wrote new secrets to $@: keep a copy, for the signed keys cannot be read without LATCHKEY_KEYRING"
+
+$(READY): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Latchkey needs Python 3.11 or later, and '$(PYTHON)' is older or missing:" \
+			"install one and name it, as in 'make PYTHON=python3.13 $(MAKECMDGOALS)'." >&2; \
+		exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""ASGI middleware; it knows nothing else of ours."""

@@ -1,0 +1,55 @@
+"""One line for each request, when it is over."""
+
+import logging
+import time
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from middleware.request_id import printable_path
+
+log = logging.getLogger("latchkey.access")
+
+
+class AccessLogMiddleware:
+    """Log method, path, status, duration and who it was: the path without its query, which may be signed.
+
+    The fields are in the record's `access` attribute; a formatter writes them as it likes.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Time one request."""
+        if scope["type"] != "http" or not log.isEnabledFor(logging.INFO):
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 0  # no answer: the client left, or the task was cancelled
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            status = status or 500
+            raise
+        finally:
+            client = scope.get("client")
+            user = scope.get("user")
+            fields = {
+                "method": scope["method"],
+                "path": printable_path(scope),
+                "status": status,
+                "duration_ms": round((time.perf_counter() - began) * 1000, 2),
+                "client": client[0] if client else None,
+                "access_key": user.identity if user is not None and user.is_authenticated else None,
+            }
+            log.info("%(method)s %(path)s %(status)s %(duration_ms)sms", fields, extra={"access": fields})

@@ -1,0 +1,61 @@
+"""A bound on how much a client may send."""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class BodyTooLargeError(Exception):
+    """An undeclared body went over the limit while it was being read."""
+
+
+class BodyLimitMiddleware:
+    """Refuse a body over `limit_bytes` with the ASGI application `problem`.
+
+    A declared length is judged before anything else happens, so that an endpoint that reads no body does
+    not run for a request that is refused afterwards. An undeclared body is counted while it is read; over
+    the limit the reading ends, the request is rolled back further in, and the problem is answered here.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit_bytes: int, problem: ASGIApp) -> None:
+        self.app = app
+        self.limit_bytes = limit_bytes
+        self.problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count one body."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if self._declared(scope) > self.limit_bytes:
+            await self.problem(scope, receive, send)
+            return
+        read = 0
+        started = False
+
+        async def count() -> Message:
+            nonlocal read
+            message = await receive()
+            if message["type"] == "http.request":
+                read += len(message.get("body", b""))
+                if read > self.limit_bytes:
+                    raise BodyTooLargeError
+            return message
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, count, watch)
+        except BodyTooLargeError:
+            if started:
+                raise
+            await self.problem(scope, receive, send)
+
+    @staticmethod
+    def _declared(scope: Scope) -> int:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                # 20 digits are more than any limit; int() of a million of them would take a while.
+                return int(value.lstrip(b"0")[:20] or b"0")
+        return 0

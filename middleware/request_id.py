@@ -1,0 +1,73 @@
+"""A name for every visit, and the last resort when nothing else has answered."""
+
+import logging
+import re
+import secrets
+from contextvars import ContextVar
+from urllib.parse import quote
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("latchkey.request")
+
+request_id: ContextVar[str | None] = ContextVar("latchkey_request_id", default=None)
+"""The id of the request that this context serves, for log lines."""
+
+SHAPE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def printable_path(scope: Scope) -> str:
+    """Return the path as received, percent escapes and all: a decoded one could forge a log line."""
+    raw: bytes | None = scope.get("raw_path")
+    return quote(scope["path"]) if raw is None else raw.decode("ascii", "backslashreplace")
+
+
+class RequestIDMiddleware:
+    """Take `X-Request-ID` from the client if it is well-formed, else make one; answer it, log with it.
+
+    The outermost middleware. An exception that gets here is logged once, with the id, and answered by
+    `last_resort`, unless an answer had started: then it goes on to the server, which closes the connection.
+    A client that went away while its body was being read is no error.
+    """
+
+    def __init__(self, app: ASGIApp, *, last_resort: ASGIApp) -> None:
+        self.app = app
+        self.last_resort = last_resort
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one request under its name."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        name = self._given(scope) or secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = name
+        token = request_id.set(name)
+        started = False
+
+        async def stamp(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = name
+                started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, stamp)
+        except ClientDisconnect:
+            log.info("the client went away before its request was complete")
+        except Exception:
+            log.exception("%s %s failed", scope["method"], printable_path(scope))
+            if started:
+                raise
+            await self.last_resort(scope, receive, stamp)
+        finally:
+            request_id.reset(token)
+
+    @staticmethod
+    def _given(scope: Scope) -> str | None:
+        given = [value for header, value in scope["headers"] if header == b"x-request-id"]
+        if len(given) == 1 and SHAPE.fullmatch(given[0]):
+            return bytes(given[0]).decode()
+        return None

@@ -1,0 +1,148 @@
+"""One request, one task, one database session (R1 to R7)."""
+
+import logging
+from asyncio import current_task
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from sqlalchemy.ext.asyncio import async_scoped_session
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from middleware.completion import complete
+from middleware.visit import SettledSessionError, Visit, VisitingSession
+
+log = logging.getLogger("latchkey.session")
+
+
+class RequestState(dict[str, Any]):
+    """`scope["state"]` whose `session` says why it is gone once the answer has started."""
+
+    def __missing__(self, key: str) -> Any:
+        if key == "session":
+            raise SettledSessionError
+        raise KeyError(key)
+
+
+class SessionMiddleware:
+    """Give every HTTP request one session, and settle it before the first byte of the answer leaves.
+
+    The session is opened with `async with scoped_session()`, stored as `request.state.session`, and gone
+    from the registry on every way out. When the answer starts, a status below 400 commits what is left
+    and any other rolls it back; only then does the start go out. So no 2xx is sent for a row that was not
+    committed, and a slow client holds no connection.
+
+    `scoped_session` is an `async_scoped_session` whose scope is the task and whose sessions are
+    `service.session.RequestSession`. `problem(exc)` turns an exception that the database caused into the
+    ASGI application that answers it, or returns None for one that is not its business.
+
+    Not for WebSockets, which pass untouched: they live too long for one session. Everything between this
+    middleware and the endpoint stays in the request's task: a middleware that starts another one for the
+    endpoint gives it another session.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        scoped_session: async_scoped_session[Any],
+        problem: Callable[[Exception], ASGIApp | None],
+    ) -> None:
+        self.app = app
+        self.scoped_session = scoped_session
+        self.problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        registry: dict[Any, Any] = self.scoped_session.registry.registry
+        task = current_task()
+        if task is None or task in registry:
+            raise RuntimeError(
+                "this task already has a session: run every request in a task of its own, as a server does."
+            )
+        visit = Visit(task)
+        try:
+            with visit.entered():
+                async with self.scoped_session() as session:
+                    state = scope["state"] = RequestState(scope.get("state") or {}, session=session)
+                    settle = Settle(visit, state, registry, send)
+                    try:
+                        await self._serve(scope, unpinned(receive, visit), settle, session)
+                    finally:
+                        if visit.sessions or visit.closing:
+                            await complete(visit.finish())
+        finally:
+            registry.pop(task, None)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, settle: "Settle", session: VisitingSession
+    ) -> None:
+        try:
+            await self.app(scope, receive, settle)
+            failure = settle.failure
+        except Exception as error:
+            if settle.started:
+                raise
+            failure = settle.failure or error
+        if failure is None:
+            return
+        try:
+            await session.rollback()
+        except Exception:
+            log.exception("the rollback failed too; the connection is dropped")
+        answer = self.problem(failure)
+        if answer is None:
+            raise failure
+        await answer(scope, receive, settle.send)
+
+
+def unpinned(receive: Receive, visit: Visit) -> Receive:
+    """Wrap `receive` so that no connection is held while it waits for a part of the body (R5)."""
+    awaited = True
+
+    async def wait() -> Message:
+        nonlocal awaited
+        if awaited:
+            await visit.let_go()
+        message = await receive()
+        awaited = message.get("more_body", False)
+        return message
+
+    return wait
+
+
+class Settle:
+    """The `send` of one request: the session is settled before the start of the answer goes out (R4).
+
+    After a commit that failed nothing of the application's answer goes out any more: the client gets
+    the one problem, whatever else is sent here by who did not notice.
+    """
+
+    def __init__(
+        self, visit: Visit, state: RequestState, registry: MutableMapping[Any, Any], send: Send
+    ) -> None:
+        self.visit = visit
+        self.state = state
+        self.registry = registry
+        self.send = send
+        self.started = False
+        self.failure: Exception | None = None
+
+    async def __call__(self, message: Message) -> None:
+        """Settle at the start, and give back what a streamed body reads with before each of its parts."""
+        if self.failure is not None:
+            return
+        if message["type"] == "http.response.start":
+            try:
+                await self.visit.settle(message["status"])
+            except Exception as error:
+                self.failure = error
+                raise
+            self.registry.pop(self.visit.task, None)
+            self.state.pop("session", None)
+            self.started = True
+        else:
+            self.visit.give_back()
+        await self.send(message)

@@ -1,0 +1,29 @@
+"""`python -m migrations.check`: the models match the migrations, tried on an empty SQLite file."""
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from service import schema
+from service.engines import create_engines
+from service.settings import Settings
+
+
+async def check() -> list[str]:
+    """Migrate an empty file and list where the models differ from it."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(database_url=f"sqlite+aiosqlite:///{Path(folder) / 'check.db'}")
+        engine = create_engines(settings).writer
+        try:
+            await schema.upgrade(engine)
+            return await schema.differences(engine)
+        finally:
+            await engine.dispose()
+
+
+if __name__ == "__main__":
+    found = asyncio.run(check())
+    for line in found:
+        sys.stderr.write(f"the models and the migrations differ: {line}\n")
+    sys.exit(1 if found else 0)

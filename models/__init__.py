@@ -1,0 +1,7 @@
+"""The tables and their verbs."""
+
+from models.api_key import ApiKey, KeySecret
+from models.base import Base
+from models.user import User
+
+__all__ = ["ApiKey", "Base", "KeySecret", "User"]

@@ -1,0 +1,56 @@
+"""API keys, and the sealed secrets of those that sign."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from models.base import Base
+from models.types import BigId, Binary, BinaryText, UtcDateTime, Words, utc_now
+from models.user import NAME_LENGTH
+
+if TYPE_CHECKING:
+    from models.user import User
+
+
+class ApiKey(Base):
+    """A key that `user` holds.
+
+    `mode` is `bearer`, whose secret is stored as its SHA-256 only, or `signed`, whose secret is stored
+    sealed in `KeySecret`. `access_key` is its public id.
+    """
+
+    __tablename__ = "api_keys"
+    refresh_on_commit = True
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    access_key: Mapped[str] = mapped_column(BinaryText(64), unique=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    mode: Mapped[str] = mapped_column(String(16))
+    scopes: Mapped[tuple[str, ...]] = mapped_column(Words)
+    status: Mapped[str] = mapped_column(String(16), default="active")
+    secret_sha256: Mapped[bytes | None] = mapped_column(Binary(32), unique=True)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
+
+    user: Mapped["User"] = relationship(back_populates="keys", lazy="raise")
+    secrets: Mapped[list["KeySecret"]] = relationship(
+        back_populates="api_key", lazy="raise", passive_deletes="all"
+    )
+
+
+class KeySecret(Base):
+    """One version of a signing key's secret, sealed under the key ring."""
+
+    __tablename__ = "key_secrets"
+
+    api_key_id: Mapped[int] = mapped_column(ForeignKey("api_keys.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sealed: Mapped[bytes] = mapped_column(Binary(255))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
+
+    api_key: Mapped[ApiKey] = relationship(back_populates="secrets", lazy="raise")

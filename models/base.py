@@ -1,0 +1,249 @@
+"""The base of every model: its session, its verbs, its hooks."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, Self, overload
+
+from sqlalchemy import MetaData, event, inspect, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import DeclarativeBase
+
+from models import hooks, loading
+from models.binding import belongs_to_class, belongs_to_instance
+from models.errors import LostWriteError, MissingRowsError, NotInitialisedError, UnknownLookupError
+from models.query import Query, condition, identified
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """A model with verbs.
+
+    Every verb finds its session in one place, `resolve`: the argument; else the one that `set_session`
+    gave the instance; else the one that the task has; else a short one of its own (R9).
+    """
+
+    metadata = MetaData(naming_convention=NAMES)
+    __table_args__: Any = {  # noqa: RUF012 - SQLAlchemy reads it, nobody changes it
+        "mysql_charset": "utf8mb4",
+        "mysql_engine": "InnoDB",
+    }
+
+    scoped_session: ClassVar[async_scoped_session[Any] | None] = None
+    """The sessions of the open database; `db.init_app` sets it and `db.close` takes it back."""
+
+    refresh_on_commit: ClassVar[bool | tuple[str, ...]] = False
+    """What one SELECT brings back before COMMIT: nothing, what is unloaded after the flush, or these names."""
+
+    _served_by: AsyncSession | None = None
+
+    # ------------------------------------------------------------------ sessions
+
+    @classmethod
+    @asynccontextmanager
+    async def resolve(cls, session: AsyncSession | None = None) -> AsyncIterator[AsyncSession]:
+        """Give the session that a verb works on, and close it afterwards only if it was opened for it."""
+        if session is not None:
+            yield session
+            return
+        scoped = cls._open_sessions()
+        if scoped.registry.has():
+            yield scoped()
+            return
+        async with scoped() as own:
+            yield own
+
+    @classmethod
+    def _open_sessions(cls) -> async_scoped_session[Any]:
+        if Base.scoped_session is None:
+            raise NotInitialisedError
+        return Base.scoped_session
+
+    @classmethod
+    def _guard_write(cls, what: str, session: AsyncSession | None, *, auto_commit: bool) -> None:
+        if session is None and not auto_commit and not cls._open_sessions().registry.has():
+            raise LostWriteError(what)
+
+    def set_session(self, session: AsyncSession | None = None) -> Self:
+        """Let the instance's verbs work on `session`; None gives it back its own."""
+        self._served_by = session
+        return self
+
+    @property
+    def served(self) -> bool:
+        """Whether the instance's session was given to it."""
+        return self._served_by is not None
+
+    # ------------------------------------------------------------------ writing
+
+    @belongs_to_class
+    async def create(
+        cls,  # noqa: N805 - a class method, though the linter cannot see it
+        *,
+        session: AsyncSession | None = None,
+        auto_commit: bool = False,
+        refresh: bool | None = None,
+        **values: Any,
+    ) -> Self:
+        """Make a row and flush it.
+
+        Args:
+            session: the session to work on; None resolves one.
+            auto_commit: commit right away. Without it whoever opened the session commits, and where
+                nobody did the write is refused with `LostWriteError`.
+            refresh: True selects the row again before COMMIT, False never does, None as the model declares.
+            values: the attributes.
+        """
+        cls._require_attributes(values)
+        return await cls(**values).save(session=session, auto_commit=auto_commit, refresh=refresh)
+
+    @belongs_to_instance
+    async def save(
+        self,
+        *,
+        session: AsyncSession | None = None,
+        auto_commit: bool = False,
+        refresh: bool | None = None,
+    ) -> Self:
+        """Flush this instance, new or changed. The arguments are those of `create`."""
+        session = session or self._served_by
+        self._guard_write(f"{type(self).__name__}.save", session, auto_commit=auto_commit)
+        async with self.resolve(session) as work:
+            work.add(self)
+            if self in work.new or work.is_modified(self):
+                hooks.wish(work.sync_session, self, refresh)
+            elif refresh:
+                await self.refresh(session=work)
+            await (work.commit() if auto_commit else work.flush())
+        return self
+
+    @belongs_to_instance
+    async def update(
+        self,
+        *,
+        session: AsyncSession | None = None,
+        auto_commit: bool = False,
+        refresh: bool | None = None,
+        **values: Any,
+    ) -> Self | None:
+        """Change attributes and flush; None when no value differs from what is there.
+
+        What was never loaded counts as different. The other arguments are those of `create`.
+        """
+        self._require_attributes(values)
+        unloaded = inspect(self).unloaded
+        changed = {
+            name: value for name, value in values.items() if name in unloaded or getattr(self, name) != value
+        }
+        if not changed:
+            return None
+        session = session or self._served_by
+        self._guard_write(f"{type(self).__name__}.update", session, auto_commit=auto_commit)
+        for name, value in changed.items():
+            setattr(self, name, value)
+        return await self.save(session=session, auto_commit=auto_commit, refresh=refresh)
+
+    @belongs_to_instance
+    async def remove(self, *, session: AsyncSession | None = None, auto_commit: bool = False) -> None:
+        """Delete the row."""
+        session = session or self._served_by
+        self._guard_write(f"{type(self).__name__}.remove", session, auto_commit=auto_commit)
+        async with self.resolve(session) as work:
+            await work.delete(self)
+            await (work.commit() if auto_commit else work.flush())
+
+    @classmethod
+    def _require_attributes(cls, names: Iterable[str]) -> None:
+        known = inspect(cls).attrs.keys()
+        for name in names:
+            if name not in known:
+                raise UnknownLookupError(
+                    f"{cls.__name__} has no attribute {name!r}; it has {', '.join(sorted(known))}."
+                )
+
+    # ------------------------------------------------------------------ reading
+
+    @belongs_to_instance
+    async def refresh(self, *names: str, session: AsyncSession | None = None) -> Self:
+        """Read the row again, or only the attributes `names`, which may be relations.
+
+        Pending changes are flushed first, not lost. Without `names` loaded relations stay as they are.
+        """
+        self._require_attributes(names)
+        session = session or self._served_by
+        if inspect(self).modified:
+            what = f"a pending change, which {type(self).__name__}.refresh writes first,"
+            self._guard_write(what, session, auto_commit=False)
+        async with self.resolve(session) as work:
+            work.add(self)
+            await work.flush()
+            await work.refresh(self, names or inspect(type(self)).column_attrs.keys())
+        return self
+
+    @overload
+    @classmethod
+    async def get(cls, identity: Any, /, *, session: AsyncSession | None = None) -> Self | None: ...
+    @overload
+    @classmethod
+    async def get(
+        cls, first: Any, second: Any, /, *more: Any, session: AsyncSession | None = None
+    ) -> list[Self]: ...
+    @classmethod
+    async def get(cls, *identities: Any, session: AsyncSession | None = None) -> Self | list[Self] | None:
+        """Answer the row with this primary key or None; several in the order given.
+
+        A key of several columns is a tuple.
+
+        Raises:
+            MissingRowsError: of several, some do not exist; `missing` lists them.
+        """
+        if not identities:
+            raise TypeError(f"{cls.__name__}.get() wants at least one primary key.")
+        async with cls.resolve(session) as work:
+            if len(identities) == 1:
+                return await work.get(cls, identities[0])
+            keys = [one if isinstance(one, tuple) else (one,) for one in identities]
+            rows = (await work.execute(select(cls).where(identified(cls, keys)))).scalars().all()
+        found = {inspect(row).identity: row for row in rows}
+        if missing := [one for one, key in zip(identities, keys, strict=True) if key not in found]:
+            raise MissingRowsError(cls.__name__, missing)
+        return [found[key] for key in keys]
+
+    @classmethod
+    def filter_by(cls, *, session: AsyncSession | None = None, **values: Any) -> Query[Self]:
+        """Start a query for rows whose attributes equal `values`."""
+        return cls.filter(session=session, **values)
+
+    @classmethod
+    def filter(cls, *, session: AsyncSession | None = None, **lookups: Any) -> Query[Self]:
+        """Start a query: `User.filter(name__like="a%", id__in=[1, 2], created_at__gte=...)`."""
+        statement = select(cls).where(*(condition(cls, name, value) for name, value in lookups.items()))
+        return Query(cls, statement, session)
+
+    # ------------------------------------------------------------------ hooks
+
+    async def after_commit(self, session: AsyncSession) -> None:
+        """Do what must follow once this instance's change is durable; override to declare it.
+
+        Use the session handed in; what is written on it is committed after the hook.
+        What fails here is rolled back and logged, and never turns the commit into a failure.
+        """
+
+    @classmethod
+    def has_after_commit(cls) -> bool:
+        """Whether the model declares an after-commit hook."""
+        return cls.after_commit is not Base.after_commit
+
+    def __repr__(self) -> str:
+        """Show class and identity; never values, they may be secret."""
+        state = inspect(self)
+        return f"<{type(self).__name__} {state.identity or 'unsaved'}>"
+
+
+event.listen(Base, "mapper_configured", loading.raise_by_name, propagate=True)

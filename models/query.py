@@ -1,0 +1,169 @@
+"""`User.filter(...)` and what can follow it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, TypeVarTuple
+
+from sqlalchemy import ColumnElement, Result, Select, func, inspect, literal, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, joinedload, selectinload
+
+from models.errors import UnknownLookupError
+from models.types import BinaryText
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from models.base import Base
+
+M = TypeVar("M", bound="Base")
+Row = TypeVarTuple("Row")
+
+OPERATORS: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "eq": lambda column, value: column == value,
+    "ne": lambda column, value: column != value,
+    "lt": lambda column, value: column < value,
+    "lte": lambda column, value: column <= value,
+    "gt": lambda column, value: column > value,
+    "gte": lambda column, value: column >= value,
+    "like": lambda column, value: column.like(value),
+    "in": lambda column, value: column.in_(list(value)),
+    "not_in": lambda column, value: column.not_in(list(value)),
+    "is_null": lambda column, value: column.is_(None) if value else column.is_not(None),
+}
+
+
+def condition(model: type[Any], lookup: str, value: Any) -> ColumnElement[bool]:
+    """Turn one lookup, `name__like="a%"`, into a condition; without an operator it is equality.
+
+    Raises:
+        UnknownLookupError: the model has no such column, or there is no such operator; the right ones are listed.
+    """
+    name, _, operator = lookup.partition("__")
+    column = column_of(model, name)
+    compare = OPERATORS.get(operator or "eq")
+    if compare is None:
+        raise UnknownLookupError(
+            f"{lookup!r}: there is no operator {operator!r}; there are {', '.join(OPERATORS)}."
+        )
+    if operator == "like" and isinstance(column.type, BinaryText):
+        raise UnknownLookupError(f"{lookup!r}: there is no operator 'like' for text that is stored as bytes.")
+    return compare(column, value)
+
+
+def column_of(model: type[Any], name: str) -> InstrumentedAttribute[Any]:
+    """Return the column attribute `name`, or raise `UnknownLookupError` with those that exist."""
+    columns = inspect(model).column_attrs.keys()
+    if name not in columns:
+        raise UnknownLookupError(
+            f"{model.__name__} has no column {name!r}; it has {', '.join(sorted(columns))}."
+        )
+    attribute: InstrumentedAttribute[Any] = getattr(model, name)
+    return attribute
+
+
+def identified(model: type[Any], identities: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
+    """Turn primary keys, each a tuple of its columns, into a condition."""
+    keys: Sequence[ColumnElement[Any]] = inspect(model).primary_key
+    if len(keys) == 1:
+        return keys[0].in_([value for (value,) in identities])
+    return tuple_(*keys).in_(identities)
+
+
+def relation_option(model: type[Any], name: str) -> Any:
+    """Return the loader option for a relation: a join for one row, a second SELECT for many."""
+    relations = inspect(model).relationships
+    if name not in relations:
+        raise UnknownLookupError(
+            f"{model.__name__} has no relation {name!r}; it has {', '.join(sorted(relations.keys())) or 'none'}."
+        )
+    attribute = getattr(model, name)
+    return selectinload(attribute) if relations[name].uselist else joinedload(attribute)
+
+
+class Query(Generic[M]):
+    """A SELECT in the making; each step answers a new one, and the last verb runs it."""
+
+    def __init__(
+        self,
+        model: type[M],
+        statement: Select[M],
+        session: "AsyncSession | None",
+        at_most: int | None = None,
+    ) -> None:
+        self._model = model
+        self._statement = statement
+        self._session = session
+        self._at_most = at_most
+
+    def _with(self, statement: Select[M]) -> Self:
+        return type(self)(self._model, statement, self._session, self._at_most)
+
+    def filter(self, **lookups: Any) -> Self:
+        """Narrow further: `name__like="a%"`, `id__in=[1, 2]`, `created_at__gte=...`; all must hold."""
+        return self._with(
+            self._statement.where(*(condition(self._model, name, value) for name, value in lookups.items()))
+        )
+
+    def order_by(self, *names: str) -> Self:
+        """Sort by columns; a minus in front is descending: `order_by("-id", "name")`."""
+        return self._with(self._statement.order_by(*(self._order(name) for name in names)))
+
+    def _order(self, name: str) -> Any:
+        column = column_of(self._model, name.removeprefix("-"))
+        return column.desc() if name.startswith("-") else column.asc()
+
+    def limit(self, rows: int) -> Self:
+        """Answer at most so many rows."""
+        return type(self)(self._model, self._statement, self._session, rows)
+
+    def load(self, *relations: str) -> Self:
+        """Load relations with the rows; what is not named here raises when it is read."""
+        return self._with(
+            self._statement.options(*(relation_option(self._model, name) for name in relations))
+        )
+
+    def for_update(self) -> Self:
+        """Lock the rows until the transaction ends, and read them afresh: a stale copy is worth no lock."""
+        return self._with(
+            self._statement.with_for_update(of=self._model).execution_options(populate_existing=True)
+        )
+
+    async def first(self) -> M | None:
+        """Answer the first row, or None."""
+        rows = await self._rows(1)
+        return rows[0] if rows else None
+
+    async def one(self) -> M:
+        """Answer the only row.
+
+        Raises:
+            sqlalchemy.exc.NoResultFound: there is none.
+            sqlalchemy.exc.MultipleResultsFound: there is more than one.
+        """
+        return (await self._run(self._limited(2))).unique().scalars().one()
+
+    async def all(self) -> list[M]:
+        """Answer all rows."""
+        return await self._rows()
+
+    async def count(self) -> int:
+        """Answer how many rows there are."""
+        rows = self._limited().order_by(None).subquery()
+        return (await self._run(select(func.count()).select_from(rows))).scalar_one()
+
+    async def exists(self) -> bool:
+        """Answer whether there is a row."""
+        asked = select(literal(1)).where(self._limited().order_by(None).exists())
+        return (await self._run(asked)).first() is not None
+
+    def _limited(self, rows: int | None = None) -> Select[M]:
+        bounds = [bound for bound in (rows, self._at_most) if bound is not None]
+        return self._statement.limit(min(bounds)) if bounds else self._statement
+
+    async def _rows(self, rows: int | None = None) -> list[M]:
+        return list((await self._run(self._limited(rows))).unique().scalars().all())
+
+    async def _run(self, statement: Select[*Row]) -> Result[*Row]:
+        async with self._model.resolve(self._session) as session:
+            if statement.get_execution_options().get("populate_existing"):
+                await session.flush()  # reading afresh would overwrite what is pending
+            return await session.execute(statement)

@@ -1,0 +1,111 @@
+"""Column types that mean the same on MariaDB, MySQL and SQLite."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, DateTime, Dialect, Integer, LargeBinary, Text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+# SQLite counts ids up only in a column that is declared INTEGER, which holds 64 bits there.
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC with microseconds: aware in Python, without a zone in the database."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Keep the microseconds, which a plain DATETIME of MariaDB and MySQL drops."""
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Store UTC; a moment without a zone is refused, it could be any."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no zone: use datetime.now(UTC)")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Say that it is UTC."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Binary(TypeDecorator[Any]):
+    """At most `length` bytes that can be indexed: VARBINARY where a BLOB could not be."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Take VARBINARY on the servers that have it."""
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(mysql.VARBINARY(self.length))
+        return dialect.type_descriptor(LargeBinary(self.length))
+
+
+class BinaryText(Binary):
+    """Text that is compared byte by byte, whatever the collation of the database; `length` is in bytes."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+        """Encode as UTF-8."""
+        return None if value is None else value.encode()
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Decode from UTF-8."""
+        return None if value is None else bytes(value).decode()
+
+
+class Words(TypeDecorator[tuple[str, ...]]):
+    """A tuple of words, stored as one text with a space between."""
+
+    impl = Text
+    cache_ok = True
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        """Compare with a text, as `LIKE` does, as text; else as words."""
+        return Text() if isinstance(value, str) else super().coerce_compared_value(op, value)
+
+    def process_bind_param(self, value: tuple[str, ...] | str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Join; a word with white space in it would come back as two, a text as its letters."""
+        if value is None:
+            return None
+        if isinstance(value, str) or any(word.split() != [word] for word in value):
+            raise ValueError(f"a tuple of words without white space, please: {value!r}")
+        return " ".join(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:  # noqa: ARG002
+        """Split."""
+        return None if value is None else tuple(value.split())
+
+
+class utc_now(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is
+    """The database's clock, in UTC with microseconds: one clock for any number of workers."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+@compiles(utc_now, "mysql")
+@compiles(utc_now, "mariadb")
+def _mysql_now(element: utc_now, compiler: Any, **kwargs: Any) -> str:  # noqa: ARG001
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiles(utc_now, "sqlite")
+def _sqlite_now(element: utc_now, compiler: Any, **kwargs: Any) -> str:  # noqa: ARG001
+    # SQLite's clock gives milliseconds; SQLAlchemy reads what follows the point as microseconds.
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"

@@ -1,0 +1,40 @@
+"""People and partners: the owners of keys."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import String
+from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
+
+from models.base import Base
+from models.types import BigId, BinaryText, UtcDateTime, utc_now
+
+if TYPE_CHECKING:
+    from models.api_key import ApiKey
+
+EMAIL_LENGTH = 254  # characters, RFC 5321 section 4.5.3.1.3 less the angle brackets
+EMAIL_KEY_BYTES = EMAIL_LENGTH * 6  # casefolding makes at most six UTF-8 bytes of one character
+NAME_LENGTH = 200
+
+
+class User(Base):
+    """An owner of keys. `email` is kept as given and unique by its casefold, a deleted user's too."""
+
+    __tablename__ = "users"
+    refresh_on_commit = True
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    email: Mapped[str] = mapped_column(String(EMAIL_LENGTH))
+    email_key: Mapped[str] = mapped_column(BinaryText(EMAIL_KEY_BYTES), unique=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    status: Mapped[str] = mapped_column(String(16), default="active")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
+
+    # The foreign key judges the deletion of an owner; the ORM would first try to take its keys from it.
+    keys: Mapped[list["ApiKey"]] = relationship(back_populates="user", lazy="raise", passive_deletes="all")
+
+    @validates("email")
+    def _follow_with_key(self, _name: str, email: str) -> str:
+        self.email_key = email.casefold()
+        return email

@@ -1,0 +1,5 @@
+"""`python -m service` is `latchkey`."""
+
+from service.commands import main
+
+main()

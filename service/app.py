@@ -1,0 +1,154 @@
+"""The application. The list of middleware below is the way that a request walks, from the outside in."""
+
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import AsyncIterator, Iterable
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.routing import Route
+from starlette.types import Scope
+
+from middleware.access_log import AccessLogMiddleware
+from middleware.body_limit import BodyLimitMiddleware
+from middleware.content_digest import ContentDigestMiddleware
+from middleware.request_id import RequestIDMiddleware
+from middleware.session import SessionMiddleware
+from service import logs, openapi, schema
+from service.authentication.backend import KeyBackend, Verifier, answer_refusal
+from service.authentication.keyring import KeyRing
+from service.database import SQLAlchemy
+from service.endpoint import adapt
+from service.issuing import Issuer
+from service.last_used import LastUsed
+from service.operation import Operation, RouteError
+from service.problems import Problem, answer_failure, answer_http_exception, answer_problem
+from service.routes import ROUTES, declared_scopes
+from service.settings import Settings, SettingsError
+
+
+def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] = ()) -> Starlette:
+    """Build the application and open its database object; nothing connects before it starts.
+
+    Args:
+        settings: None reads the environment.
+        routes: a team's own, each made by `service.operation.route`; they get the same session,
+            authentication and errors as Latchkey's.
+
+    Raises:
+        SettingsError: a setting is wrong, or there is no key ring.
+        RouteError: a route says not who may call it, or stands twice.
+    """
+    settings = settings or Settings.from_env(os.environ)
+    logs.configure(settings.log_format)
+    keyring = open_keyring(settings)
+    operations = (*ROUTES, *routes)
+    require_distinct(operations)
+
+    db = SQLAlchemy()
+    last_used = LastUsed(db)
+    verifier = Verifier(
+        keyring=keyring,
+        prefix=settings.key_prefix,
+        window_s=settings.clock_window_s,
+        note_use=last_used.note,
+    )
+    app = Starlette(
+        routes=[make_route(operation, verifier) for operation in operations],
+        exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.keyring = keyring
+    app.state.issuer = Issuer(settings.key_prefix, keyring)
+    app.state.verifier = verifier
+    app.state.last_used = last_used
+    app.state.scopes = declared_scopes(operations)
+    app.state.openapi = msgspec.json.encode(openapi.document(operations))
+    db.init_app(app, settings)
+    app.user_middleware = [
+        Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),
+        Middleware(AccessLogMiddleware),
+        Middleware(
+            BodyLimitMiddleware, limit_bytes=settings.body_limit_bytes, problem=Problem("body_too_large")
+        ),
+        Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=answer_failure),
+    ]
+    return app
+
+
+def make_route(operation: Operation, verifier: Verifier) -> Route:
+    """Make the Starlette route of an operation; a private one authenticates and checks the body's digest."""
+    private = [
+        Middleware(
+            AuthenticationMiddleware,
+            backend=KeyBackend(verifier, operation.scope),
+            on_error=answer_refusal,
+        ),
+        Middleware(ContentDigestMiddleware, expected=signed_digest, problem=Problem("digest_mismatch")),
+    ]
+    made = Route(
+        operation.path,
+        adapt(operation),
+        methods=[operation.method],
+        name=operation.name,
+        middleware=None if operation.public else private,
+    )
+    # Starlette ends its patterns with $, which matches before a last newline too: /v1/me%0A is no path of ours.
+    made.path_regex = re.compile(made.path_regex.pattern.removesuffix("$") + r"\Z")
+    return made
+
+
+def signed_digest(scope: Scope) -> bytes | None:
+    """Return the SHA-256 that the caller's signature gives the body."""
+    digest: bytes | None = scope["user"].content_sha256
+    return digest
+
+
+def open_keyring(settings: Settings) -> KeyRing:
+    """Read the key ring, which has no default: secrets that everybody knows protect nobody."""
+    if settings.keyring is None:
+        raise SettingsError("LATCHKEY_KEYRING is not set: `latchkey keyring` prints a new one; keep it safe.")
+    try:
+        return KeyRing.from_text(settings.keyring)
+    except ValueError as error:
+        raise SettingsError(f"LATCHKEY_KEYRING: {error}") from None
+
+
+def require_distinct(operations: Iterable[Operation]) -> None:
+    """Refuse what is no operation, and two operations in one place."""
+    seen: set[tuple[str, str]] = set()
+    for operation in operations:
+        if not isinstance(operation, Operation):
+            raise RouteError(
+                f"{operation!r} was not made by `service.operation.route`, so nothing says who may call it."
+            )
+        place = operation.method, re.sub(r"{\w+", "{", operation.path)  # whatever its names are called
+        if place in seen:
+            raise RouteError(f"{operation.method} {operation.path} is there twice.")
+        seen.add(place)
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Refuse a database that is not migrated; gather the uses of keys; close in the right order (R12)."""
+    db: SQLAlchemy = app.state.db
+    if not db.is_open:
+        raise RuntimeError("this application was closed: make a new one with create_app().")
+    try:
+        await schema.require_migrated(db.engine)
+        last_used: LastUsed = app.state.last_used
+        writing = asyncio.create_task(last_used.write_for_ever(), name="last used")
+        try:
+            yield
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
+            await last_used.write()
+    finally:
+        await db.close()

@@ -1,0 +1,1 @@
+"""Who calls: credentials, how they are checked, and what is known of the caller afterwards."""

@@ -1,0 +1,138 @@
+"""Which credential does a request carry?
+
+Answered from the headers and the query string alone, before any lookup:
+
+- `Authorization: Bearer …` is a bearer credential;
+- `key` in the query or a `secret` header is a signed query;
+- `Signature` or `Signature-Input` is a signed message (RFC 9421).
+
+Two kinds in one request are TwoCredentials, whatever state each is in.
+One kind twice, or of the wrong shape, is Unauthenticated.
+"""
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+RESERVED_PARAMETERS = frozenset({"key", "timestamp", "nonce", "method", "path", "content_sha256"})
+"""The names in a query that belong to the signature; no route may declare one of them."""
+
+# A secret has some 60 characters; the rest is room for a long prefix.
+_AUTHORIZATION_LIMIT_BYTES = 512
+# What servers commonly take as a whole request line. A bearer's query is only searched, and has no limit here.
+_SIGNED_QUERY_LIMIT_BYTES = 8 * 1024
+
+# RFC 6750, section 2.1, and RFC 9110, section 11.1, for the scheme without regard to case.
+_BEARER = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
+
+# Every spelling that decodes to the name `key`. A search costs the same for any query, decoding 64 kB does not.
+_KEY_PARAMETER = re.compile(rb"(?:\A|&)(?:k|%6[bB])(?:e|%65)(?:y|%79)(?=[=&]|\Z)")
+
+_CREDENTIAL_HEADERS = (b"authorization", b"secret", b"signature", b"signature-input")
+
+
+class CredentialError(Exception):
+    """Why a request's credentials are refused.
+
+    `reason` is for the log alone, and never contains what the client sent.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Unauthenticated(CredentialError):  # noqa: N818 - a verdict on a request, and the name of its problem
+    """The request does not prove who sent it; the client learns the same of every reason."""
+
+
+class TwoCredentials(CredentialError):  # noqa: N818 - as above
+    """The request carries credentials of more than one kind; the reason names the kinds."""
+
+
+class Bearer(msgspec.Struct, frozen=True):
+    """A bearer token, not yet looked at."""
+
+    token: str
+
+    def __repr__(self) -> str:
+        return "Bearer(token=<hidden>)"
+
+
+class QuerySigned(msgspec.Struct, frozen=True):
+    """A query string as received, and its signature as received."""
+
+    query_string: bytes
+    secret_header: bytes
+
+    def __repr__(self) -> str:
+        # The two together can be sent again while the clock window is open.
+        return "QuerySigned(query_string=<hidden>, secret_header=<hidden>)"
+
+
+class MessageSigned(msgspec.Struct, frozen=True):
+    """A signed message was sent; the form is recognised so that no other credential can stand beside it."""
+
+
+def extract(
+    headers: Iterable[tuple[bytes, bytes]], query_string: bytes
+) -> Bearer | QuerySigned | MessageSigned | None:
+    """Tell the one credential of a request; None when it has none.
+
+    Args:
+        headers: as in an ASGI scope, with names in lower case.
+        query_string: as in an ASGI scope, the bytes as received.
+
+    Raises:
+        TwoCredentials: there are credentials of more than one kind.
+        Unauthenticated: there is one kind, but twice, incomplete, too long or of the wrong shape.
+
+    """
+    sent: dict[bytes, list[bytes]] = {name: [] for name in _CREDENTIAL_HEADERS}
+    for name, value in headers:
+        if name in sent:
+            # RFC 9110, section 5.5: white space around a value is no part of it. Not every server takes it off.
+            sent[name].append(value.strip(b" \t"))
+    keys = len(_KEY_PARAMETER.findall(query_string))
+
+    kinds = {
+        "bearer": bool(sent[b"authorization"]),
+        "query": bool(keys or sent[b"secret"]),
+        "message": bool(sent[b"signature"] or sent[b"signature-input"]),
+    }
+    found = [kind for kind, seen in kinds.items() if seen]
+    if len(found) > 1:
+        raise TwoCredentials(f"credentials of the kinds {' and '.join(found)}")
+
+    for name, values in sent.items():
+        if len(values) > 1:
+            raise Unauthenticated(f"more than one {name.decode()} header")
+    match found:
+        case ["bearer"]:
+            return _bearer(*sent[b"authorization"])
+        case ["query"]:
+            return _query_signed(keys, sent[b"secret"], query_string)
+        case ["message"]:
+            return MessageSigned()
+        case _:
+            return None
+
+
+def _bearer(value: bytes) -> Bearer:
+    if len(value) > _AUTHORIZATION_LIMIT_BYTES:
+        raise Unauthenticated("an authorization header that is too long")
+    match = _BEARER.fullmatch(value)
+    if match is None:
+        raise Unauthenticated("an authorization header that is not a bearer token")
+    return Bearer(match[1].decode("ascii"))
+
+
+def _query_signed(keys: int, secret_headers: list[bytes], query_string: bytes) -> QuerySigned:
+    if not secret_headers:
+        raise Unauthenticated("a key parameter without a secret header")
+    if keys != 1:
+        raise Unauthenticated("a secret header with no key parameter, or with more than one")
+    if len(query_string) > _SIGNED_QUERY_LIMIT_BYTES:
+        raise Unauthenticated("a signed query that is too long")
+    return QuerySigned(query_string, secret_headers[0])

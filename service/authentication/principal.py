@@ -1,0 +1,32 @@
+"""Who calls: a plain, immutable value that outlives the session it was read with (R5)."""
+
+import msgspec
+from starlette.authentication import BaseUser
+
+from service import shapes
+
+
+class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
+    """An authenticated caller."""
+
+    user: shapes.User
+    key: shapes.Key
+    scopes: frozenset[str]
+    signed_by_query: bool
+    content_sha256: bytes | None
+    """The digest that the body must have; None when nothing covers it."""
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """The owner's name."""
+        return self.user.name
+
+    @property
+    def identity(self) -> str:
+        """The key's public id."""
+        return self.key.access_key

@@ -1,0 +1,101 @@
+"""The command line: `latchkey …` and `python -m service …`.
+
+Standard output carries only the answer; what is told to people goes to standard error.
+The exit status is 0; 1 for a refusal, with one sentence; 2 for a command that is written wrongly.
+"""
+
+import io
+import re
+import sys
+from typing import Any
+
+import click
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
+
+import service
+from service.commands.calls import call, sign
+from service.commands.keys import keys
+from service.commands.server import dev, keyring, migrate, openapi, serve
+from service.commands.users import users
+from service.problems import of_exception
+from service.schema import NotMigratedError
+from service.settings import SettingsError
+
+# What may be the secret of a key, in a place where another argument belongs.
+SECRET = re.compile(r"[0-9A-Za-z]+s_[0-9A-Za-z]{40,}")
+
+
+class Commands(click.Group):
+    """The group above all others: nothing that a user can cause ends in a traceback."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse bytes that are no text: nothing behind this could store or sign them."""
+        for place, argument in enumerate(args, start=1):
+            if not is_text(argument):
+                raise click.UsageError(
+                    f"Argument {place} is not valid in the encoding of this terminal.", ctx
+                )
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = SECRET.sub("…", error.message)  # type: ignore[misc]  # the same sentence, less a secret
+            raise
+        except Exception as error:
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            raise click.ClickException(sentence) from error
+
+
+def is_text(argument: str) -> bool:
+    """Tell whether an argument came without a byte that its encoding does not know."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def explain(error: Exception) -> str | None:  # noqa: PLR0911 - a table, read line by line
+    """Say what went wrong when it was not our fault; None for what was."""
+    match error:
+        case SettingsError() | NotMigratedError():
+            return str(error)
+        case CommandError():
+            return f"the migrations: {error}"
+        case BrokenPipeError():
+            return None  # whoever read the answer has gone, which click knows how to end
+        case OSError(filename=str(file)):
+            return f"{file}: {error.strerror}"
+        case DBAPIError():
+            return f"the database: {getattr(error.orig, 'args', (error.orig,))[-1]}"  # the number comes first
+        case OSError():
+            return f"the database cannot be reached: {error.strerror or error}"
+        case _:
+            problem = of_exception(error)
+            return None if problem is None else problem.detail
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(service.__version__, prog_name="latchkey")
+def latchkey() -> None:
+    """Users, the API keys they hold, and the calls that partners make with those keys.
+
+    The settings are LATCHKEY_* variables.
+    """
+
+
+for command in (migrate, serve, dev, openapi, keyring, users, keys, sign, call):
+    latchkey.add_command(command)
+
+
+def main() -> None:
+    """Run the command that the arguments of this process ask for."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may have letters that the terminal lacks
+    latchkey(prog_name="latchkey")

@@ -1,0 +1,110 @@
+"""`latchkey keys …`. No scope limits it: it is how the first key comes to be."""
+
+from datetime import datetime
+
+import click
+import msgspec
+
+from models import ApiKey
+from service import shapes
+from service.app import open_keyring
+from service.commands.answers import show, show_page
+from service.commands.parameters import (
+    KEY_STATUS,
+    MODE,
+    MOMENT,
+    NAME,
+    PUBLIC_ID,
+    SCOPES,
+    USER,
+    as_json,
+    limit,
+)
+from service.commands.rows import lock_user, opened, read_settings, work
+from service.endpoints.keys import lock_key
+from service.issuing import Issuer
+
+COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires_at", "last_used_at")
+
+
+@click.group()
+def keys() -> None:
+    """Create, list and revoke keys."""
+
+
+@keys.command()
+@click.option("--user", type=USER, required=True, help="The owner, by id or email.")
+@click.option("--name", type=NAME, required=True)
+@click.option("--mode", type=MODE, required=True, help="Sent as it is, or only signed with.")
+@click.option("--scopes", type=SCOPES, required=True, help="What the key may do, with commas between.")
+@click.option("--expires-at", type=MOMENT, help="Without it, never.")
+@as_json
+def create(
+    *, user: int | str, name: str, mode: str, scopes: list[str], expires_at: datetime | None, as_json: bool
+) -> None:
+    """Create a key and print it with its secret, which is shown only this once."""
+    key = work(create_key(user, name=name, mode=mode, scopes=scopes, expires_at=expires_at))
+    show(key, as_json=as_json)
+    if not as_json:
+        click.echo("The secret is shown only this once: keep it safe.", err=True)
+
+
+async def create_key(
+    reference: int | str, *, name: str, mode: str, scopes: list[str], expires_at: datetime | None
+) -> shapes.KeyWithSecret:
+    """Create a key for an active user and commit."""
+    settings = read_settings()
+    issuer = Issuer(settings.key_prefix, open_keyring(settings))
+    async with opened(settings) as session:
+        owner = await lock_user(reference)
+        if owner.status != "active":
+            raise click.ClickException(f"the user {reference} is {owner.status}: only active users get keys.")
+        key, secret = await issuer.issue(owner, name=name, mode=mode, scopes=scopes, expires_at=expires_at)
+        await session.commit()
+        return shapes.KeyWithSecret(**msgspec.structs.asdict(shown(key)), secret=secret)
+
+
+@keys.command("list")
+@click.option("--user", type=USER, help="The owner, by id or email.")
+@click.option("--status", type=KEY_STATUS, help="Without it, all of them.")
+@limit
+@as_json
+def list_(user: int | str | None, status: str | None, limit: int | None, as_json: bool) -> None:
+    """List keys in the order in which they were made."""
+    show_page(work(list_keys(user, status=status, limit=limit)), COLUMNS, as_json=as_json)
+
+
+async def list_keys(owner: int | str | None, *, status: str | None, limit: int | None) -> shapes.KeyPage:
+    """Read keys, all of them without a limit."""
+    async with opened(read_settings()):
+        query = ApiKey.filter().order_by("id")
+        if owner is not None:
+            query = query.filter(user_id=(await lock_user(owner)).id)
+        if status is not None:
+            query = query.filter(status=status)
+        rows = await (query if limit is None else query.limit(limit)).all()
+        return shapes.KeyPage(data=[shown(row) for row in rows], next_cursor=None)
+
+
+@keys.command()
+@click.argument("access_key", metavar="ID", type=PUBLIC_ID)
+@as_json
+def revoke(access_key: str, as_json: bool) -> None:
+    """Revoke the key with this public id: the next call with it is refused."""
+    show(work(revoke_key(access_key)), as_json=as_json)
+
+
+async def revoke_key(access_key: str) -> shapes.Key:
+    """Revoke a key and commit; a revoked one stays as it is."""
+    async with opened(read_settings()) as session:
+        key = await lock_key(access_key)
+        if key is None:
+            raise click.ClickException(f"there is no key {access_key}.")
+        await key.update(status="revoked")
+        await session.commit()
+        return shown(key)
+
+
+def shown(key: ApiKey) -> shapes.Key:
+    """Return what the endpoints answer of a key."""
+    return msgspec.convert(key, shapes.Key, from_attributes=True)

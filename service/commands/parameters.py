@@ -1,0 +1,105 @@
+"""What the commands take: the same types as the endpoints, with sentences for people."""
+
+from datetime import datetime
+from typing import Any, get_args
+
+import click
+import msgspec
+
+from service import shapes
+from service.authentication.credentials import AccessKey, parse_access_key
+from service.endpoints.keys import future_utc, require_declared
+from service.problems import Problem
+from service.routes import ROUTES, declared_scopes
+
+EMAIL_RULE = "at most 254 characters with one @, and no space or control character"
+
+
+class Shaped(click.ParamType[Any]):
+    """A value of one of the types in `shapes`.
+
+    Args:
+        name: what the help calls it.
+        shape: the type.
+        rule: what the value must be, to go on after "must be".
+    """
+
+    def __init__(self, name: str, shape: Any, rule: str) -> None:
+        self.name = name
+        self.shape = shape
+        self.rule = rule
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return msgspec.convert(value, self.shape, strict=False)
+        except msgspec.ValidationError:
+            self.fail(f"it must be {self.rule}.", param, ctx)
+
+
+class FutureMoment(Shaped):
+    """A moment that has not passed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        moment: datetime = super().convert(value, param, ctx)
+        try:
+            found = future_utc(moment)
+        except Problem as problem:
+            self.fail(f"{problem.errors[0].detail}.", param, ctx)
+        assert found is not None  # noqa: S101 - a moment went in
+        return found
+
+
+class ScopeList(Shaped):
+    """Scopes with commas between; an empty text is no scope at all."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        words = [word.strip() for word in value.split(",")] if value.strip() else []
+        scopes: list[str] = super().convert(words, param, ctx)
+        try:
+            require_declared(scopes, declared_scopes(ROUTES))
+        except Problem as problem:
+            fault = problem.errors[0]
+            wrong = scopes[int(fault.pointer.rpartition("/")[2])]
+            self.fail(f"{wrong!r}: {fault.detail}.", param, ctx)
+        return scopes
+
+
+class UserReference(click.ParamType[int | str]):
+    """A user's id or email."""
+
+    name = "id or email"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value.isascii() and value.isdigit():
+            return int(ID.convert(value, param, ctx))
+        return str(EMAIL.convert(value, param, ctx))
+
+
+class PublicId(click.ParamType[AccessKey]):
+    """A key's public id. A wrong one is never shown: it may be the secret, in the wrong place."""
+
+    name = "lka_…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AccessKey:
+        marked = len("a_") + 22
+        found = parse_access_key(value, value[:-marked])
+        if found is None:
+            self.fail("it must be the public id of a key, as in lka_ and 22 letters and digits.", param, ctx)
+        return found
+
+
+EMAIL = Shaped("email", shapes.Email, EMAIL_RULE)
+NAME = Shaped("name", shapes.Name, "1 to 200 characters, and none of them a control character")
+ID = Shaped("id", shapes.Id, "a positive 64-bit number")
+SCOPES = ScopeList("a:b,c:d", shapes.Scopes, "at most 100 scopes of at most 100 characters each")
+MOMENT = FutureMoment("RFC 3339", shapes.Moment, "a moment with its offset, as in 2031-12-31T12:00:00Z")
+USER = UserReference()
+PUBLIC_ID = PublicId()
+
+USER_STATUS = click.Choice(get_args(shapes.UserStatus))
+KEY_STATUS = click.Choice(get_args(shapes.KeyStatus))
+MODE = click.Choice(get_args(shapes.Mode))
+PORT = click.IntRange(1, 65535)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the JSON that the endpoint answers.")
+limit = click.option("--limit", type=click.IntRange(min=1), help="At most so many; without it, all.")

@@ -1,0 +1,71 @@
+"""The database as the commands use it: opened, found to be migrated, closed."""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import click
+
+from models import User
+from service import schema
+from service.database import SQLAlchemy
+from service.session import RequestSession
+from service.settings import Settings
+
+T = TypeVar("T")
+
+THREAD_DEADLINE_S = 0.5  # of a connection that failed
+
+
+def work(task: Coroutine[Any, Any, T]) -> T:
+    """Run a task on a loop of its own.
+
+    An SQLite connection that could not be opened ends a moment after its error, in a thread that reports
+    to the loop: closed before, the loop would add a traceback to the one sentence that the user gets.
+    """
+    before = threading.enumerate()
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(task)
+        except Exception:
+            for thread in set(threading.enumerate()).difference(before):
+                thread.join(THREAD_DEADLINE_S)
+            raise
+
+
+def read_settings() -> Settings:
+    """Read the settings of this process."""
+    return Settings.from_env(os.environ)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[RequestSession]:
+    """Open the database for one unit of work, which commits by itself.
+
+    Raises:
+        NotMigratedError: the database is not at this release's revision.
+    """
+    db = SQLAlchemy()
+    db.init_app(None, settings)
+    try:
+        await schema.require_migrated(db.engine)
+        async with db.scoped_session() as session:
+            yield session
+    finally:
+        await db.close()
+
+
+async def lock_user(reference: int | str) -> User:
+    """Read a user by id or email, whom nobody else changes until this transaction ends, or refuse."""
+    found = (
+        User.filter_by(id=reference)
+        if isinstance(reference, int)
+        else User.filter_by(email_key=reference.casefold())
+    )
+    user = await found.for_update().first()
+    if user is None:
+        raise click.ClickException(f"there is no user {reference}.")
+    return user

@@ -1,0 +1,101 @@
+"""`latchkey users …`."""
+
+from typing import Literal
+
+import click
+import msgspec
+from sqlalchemy.exc import IntegrityError
+
+from models import User
+from service import shapes
+from service.commands.answers import show, show_page
+from service.commands.parameters import EMAIL, NAME, USER, USER_STATUS, as_json, limit
+from service.commands.rows import lock_user, opened, read_settings, work
+from service.endpoints.users import email_taken
+from service.problems import Problem
+
+COLUMNS = ("id", "email", "name", "status", "created_at")
+
+
+@click.group()
+def users() -> None:
+    """Create, list, block and unblock users."""
+
+
+@users.command()
+@click.option("--email", type=EMAIL, required=True, help="Unique in whatever letter case.")
+@click.option("--name", type=NAME, required=True)
+@as_json
+def create(email: str, name: str, as_json: bool) -> None:
+    """Create a user."""
+    show(work(create_user(email, name)), as_json=as_json)
+
+
+async def create_user(email: str, name: str) -> shapes.User:
+    """Create a user and commit."""
+    async with opened(read_settings()) as session:
+        try:
+            user = await User.create(email=email, name=name)
+        except IntegrityError as error:
+            if isinstance(email_taken(error), Problem):
+                raise click.ClickException(
+                    f"the email {email} is taken; that of a deleted user stays so."
+                ) from error
+            raise
+        await session.commit()
+        return shown(user)
+
+
+@users.command("list")
+@click.option("--email", help="The whole address, in any letter case.")
+@click.option("--status", type=USER_STATUS, help="Without it, all of them.")
+@limit
+@as_json
+def list_(email: str | None, status: str | None, limit: int | None, as_json: bool) -> None:
+    """List users in the order of their ids."""
+    page = work(list_users(email=email, status=status, limit=limit))
+    show_page(page, COLUMNS, as_json=as_json)
+
+
+async def list_users(*, email: str | None, status: str | None, limit: int | None) -> shapes.UserPage:
+    """Read users, all of them without a limit."""
+    async with opened(read_settings()):
+        query = User.filter().order_by("id")
+        if email is not None:
+            query = query.filter(email_key=email.casefold())
+        if status is not None:
+            query = query.filter(status=status)
+        rows = await (query if limit is None else query.limit(limit)).all()
+        return shapes.UserPage(data=[shown(row) for row in rows], next_cursor=None)
+
+
+@users.command()
+@click.argument("user", type=USER)
+@as_json
+def block(user: int | str, as_json: bool) -> None:
+    """Block a user, given by id or email: no key of theirs works until they are unblocked."""
+    show(work(set_status(user, "blocked")), as_json=as_json)
+
+
+@users.command()
+@click.argument("user", type=USER)
+@as_json
+def unblock(user: int | str, as_json: bool) -> None:
+    """Unblock a user, given by id or email."""
+    show(work(set_status(user, "active")), as_json=as_json)
+
+
+async def set_status(reference: int | str, status: Literal["active", "blocked"]) -> shapes.User:
+    """Block or unblock a user and commit."""
+    async with opened(read_settings()) as session:
+        user = await lock_user(reference)
+        if user.status == "deleted":
+            raise click.ClickException(f"the user {reference} is deleted, and stays so.")
+        await user.update(status=status)
+        await session.commit()
+        return shown(user)
+
+
+def shown(user: User) -> shapes.User:
+    """Return what the endpoints answer of a user."""
+    return msgspec.convert(user, shapes.User, from_attributes=True)

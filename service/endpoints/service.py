@@ -1,0 +1,50 @@
+"""The service itself: what it is, whether it is well, what its errors mean."""
+
+import asyncio
+
+from sqlalchemy import literal, select
+from starlette.requests import Request
+from starlette.responses import Response
+
+import service
+from service import shapes
+from service.problems import KINDS, Problem
+
+READY_DEADLINE_S = 2.0
+
+
+async def read_home() -> shapes.Home:
+    """Read what this is and where to go."""
+    return shapes.Home(
+        name="Latchkey",
+        version=service.__version__,
+        links={"openapi": "/openapi.json", "health": "/healthz", "readiness": "/readyz", "me": "/v1/me"},
+    )
+
+
+async def read_health() -> shapes.Health:
+    """Tell that the process answers; no other part is asked."""
+    return shapes.Health(status="ok")
+
+
+async def read_readiness(request: Request) -> shapes.Health:
+    """Tell that the database answers, within two seconds; else 503."""
+    try:
+        async with asyncio.timeout(READY_DEADLINE_S):
+            await request.state.session.execute(select(literal(1)))
+    except TimeoutError:
+        raise Problem("unavailable", "The database does not answer in time.") from None
+    return shapes.Health(status="ok")
+
+
+async def read_openapi(request: Request) -> Response:
+    """Read this description."""
+    return Response(request.app.state.openapi, media_type="application/json")
+
+
+async def read_problem(code: str) -> shapes.Explanation:
+    """Read what an error code means."""
+    kind = KINDS.get(code)
+    if kind is None:
+        raise Problem("not_found")
+    return shapes.Explanation(code=code, status=kind.status, title=kind.title, explanation=kind.explanation)

@@ -1,0 +1,106 @@
+"""Users: `/v1/users`."""
+
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
+from starlette.requests import Request
+
+from models import ApiKey, User
+from service import shapes
+from service.operation import Answer
+from service.paging import page
+from service.problems import Problem
+
+
+async def create_user(body: shapes.NewUser) -> Answer:
+    """Create a user.
+
+    The email is kept as given and is unique in whatever letter case.
+    """
+    try:
+        user = await User.create(email=body.email, name=body.name)
+    except IntegrityError as error:
+        raise email_taken(error) from error
+    return Answer(content=user, headers={"location": f"/v1/users/{user.id}"})
+
+
+async def list_users(request: Request, query: shapes.UserQuery) -> Answer:
+    """List users in the order of their ids.
+
+    Without `status` blocked and deleted users are listed too. `email` is the whole address, in any letter case.
+    """
+    found = User.filter()
+    if query.email is not None:
+        found = found.filter(email_key=query.email.casefold())
+    if query.status is not None:
+        found = found.filter(status=query.status)
+    return await page(
+        found,
+        path="/v1/users",
+        filters={"email": query.email, "status": query.status},
+        limit=query.limit,
+        cursor=query.cursor,
+        keyring=request.app.state.keyring,
+    )
+
+
+async def read_user(id: shapes.PathId) -> User:
+    """Read a user, a deleted one too."""
+    user = await User.get(parse_id(id))
+    if user is None:
+        raise Problem("not_found")
+    return user
+
+
+async def change_user(id: shapes.PathId, body: shapes.UserChange) -> User:
+    """Change a user.
+
+    What is absent stays; `{}` changes nothing. `status` blocks and unblocks.
+    """
+    user = await lock_user(parse_id(id))
+    if user is None:
+        raise Problem("not_found")
+    if user.status == "deleted":
+        raise Problem("user_deleted")
+    try:
+        await user.update(**shapes.given(body))
+    except IntegrityError as error:
+        raise email_taken(error) from error
+    return user
+
+
+async def delete_user(id: shapes.PathId) -> None:
+    """Delete a user and revoke the keys that it holds, both or neither.
+
+    The row stays, with the status `deleted`, and its email stays taken.
+    """
+    user = await lock_user(parse_id(id))
+    if user is None:
+        raise Problem("not_found")
+    if user.status == "deleted":
+        return
+    await user.update(status="deleted")
+    async with User.resolve() as session:
+        await session.execute(
+            update(ApiKey)
+            .where(ApiKey.user_id == user.id, ApiKey.status == "active")
+            .values(status="revoked")
+            .execution_options(synchronize_session=False)
+        )
+
+
+async def lock_user(id: int) -> User | None:
+    """Read a user that nobody else changes until this transaction ends."""
+    return await User.filter_by(id=id).for_update().first()
+
+
+def parse_id(text: str) -> int:
+    """Turn the id in a path into a number; one that no column can hold names no row."""
+    number = int(text)
+    if number > shapes.LARGEST_ID:
+        raise Problem("not_found")
+    return number
+
+
+def email_taken(error: IntegrityError) -> Exception:
+    """Tell the unique email from any other rule that the database keeps."""
+    return Problem("email_taken") if "email_key" in str(error.orig) else error

@@ -1,0 +1,67 @@
+"""Log lines: one line each on standard error, as text or as JSON, with the request's id."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from middleware.request_id import request_id
+
+LEVELS = {"latchkey": logging.INFO, "uvicorn": logging.INFO, "sqlalchemy": logging.WARNING}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, in ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render; an exception's trace is a field, its newlines escaped."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        line: dict[str, Any] = {
+            "time": moment.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": request_id.get(),
+            **getattr(record, "access", {}),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render; an exception's trace follows on lines that are indented, so that none looks like one of ours."""
+        moment = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
+        name = request_id.get()
+        line = (
+            f"{moment} {record.levelname:<7} {f'[{name}] ' if name else ''}{printable(record.getMessage())}"
+        )
+        if not record.exc_info:
+            return line
+        trace = (printable(one) for one in self.formatException(record.exc_info).splitlines())
+        return "\n    ".join([line, *trace])
+
+
+def printable(text: str) -> str:
+    """Escape what would end the line, steer a terminal, or could not be written."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def configure(form: Literal["text", "json"]) -> None:
+    """Write our loggers, the server's and the database's to standard error; once, however often it is called."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    for name, level in LEVELS.items():
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.handlers = [handler]
+        logger.propagate = False
+    # The server's own access log would show the query, which may be signed.
+    logging.getLogger("uvicorn.access").handlers = []
+    logging.getLogger("uvicorn.access").propagate = False

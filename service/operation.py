@@ -1,0 +1,180 @@
+"""What an endpoint is to the outside: its URL, its scope, its input and its answers.
+
+`route(...)` makes one; the table of them is `service/routes.py`, and a team's own go to
+`create_app(routes=...)`. Everything that the adapter, the authentication and OpenAPI need is read off
+the endpoint's signature once, at the start::
+
+    async def rename_user(id: PathId, body: Rename) -> User: ...
+
+    route("POST", "/v1/users/{id}/rename", rename_user, scope="users:write", answers=shapes.User)
+"""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, get_type_hints
+
+import msgspec
+from starlette.responses import Response
+
+from service.authentication.extraction import RESERVED_PARAMETERS
+
+SCOPE_SHAPE = re.compile(r"[a-z][a-z0-9_.-]{0,39}:[a-z][a-z0-9_-]{0,39}")
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+Endpoint = Callable[..., Awaitable[Any]]
+
+
+class RouteError(TypeError):
+    """A route is declared in a way that cannot work; the service does not start with it."""
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """What an endpoint answers when the content alone does not say it."""
+
+    content: Any
+    headers: Mapping[str, str] = {}
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One method on one path."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    scope: str | None
+    public: bool
+    status: int
+    retry: bool
+    body: type[msgspec.Struct] | None
+    query: type[msgspec.Struct] | None
+    parameters: Mapping[str, Any]
+    """The names in the path, each with its type."""
+    answers: Any
+    """The type of the content; None when there is none, `Response` when the endpoint answers by itself."""
+    problems: tuple[str, ...]
+    """The codes that only this operation answers with."""
+    example: Any
+    """A body that works, for OpenAPI."""
+    path_example: Mapping[str, str]
+    """Values for the names in the path, for OpenAPI."""
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name, which is the operation's id."""
+        name: str = self.endpoint.__name__
+        return name
+
+    @property
+    def summary(self) -> str:
+        """The first line of the endpoint's docstring."""
+        return (inspect.getdoc(self.endpoint) or self.name).partition("\n")[0]
+
+    @property
+    def description(self) -> str:
+        """The rest of the endpoint's docstring."""
+        return (inspect.getdoc(self.endpoint) or "").partition("\n")[2].strip()
+
+    @property
+    def safe(self) -> bool:
+        """Whether the method promises to change nothing."""
+        return self.method in SAFE_METHODS
+
+
+def route(
+    method: str,
+    path: str,
+    endpoint: Endpoint,
+    *,
+    scope: str | None = None,
+    any_key: bool = False,
+    public: bool = False,
+    status: int = 200,
+    answers: Any = None,
+    retry: bool = True,
+    problems: tuple[str, ...] = (),
+    example: Any = None,
+    path_example: Mapping[str, str] | None = None,
+) -> Operation:
+    """Declare an endpoint.
+
+    Args:
+        method: GET (which brings HEAD along), POST, PUT, PATCH or DELETE.
+        path: as in Starlette, `/v1/users/{id}`.
+        endpoint: an `async def` that takes `request` and, by their names, `body`, `query` and what is in the
+            path, each with its type.
+        scope: what a key must hold, `noun:verb`.
+        any_key: every valid key may call it.
+        public: anybody may, and a credential that is sent is not looked at.
+        status: of the answer when all went well.
+        answers: the Struct that is answered. The endpoint may return it, or anything that has its fields, a
+            model say, or an `Answer` around one of them. None reads it off the endpoint's return annotation:
+            a Struct; None for no content; or a Starlette `Response`, which is sent as it is.
+        retry: run the endpoint again when it lost against another transaction; False for one whose effects
+            outside the database must not happen twice.
+        problems: codes that only this endpoint raises.
+        example: a body that works.
+        path_example: a value for each name in the path, or for some of them.
+
+    Raises:
+        RouteError: the declaration does not say who may call it, or cannot work.
+    """
+    where = f"{method} {path}"
+    if method not in METHODS:
+        raise RouteError(f"{where}: the method is one of {', '.join(sorted(METHODS))}.")
+    if (scope is not None) + any_key + public != 1:
+        raise RouteError(f"{where}: say exactly one of scope=, any_key=True and public=True.")
+    if scope is not None and not SCOPE_SHAPE.fullmatch(scope):
+        raise RouteError(f"{where}: the scope {scope!r} is not of the form noun:verb.")
+    if not inspect.iscoroutinefunction(endpoint):
+        raise RouteError(
+            f"{where}: {getattr(endpoint, '__name__', endpoint)!r} is not `async def`; "
+            "another kind would run in a thread or a task without the request's session."
+        )
+    hints = get_type_hints(endpoint, include_extras=True)
+    in_path = re.findall(r"{(\w+)(?::\w+)?}", path)
+    taken = set(inspect.signature(endpoint).parameters)
+    if unknown := taken - {"request", "body", "query", *in_path}:
+        raise RouteError(f"{where}: the endpoint takes {', '.join(sorted(unknown))}, which nothing gives it.")
+    if left := set(in_path) - taken:
+        raise RouteError(
+            f"{where}: the endpoint does not take {', '.join(sorted(left))}, which its path names."
+        )
+    if untyped := sorted({"body", "query"} & taken - hints.keys()):
+        raise RouteError(f"{where}: the endpoint's {untyped[0]} has no type to be read as.")
+    query = hints.get("query")
+    if query is not None and (reserved := RESERVED_PARAMETERS & set(query.__struct_fields__)):
+        raise RouteError(f"{where}: {', '.join(sorted(reserved))} belongs to signed queries.")
+    return Operation(
+        method=method,
+        path=path,
+        endpoint=endpoint,
+        scope=scope,
+        public=public,
+        status=status,
+        retry=retry,
+        body=hints.get("body"),
+        query=query,
+        parameters={name: hints.get(name, str) for name in in_path},
+        answers=_answers(hints.get("return"), where) if answers is None else answers,
+        problems=problems,
+        example=example,
+        path_example=path_example or {},
+    )
+
+
+def _answers(annotation: Any, where: str) -> Any:
+    if annotation is None:
+        raise RouteError(
+            f"{where}: the endpoint's return type says what it answers, or answers= does; neither is there."
+        )
+    if annotation is type(None):
+        return None
+    if isinstance(annotation, type) and issubclass(annotation, Response):
+        return Response
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct) and annotation is not Answer:
+        return annotation
+    raise RouteError(
+        f"{where}: the endpoint returns {annotation}; say with answers= which Struct is answered."
+    )

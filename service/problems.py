@@ -1,0 +1,314 @@
+"""Every error that a client can meet, and how it is answered (RFC 9457).
+
+    Problem(code)                         raised anywhere, answered as application/problem+json
+    ├── 4xx  what the caller can change
+    └── 5xx  what it cannot; 503 says when to try again
+
+`KINDS` is the whole list; `GET /problems/<code>` shows the paragraph of each.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.session import CommitUnknownError
+
+log = logging.getLogger("latchkey.problems")
+
+RETRY_AFTER_S = 1
+
+# MariaDB and MySQL: deadlock (also a Galera certification conflict), lock wait timeout, snapshot conflict.
+CONFLICTS = frozenset({1213, 1205, 1020})
+# Too many connections, cannot connect, gone, lost, shutting down, no quorum (Galera), read-only server.
+UNREACHABLE = frozenset({1040, 1047, 1053, 1290, 2002, 2003, 2005, 2006, 2013, 2055})
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One code: its status, its title, and the paragraph that explains it to a client."""
+
+    status: int
+    title: str
+    explanation: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "malformed_json": Kind(
+        400,
+        "The body is not JSON",
+        "The body could not be read as JSON: it is cut off, nested too deeply, or not UTF-8. "
+        "Nothing was changed. Mend the body and send it again.",
+    ),
+    "invalid_parameter": Kind(
+        400,
+        "A query parameter is wrong",
+        "A parameter of the query is unknown, is there twice, or has a value of the wrong form; the detail names it. "
+        "Parameters are never ignored, because a filter with a typo would answer too much.",
+    ),
+    "invalid_cursor": Kind(
+        400,
+        "The cursor is not one of ours",
+        "A cursor is an opaque text that continues one list with the same filters. "
+        "Use the next_cursor of the page before, unchanged and with the filters of that page, or start without one.",
+    ),
+    "two_credentials": Kind(
+        400,
+        "More than one credential",
+        "The request carries credentials of more than one kind, for example an Authorization header and a signed "
+        "query. Which one counts would be a guess, so none does. Send exactly one.",
+    ),
+    "unauthenticated": Kind(
+        401,
+        "Not authenticated",
+        "No credential was sent, or it does not prove anything: it is unknown, mistyped, expired in its clock window, "
+        "or its signature is of another request. All of these look the same on purpose. "
+        "Check the key, the clock, and what exactly was signed.",
+    ),
+    "key_revoked": Kind(
+        401,
+        "The key was revoked",
+        "The credential is right, but the key was revoked and will not work again. Ask the operator for a new one.",
+    ),
+    "key_expired": Kind(
+        401,
+        "The key has expired",
+        "The credential is right, but the key's expires_at has passed. An operator can move it or make a new key.",
+    ),
+    "owner_inactive": Kind(
+        401,
+        "The key's owner is not active",
+        "The credential is right, but the user that holds the key is blocked or deleted.",
+    ),
+    "digest_mismatch": Kind(
+        401,
+        "The body is not the signed one",
+        "The body that arrived does not have the digest that the signature covers. "
+        "Sign the bytes that are sent; something on the way, or a second serialisation, changed them.",
+    ),
+    "scope_missing": Kind(
+        403,
+        "The key lacks a scope",
+        "The key is valid, but the endpoint needs a scope that the key was not given; the detail names it.",
+    ),
+    "scope_not_held": Kind(
+        403,
+        "A key cannot give what it does not hold",
+        "Creating or changing a key needs every scope that the key has or gets; the detail names those that are missing.",
+    ),
+    "coverage_required": Kind(
+        403,
+        "The signature covers too little",
+        "A signed call that changes something must sign its method, its path and, with a body, its content_sha256; "
+        "else the same signature would be good for another call. The detail names what is missing.",
+    ),
+    "not_found": Kind(
+        404,
+        "There is nothing here",
+        "No such path, or no such row. An id that is not a positive 64-bit integer names no row either.",
+    ),
+    "method_not_allowed": Kind(
+        405,
+        "The path does not take this method",
+        "The path exists, but not with this method; the Allow header lists those that it takes.",
+    ),
+    "conflict": Kind(
+        409,
+        "The change contradicts what is stored",
+        "The database refused the change because it would break a rule between rows. Read the row again and decide anew.",
+    ),
+    "email_taken": Kind(
+        409,
+        "The email is taken",
+        "Another user has this email, in whatever letter case; that of a deleted user stays taken.",
+    ),
+    "user_deleted": Kind(
+        409,
+        "The user is deleted",
+        "A deleted user can be read but no longer changed.",
+    ),
+    "key_not_active": Kind(
+        409,
+        "The key is revoked",
+        "A revoked key can be read but no longer changed.",
+    ),
+    "user_not_active": Kind(
+        409,
+        "The user is not active",
+        "A key is only made for an active user; this one is blocked or deleted.",
+    ),
+    "body_too_large": Kind(
+        413,
+        "The body is too large",
+        "The body is larger than this service accepts; the limit is a setting of its operator.",
+    ),
+    "unsupported_media_type": Kind(
+        415,
+        "The body is not application/json",
+        "Bodies are JSON in UTF-8, and say so: Content-Type: application/json.",
+    ),
+    "invalid_body": Kind(
+        422,
+        "The body has the wrong shape",
+        "The JSON is well-formed, but a field is missing, unknown, of the wrong type, or out of bounds. "
+        "`errors` points at it with a JSON pointer (RFC 6901). Nothing was changed.",
+    ),
+    "internal_error": Kind(
+        500,
+        "Something went wrong here",
+        "An error that is ours. Tell the operator the request_id, which leads to the log.",
+    ),
+    "commit_unknown": Kind(
+        500,
+        "It is not known whether the change was kept",
+        "The connection to the database was lost while the change was being committed. It may have been kept or not: "
+        "read before you repeat it.",
+    ),
+    "unavailable": Kind(
+        503,
+        "Out of reach for the moment",
+        "The database cannot be reached, or is too busy. Nothing was changed. Try again after Retry-After seconds.",
+    ),
+}
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One fault of a body: where, as a JSON pointer, and what."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
+    """An error that answers itself: an ASGI application.
+
+    Args:
+        code: one of `KINDS`.
+        detail: a sentence about this occurrence; the kind's title when None. No secret, no SQL.
+        errors: faults of the body.
+        headers: further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str | None = None,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.kind = KINDS[code]
+        self.detail = detail or f"{self.kind.title}."
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+    def response(self, request_id: str | None) -> Response:
+        """Render for one request."""
+        content: dict[str, Any] = {
+            "type": f"/problems/{self.code}",
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+        }
+        if self.errors:
+            content["errors"] = self.errors
+        headers = {"cache-control": "no-store", **self.headers}
+        if self.kind.status == 401:  # noqa: PLR2004 - RFC 9110, section 11.6.1
+            headers["www-authenticate"] = 'Bearer realm="latchkey"'
+        if self.kind.status == 503:  # noqa: PLR2004 - RFC 9110, section 10.2.3
+            headers["retry-after"] = str(RETRY_AFTER_S)
+        return Response(
+            msgspec.json.encode(content), self.kind.status, headers, media_type="application/problem+json"
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        await self.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Tell whether the database ended the transaction because of another one: running it again may work."""
+    if not isinstance(error, DBAPIError):
+        return False
+    number = error_number(error)
+    return number in CONFLICTS or "40001" in str(getattr(error.orig, "sqlstate", "")) or is_locked(error)
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Tell whether SQLite waited in vain for its one writer."""
+    return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+
+
+def error_number(error: DBAPIError) -> int | None:
+    """Return the server's error number, where the driver gives one."""
+    arguments = getattr(error.orig, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+
+
+def of_exception(error: BaseException) -> Problem | None:  # noqa: PLR0911 - a table, read line by line
+    """Turn what a request ran into into its problem; None for what is not the database's doing."""
+    match error:
+        case Problem():
+            return error
+        case BaseExceptionGroup():
+            return next((found for one in error.exceptions if (found := of_exception(one))), None)
+        case CommitUnknownError():
+            return Problem("commit_unknown")
+        case IntegrityError():
+            return Problem("conflict")
+        case PoolTimeoutError():
+            return Problem("unavailable", "Every connection to the database is in use.")
+        case DBAPIError() if is_conflict(error):
+            return Problem("unavailable", "The change lost against other changes several times.")
+        case DBAPIError() if error.connection_invalidated or error_number(error) in UNREACHABLE:
+            return Problem("unavailable", "The database cannot be reached.")
+        case _:
+            return None
+
+
+def answer_failure(error: Exception) -> Problem | None:
+    """Turn what the database caused into its problem, and tell the operator what the client is not told."""
+    problem = of_exception(error)
+    if problem is not None and problem.kind.status >= 500:  # noqa: PLR2004 - RFC 9110, section 15.6
+        # The driver's own words: an error of SQLAlchemy's would show the statement and its values.
+        log.warning("%s: %s", problem.code, getattr(error, "orig", error))
+    return problem
+
+
+async def answer_problem(request: Request, error: Exception) -> Response:
+    """Answer a Problem that an endpoint or a route raised; a Starlette exception handler."""
+    assert isinstance(error, Problem)  # noqa: S101 - registered for Problem
+    return error.response(request.scope["state"].get("request_id"))
+
+
+async def answer_http_exception(request: Request, error: Exception) -> Response:
+    """Answer what the router raises: 404 and 405. Endpoints raise `Problem`; any other is a slip of theirs."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for HTTPException
+    match error.status_code:
+        case 404:
+            problem = Problem("not_found")
+        case 405:
+            allowed = ", ".join(sorted(allowed_methods(request)))
+            problem = Problem("method_not_allowed", f"This path takes {allowed}.", headers={"allow": allowed})
+        case _:
+            raise error
+    return problem.response(request.scope["state"].get("request_id"))
+
+
+def allowed_methods(request: Request) -> set[str]:
+    """Collect the methods of every route at this path; Starlette's own list stops at the first route."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.path_regex.match(request.scope["path"]):
+            found |= route.methods or set()
+    return found

@@ -1,0 +1,55 @@
+"""The table of contents: every URL, who may call it, and what answers."""
+
+from service import shapes
+from service.endpoints import keys, me, users
+from service.endpoints import service as house
+from service.operation import Operation, route
+
+PROBLEM = {"code": "email_taken"}
+USER = {"id": "1"}
+KEY = {"access_key": "lka_0000000000000000000000"}
+NEW_USER = {"email": "ann@example.com", "name": "Ann"}
+USER_CHANGE = {"name": "Ann B."}
+NEW_KEY = {"user_id": 1, "name": "nightly import", "mode": "signed", "scopes": ["users:read"]}
+KEY_CHANGE = {"name": "hourly import"}
+
+ROUTES: tuple[Operation, ...] = (
+    route("GET", "/", house.read_home, public=True),
+    route("GET", "/healthz", house.read_health, public=True),
+    route("GET", "/readyz", house.read_readiness, public=True, problems=("unavailable",)),
+    route("GET", "/openapi.json", house.read_openapi, public=True),
+    route("GET", "/problems/{code}", house.read_problem, public=True,
+          problems=("not_found",), path_example=PROBLEM),
+
+    route("GET", "/v1/me", me.read_me, any_key=True),
+
+    route("POST", "/v1/users", users.create_user, scope="users:write",
+          status=201, answers=shapes.User, problems=("email_taken",), example=NEW_USER),
+    route("GET", "/v1/users", users.list_users, scope="users:read",
+          answers=shapes.UserPage, problems=("invalid_cursor",)),
+    route("GET", "/v1/users/{id}", users.read_user, scope="users:read",
+          answers=shapes.User, problems=("not_found",), path_example=USER),
+    route("PATCH", "/v1/users/{id}", users.change_user, scope="users:write",
+          answers=shapes.User, problems=("not_found", "email_taken", "user_deleted"),
+          example=USER_CHANGE, path_example=USER),
+    route("DELETE", "/v1/users/{id}", users.delete_user, scope="users:write",
+          status=204, problems=("not_found",), path_example=USER),
+
+    route("POST", "/v1/keys", keys.create_key, scope="keys:write",
+          status=201, answers=shapes.KeyWithSecret, problems=("scope_not_held", "user_not_active"),
+          example=NEW_KEY),
+    route("GET", "/v1/keys", keys.list_keys, scope="keys:read",
+          answers=shapes.KeyPage, problems=("invalid_cursor",)),
+    route("GET", "/v1/keys/{access_key}", keys.read_key, scope="keys:read",
+          answers=shapes.Key, problems=("not_found",), path_example=KEY),
+    route("PATCH", "/v1/keys/{access_key}", keys.change_key, scope="keys:write",
+          answers=shapes.Key, problems=("not_found", "scope_not_held", "key_not_active"),
+          example=KEY_CHANGE, path_example=KEY),
+    route("DELETE", "/v1/keys/{access_key}", keys.revoke_key, scope="keys:write",
+          status=204, problems=("not_found",), path_example=KEY),
+)  # fmt: skip
+
+
+def declared_scopes(operations: tuple[Operation, ...]) -> frozenset[str]:
+    """Collect the scopes that routes ask for: a key can hold these and no others."""
+    return frozenset(one.scope for one in operations if one.scope is not None)

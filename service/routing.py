@@ -1,0 +1,256 @@
+"""Where a session's statements go: reads to the reader, everything else to the writer (R8, R5, R10, R11)."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import msgspec
+from sqlalchemy import CompoundSelect, Engine, Select, TextClause, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.util.concurrency import in_greenlet
+
+from models import hooks
+from models.errors import NotLoadedError
+
+M = TypeVar("M", bound=Callable[..., Any])
+R = TypeVar("R")
+
+
+class Engines(msgspec.Struct, frozen=True):
+    """The engines that a session chooses from: `reader` and `writer` are the primary, `replica` lags."""
+
+    writer: AsyncEngine
+    reader: AsyncEngine
+    replica: AsyncEngine | None = None
+
+
+class EndedSessionError(RuntimeError):
+    """A session was used after it had ended; it would take a connection that nobody gives back."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this session has ended: open another one, `async with db.scoped_session() as session`."
+        )
+
+
+def step(method: M) -> M:
+    """Make `method` one step: when the outermost step ends, the reader's connection goes back."""
+
+    @wraps(method)
+    def stepped(self: "RoutingSession", /, *args: Any, **kwargs: Any) -> Any:
+        self.depth += 1
+        try:
+            return method(self, *args, **kwargs)
+        except DBAPIError as error:
+            if not (error.connection_invalidated and self.may_read_again):
+                raise
+            # The pooled connection was dead before the statement reached the server: read once more.
+            self.drop_connection()
+            return method(self, *args, **kwargs)
+        finally:
+            self.depth -= 1
+            if not self.depth:
+                self.give_back()
+
+    return cast(M, stepped)
+
+
+class RoutingSession(Session):
+    """Reads on the AUTOCOMMIT reader, writes on the transactional writer (R8).
+
+    A plain SELECT goes to `reads_from`, and its connection goes back as soon as the rows are here, so a
+    request that reads never holds one while it waits for anything else. Everything that is not a plain
+    SELECT goes to the writer, and from there on the session stays on it until it commits or rolls back.
+    """
+
+    def __init__(self, *args: Any, engines: Engines, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.engines = engines
+        self.reads_from: Engine = engines.reader.sync_engine
+        self.transactional = False  # every statement on the writer: the endpoint of an unsafe method
+        self.before_write: Callable[[], None] | None = None
+        self.refusal: type[RuntimeError] | None = None  # why the session takes no more statements
+        self.on_writer = False
+        self.wrote = False
+        self.only_read = True  # on the writer, without a lock or anything else that ends with the transaction
+        self.commit_sent = False
+        self.depth = 0
+        self.statements = 0  # on the writer, in this transaction
+        self.streaming = False  # a server-side cursor needs its connection until the transaction ends
+
+    def get_bind(
+        self,
+        mapper: Any = None,  # noqa: ARG002 - as in Session
+        *,
+        clause: Any = None,
+        bind: Any = None,
+        **kwargs: Any,  # noqa: ARG002 - as in Session
+    ) -> Any:
+        """Choose the engine for one statement."""
+        if self.refusal is not None:
+            raise self.refusal
+        if bind is not None:
+            return bind
+        plain_read = isinstance(clause, Select | CompoundSelect) and clause._for_update_arg is None  # noqa: SLF001 - there is no public way to ask
+        if not self.on_writer:
+            if plain_read and not self.transactional and not self._begun_by_hand and not self._flushing:
+                return self.reads_from
+            if not self.transactional and self.before_write is not None:
+                self.before_write()
+            if not self._flushing:  # a flush gave it back before it began its own transaction
+                self.give_back()
+            self.on_writer = True
+        self.statements += 1
+        self.only_read = self.only_read and plain_read
+        self.wrote = self.wrote or writes(clause)
+        return self.engines.writer.sync_engine
+
+    @property
+    def _begun_by_hand(self) -> bool:
+        transaction = self.get_transaction()
+        return transaction is not None and (
+            transaction.origin is not SessionTransactionOrigin.AUTOBEGIN or self.in_nested_transaction()
+        )
+
+    @property
+    def may_read_again(self) -> bool:
+        """Nothing but one read has happened on the connection."""
+        return self.depth == 1 and not self.wrote and (not self.on_writer or self.statements == 1)
+
+    @property
+    def clean(self) -> bool:
+        """No instance waits for a flush."""
+        return self._is_clean()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is pending and no transaction is open."""
+        return not self.in_transaction() and self._is_clean()
+
+    @property
+    def unwritten(self) -> str | None:
+        """The changes that nothing has committed, in words."""
+        pending = [*self.new, *self.deleted, *(one for one in self.dirty if self.is_modified(one))]
+        if pending:
+            return ", ".join(sorted({type(one).__name__ for one in pending}))
+        return "what it wrote" if self.wrote else None
+
+    def give_back(self) -> None:
+        """Return the reader's connection to its pool; what was loaded stays loaded and attached (R5).
+
+        Ending the transaction object alone does it: nothing goes over the wire, because the reader is in
+        AUTOCOMMIT mode, and neither `rollback()`, which expires, nor `close()`, which detaches, is needed.
+        """
+        if not self.on_writer and not self.streaming and not self._begun_by_hand:
+            self.drop_connection()
+
+    def drop_connection(self) -> None:
+        """End the transaction object without a word to the instances."""
+        if (transaction := self.get_transaction()) is not None:
+            transaction.close()
+
+    @step
+    def execute(self, statement: Any, params: Any = None, **kwargs: Any) -> Any:
+        options = dict(kwargs.pop("execution_options", None) or {})
+        if not in_greenlet():
+            raise NotLoadedError("what a query outside an await asks for")
+        if options.get("stream_results"):
+            self.streaming = True
+        if getattr(statement, "_for_update_arg", None) is not None:
+            # A stale copy is worth no lock; what was changed in it is written first, not lost.
+            self.flush()
+            options["populate_existing"] = True
+        return super().execute(statement, params, execution_options=options, **kwargs)
+
+    def scalar(self, *args: Any, **kwargs: Any) -> Any:
+        return self.execute(*args, **kwargs).scalar()
+
+    def scalars(self, *args: Any, **kwargs: Any) -> Any:
+        return self.execute(*args, **kwargs).scalars()
+
+    get = step(Session.get)
+    get_one = step(Session.get_one)
+    merge = step(Session.merge)
+
+    @step
+    def refresh(self, *args: Any, **kwargs: Any) -> None:
+        super().refresh(*args, **kwargs)
+
+    def run(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        """Run `function(session, …)` as one step: it holds one connection for all that it reads."""
+        self.depth += 1
+        try:
+            return function(self, *args, **kwargs)
+        finally:
+            self.depth -= 1
+            if not self.depth:
+                self.give_back()
+
+    def flush(self, objects: Any = None) -> None:
+        """Write pending changes; inside `run`, after the reader's connection went back."""
+        if self.depth and not self.on_writer and not self._is_clean():
+            self.give_back()
+        super().flush(objects)
+
+    def write_out(self) -> None:
+        """Flush, and bring back what the database decided (R10), inside the transaction."""
+        self.flush()
+        hooks.refresh_written(self)
+
+    def commit(self) -> None:
+        """Write out and commit."""
+        self.write_out()
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back; pending instances go too, even when no transaction was open."""
+        if not self.in_transaction() and not self._is_clean():
+            self.begin()
+        super().rollback()
+
+
+def writes(clause: Any) -> bool:
+    """Tell whether a statement is one whose loss somebody would notice.
+
+    Text is judged by its first word, as the server would: it can hold anything.
+    """
+    if isinstance(clause, TextClause):
+        words = clause.text.split(maxsplit=1)
+        return not words or words[0].upper() not in {"SELECT", "SHOW", "EXPLAIN", "PRAGMA", "SET"}
+    return bool(getattr(clause, "is_dml", False))
+
+
+@event.listens_for(RoutingSession, "after_flush")
+def _note_flush(session: RoutingSession, _context: object) -> None:
+    session.wrote = True
+    hooks.collect(session)
+
+
+@event.listens_for(RoutingSession, "before_commit")
+def _write_out_before_commit(session: RoutingSession) -> None:
+    if session.in_nested_transaction():
+        return
+    session.write_out()
+    session.commit_sent = True  # nothing but COMMIT itself can fail from here on
+
+
+@event.listens_for(RoutingSession, "after_commit")
+def _note_commit(session: RoutingSession) -> None:
+    if session.in_nested_transaction():
+        return
+    hooks.mark_committed(session)
+
+
+@event.listens_for(RoutingSession, "after_rollback")
+def _forget_written(session: RoutingSession) -> None:
+    hooks.forget(session)
+
+
+@event.listens_for(RoutingSession, "after_transaction_end")
+def _leave_writer(session: RoutingSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.on_writer = session.wrote = session.commit_sent = session.streaming = False
+        session.statements = 0
+        session.only_read = True

@@ -1,0 +1,241 @@
+"""The session of a request: how it commits, whose it is, and when it ends (R1, R4 to R7, R9)."""
+
+import asyncio
+import logging
+from asyncio import current_task
+from collections.abc import Callable, Coroutine, MutableMapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from middleware.completion import complete
+from middleware.visit import OpenWriteError, SettledSessionError, UnwrittenWorkError, Visit
+from models import hooks
+from service.routing import EndedSessionError, RoutingSession
+
+log = logging.getLogger("latchkey.session")
+
+COMMIT_DEADLINE_S = 15.0  # a COMMIT that takes longer counts as one of unknown outcome
+END_DEADLINE_S = 10.0  # a rollback or a close that takes longer is broken off, and its connection dropped
+
+R = TypeVar("R")
+
+
+class CommitUnknownError(RuntimeError):
+    """The connection was lost after COMMIT was sent: the change may or may not be durable."""
+
+
+async def bounded(work: Coroutine[Any, Any, R]) -> R:
+    """Run a rollback or a close, but not for ever: nobody can cancel it, and the server may be gone."""
+    async with asyncio.timeout(END_DEADLINE_S):
+        return await work
+
+
+class RequestSession(AsyncSession):
+    """An `AsyncSession` that commits and rolls back to the end, gives back, and knows whose it is.
+
+    Made by the scoped session only. `async with` may be nested: only the outermost closes (R9), and
+    leaving it with changes that nothing committed is an `UnwrittenWorkError`, never a silence.
+    A session that is opened in a child task of a request, or by a bare `scoped_session()` anywhere else,
+    closes when its task ends (R7).
+    """
+
+    sync_session: RoutingSession
+    sync_session_class = RoutingSession
+
+    def __init__(
+        self,
+        *,
+        registry: MutableMapping[Any, Any],
+        closings: "set[asyncio.Task[None]]",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        task = current_task()
+        if task is None:
+            raise RuntimeError("a session belongs to a task: open it in one, not in a callback.")
+        self._registry = registry  # the scoped session's, by task
+        self._closings = closings  # closings under way outside requests; shutdown waits for them
+        self._task = task
+        self._entered = 0
+        self._ended = False
+        self._visit = visit = Visit.current()
+        self._is_requests_own = visit is not None and visit.welcome(self, task)
+        if not self._is_requests_own:
+            task.add_done_callback(self._end_with_task)
+            if visit is not None:
+                self.sync_session.before_write = partial(visit.allow_write, task)
+
+    # ------------------------------------------------------------------ what a visit asks
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is pending and no transaction is open."""
+        return self.sync_session.idle
+
+    @property
+    def on_writer(self) -> bool:
+        """The session holds a connection of the writing engine."""
+        return self.sync_session.on_writer
+
+    @property
+    def unwritten(self) -> str | None:
+        """The changes that nothing has committed yet, in words, or None."""
+        return self.sync_session.unwritten
+
+    def give_back(self) -> None:
+        """Return the reader's connection, if one is held."""
+        self.sync_session.give_back()
+
+    async def let_go(self) -> None:
+        """Hold no connection while the request waits for its body.
+
+        Raises:
+            OpenWriteError: a write or a lock is open, which would have to wait with it.
+        """
+        routing = self.sync_session
+        if not routing.on_writer:
+            routing.give_back()
+        elif routing.only_read:
+            await complete(super().run_sync(RoutingSession.drop_connection))  # type: ignore[arg-type]  # our sync_session_class
+        else:
+            raise OpenWriteError
+
+    def retire(self) -> None:
+        """Refuse further statements: the answer of the request has started."""
+        self.sync_session.refusal = SettledSessionError
+
+    # ------------------------------------------------------------------ where statements go
+
+    def enter_endpoint(self, *, safe: bool) -> None:
+        """Choose where the endpoint reads: a safe method on the replica if there is one, else the writer."""
+        routing = self.sync_session
+        routing.transactional = not safe
+        engine = routing.engines.replica
+        routing.reads_from = (routing.engines.reader if engine is None else engine).sync_engine
+
+    async def run_sync(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        """Run `fn(session, …)` in one greenlet and on one connection: several steps for the price of one."""
+
+        def run(session: Session) -> R:
+            assert isinstance(session, RoutingSession)  # noqa: S101 - our sync_session_class
+            return session.run(fn, *args, **kwargs)
+
+        return await super().run_sync(run)
+
+    async def start_over(self) -> None:
+        """Roll back and forget every instance, as if nothing had been read or written."""
+        await self.rollback()
+        self.sync_session.expunge_all()
+
+    async def write_out(self) -> None:
+        """Flush, and bring back what the database decided; nothing is committed yet."""
+        if not self.sync_session.clean or self.sync_session.on_writer:
+            await super().run_sync(RoutingSession.write_out)  # type: ignore[arg-type]  # our sync_session_class
+
+    # ------------------------------------------------------------------ commit, rollback, end
+
+    async def commit(self) -> None:
+        """Commit to the end, cancelled or not, then run the after-commit hooks.
+
+        Raises:
+            CommitUnknownError: the connection was lost, or the deadline passed, after COMMIT was sent.
+        """
+        routing = self.sync_session
+        if not routing.on_writer and not routing.streaming and routing.clean:
+            routing.drop_connection()
+            return
+        await complete(self._commit())
+
+    async def _commit(self) -> None:
+        routing = self.sync_session
+        try:
+            async with asyncio.timeout(COMMIT_DEADLINE_S):
+                await super().commit()
+        except Exception as error:
+            unknown = routing.commit_sent and (
+                isinstance(error, TimeoutError | OSError)
+                or (isinstance(error, DBAPIError) and error.connection_invalidated)
+            )
+            await bounded(super().rollback())
+            if unknown:
+                raise CommitUnknownError("the connection was lost after COMMIT was sent") from error
+            raise
+        if self._visit is not None:
+            self._visit.commits += 1
+        await hooks.run_after_commit(self)
+
+    async def rollback(self) -> None:
+        """Roll back to the end, cancelled or not."""
+        if not self.sync_session.idle:
+            await complete(bounded(super().rollback()))
+
+    async def __aenter__(self) -> Self:
+        """Join: the session closes when as many exits have followed as entries."""
+        self._entered += 1
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close at the outermost exit."""
+        self._entered -= 1
+        if self._entered:
+            return
+        lost = self.unwritten if kind is None and not self._is_requests_own else None
+        await self.end()
+        if lost is not None:
+            raise UnwrittenWorkError(
+                f"the session ended without committing {lost}: "
+                "`await session.commit()` keeps it, `await session.rollback()` says that it may go."
+            )
+
+    async def end(self) -> None:
+        """Close the session and leave every register that knows it; any number of times."""
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            if hooks.are_waiting(self.sync_session):  # `async with session.begin()` committed past `commit()`
+                await complete(hooks.run_after_commit(self))
+            if self.sync_session.in_transaction():
+                await complete(bounded(super().close()))
+            else:
+                self.sync_session.close()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self.sync_session.refusal = EndedSessionError
+        if self._registry.get(self._task) is self:
+            del self._registry[self._task]
+        if not self._is_requests_own:
+            self._task.remove_done_callback(self._end_with_task)
+            if self._visit is not None:
+                self._visit.sessions.pop(self, None)
+
+    def _end_with_task(self, task: "asyncio.Task[Any]") -> None:
+        """Close what the ended task left open: a child's session, or a bare `scoped_session()`."""
+        if self._ended:
+            return
+        visit = self._visit
+        if visit is not None:
+            visit.note_unwritten(self, task)
+        elif lost := self.unwritten:
+            log.error("the task %r ended without committing %s", task.get_name(), lost)
+        if not self.sync_session.in_transaction() and not hooks.are_waiting(self.sync_session):
+            self._ended = True
+            self.sync_session.close()
+            self._leave()
+            return
+        closing = task.get_loop().create_task(self.end())
+        closings = self._closings if visit is None else visit.closing
+        closings.add(closing)
+        closing.add_done_callback(closings.discard)

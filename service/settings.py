@@ -1,0 +1,71 @@
+"""The settings: every `LATCHKEY_*` variable, its type, its bounds and its default. Nothing else reads the environment."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "LATCHKEY_"
+TEST_PREFIX = "LATCHKEY_TEST_"
+SECRETS = frozenset({"keyring", "database_url", "reader_url"})  # URLs carry passwords
+
+
+class SettingsError(ValueError):
+    """A setting is unknown, missing or out of bounds; the text says which and what would be right."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a process is told at its start.
+
+    Each field is the variable `LATCHKEY_<NAME>`; `docs/settings.md` has a paragraph for each.
+    """
+
+    database_url: str = "sqlite+aiosqlite:///latchkey.db"
+    reader_url: str | None = None
+    pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10
+    pool_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
+    keyring: str | None = None
+    key_prefix: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]{0,15}$(?![\s\S])")] = "lk"
+    clock_window_s: Annotated[int, Meta(ge=1, le=3600)] = 60
+    body_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = 1024 * 1024
+    log_format: Literal["text", "json"] = "text"
+
+    def __repr__(self) -> str:
+        """Show everything but what is secret."""
+        shown = (
+            f"{name}={'…' if name in SECRETS and value is not None else repr(value)}"
+            for name, value in ((name, getattr(self, name)) for name in self.__struct_fields__)
+        )
+        return f"Settings({', '.join(shown)})"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read the settings from `environ`; an empty value counts as absent.
+
+        Raises:
+            SettingsError: a `LATCHKEY_` name that does not exist, with the nearest one that does, or a
+                value out of bounds. `LATCHKEY_TEST_` names belong to the tests and are passed over.
+        """
+        names = {PREFIX + name.upper(): name for name in cls.__struct_fields__}
+        values: dict[str, Any] = {}
+        for variable, value in environ.items():
+            if not variable.startswith(PREFIX) or variable.startswith(TEST_PREFIX):
+                continue
+            if variable not in names:
+                # Without the prefix, which every name shares and which would make any two look alike.
+                slip, right = variable.removeprefix(PREFIX).upper(), [name.upper() for name in names.values()]
+                near = difflib.get_close_matches(slip, right, n=1, cutoff=0.5)
+                hint = (
+                    f"did you mean {PREFIX}{near[0]}?" if near else f"there are {', '.join(sorted(names))}."
+                )
+                raise SettingsError(f"there is no setting {variable}: {hint}")
+            if value:
+                values[names[variable]] = value
+        try:
+            return msgspec.convert(values, cls, strict=False)
+        except msgspec.ValidationError as error:
+            text, _, place = str(error).partition(" - at `$.")
+            variable = PREFIX + place.rstrip("`").upper()
+            raise SettingsError(f"{variable}: {text}") from None

@@ -1,0 +1,184 @@
+"""Calling the whole application as its clients do: a request line, a key, and what must hold of every answer."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from models import ApiKey, Base, User
+from service.authentication.credentials import AccessKey, Secret
+from service.authentication.query_signature import sign_query
+from service.problems import KINDS
+from tests.requests import Answer, request
+
+Headers = Sequence[tuple[str, str]]
+
+
+class HeldKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key with its secret, as a partner holds it; `id` and `user_id` are its rows."""
+
+    id: int
+    user_id: int
+    access_key: AccessKey
+    secret: Secret
+    mode: str
+
+    @property
+    def bearer(self) -> tuple[str, str]:
+        """The header of a bearer call, whatever the mode of the key."""
+        return "authorization", f"Bearer {self.secret}"
+
+
+async def hold_key(
+    app: Starlette,
+    *,
+    scopes: Iterable[str] | None = None,
+    mode: str = "bearer",
+    email: str = "operator@example.com",
+    status: str = "active",
+    expires_at: datetime | None = None,
+) -> HeldKey:
+    """Make a key as the command line would; `scopes` None is every one, and the owner is made if need be."""
+    async with app.state.db.scoped_session() as session:
+        owner = await User.filter(email_key=email.casefold()).first()
+        owner = owner or await User.create(email=email, name="Operator")
+        key, secret = await app.state.issuer.issue(
+            owner,
+            name=f"{mode} key",
+            mode=mode,
+            scopes=sorted(app.state.scopes) if scopes is None else list(scopes),
+            expires_at=expires_at,
+        )
+        if status != "active":
+            await key.update(status=status)
+        await session.commit()
+    return HeldKey(id=key.id, user_id=owner.id, access_key=key.access_key, secret=secret, mode=mode)
+
+
+async def call(
+    app: Starlette,
+    method: str,
+    target: str,
+    *,
+    key: HeldKey | None = None,
+    body: Any = None,
+    headers: Headers = (),
+    chunks: Sequence[bytes] | None = None,
+    wrap: ASGIApp | None = None,
+) -> Answer:
+    """Make one request.
+
+    Args:
+        method: as on the request line.
+        target: as on the request line, path and query with their percent escapes.
+        key: sent as a bearer, or signs the call, as its mode says.
+        body: bytes as they are, anything else as JSON.
+        headers: added to those that the body brings; one of theirs that is named here is replaced.
+        chunks: a body of undeclared length, in place of `body`.
+        wrap: an application around `app` that stands in for it.
+    """
+    path, _, query = target.partition("?")
+    content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    given = list(headers)
+    if key is not None and key.mode == "bearer":
+        given.append(key.bearer)
+    if key is not None and key.mode == "signed":
+        query, proof = sign_query(
+            key.secret,
+            query,
+            key.access_key,
+            app.state.verifier.clock(),
+            method=method,
+            path=path,
+            body=content if chunks is None else b"".join(chunks),
+        )
+        given.append(("secret", proof))
+    names = {name.lower() for name, _ in given}
+    usual = [("host", "testserver")]
+    if body is not None or chunks is not None:
+        usual.append(("content-type", "application/json"))
+    if content:
+        usual.append(("content-length", str(len(content))))
+    if chunks is not None:
+        usual.append(("transfer-encoding", "chunked"))
+    sent = [*(one for one in usual if one[0] not in names), *given]
+    parts = [content] if chunks is None else list(chunks)
+    inner = wrap or app
+
+    async def arrive(scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_parts() -> Message:
+            if parts:
+                part = parts.pop(0)
+                return {"type": "http.request", "body": part, "more_body": bool(parts)}
+            await receive()  # the one that `tests.requests` holds ready
+            return await receive()
+
+        await inner(
+            {
+                **scope,
+                "path": unquote(path),
+                "raw_path": path.encode("latin-1"),
+                "query_string": query.encode("latin-1"),
+                "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in sent],
+            },
+            receive_parts,
+            send,
+        )
+
+    return await request(arrive, method, path)
+
+
+def assert_problem(answer: Answer, status: int, code: str) -> None:
+    """Check everything that every problem promises (RFC 9457 and section 5 of the design)."""
+    assert (answer.status, answer.json.get("code"), answer.starts, answer.complete) == (
+        status,
+        code,
+        1,
+        True,
+    ), answer.body
+    problem = answer.json
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert problem["type"] == f"/problems/{code}"
+    assert problem["title"] == KINDS[code].title
+    assert problem["status"] == status == KINDS[code].status
+    assert problem["detail"].endswith(".")
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert set(problem) - {"errors"} == {"type", "title", "status", "detail", "code", "request_id"}
+    assert ("errors" in problem) is (code == "invalid_body")
+    assert ("www-authenticate" in answer.headers) is (status == 401)
+    assert ("retry-after" in answer.headers) is (status == 503)
+    assert ("allow" in answer.headers) is (status == 405)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write a moment as answers do."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+async def stored(engine: AsyncEngine) -> dict[str, list[tuple[Any, ...]]]:
+    """Read every row of every table, so that two of them compare: what was written, and what was not."""
+    async with engine.connect() as connection:
+        return {
+            table.name: [
+                tuple(row) for row in await connection.execute(select(table).order_by(*table.primary_key))
+            ]
+            for table in Base.metadata.sorted_tables
+        }
+
+
+async def key_row(access_key: str) -> ApiKey:
+    """Read a key's row afresh."""
+    return await ApiKey.filter_by(access_key=access_key).one()
+
+
+async def user_row(id: int) -> User:
+    """Read a user's row afresh."""
+    return await User.filter_by(id=id).one()

@@ -1,0 +1,157 @@
+"""Fixtures: two databases, the open one, and the promise that is checked after every test."""
+
+import asyncio
+import gc
+import logging
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncmy
+import hypothesis
+import pytest
+
+from models import Base
+from service import schema
+from service.authentication.keyring import KeyRing
+from service.database import SQLAlchemy
+from service.engines import create_engines
+from service.settings import Settings
+from tests import wire
+from tests.mariadb import PrivateMariaDB, require_or_skip
+
+KEYRING = KeyRing.generate_text()
+
+# A slow machine is no fault of the example.
+hypothesis.settings.register_profile("latchkey", deadline=None)
+hypothesis.settings.load_profile("latchkey")
+
+Opened = TypeVar("Opened")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> Any:
+    return "asyncio", {"use_uvloop": os.environ.get("LATCHKEY_TEST_UVLOOP") == "1"}
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[PrivateMariaDB]:
+    require_or_skip()
+    with PrivateMariaDB() as server:
+        yield server
+
+
+async def migrate(settings: Settings) -> None:
+    engine = create_engines(settings).writer
+    try:
+        await schema.upgrade(engine)
+    finally:
+        await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("template") / "empty.db"
+    asyncio.run(migrate(Settings(database_url=f"sqlite+aiosqlite:///{file}")))
+    return file
+
+
+@pytest.fixture(scope="session")
+def mariadb_url(mariadb: PrivateMariaDB) -> str:
+    asyncio.run(migrate(Settings(database_url=mariadb.url)))
+    return mariadb.url
+
+
+MARIADB = pytest.param("mariadb", marks=pytest.mark.mariadb)
+on_mariadb = pytest.mark.parametrize("database_url", [MARIADB], indirect=True)
+"""Marks a test of what only a server can show: a wire, locks on rows, a statement that waits."""
+
+
+@pytest.fixture(params=["sqlite", MARIADB])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty, migrated database of each kind."""
+    if request.param == "mariadb":
+        return request.getfixturevalue("mariadb_url")
+    file = tmp_path / "latchkey.db"
+    shutil.copy(request.getfixturevalue("sqlite_template"), file)
+    return f"sqlite+aiosqlite:///{file}"
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    return Settings(database_url=database_url, keyring=KEYRING, pool_size=2, pool_timeout_s=1.0)
+
+
+class Complaints(logging.Handler):
+    """What the pool says when the garbage collector had to clean up after somebody."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "garbage collector" in record.getMessage():
+            self.heard.append(record.getMessage())
+
+
+@pytest.fixture
+async def db(settings: Settings) -> AsyncIterator[SQLAlchemy]:
+    """The open database; after the test nothing may be left of what it did."""
+
+    def init() -> SQLAlchemy:
+        database = SQLAlchemy()
+        database.init_app(None, settings)
+        return database
+
+    async with opened(init, settings) as database:
+        yield database
+
+
+@asynccontextmanager
+async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterator[Opened]:
+    """Give what `make` returns when it opens the database; afterwards nothing may be left of its use.
+
+    Both kinds of database are listened to, see `tests.wire`, and the tables are empty again in the end.
+    """
+    complaints = Complaints()
+    logging.getLogger("sqlalchemy.pool").addHandler(complaints)
+    database = SQLAlchemy()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncmy, "connect", wire.connect)
+            found = make()
+            if "sqlite" in settings.database_url:
+                wire.count_on_sqlite(database._engines)
+            yield found
+            if database.is_open:
+                await assert_nothing_left(database)
+    finally:
+        await database.close()
+        gc.collect(1)
+        logging.getLogger("sqlalchemy.pool").removeHandler(complaints)
+        if "mysql" in settings.database_url:
+            await empty(settings)
+    assert complaints.heard == []
+
+
+async def assert_nothing_left(database: SQLAlchemy) -> None:
+    """R6 and R7 at rest: no session registered, no connection out."""
+    registry = database.scoped_session.registry.registry
+    for _ in range(20):  # the callbacks of tasks that have just ended
+        if not registry and not database.checked_out():
+            return
+        await asyncio.sleep(0.005)
+    assert list(registry) == []
+    assert database.checked_out() == 0
+
+
+async def empty(settings: Settings) -> None:
+    """Delete every row, by a connection of its own: the test may have closed the database."""
+    engine = create_engines(settings).writer
+    async with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            await connection.execute(table.delete())
+    await engine.dispose()

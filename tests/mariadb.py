@@ -1,0 +1,273 @@
+"""A private MariaDB: a server of the suite's own, in a temporary folder, on a free port.
+
+It needs no service, no configuration and no password of the machine's, and leaves nothing behind.
+
+    with PrivateMariaDB() as server:
+        server.create_database("rows")
+        engine = create_async_engine(server.url_of("rows"))
+
+`kill` and `start` again play the crash of a server: port, rows and password stay.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import asyncmy
+import pytest
+
+MISSING = "mariadbd not found: apt-get install mariadb-server (Debian, Ubuntu) or brew install mariadb"
+REQUIRE = "LATCHKEY_TEST_REQUIRE_MARIADB"
+
+STARTING_TIMEOUT_S = 60
+STOPPING_TIMEOUT_S = 20
+
+# The first two lines of a transaction in InnoDB's own report: its state, and the connection that it belongs to.
+_TRANSACTION = re.compile(
+    r"^---TRANSACTION [^,]+, (?!not started)[^\n]*\n(?:(?!---)[^\n]*\n)*?(?:MariaDB|MySQL) thread id (\d+)",
+    re.MULTILINE,
+)
+
+
+def find_program(name: str) -> Path | None:
+    """Answer where the program is, also in the folders that an ordinary user's PATH leaves out."""
+    folders = [
+        os.environ.get("PATH", os.defpath),
+        "/usr/sbin",
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/opt/homebrew/bin",
+    ]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    return Path(found) if found else None
+
+
+def find_mariadbd() -> Path | None:
+    """Answer where the server is, None when it is not installed."""
+    return find_program("mariadbd")
+
+
+def require_or_skip() -> Path:
+    """Answer where the server is; without it the test is skipped, or fails where MariaDB is required."""
+    found = find_mariadbd()
+    if found:
+        return found
+    if os.environ.get(REQUIRE) == "1":
+        pytest.fail(MISSING, pytrace=False)
+    pytest.skip(MISSING)
+
+
+class PrivateMariaDB:
+    """One server; `start` and `stop`, or a `with` block.
+
+    `port` is None until the first start and stays the same from then on.
+    """
+
+    def __init__(self, database: str = "latchkey") -> None:
+        self.database = database
+        self.port: int | None = None
+        self._password = secrets.token_hex(16)
+        self._process: subprocess.Popen[bytes] | None = None
+        # A socket's path has at most 107 characters, and the machine's own temporary folder may be a deep one.
+        self._folder = Path(tempfile.mkdtemp(prefix="latchkey-", dir="/tmp"))
+
+    @property
+    def socket(self) -> Path:
+        """The unix socket, where root comes in without a password."""
+        return self._folder / "s.sock"
+
+    @property
+    def url(self) -> str:
+        """The URL of the first database, for its user `app`."""
+        return self.url_of(self.database)
+
+    def url_of(self, database: str) -> str:
+        """Answer the URL of a database, for the user `app`."""
+        return f"mysql+asyncmy://app:{self._password}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start the server and return when it answers; after `kill`, on the same rows and port."""
+        if self.port is not None:
+            self._launch(self.port)
+            return
+        self._install()
+        # The port was free a moment ago; where somebody else took it meanwhile, the next one will do.
+        for remaining in (2, 1, 0):
+            port = _free_port()
+            try:
+                self._launch(port)
+                break
+            except RuntimeError:
+                if not remaining:
+                    raise
+        self.port = port
+        self.execute(f"CREATE USER 'app'@'127.0.0.1' IDENTIFIED BY '{self._password}'")
+        self.create_database(self.database)
+
+    def create_database(self, name: str) -> None:
+        """Create an empty database that `app` may do everything in; one that is there is emptied."""
+        self.execute(
+            f"DROP DATABASE IF EXISTS `{name}`; CREATE DATABASE `{name}` CHARACTER SET utf8mb4;"
+            f"GRANT ALL ON `{name}`.* TO 'app'@'127.0.0.1'"
+        )
+
+    def execute(self, sql: str) -> str:
+        """Run statements as root and answer their rows, one a line and tabs between the columns."""
+        return subprocess.run(
+            [
+                _program("mariadb"),
+                "--no-defaults",
+                "--user=root",
+                f"--socket={self.socket}",
+                "--batch",
+                "--skip-column-names",
+            ],
+            input=sql,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    async def open_transactions(self, database: str | None = None) -> int:
+        """Count the transactions that connections to a database hold open at this moment.
+
+        It reads InnoDB's report and not `information_schema.innodb_trx`, which is a copy that is only
+        renewed when nobody has read it for 0.1 s: whoever asks more often sees the same old copy for ever.
+        """
+        root = await asyncmy.connect(unix_socket=str(self.socket), user="root", autocommit=True)
+        try:
+            async with root.cursor() as cursor:
+                await cursor.execute("SHOW ENGINE INNODB STATUS")
+                (_, _, report) = await cursor.fetchone()
+                await cursor.execute(
+                    "SELECT id FROM information_schema.processlist WHERE db = %s",
+                    (database or self.database,),
+                )
+                connections = {row[0] for row in await cursor.fetchall()}
+        finally:
+            await root.ensure_closed()
+        return sum(int(thread) in connections for thread in _TRANSACTION.findall(report))
+
+    def kill(self) -> None:
+        """End the server at once, as a crash would; `start` brings it back."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """End the server and remove its folder."""
+        if self._process:
+            self._process.terminate()
+            try:
+                self._process.wait(STOPPING_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "server.log"
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    @property
+    def _temporary(self) -> Path:
+        return self._folder / "tmp"
+
+    def _install(self) -> None:
+        # A server that starts sweeps its temporary folder; in a shared one it would sweep another's tables away.
+        self._temporary.mkdir()
+        done = subprocess.run(
+            [
+                _program("mariadb-install-db"),
+                "--no-defaults",
+                f"--datadir={self._data}",
+                f"--tmpdir={self._temporary}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                *_as_root(),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout}{done.stderr}")
+
+    def _launch(self, port: int) -> None:
+        with self._log.open("ab") as log:
+            self._process = process = subprocess.Popen(
+                [
+                    _program("mariadbd"),
+                    "--no-defaults",
+                    *_as_root(),
+                    f"--datadir={self._data}",
+                    f"--tmpdir={self._temporary}",
+                    f"--socket={self.socket}",
+                    f"--port={port}",
+                    "--bind-address=127.0.0.1",
+                    "--skip-log-bin",
+                    "--skip-name-resolve",
+                    # Every commit reaches the operating system, so a killed server keeps it; no wait for the disk.
+                    "--innodb-flush-log-at-trx-commit=2",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + STARTING_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            try:
+                self.execute("SELECT 1")
+            except subprocess.CalledProcessError:
+                time.sleep(0.05)
+            else:
+                return
+        self.kill()
+        raise RuntimeError(f"mariadbd did not start:\n{self._log.read_text(errors='replace')[-4000:]}")
+
+
+def _program(name: str) -> Path:
+    found = find_program(name)
+    if not found:
+        raise FileNotFoundError(MISSING.replace("mariadbd", name, 1))
+    return found
+
+
+def _as_root() -> list[str]:
+    """The server refuses to run as root unless it is told that this is meant."""
+    return ["--user=root"] if os.geteuid() == 0 else []
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,93 @@
+"""The smallest server: one ASGI application, one request, what it sent."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+OTHER_SCOPES = [{"type": "websocket"}, {"type": "lifespan"}]
+
+
+def http(**scope: Any) -> dict[str, Any]:
+    """A request's scope."""
+    return {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "headers": [], **scope}
+
+
+async def run(
+    app: ASGIApp, scope: Scope, parts: Sequence[bytes | None] = (b"",)
+) -> tuple[list[Message], list[bytes | None]]:
+    """Run once; `parts` are those of the body, None for a client that goes away there.
+
+    Returns what was sent, and the parts that nobody asked for.
+    """
+    left, sent = list(parts), []
+
+    async def receive() -> Message:
+        part = left.pop(0) if left else None
+        if part is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": part, "more_body": bool(left)}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent, left
+
+
+def answering(status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> ASGIApp:
+    """An application that answers and reads nothing."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+class Reading:
+    """An application that reads the whole body and keeps it; `started` first sends the start of an answer."""
+
+    def __init__(self, *, started: bool = False) -> None:
+        self.started = started
+        self.messages: list[Message] = []
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.started:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            message = await receive()
+            self.messages.append(message)
+            if not message.get("more_body"):
+                break
+        if not self.started:
+            await answering()(scope, receive, send)
+
+
+async def untouched(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application for what is no request: it sees the very same `receive` and `send`."""
+    scope["seen"] = receive, send
+
+
+async def passes_untouched(app: ASGIApp, scope: Scope) -> bool:
+    """Tell whether `app`, around `untouched`, hands on exactly what it was given."""
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    before = dict(scope)
+    await app(scope, receive, send)
+    return scope == {**before, "seen": (receive, send)}
+
+
+def status_of(sent: Sequence[Message]) -> int:
+    """The one status that was sent."""
+    (start,) = (message for message in sent if message["type"] == "http.response.start")
+    return start["status"]

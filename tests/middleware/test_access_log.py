@@ -1,0 +1,92 @@
+"""One line for each visit, when it is over."""
+
+import asyncio
+import logging
+
+import pytest
+from starlette.authentication import SimpleUser, UnauthenticatedUser
+from starlette.requests import ClientDisconnect
+
+from middleware.access_log import AccessLogMiddleware
+from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouched, run, untouched
+
+
+class Partner(SimpleUser):
+    """A caller whose identity is a public id."""
+
+    @property
+    def identity(self):
+        return "lka_1"
+
+
+@pytest.fixture(autouse=True)
+def _audible(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("latchkey"), "propagate", True)
+    caplog.set_level(logging.INFO, "latchkey.access")
+
+
+def failing(error, *, started=False):
+    async def app(scope, receive, send):
+        if started:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise error
+
+    return app
+
+
+async def test_a_visit_is_one_line_with_its_fields(caplog):
+    scope = http(raw_path=b"/a%20b", query_string=b"key=lka_1", client=("10.0.0.1", 5), user=Partner("ann"))
+
+    await run(AccessLogMiddleware(answering(201)), scope)
+
+    (record,) = caplog.records
+    duration = record.access["duration_ms"]
+    assert 0 <= duration < 1000
+    assert record.getMessage() == f"GET /a%20b 201 {duration}ms"
+    assert record.access == {
+        "method": "GET",
+        "path": "/a%20b",
+        "status": 201,
+        "duration_ms": duration,
+        "client": "10.0.0.1",
+        "access_key": "lka_1",
+    }
+
+
+@pytest.mark.parametrize("scope", [{}, {"user": UnauthenticatedUser()}, {"client": None}])
+async def test_nobody_in_particular_is_nobody(caplog, scope):
+    await run(AccessLogMiddleware(answering()), http(**scope))
+
+    (record,) = caplog.records
+    assert (record.access["client"], record.access["access_key"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "error, started, status",
+    [
+        pytest.param(ZeroDivisionError(), False, 500, id="an exception"),
+        pytest.param(ZeroDivisionError(), True, 200, id="an exception after the start"),
+        pytest.param(asyncio.CancelledError(), False, 0, id="a cancellation"),
+        pytest.param(ClientDisconnect(), False, 0, id="a client that went away"),
+    ],
+)
+async def test_a_visit_that_ends_badly_is_logged_and_goes_on(caplog, error, started, status):
+    with pytest.raises(type(error)):
+        await run(AccessLogMiddleware(failing(error, started=started)), http())
+
+    (record,) = caplog.records
+    assert record.access["status"] == status
+
+
+async def test_where_nobody_listens_nothing_is_measured(caplog):
+    caplog.set_level(logging.WARNING, "latchkey.access")
+
+    sent, _ = await run(AccessLogMiddleware(answering()), http())
+
+    assert len(sent) == 2
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
+async def test_what_is_no_request_passes_untouched(scope):
+    assert await passes_untouched(AccessLogMiddleware(untouched), dict(scope))

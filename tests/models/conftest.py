@@ -1,0 +1,42 @@
+"""The tables of the probing models, and a few rows."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+
+import pytest
+from sqlalchemy import text
+
+from models import User
+from service.database import SQLAlchemy
+from tests.models.probes import Probe
+from tests.wire import listening
+
+
+@pytest.fixture
+async def probes(db: SQLAlchemy) -> AsyncIterator[None]:
+    async with db.engine.begin() as connection:
+        await connection.run_sync(Probe.metadata.create_all)
+    yield
+    async with db.engine.begin() as connection:
+        if connection.dialect.name == "mysql":  # a connection that a test has lost shall fail it, not hang it
+            await connection.execute(text("SET SESSION lock_wait_timeout = 5"))
+        await connection.run_sync(Probe.metadata.drop_all)
+
+
+@pytest.fixture
+async def wire(db: SQLAlchemy) -> Callable[[], AbstractContextManager[list[str]]]:
+    """Count what is sent, on connections that are there already: logging in is no part of the story."""
+    for engine in (db.engine, db.reader):
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    return listening
+
+
+@pytest.fixture
+async def ann(db: SQLAlchemy) -> User:
+    return await User.create(id=1, email="ann@example.com", name="Ann", auto_commit=True)
+
+
+@pytest.fixture
+async def bob(db: SQLAlchemy) -> User:
+    return await User.create(id=2, email="bob@example.com", name="Bob", auto_commit=True)

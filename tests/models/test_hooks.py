@@ -1,0 +1,505 @@
+"""Refresh on commit, and the after-commit hook (R10), with models that declare each."""
+
+import asyncio
+import logging
+
+import pytest
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from models import ApiKey, Base, User
+from models.errors import NotLoadedError
+from tests.models.probes import Fresh, Hooked, Leaf, Named, Pair, Plain, Probe
+
+pytestmark = pytest.mark.usefixtures("probes")
+
+
+def kinds(commands: list[str]) -> list[str]:
+    """The first word of each command, without the BEGIN that only SQLite sends."""
+    return [one.split(maxsplit=1)[0] for one in commands if not one.startswith("BEGIN")]
+
+
+# ---------------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize("model", [Plain, Fresh, Hooked])
+async def test_an_insert_that_returning_filled_costs_nothing_more(wire, model, quiet):
+    with wire() as commands:
+        row = await model.create(name="one", auto_commit=True)
+
+    assert kinds(commands) == ["INSERT", "COMMIT"]
+    assert row.id
+    assert row.stamped_at
+
+
+async def test_the_models_of_the_service_use_it(db, ann, wire):
+    with wire() as commands:
+        key = await ApiKey.create(
+            access_key="lka_1", user_id=1, name="one", mode="bearer", scopes=(), auto_commit=True
+        )
+    assert kinds(commands) == ["INSERT", "COMMIT"]
+
+    with wire() as commands:
+        await key.update(name="two", auto_commit=True)
+        await ann.update(name="Anna", auto_commit=True)
+    assert kinds(commands) == ["UPDATE", "SELECT", "COMMIT"] * 2
+    assert key.updated_at >= key.created_at
+    assert ann.updated_at > ann.created_at
+
+
+REFRESHES = {
+    "False, as declared": (Plain, None, []),
+    "False, but the verb wants it": (Plain, True, ["SELECT"]),
+    "True, as declared": (Fresh, None, ["SELECT"]),
+    "True, and the verb wants it": (Fresh, True, ["SELECT"]),
+    "True, but the verb does not": (Fresh, False, []),
+    "names, as declared": (Named, None, ["SELECT"]),
+    "names, but the verb does not": (Named, False, []),
+}
+
+
+@pytest.mark.parametrize(("model", "refresh", "select"), REFRESHES.values(), ids=REFRESHES)
+async def test_an_update_refreshes_as_declared_or_as_the_verb_says(wire, model, refresh, select):
+    row = await model.create(name="one", auto_commit=True)
+
+    with wire() as commands:
+        await row.update(name="two", auto_commit=True, refresh=refresh)
+
+    assert kinds(commands) == ["UPDATE", *select, "COMMIT"]
+
+
+@pytest.mark.parametrize(
+    ("model", "refresh", "select"),
+    [(Fresh, True, ["SELECT"]), (Plain, True, ["SELECT"]), (Named, None, ["SELECT"]), (Named, False, [])],
+    ids=["True", "True over False", "names", "False over names"],
+)
+async def test_an_insert_is_selected_only_if_it_is_asked_for(wire, model, refresh, select):
+    with wire() as commands:
+        await model.create(name="one", auto_commit=True, refresh=refresh)
+
+    assert kinds(commands) == ["INSERT", *select, "COMMIT"]
+
+
+async def test_true_brings_back_what_the_flush_left_unloaded(wire):
+    row = await Fresh.create(name="one", auto_commit=True)
+    before = row.stamped_at
+
+    with wire() as commands:
+        await row.update(name="two", auto_commit=True)
+
+    assert row.stamped_at > before
+    (select_,) = [one for one in commands if one.startswith("SELECT")]
+    assert "stamped_at" in select_
+    assert "name" not in select_.partition(" FROM ")[0]
+
+
+async def test_names_bring_back_exactly_those(db):
+    row = await Named.create(name="one", auto_commit=True)
+
+    async with db.scoped_session() as session:
+        await row.update(name="two")
+        await session.execute(
+            update(Named).values(name="by hand").execution_options(synchronize_session=False)
+        )
+        await session.commit()
+
+    assert row.name == "by hand"
+    with pytest.raises(NotLoadedError, match=r"Named\.stamped_at"):
+        row.stamped_at  # noqa: B018 - reading is the test
+
+
+async def test_refresh_true_brings_everything_back(db):
+    row = await Plain.create(name="one", auto_commit=True)
+
+    async with db.scoped_session() as session:
+        await row.update(name="two", refresh=True)
+        await session.execute(
+            update(Plain).values(name="by hand").execution_options(synchronize_session=False)
+        )
+        await session.commit()
+
+    assert row.name == "by hand"
+    assert row.stamped_at
+
+
+async def test_refresh_true_selects_when_there_was_nothing_to_save(wire):
+    row = await Plain.create(name="one", auto_commit=True)
+
+    with wire() as commands:
+        await row.save(refresh=True, auto_commit=True)
+
+    assert kinds(commands) == ["SELECT"]
+
+
+async def test_a_wish_is_for_the_write_that_it_came_with(db, wire):
+    row = await Fresh.create(name="one", auto_commit=True)
+
+    async with db.scoped_session() as session:
+        await row.save(refresh=False)
+        await session.commit()
+        row.name = "two"
+        with wire() as commands:
+            await session.commit()
+
+    assert kinds(commands) == ["UPDATE", "SELECT", "COMMIT"]
+
+
+async def test_one_select_for_each_class(db, wire):
+    async with db.scoped_session() as session:
+        trees = [await Fresh.create(name=f"tree {number}") for number in range(5)]
+        leaves = [await Leaf.create(name=f"leaf {number}", fresh_id=trees[0].id) for number in range(3)]
+        await session.commit()
+
+        before = [one.stamped_at for one in (*trees, *leaves)]
+        for one in (*trees, *leaves):
+            one.name += ", changed"
+        with wire() as commands:
+            await session.commit()
+
+    assert kinds(commands)[-3:] == ["SELECT", "SELECT", "COMMIT"]
+    assert kinds(commands).count("SELECT") == 2
+    assert all(one.stamped_at > was for one, was in zip((*trees, *leaves), before, strict=True))
+
+
+async def test_many_inserts_at_once_need_no_select(db, wire):
+    async with db.scoped_session() as session:
+        rows = [Fresh(name=f"tree {number}") for number in range(5)]
+        session.add_all(rows)
+        with wire() as commands:
+            await session.commit()
+
+    assert set(kinds(commands)) == {"INSERT", "COMMIT"}
+    assert all(one.id and one.stamped_at for one in rows)
+
+
+async def test_a_key_of_two_columns_is_refreshed_by_both(db, wire):
+    async with db.scoped_session() as session:
+        rows = [
+            await Pair.create(id=one, other=other, name=f"{one} {other}")
+            for one in (1, 2)
+            for other in (1, 2)
+        ]
+        await session.commit()
+        for one in rows:
+            one.name += ", changed"
+        with wire() as commands:
+            await session.commit()
+
+    assert kinds(commands).count("SELECT") == 1
+    assert [one.name for one in rows] == [f"{one.id} {one.other}, changed" for one in rows]
+    assert all(one.stamped_at for one in rows)
+
+
+async def test_what_the_select_brought_back_goes_with_a_rollback(db):
+    row = await Fresh.create(name="one", auto_commit=True)
+
+    async with db.scoped_session() as session:
+        before = row.stamped_at
+        await row.update(name="two")
+        await session.write_out()
+        inside = row.stamped_at
+        await session.rollback()
+        await row.refresh()
+
+    assert inside > before
+    assert (row.name, row.stamped_at) == ("one", before)
+
+
+async def test_what_was_written_after_the_refresh_is_refreshed_again(db, wire):
+    row = await Fresh.create(name="one", auto_commit=True)
+
+    async with db.scoped_session() as session:
+        await row.update(name="two")
+        await session.write_out()
+        await row.update(name="three")
+        with wire() as commands:
+            await session.commit()
+
+    assert kinds(commands) == ["SELECT", "COMMIT"]
+    assert row.stamped_at
+
+
+async def test_loaded_relations_stay_loaded(db):
+    tree = await Fresh.create(name="tree", auto_commit=True)
+    await Leaf.create(name="leaf", fresh_id=tree.id, auto_commit=True)
+
+    async with db.scoped_session() as session:
+        loaded = await Fresh.filter().load("leaves").one()
+        leaf = await Leaf.filter().load("fresh").one()
+        await loaded.update(name="tree, changed", refresh=True)
+        await leaf.update(name="leaf, changed")
+        await session.commit()
+
+    assert [one.name for one in loaded.leaves] == ["leaf, changed"]
+    assert leaf.fresh.name == "tree, changed"
+
+
+@pytest.mark.parametrize("model", [Plain, Fresh, Named])
+async def test_a_delete_is_not_refreshed(wire, model):
+    row = await model.create(name="one", auto_commit=True)
+
+    with wire() as commands:
+        await row.remove(auto_commit=True)
+
+    assert kinds(commands) == ["DELETE", "COMMIT"]
+
+
+async def test_a_row_written_and_deleted_in_one_transaction_is_not_refreshed(db, wire):
+    row = await Fresh.create(name="one", auto_commit=True)
+
+    async with db.scoped_session() as session:
+        with wire() as commands:
+            await row.update(name="two")
+            await row.remove()
+            await session.commit()
+
+    assert kinds(commands) == ["UPDATE", "DELETE", "COMMIT"]
+
+
+# ---------------------------------------------------------------------- SAVEPOINTs
+
+
+async def test_a_savepoint_does_not_refresh_but_the_commit_after_it_does(db, wire):
+    row = await Fresh.create(name="one", auto_commit=True)
+
+    async with db.scoped_session() as session:
+        with wire() as commands:
+            async with session.begin_nested():
+                await row.update(name="two")
+            inside = kinds(commands)
+            await session.commit()
+
+    assert inside == ["SAVEPOINT", "UPDATE", "RELEASE"]
+    assert kinds(commands) == [*inside, "SELECT", "COMMIT"]
+    assert row.stamped_at
+
+
+async def test_a_savepoint_that_is_rolled_back_takes_its_own_notes_only(db, ran):
+    async with db.scoped_session() as session:
+        kept = await Hooked.create(name="kept")
+        tree = await Fresh.create(name="tree")
+        await tree.update(name="tree, changed")
+        async with session.begin_nested():
+            released = await Hooked.create(name="released")
+        with pytest.raises(IntegrityError):
+            async with session.begin_nested():
+                await Hooked.create(name="dropped")
+                async with session.begin_nested():
+                    await Hooked.create(name="dropped with it")
+                await Hooked.create(name="kept")
+        await session.commit()
+
+    assert ran == [kept, released]
+    assert tree.stamped_at
+    assert [one.name for one in await Hooked.filter().order_by("id").all()] == ["kept", "released"]
+
+
+async def test_a_change_inside_a_savepoint_that_is_rolled_back_is_forgotten(db, ran):
+    row = await Hooked.create(name="one", auto_commit=True)
+    ran.clear()
+
+    async with db.scoped_session() as session:
+        await Fresh.create(name="something else")
+        savepoint = await session.begin_nested()
+        await row.update(name="two")
+        await savepoint.rollback()
+        await session.commit()
+
+    assert ran == []
+
+
+# ---------------------------------------------------------------------- after the commit
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Probe]:
+    """The instances whose hooks have run, in order."""
+    instances: list[Probe] = []
+
+    async def note(instance, session):
+        instances.append(instance)
+
+    monkeypatch.setattr(Hooked, "does", note, raising=False)
+    return instances
+
+
+@pytest.fixture
+def quiet(ran: list[Probe]) -> None:
+    """Hooks that do nothing."""
+
+
+async def test_the_hook_runs_once_for_each_instance(db, ran):
+    async with db.scoped_session() as session:
+        first = await Hooked.create(name="first")
+        await first.update(name="first, changed")
+        second = await Hooked.create(name="second")
+        before = list(ran)
+        await session.commit()
+        after = list(ran)
+        await session.commit()
+
+    assert before == []
+    assert after == ran == [first, second]
+
+
+async def test_the_hook_runs_for_an_insert_an_update_and_a_delete(ran):
+    row = await Hooked.create(name="one", auto_commit=True)
+    await row.update(name="two", auto_commit=True)
+    await row.remove(auto_commit=True)
+
+    assert ran == [row, row, row]
+
+
+async def test_the_hook_finds_the_row_durable_and_gets_the_session(db, monkeypatch):
+    found = []
+
+    async def look(instance, session):
+        async with db.engine.connect() as other:
+            found.append((await other.execute(select(Hooked.name))).scalar_one())
+        found.append(session)
+
+    monkeypatch.setattr(Hooked, "does", look, raising=False)
+    async with db.scoped_session() as session:
+        await Hooked.create(name="one")
+        await session.commit()
+
+    assert found == ["one", session]
+
+
+async def commit_by_begin(session):
+    async with session.begin():
+        await Hooked.create(name="one")
+
+
+async def commit_by_auto_commit(session):
+    await Hooked.create(name="one", auto_commit=True)
+
+
+async def commit_by_hand(session):
+    session.add(Hooked(name="one"))
+    await session.commit()
+
+
+@pytest.mark.parametrize("commit", [commit_by_begin, commit_by_auto_commit, commit_by_hand])
+async def test_the_hook_runs_whoever_commits(db, ran, commit):
+    async with db.scoped_session() as session:
+        await commit(session)
+
+    assert [one.name for one in ran] == ["one"]
+
+
+async def test_begin_refreshes_too(db):
+    async with db.scoped_session() as session, session.begin():
+        row = await Fresh.create(name="one")
+        await row.update(name="two")
+
+    assert row.stamped_at
+
+
+async def test_no_hook_after_a_rollback_nor_for_what_it_left(db, ran):
+    async with db.scoped_session() as session:
+        await Hooked.create(name="dropped")
+        await session.rollback()
+        kept = await Hooked.create(name="kept")
+        await session.commit()
+
+    assert ran == [kept]
+
+
+async def test_no_hook_for_the_leftovers_of_a_failed_try(db, ran):
+    async with db.scoped_session() as session:
+        await Hooked.create(name="one")
+        with pytest.raises(IntegrityError):
+            await Hooked.create(name="one")
+        await session.start_over()
+        kept = await Hooked.create(name="again")
+        await session.commit()
+
+    assert ran == [kept]
+
+
+async def test_no_hook_after_a_commit_that_failed(db, ran):
+    async with db.scoped_session() as session:
+        session.add_all([Hooked(name="one"), Hooked(name="one")])
+        with pytest.raises(IntegrityError):
+            await session.commit()
+        await session.commit()
+
+    assert ran == []
+
+
+async def test_no_hook_for_a_model_that_declares_none(db):
+    await User.create(email="ann@example.com", name="Ann", auto_commit=True)
+
+    assert not User.has_after_commit()
+    assert Hooked.has_after_commit()
+    assert Base.scoped_session is not None
+
+
+async def test_a_hook_that_fails_is_logged_and_the_commit_stands(db, monkeypatch, caplog):
+    seen = []
+
+    async def fail(instance, session):
+        seen.append(instance.name)
+        if instance.name == "first":
+            raise ConnectionError("the post office is closed")
+
+    monkeypatch.setattr(Hooked, "does", fail, raising=False)
+    with caplog.at_level(logging.ERROR, "latchkey.models"):
+        async with db.scoped_session() as session:
+            await Hooked.create(name="first")
+            await Hooked.create(name="second")
+            await session.commit()
+
+    assert seen == ["first", "second"]
+    assert await Hooked.filter().count() == 2
+    assert [one.message for one in caplog.records] == [
+        "the after-commit hook of Hooked failed; the commit stands"
+    ]
+    assert "the post office is closed" in caplog.text
+
+
+async def test_what_a_hook_writes_is_committed_after_it(db, monkeypatch):
+    async def write(instance, session):
+        await Plain.create(name=f"{instance.name} was here", session=session)
+
+    monkeypatch.setattr(Hooked, "does", write, raising=False)
+    await Hooked.create(name="one", auto_commit=True)
+
+    assert [one.name for one in await Plain.filter().all()] == ["one was here"]
+
+
+async def test_what_a_hook_fails_to_write_spoils_neither_the_commit_nor_what_follows(db, monkeypatch, caplog):
+    async def write_twice(instance, session):
+        await session.execute(insert(Plain).values(name="half"))
+        await session.execute(insert(Plain).values(name="half"))
+
+    monkeypatch.setattr(Hooked, "does", write_twice, raising=False)
+    async with db.scoped_session() as session:
+        await Hooked.create(name="one")
+        await session.commit()
+        await Fresh.create(name="what follows")
+        await session.commit()
+
+    assert "the after-commit hook of Hooked failed" in caplog.text
+    assert await Hooked.filter().count() == await Fresh.filter().count() == 1
+    assert await Plain.filter().count() == 0
+
+
+async def test_a_cancelled_commit_still_runs_its_hooks(db, ran):
+    started = asyncio.Event()
+
+    async def work():
+        async with db.scoped_session() as session:
+            await Hooked.create(name="one")
+            started.set()
+            await session.commit()
+
+    task = asyncio.create_task(work())
+    await started.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert await Hooked.filter().count() == len(ran) == 1

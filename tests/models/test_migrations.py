@@ -1,0 +1,138 @@
+"""The migrations, on both databases, each time from a database that has nothing in it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from models import Base, User
+from service import schema
+from service.app import create_app
+from service.engines import create_engines
+from service.settings import Settings
+from tests.conftest import KEYRING
+from tests.requests import request
+
+REVISIONS = [one.revision for one in ScriptDirectory.from_config(schema._config()).walk_revisions()][::-1]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
+def empty(request, tmp_path) -> Settings:
+    """A database without a table."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"
+    if request.param == "mariadb":
+        server = request.getfixturevalue("mariadb")
+        server.create_database("migrations")
+        url = server.url_of("migrations")
+    return Settings(database_url=url, keyring=KEYRING, pool_size=2)
+
+
+@pytest.fixture
+async def engine(empty) -> AsyncIterator[AsyncEngine]:
+    engine = create_engines(empty).writer
+    yield engine
+    await engine.dispose()
+
+
+async def primary_keys(engine: AsyncEngine) -> dict[str, list[str]]:
+    def look(connection: Connection) -> dict[str, list[str]]:
+        inspector = inspect(connection)
+        return {
+            name: inspector.get_pk_constraint(name)["constrained_columns"]
+            for name in inspector.get_table_names()
+        }
+
+    async with engine.connect() as connection:
+        return await connection.run_sync(look)
+
+
+async def test_from_empty_to_what_the_models_say(engine):
+    assert await schema.revision(engine) is None
+
+    await schema.upgrade(engine)
+
+    assert await schema.revision(engine) == schema.head() == REVISIONS[-1]
+    assert await schema.differences(engine) == []
+    assert set(await primary_keys(engine)) == {"alembic_version", *Base.metadata.tables}
+
+
+async def test_every_table_has_a_primary_key(engine):
+    await schema.upgrade(engine)
+
+    assert [name for name, columns in (await primary_keys(engine)).items() if not columns] == []
+
+
+async def test_running_twice_changes_nothing(engine):
+    await schema.upgrade(engine)
+    before = await primary_keys(engine)
+
+    await schema.upgrade(engine)
+
+    assert await primary_keys(engine) == before
+    assert await schema.revision(engine) == schema.head()
+
+
+async def test_revision_by_revision_from_the_release_before(engine):
+    """Each step starts from what the release before it left, and the last one is what the models say."""
+    for revision in REVISIONS:
+        await schema.upgrade(engine, revision)
+        assert await schema.revision(engine) == revision
+
+    assert await schema.differences(engine) == []
+
+
+async def test_the_history_is_one_line_forward():
+    scripts = ScriptDirectory.from_config(schema._config())
+
+    assert len(scripts.get_heads()) == len(scripts.get_bases()) == 1
+    assert [one.revision for one in scripts.walk_revisions() if hasattr(one.module, "downgrade")] == []
+
+
+async def test_a_difference_is_told(engine):
+    await schema.upgrade(engine)
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE users ADD COLUMN nickname VARCHAR(10)"))
+
+    (told,) = await schema.differences(engine)
+
+    assert "remove_column" in told
+    assert "nickname" in told
+
+
+async def start(settings: Settings) -> None:
+    """Start the application as a server does, answer one request, and stop it."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        assert (await request(app, "GET", "/healthz")).status == 200
+
+
+async def test_a_migrated_database_is_started_on(empty, engine):
+    await schema.upgrade(engine)
+
+    await start(empty)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "found"),
+    [
+        pytest.param([], "none", id="an empty one"),
+        pytest.param(["UPDATE alembic_version SET version_num = '9999'"], "9999", id="one from the future"),
+        pytest.param(["DELETE FROM alembic_version"], "none", id="one that has lost its revision"),
+    ],
+)
+async def test_a_database_that_is_not_migrated_is_refused_at_the_start(empty, engine, prepare, found):
+    if prepare:
+        await schema.upgrade(engine)
+    async with engine.begin() as connection:
+        for statement in prepare:
+            await connection.execute(text(statement))
+
+    with pytest.raises(schema.NotMigratedError) as raised:
+        await start(empty)
+
+    assert str(raised.value) == (
+        f"the database is at revision {found} and this release wants {schema.head()}: run `latchkey migrate`."
+    )
+    assert User.scoped_session is None

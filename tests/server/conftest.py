@@ -1,0 +1,120 @@
+"""The whole application behind a real uvicorn on a real socket, in this process: its pools can be looked at."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from models import User
+from service import shapes
+from service.app import create_app
+from service.operation import Operation, route
+from service.settings import Settings
+from tests.api import HeldKey, hold_key
+from tests.conftest import opened
+from tests.sessions.probes import NewRow, raw
+
+POOL_SIZE = 5
+PART = b"x" * 65536
+PARTS = 200  # far more than the buffers of a socket
+
+
+async def stream(request: Request) -> Response:
+    """Send much, reading the database before each part."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(PARTS):
+            await User.filter().first()
+            yield PART
+
+    return StreamingResponse(parts())
+
+
+async def upload(request: Request) -> Response:
+    """Read, then take a body that may be slow."""
+    await User.filter().first()
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+    return Response(str(size))
+
+
+async def write_slowly(body: NewRow) -> User:
+    """Take a while, then write."""
+    await asyncio.sleep(1)
+    return await User.create(email=body.email, name="slow")
+
+
+@pytest.fixture
+def routes() -> Sequence[Operation]:
+    return (
+        raw(stream, path="/stream"),
+        raw(upload, "POST", "/upload"),
+        route("POST", "/slow", write_slowly, public=True, status=201, answers=shapes.User),
+    )
+
+
+class Serving(msgspec.Struct):
+    """A server that answers on `url`, and the application behind it."""
+
+    app: Starlette
+    server: Any
+    task: Any
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def client(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect with nothing in between."""
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def stop(self) -> None:
+        """Ask it to shut down, and wait."""
+        self.server.should_exit = True
+        await self.task
+
+
+@pytest.fixture
+async def serving(settings: Settings, routes: Sequence[Operation]) -> AsyncIterator[Serving]:
+    """A server with a pool of five."""
+    settings = msgspec.structs.replace(settings, pool_size=POOL_SIZE, pool_timeout_s=10.0)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        async with opened(lambda: create_app(settings, routes=routes), settings) as app:
+            config = uvicorn.Config(
+                app, proxy_headers=False, access_log=False, log_config=None, timeout_graceful_shutdown=5
+            )
+            server = uvicorn.Server(config)
+            server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # the test's own
+            task = asyncio.create_task(server.serve([listening]))
+            while not server.started:
+                await asyncio.sleep(0.01)
+            found = Serving(app, server, task, listening.getsockname()[1])
+            yield found
+            await found.stop()
+
+
+@pytest.fixture
+async def operator(serving: Serving) -> HeldKey:
+    return await hold_key(serving.app)
+
+
+@pytest.fixture
+async def client(serving: Serving, operator: HeldKey) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(
+        base_url=serving.url,
+        headers=dict([operator.bearer]),
+        timeout=30,
+        limits=httpx2.Limits(max_connections=400),
+    ) as client:
+        yield client

@@ -1,0 +1,39 @@
+"""Keys of every state, and a clock that stands still."""
+
+from datetime import UTC, datetime
+
+import pytest
+from starlette.applications import Starlette
+
+from models import User
+from tests.api import HeldKey, hold_key
+from tests.service.authentication.cast import NOW, Cast, stranger
+
+
+@pytest.fixture
+async def cast(app: Starlette, operator: HeldKey, signer: HeldKey) -> Cast:
+    """The clock of the application stands at NOW."""
+    app.state.verifier.clock = lambda: float(NOW)
+    past = datetime.fromtimestamp(NOW, UTC)
+    guests = {
+        f"{name}{'_signer' if mode == 'signed' else ''}": await hold_key(
+            app,
+            mode=mode,
+            email="blocked@example.com" if name == "blocked" else "operator@example.com",
+            status="revoked" if name == "revoked" else "active",
+            expires_at=past if name in {"revoked", "expired"} else None,
+        )
+        for name in ("revoked", "expired", "blocked")
+        for mode in ("bearer", "signed")
+    }
+    async with app.state.db.scoped_session() as session:
+        blocked = await User.filter(email="blocked@example.com").one()
+        await blocked.update(status="blocked")
+        await session.commit()
+    return Cast(
+        bearer=operator,
+        signer=signer,
+        modest_signer=await hold_key(app, mode="signed", scopes=[]),
+        stranger=stranger(),
+        **guests,
+    )

@@ -1,0 +1,313 @@
+"""Credentials through the whole corridor: which is refused how, at what cost, and what of it is told."""
+
+import base64
+import hashlib
+import logging
+
+import pytest
+
+from tests import wire
+from tests.api import assert_problem, stored
+from tests.service.authentication.cast import (
+    EMPTY_SHA256,
+    NOW,
+    WINDOW_S,
+    Attempt,
+    Craft,
+    bearer,
+    header,
+    mac,
+    signed,
+)
+
+BODY = b'{"email":"ann@example.com","name":"Ann"}'
+BODY_SHA256 = hashlib.sha256(BODY).hexdigest()
+NONCE = "n0nce-0123456789"
+
+
+def typo(secret):
+    return secret[:10] + ("A" if secret[10] != "A" else "B") + secret[11:]
+
+
+def respelt(proof):
+    """The same bytes in base64 that is not canonical: the last digit's idle bits are set."""
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    return proof[:-2] + digits[digits.index(proof[-2]) + 1] + "="
+
+
+def refused(id: str, craft: Craft, queries: int) -> object:
+    return pytest.param(craft, queries, id=id)
+
+
+WRONG_BEARERS = [
+    refused("no credential", lambda _: Attempt(), 0),
+    refused("Basic", lambda _: header("authorization", "Basic YTpi"), 0),
+    refused("an empty Authorization", lambda _: header("authorization", ""), 0),
+    refused("a scheme alone", lambda _: header("authorization", "Bearer"), 0),
+    refused("a secret without a scheme", lambda c: header("authorization", c.bearer.secret), 0),
+    refused("no secret", lambda _: header("authorization", "Bearer abc"), 0),
+    refused("two tokens", lambda c: header("authorization", f"{c.bearer.bearer[1]} x"), 0),
+    refused("a list", lambda c: header("authorization", f"{c.bearer.bearer[1]}, {c.bearer.bearer[1]}"), 0),
+    refused("not ASCII", lambda _: header("authorization", "Bearer \xe9"), 0),
+    refused("too long", lambda _: header("authorization", "Bearer " + "A" * 9000), 0),
+    refused("a typo", lambda c: header("authorization", f"Bearer {typo(c.bearer.secret)}"), 0),
+    refused("cut off", lambda c: header("authorization", c.bearer.bearer[1][:-1]), 0),
+    refused(
+        "another letter case", lambda c: header("authorization", f"Bearer {c.bearer.secret.swapcase()}"), 0
+    ),
+    refused("a public id", lambda c: header("authorization", f"Bearer {c.bearer.access_key}"), 0),
+    refused("Authorization twice", lambda c: bearer(c.bearer).adding(c.bearer.bearer), 0),
+    refused("well-formed but unknown", lambda c: bearer(c.stranger), 1),
+    refused("the secret of a key that signs", lambda c: bearer(c.signer), 1),
+    refused("the secret of a revoked key that signs", lambda c: bearer(c.revoked_signer), 1),
+]
+
+WRONG_SIGNATURES = [
+    refused("a key without a signature", lambda c: Attempt(f"/v1/me?key={c.signer.access_key}"), 0),
+    refused("a signature without a key", lambda _: header("secret", "A" * 43 + "="), 0),
+    refused("the secret itself", lambda c: signed(c.signer, proof=c.signer.secret), 0),
+    refused("the secret where the key belongs", lambda c: signed(c.signer, key=c.signer.secret), 0),
+    refused("two signatures", lambda c: signed(c.signer).adding(("secret", "x")), 0),
+    refused("an empty signature", lambda c: signed(c.signer, proof=""), 0),
+    refused("a signature in hex", lambda c: signed(c.signer, proof="00" * 32), 0),
+    refused("a short signature", lambda c: signed(c.signer, proof=base64.b64encode(b"x" * 31).decode()), 0),
+    refused("a signature that is not ASCII", lambda c: signed(c.signer, proof="\xe9" * 43 + "="), 0),
+    refused("a signature respelt", lambda c: signed(c.signer, proof=respelt(signed(c.signer).headers[0][1])), 0),
+    refused("no timestamp", lambda c: signed(c.signer, timestamp=None), 0),
+    refused("a blank timestamp", lambda c: signed(c.signer, timestamp=""), 0),
+    refused("a timestamp with a sign", lambda c: signed(c.signer, timestamp=f"+{NOW}"), 0),
+    refused("a timestamp with a blank", lambda c: signed(c.signer, timestamp=f" {NOW}"), 0),
+    refused("a timestamp with _", lambda c: signed(c.signer, timestamp="1_700_000_000"), 0),
+    refused("a timestamp of full-width digits", lambda c: signed(c.signer, timestamp=None, behind="&timestamp=%EF%BC%91"), 0),
+    refused("a timestamp with a newline", lambda c: signed(c.signer, timestamp=f"{NOW}\n"), 0),
+    refused("a timestamp in milliseconds", lambda c: signed(c.signer, timestamp=f"{NOW}000"), 0),
+    refused("a timestamp with a point", lambda c: signed(c.signer, timestamp=f"{NOW}.0"), 0),
+    refused("two timestamps", lambda c: signed(c.signer, behind=f"&timestamp={NOW}"), 0),
+    refused("two timestamps, one escaped", lambda c: signed(c.signer, behind=f"&%74imestamp={NOW}"), 0),
+    refused("two keys", lambda c: signed(c.signer, behind=f"&key={c.signer.access_key}"), 0),
+    refused("two keys, one escaped", lambda c: signed(c.signer, behind=f"&k%65y={c.signer.access_key}"), 0),
+    refused("two nonces", lambda c: signed(c.signer, nonce=NONCE, behind=f"&nonce={NONCE}"), 0),
+    refused("a nonce of 15", lambda c: signed(c.signer, nonce="n" * 15), 0),
+    refused("a nonce of 65", lambda c: signed(c.signer, nonce="n" * 65), 0),
+    refused("an empty nonce", lambda c: signed(c.signer, nonce=""), 0),
+    refused("a nonce with a point", lambda c: signed(c.signer, nonce=NONCE + "."), 0),
+    refused("a signed method in lower case", lambda c: signed(c.signer, behind="&method=get"), 0),
+    refused("a signed digest in upper case", lambda c: signed(c.signer, content_sha256=EMPTY_SHA256.upper()), 0),
+    refused("a signed digest cut off", lambda c: signed(c.signer, content_sha256=EMPTY_SHA256[:-1]), 0),
+    refused("a public id cut off", lambda c: signed(c.signer, key=c.signer.access_key[:-1]), 0),
+    refused("a blank public id", lambda c: signed(c.signer, key=""), 0),
+    refused("a query too long", lambda c: signed(c.signer, behind="&q=" + "x" * 9000), 0),
+    refused("an unknown key", lambda c: signed(c.stranger), 1),
+    refused("a public id in another letter case", lambda c: signed(c.signer, key="lka_" + c.signer.access_key[4:].swapcase()), 1),
+    refused("a bearer's key", lambda c: signed(c.bearer), 1),
+    refused("another key's secret", lambda c: signed(c.signer, secret=c.modest_signer.secret), 1),
+    refused("the secret without its checksum", lambda c: signed(c.signer, secret=c.signer.secret[:-6]), 1),
+    refused("the signature of another query", lambda c: signed(c.signer, proof=mac(c.signer.secret, "x")), 1),
+    refused("something behind what was signed", lambda c: signed(c.signer).adding(query="&limit=1"), 1),
+    refused("too old", lambda c: signed(c.signer, timestamp=str(NOW - WINDOW_S - 1)), 1),
+    refused("too far ahead", lambda c: signed(c.signer, timestamp=str(NOW + WINDOW_S + 1)), 1),
+    refused("the year 33658", lambda c: signed(c.signer, timestamp="999999999999"), 1),
+    refused("the signed method is another", lambda c: signed(c.signer, behind="&method=HEAD"), 1),
+    refused("the signed path is another", lambda c: signed(c.signer, behind="&path=%2Fv1%2Fusers"), 1),
+    refused("the signed path is decoded", lambda c: signed(c.signer, "GET", "/v1/users/%31", behind="&path=/v1/users/1"), 1),
+    refused("a signed message", lambda _: header("signature-input", "sig1=()"), 0),
+    refused("a signed message of two headers", lambda _: header("signature", "sig1=:AA==:").adding(("signature-input", "sig1=()")), 0),
+]  # fmt: skip
+
+UNAUTHENTICATED = [*WRONG_BEARERS, *WRONG_SIGNATURES]
+
+
+@pytest.mark.parametrize("craft, queries", UNAUTHENTICATED)
+async def test_nothing_that_fails_up_to_the_clock_window_is_told_apart(app, cast, craft: Craft, queries):
+    """The same 401, byte for byte, and the same number of queries wherever something was looked up."""
+    before = await stored(app.state.db.reader)
+    reference = await Attempt().send(app, ("x-request-id", "same"))
+
+    with wire.listening() as commands:
+        answer = await craft(cast).send(app, ("x-request-id", "same"))
+
+    assert_problem(answer, 401, "unauthenticated")
+    assert answer.body == reference.body
+    assert answer.headers == reference.headers
+    assert answer.headers["www-authenticate"] == 'Bearer realm="latchkey"'
+    assert len(commands) == queries
+    assert await stored(app.state.db.reader) == before
+
+
+def told(id: str, status: int, code: str, craft: Craft) -> object:
+    return pytest.param(status, code, craft, id=id)
+
+
+TWO = "two_credentials"
+COVER = "coverage_required"
+DIGEST = "digest_mismatch"
+TOLD = [
+    told("bearer and query", 400, TWO, lambda c: signed(c.signer).adding(c.bearer.bearer)),
+    told("bearer and key", 400, TWO, lambda c: bearer(c.bearer).adding(query="?key=x")),
+    told("bearer and escaped key", 400, TWO, lambda c: bearer(c.bearer).adding(query="?a=b&%6b%65%79")),
+    told("bearer and secret header", 400, TWO, lambda c: bearer(c.bearer).adding(("secret", ""))),
+    told("bearer and Signature", 400, TWO, lambda c: bearer(c.bearer).adding(("signature", ""))),
+    told("bearer and Signature-Input", 400, TWO, lambda c: bearer(c.bearer).adding(("signature-input", ""))),
+    told("query and Signature", 400, TWO, lambda c: signed(c.signer).adding(("signature", "x"))),
+    told("all three", 400, TWO, lambda c: signed(c.signer).adding(("signature", "x"), c.bearer.bearer)),
+    told("Basic and query", 400, TWO, lambda c: signed(c.signer).adding(("authorization", "Basic x"))),
+    told("a revoked key", 401, "key_revoked", lambda c: bearer(c.revoked)),
+    told("a revoked key that signs", 401, "key_revoked", lambda c: signed(c.revoked_signer)),
+    told("an expired key", 401, "key_expired", lambda c: bearer(c.expired)),
+    told("an expired key that signs", 401, "key_expired", lambda c: signed(c.expired_signer)),
+    told("a blocked owner", 401, "owner_inactive", lambda c: bearer(c.blocked)),
+    told("a blocked owner of a key that signs", 401, "owner_inactive", lambda c: signed(c.blocked_signer)),
+    told("a create that signs nothing but its query", 403, COVER,
+         lambda c: signed(c.signer, "POST", "/v1/users", body=BODY)),
+    told("a create that signs no method", 403, COVER,
+         lambda c: signed(c.signer, "POST", "/v1/users", body=BODY,
+                          behind=f"&path=%2Fv1%2Fusers&content_sha256={BODY_SHA256}")),
+    told("a create that signs no path", 403, COVER,
+         lambda c: signed(c.signer, "POST", "/v1/users", body=BODY,
+                          behind=f"&method=POST&content_sha256={BODY_SHA256}")),
+    told("a create that signs no digest", 403, COVER,
+         lambda c: signed(c.signer, "POST", "/v1/users", body=BODY, behind="&method=POST&path=%2Fv1%2Fusers")),
+    told("an undeclared body without a digest", 403, COVER,
+         lambda c: signed(c.signer, "POST", "/v1/users", chunks=[BODY], behind="&method=POST&path=%2Fv1%2Fusers")),
+    told("a delete that signs no path", 403, COVER,
+         lambda c: signed(c.signer, "DELETE", f"/v1/keys/{c.bearer.access_key}", behind="&method=DELETE")),
+    told("a body changed on the way", 401, DIGEST,
+         lambda c: signed(c.signer, "POST", "/v1/users", body=BODY.replace(b"Ann", b"Eve"),
+                          behind=f"&method=POST&path=%2Fv1%2Fusers&content_sha256={BODY_SHA256}")),
+    told("a body in chunks changed on the way", 401, DIGEST,
+         lambda c: signed(c.signer, "POST", "/v1/users", chunks=[BODY, b" "],
+                          behind=f"&method=POST&path=%2Fv1%2Fusers&content_sha256={BODY_SHA256}")),
+    told("a body added on the way", 401, DIGEST,
+         lambda c: signed(c.signer, "DELETE", f"/v1/keys/{c.bearer.access_key}", body=b"{}",
+                          behind=f"&method=DELETE&path=%2Fv1%2Fkeys%2F{c.bearer.access_key}"
+                                 f"&content_sha256={EMPTY_SHA256}")),
+    told("a body taken away on the way", 401, DIGEST,
+         lambda c: signed(c.signer, "DELETE", f"/v1/keys/{c.bearer.access_key}",
+                          behind=f"&method=DELETE&path=%2Fv1%2Fkeys%2F{c.bearer.access_key}"
+                                 f"&content_sha256={BODY_SHA256}")),
+    told("a body on a read that signed none", 401, DIGEST,
+         lambda c: signed(c.signer, body=b"x", behind=f"&content_sha256={EMPTY_SHA256}")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("status, code, craft", TOLD)
+async def test_what_may_be_told_is_told(app, cast, status, code, craft: Craft):
+    before = await stored(app.state.db.reader)
+
+    with wire.listening() as commands:
+        answer = await craft(cast).send(app)
+
+    assert_problem(answer, status, code)
+    assert len(commands) == (0 if code == TWO else 1)
+    assert await stored(app.state.db.reader) == before
+
+
+TAKEN = [
+    pytest.param(lambda c: bearer(c.bearer), id="bearer"),
+    pytest.param(lambda c: header("authorization", f"bEARER   {c.bearer.secret}"), id="the scheme in any letter case"),
+    pytest.param(lambda c: signed(c.signer), id="the least signature"),
+    pytest.param(lambda c: signed(c.signer, timestamp=str(NOW - WINDOW_S)), id="just not too old"),
+    pytest.param(lambda c: signed(c.signer, timestamp=str(NOW + WINDOW_S)), id="just not too far ahead"),
+    pytest.param(lambda c: signed(c.signer, nonce="n" * 16), id="the shortest nonce"),
+    pytest.param(lambda c: signed(c.signer, nonce="n" * 64), id="the longest nonce"),
+    pytest.param(
+        lambda c: signed(c.signer, behind=f"&method=GET&path=%2Fv1%2Fme&content_sha256={EMPTY_SHA256}"),
+        id="all parameters",
+    ),
+    pytest.param(lambda c: signed(c.signer, "GET", "/v1/%6De", behind="&path=%2Fv1%2F%256De"), id="an escaped path"),
+    pytest.param(lambda c: signed(c.modest_signer), id="no scope for what asks for none"),
+    pytest.param(
+        lambda c: signed(c.signer, "POST", "/v1/users", body=BODY,
+                         behind=f"&method=POST&path=%2Fv1%2Fusers&content_sha256={BODY_SHA256}"),
+        id="a create",
+    ),
+    pytest.param(
+        lambda c: signed(c.signer, "POST", "/v1/users", chunks=[BODY[:9], BODY[9:]],
+                         behind=f"&method=POST&path=%2Fv1%2Fusers&content_sha256={BODY_SHA256}"),
+        id="a create in chunks",
+    ),
+    pytest.param(
+        lambda c: signed(c.signer, "DELETE", f"/v1/keys/{c.bearer.access_key}",
+                         behind=f"&method=DELETE&path=%2Fv1%2Fkeys%2F{c.bearer.access_key}"),
+        id="a delete that signs no body by signing none",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("craft", TAKEN)
+async def test_what_is_right_is_taken(app, cast, craft: Craft):
+    answer = await craft(cast).send(app)
+
+    assert answer.status in {200, 201, 204}, answer.body
+
+
+@pytest.mark.parametrize(
+    "craft, accepted",
+    [
+        pytest.param(
+            lambda c: signed(c.signer, "GET", "/v1/users", behind="&email=a%20b&limit=1"),
+            True,
+            id="as received",
+        ),
+        pytest.param(
+            lambda c: signed(
+                c.signer,
+                "GET",
+                "/v1/users",
+                behind="&email=a%20b",
+                proof=mac(c.signer.secret, f"key={c.signer.access_key}&timestamp={NOW}&email=a+b"),
+            ),
+            True,
+            id="re-encoded",
+        ),
+        pytest.param(
+            lambda c: signed(
+                c.signer,
+                "GET",
+                "/v1/users",
+                behind="&email=a+b",
+                proof=mac(c.signer.secret, f"key={c.signer.access_key}&timestamp={NOW}&email=a%20b"),
+            ),
+            False,
+            id="neither",
+        ),
+    ],
+)
+async def test_the_query_is_signed_as_received_or_re_encoded(app, cast, craft: Craft, accepted):
+    assert ((await craft(cast).send(app)).status == 200) is accepted
+
+
+async def test_a_signed_keys_secret_sent_as_a_bearer_is_logged_as_exposed(app, cast, log_lines):
+    await bearer(cast.signer).send(app)
+
+    (warning,) = [line for line in log_lines if line.levelno == logging.WARNING]
+    assert cast.signer.access_key in warning.getMessage()
+    assert "rotate" in warning.getMessage()
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/openapi.json", "/problems/conflict"])
+async def test_a_public_route_looks_at_no_credential(app, cast, path):
+    with wire.listening() as commands:
+        answer = await Attempt(f"{path}?key=x&timestamp=y", (cast.bearer.bearer, ("secret", "x"))).send(app)
+
+    assert answer.status == 200
+    assert commands == []
+
+
+@pytest.mark.parametrize("path, method, status", [("/nothing", "GET", 404), ("/v1/me", "PUT", 405)])
+async def test_where_nothing_answers_no_credential_is_looked_up(app, cast, path, method, status):
+    with wire.listening() as commands:
+        answer = await Attempt(path, (cast.bearer.bearer,), method).send(app)
+
+    assert answer.status == status
+    assert commands == []
+
+
+async def test_a_secret_that_the_key_ring_does_not_open_is_the_same_401(app, cast, log_lines):
+    """A ring that lost a key must not tell the client so."""
+    app.state.verifier.keyring = type(app.state.keyring).from_text(app.state.keyring.generate_text())
+
+    answer = await signed(cast.signer).send(app)
+
+    assert_problem(answer, 401, "unauthenticated")
+    assert any("does not open" in line.getMessage() for line in log_lines)

@@ -1,0 +1,132 @@
+"""The order of the checks is a security property: of two faults in one request the earlier one answers.
+
+Otherwise a caller who proves nothing could learn of a key's state, or one without a scope of rows.
+"""
+
+import hashlib
+
+import pytest
+
+from tests import wire
+from tests.api import assert_problem, stored
+from tests.service.authentication.cast import NOW, Attempt, Craft, bearer, signed
+
+FUTURE = str(NOW + 3600)
+TOO_LARGE = ("content-length", str(2 * 1024 * 1024))
+BODY = b'{"name":"x"}'
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+def both(id: str, status: int, code: str, craft: Craft) -> object:
+    return pytest.param(status, code, craft, id=id)
+
+
+def covered(key, method, path, /, *, body=BODY, sent=None, **parameters):
+    """Sign all that must be signed of a call with a body."""
+    return signed(
+        key,
+        method,
+        path,
+        body=body if sent is None else sent,
+        behind=f"&method={method}&path={path.replace('/', '%2F')}&content_sha256={hashlib.sha256(body).hexdigest()}",
+        **parameters,
+    )
+
+
+ORDER = [
+    both("size, two credentials", 413, "body_too_large",
+         lambda c: signed(c.signer).adding(c.bearer.bearer, TOO_LARGE)),
+    both("size, no credential", 413, "body_too_large", lambda _: Attempt(headers=(TOO_LARGE,))),
+    both("path, no credential", 404, "not_found", lambda _: Attempt("/v1/nothing")),
+    both("method, no credential", 405, "method_not_allowed", lambda _: Attempt("/v1/me", method="PUT")),
+    both("which credential, shape of both", 400, "two_credentials",
+         lambda c: signed(c.signer, nonce="").adding(("authorization", "Bearer typo"))),
+    both("which credential, shape of one", 400, "two_credentials",
+         lambda c: bearer(c.bearer).adding(c.bearer.bearer, ("secret", "x"))),
+    both("which credential, lookup", 400, "two_credentials",
+         lambda c: signed(c.stranger).adding(c.stranger.bearer)),
+    both("shape, lookup", 401, "unauthenticated", lambda c: signed(c.stranger, nonce="")),
+    both("lookup, clock window", 401, "unauthenticated", lambda c: signed(c.stranger, timestamp=FUTURE)),
+    both("proof, state of the key", 401, "unauthenticated",
+         lambda c: signed(c.revoked_signer, secret=c.signer.secret)),
+    both("proof, expiry", 401, "unauthenticated", lambda c: signed(c.expired_signer, secret=c.signer.secret)),
+    both("proof, owner", 401, "unauthenticated", lambda c: signed(c.blocked_signer, secret=c.signer.secret)),
+    both("signed path, state of the key", 401, "unauthenticated",
+         lambda c: signed(c.revoked_signer, behind="&path=%2F")),
+    both("signed method, owner", 401, "unauthenticated", lambda c: signed(c.blocked_signer, behind="&method=PUT")),
+    both("clock window, state of the key", 401, "unauthenticated",
+         lambda c: signed(c.revoked_signer, timestamp=FUTURE)),
+    both("clock window, expiry", 401, "unauthenticated", lambda c: signed(c.expired_signer, timestamp=FUTURE)),
+    both("clock window, owner", 401, "unauthenticated", lambda c: signed(c.blocked_signer, timestamp=FUTURE)),
+    both("mode, state of the key", 401, "unauthenticated", lambda c: bearer(c.revoked_signer)),
+    both("revoked, expired", 401, "key_revoked", lambda c: bearer(c.revoked)),
+    both("state of the key, coverage", 401, "key_revoked",
+         lambda c: signed(c.revoked_signer, "DELETE", f"/v1/keys/{c.bearer.access_key}")),
+    both("owner, coverage", 401, "owner_inactive",
+         lambda c: signed(c.blocked_signer, "DELETE", f"/v1/keys/{c.bearer.access_key}")),
+    both("coverage, scope", 403, "coverage_required",
+         lambda c: signed(c.modest_signer, "DELETE", f"/v1/keys/{c.bearer.access_key}")),
+    both("state of the key, scope", 401, "key_expired", lambda c: signed(c.expired_signer, "GET", "/v1/users")),
+    both("scope, digest", 403, "scope_missing",
+         lambda c: covered(c.modest_signer, "PATCH", f"/v1/users/{c.bearer.user_id}", sent=b"{}")),
+    both("scope, row", 403, "scope_missing", lambda c: signed(c.modest_signer, "GET", "/v1/users/0")),
+    both("scope, query", 403, "scope_missing",
+         lambda c: signed(c.modest_signer, "GET", "/v1/users", behind="&x=1")),
+    both("scope, body", 403, "scope_missing",
+         lambda c: covered(c.modest_signer, "PATCH", f"/v1/users/{c.bearer.user_id}", body=b"{")),
+    both("digest, row", 401, "digest_mismatch", lambda c: covered(c.signer, "PATCH", "/v1/users/0", sent=b"{}")),
+    both("digest, query", 401, "digest_mismatch",
+         lambda c: covered(c.signer, "PATCH", f"/v1/users/{c.bearer.user_id}", sent=b"{}", x="1")),
+    both("digest, type of the body", 401, "digest_mismatch",
+         lambda c: covered(c.signer, "PATCH", f"/v1/users/{c.bearer.user_id}", sent=b"{}")
+         .adding(("content-type", "text/plain"))),
+    both("undeclared size, digest", 413, "body_too_large",
+         lambda c: signed(c.signer, "DELETE", "/v1/users/1", chunks=[b"x" * 65536] * 17,
+                          behind=f"&method=DELETE&path=%2Fv1%2Fusers%2F1&content_sha256={SHA256}")),
+    both("query, type of the body", 400, "invalid_parameter",
+         lambda c: Attempt("/v1/users?x=1", (c.bearer.bearer, ("content-type", "x")), "POST", BODY)),
+    both("type of the body, JSON", 415, "unsupported_media_type",
+         lambda c: Attempt("/v1/users", (c.bearer.bearer, ("content-type", "x")), "POST", b"{")),
+    both("JSON, shape", 400, "malformed_json",
+         lambda c: Attempt("/v1/users", (c.bearer.bearer,), "POST", b'{"x":1')),
+    both("shape, row", 422, "invalid_body",
+         lambda c: Attempt("/v1/users/999999999", (c.bearer.bearer,), "PATCH", {"name": 5})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("status, code, craft", ORDER)
+async def test_of_two_faults_the_earlier_one_answers(app, cast, status, code, craft: Craft):
+    before = await stored(app.state.db.reader)
+
+    answer = await craft(cast).send(app)
+
+    assert_problem(answer, status, code)
+    assert await stored(app.state.db.reader) == before
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        pytest.param(lambda c: signed(c.stranger), lambda c: signed(c.signer, secret="x"), id="signed"),
+        pytest.param(lambda c: bearer(c.stranger), lambda c: bearer(c.signer), id="bearer"),
+        pytest.param(lambda c: signed(c.stranger), lambda c: signed(c.bearer), id="a key that does not sign"),
+    ],
+)
+async def test_an_unknown_key_costs_what_a_wrong_proof_costs(app, cast, monkeypatch, one, other):
+    """The same queries, and as many MACs: what the dummy secret is for."""
+    costs = []
+    for craft in (one, other):
+        proved = []
+        verifier = app.state.verifier
+        proves = type(verifier)._proves
+        monkeypatch.setattr(
+            type(verifier), "_proves", lambda *a, p=proves, n=proved: n.append(len(a[3])) or p(*a)
+        )
+        with wire.listening() as commands:
+            answer = await craft(cast).send(app)
+        monkeypatch.undo()
+        assert_problem(answer, 401, "unauthenticated")
+        costs.append(([command.partition("WHERE")[2].partition("=")[0] for command in commands], proved))
+
+    assert costs[0] == costs[1]
+    assert len(costs[0][0]) == 1

@@ -1,0 +1,59 @@
+"""`GET /v1/me`: who calls, and with which key."""
+
+import pytest
+
+from tests.api import assert_problem, call, hold_key, key_row, rfc3339, user_row
+
+
+@pytest.mark.parametrize("mode", ["bearer", "signed"])
+async def test_a_caller_reads_who_it_is_and_with_which_key(app, mode):
+    held = await hold_key(app, scopes=[], mode=mode)
+    user, key = await user_row(held.user_id), await key_row(held.access_key)
+
+    answer = await call(app, "GET", "/v1/me", key=held)
+
+    assert answer.status == 200
+    assert answer.json == {
+        "user": {
+            "id": user.id,
+            "email": "operator@example.com",
+            "name": "Operator",
+            "status": "active",
+            "created_at": rfc3339(user.created_at),
+            "updated_at": rfc3339(user.updated_at),
+        },
+        "key": {
+            "access_key": held.access_key,
+            "user_id": user.id,
+            "name": f"{mode} key",
+            "mode": mode,
+            "scopes": [],
+            "status": "active",
+            "expires_at": None,
+            "last_used_at": None,
+            "created_at": rfc3339(key.created_at),
+            "updated_at": rfc3339(key.updated_at),
+        },
+    }
+
+
+@pytest.mark.parametrize("mode", ["bearer", "signed"])
+async def test_head_goes_with_get_and_signs_as_head(app, mode):
+    held = await hold_key(app, scopes=[], mode=mode)
+
+    answer = await call(app, "HEAD", "/v1/me", key=held)
+
+    assert answer.status == 200
+
+
+async def test_a_signature_of_get_is_none_of_head(app, signer):
+    async def as_head(scope, receive, send):
+        await app({**scope, "method": "HEAD"}, receive, send)
+
+    answer = await call(app, "GET", "/v1/me", key=signer, wrap=as_head)
+
+    assert_problem(answer, 401, "unauthenticated")
+
+
+async def test_without_a_key_nobody_is_told_anything(app):
+    assert_problem(await call(app, "GET", "/v1/me"), 401, "unauthenticated")

@@ -1,0 +1,111 @@
+"""The application as a whole: how it starts, how it ends, and how a request walks through it."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import event
+from starlette.routing import Route
+
+from middleware.access_log import AccessLogMiddleware
+from middleware.body_limit import BodyLimitMiddleware
+from middleware.request_id import RequestIDMiddleware
+from middleware.session import SessionMiddleware
+from service.app import create_app
+from service.database import SQLAlchemy
+from service.schema import NotMigratedError
+from service.settings import Settings, SettingsError
+from tests.api import assert_problem, call, stored
+from tests.conftest import KEYRING
+
+
+@pytest.mark.parametrize(
+    "keyring, sentence",
+    [
+        pytest.param(None, "LATCHKEY_KEYRING is not set", id="none"),
+        pytest.param("hush", "LATCHKEY_KEYRING: Entry 1 of the key ring is not of the form", id="no entry"),
+        pytest.param("1:hush", "LATCHKEY_KEYRING: Entry 1 of the key ring: the key has 3 bytes", id="no key"),
+    ],
+)
+def test_without_a_key_ring_nothing_starts(keyring, sentence, loggers):
+    with pytest.raises(SettingsError) as refused:
+        create_app(Settings(keyring=keyring))
+
+    assert str(refused.value).startswith(sentence)
+    assert "hush" not in str(refused.value)
+    assert not SQLAlchemy().is_open
+
+
+def test_without_settings_the_environment_is_read(monkeypatch, loggers):
+    monkeypatch.setenv("LATCHKEY_KEYRING", KEYRING)
+    monkeypatch.setenv("LATCHKEY_POOLSIZE", "5")
+
+    with pytest.raises(SettingsError, match="did you mean LATCHKEY_POOL_SIZE"):
+        create_app()
+
+
+async def test_a_request_walks_in_this_order(app):
+    assert [one.cls for one in app.user_middleware] == [
+        RequestIDMiddleware,
+        AccessLogMiddleware,
+        BodyLimitMiddleware,
+        SessionMiddleware,
+    ]
+    assert not app.router.redirect_slashes
+    assert all(type(route) is Route for route in app.routes)
+
+
+async def test_a_database_that_is_not_migrated_is_refused_with_the_command_to_run(tmp_path, loggers):
+    app = create_app(Settings(database_url=f"sqlite+aiosqlite:///{tmp_path}/empty.db", keyring=KEYRING))
+
+    with pytest.raises(NotMigratedError, match="run `latchkey migrate`"):
+        async with app.router.lifespan_context(app):
+            pass
+
+    assert not app.state.db.is_open
+
+
+async def test_closing_writes_the_last_uses_and_closes_the_database(app, operator):
+    async with app.router.lifespan_context(app):
+        await call(app, "GET", "/v1/me", key=operator)
+        assert "last used" in {task.get_name() for task in asyncio.all_tasks()}
+
+    assert not app.state.db.is_open
+    assert "last used" not in {task.get_name() for task in asyncio.all_tasks()}
+    with pytest.raises(RuntimeError, match="make a new one with create_app"):
+        async with app.router.lifespan_context(app):
+            pass
+
+
+async def test_a_closing_that_cannot_write_still_closes_the_database(app, operator):
+    @event.listens_for(app.state.db.engine.sync_engine, "before_cursor_execute")
+    def fail(*_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with app.router.lifespan_context(app):
+            await call(app, "GET", "/v1/me", key=operator)
+
+    assert not app.state.db.is_open
+
+
+async def test_two_writers_of_one_email_are_told_apart_by_the_constraint(app, operator):
+    """The unique constraint is the judge: nobody asks before the INSERT."""
+    body = {"email": "ann@example.com", "name": "Ann"}
+
+    async with asyncio.TaskGroup() as group:
+        both = [group.create_task(call(app, "POST", "/v1/users", key=operator, body=body)) for _ in range(2)]
+
+    answers = sorted((task.result() for task in both), key=lambda answer: answer.status)
+    assert answers[0].status == 201
+    assert_problem(answers[1], 409, "email_taken")
+    users = (await stored(app.state.db.reader))["users"]
+    assert len(users) == 2
+
+
+async def test_an_ordinary_refusal_is_no_warning(app, operator, log_lines):
+    """A taken email is the client's affair; warnings are the operator's."""
+    body = {"email": "operator@example.com", "name": "Again"}
+
+    await call(app, "POST", "/v1/users", key=operator, body=body)
+
+    assert [line.getMessage() for line in log_lines if line.levelname not in {"INFO", "DEBUG"}] == []

@@ -1,0 +1,275 @@
+"""The client signs what it sends, to the byte, and says clearly what it cannot send."""
+
+import datetime as dt
+import hashlib
+import http.server
+import ipaddress
+import shlex
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from service.authentication import query_signature
+from service.authentication.credentials import AccessKey, Secret
+from service.client import CallError, SignedCall, send, sign_call, split_url
+
+KEY = AccessKey("lka_0000000000000000000000")
+SECRET = Secret("lks_00000000000000000000000000000000000000000003GTfko")
+NOW = 1700000000
+NONCE = "n0nce-0123456789abcdef"
+
+
+def signed(method: str, url: str, body: str | None = None) -> SignedCall:
+    return sign_call(method, url, access_key=KEY, secret=SECRET, body=body, now=NOW, nonce=NONCE)
+
+
+class TestSigning:
+    @pytest.mark.parametrize(
+        "method, url, body, path, digest",
+        [
+            pytest.param("GET", "http://h/v1/me", None, "/v1/me", None, id="safe"),
+            pytest.param("GET", "http://h", None, "/", None, id="no path is the root"),
+            pytest.param("GET", "http://h?a=1", None, "/", None, id="a query without a path"),
+            pytest.param("GET", "http://h:8000/a%2Fb", None, "/a%2Fb", None, id="escapes stay"),
+            pytest.param("GET", "https://h/a/../b", None, "/a/../b", None, id="dots stay"),
+            pytest.param("GET", "http://h/v1/users?email=a%40b.c&limit=2", None, "/v1/users", None, id="query"),
+            pytest.param("GET", "http://h/find", '{"a":1}', "/find", b'{"a":1}', id="a safe method with a body"),
+            pytest.param("DELETE", "http://h/v1/users/1", None, "/v1/users/1", b"", id="unsafe, no body"),
+            pytest.param("POST", "http://h/v1/users", '{"ü":1}', "/v1/users", '{"ü":1}'.encode(), id="body"),
+        ],
+    )  # fmt: skip
+    def test_everything_that_is_sent_is_covered(self, method, url, body, path, digest):
+        call = signed(method, url, body)
+
+        query = call.url.partition("?")[2]
+        signature = query_signature.parse(query.encode(), call.headers["secret"].encode())
+        assert query_signature.proves(signature, SECRET)
+        assert query_signature.covers(signature, method, path.encode())
+        assert (signature.access_key, signature.timestamp, signature.nonce) == (KEY, NOW, NONCE)
+        expected = None if digest is None else hashlib.sha256(digest).hexdigest()
+        assert signature.content_sha256 == expected
+        assert query_signature.missing_coverage(signature, method, body is not None) == ()
+
+    def test_the_query_is_kept_to_the_byte(self):
+        call = signed("GET", "http://h/v1/users?q=a%20b+c&Q=%7e&&x")
+
+        assert call.url.endswith("&q=a%20b+c&Q=%7e&&x")
+
+    def test_no_key_material_is_in_the_call(self):
+        call = signed("POST", "http://h/v1/users", "{}")
+
+        assert SECRET not in call.curl()
+        assert SECRET not in repr(call)
+
+    @pytest.mark.parametrize(
+        "url, sentence",
+        [
+            ("http://h/a b", "space"),
+            ("http://h/ü", "outside ASCII"),
+            ("http://h/a\nb", "control character"),
+            ("", "space"),
+            ("/v1/me", "http://"),
+            ("ftp://h/", "http://"),
+            ("http:///v1/me", "http://"),
+            ("http://ann:pw@h/", "user name"),
+            ("http://h/#me", "fragment"),
+            ("http://h/v1/me#", "fragment"),
+            ("http://h:99999/", "Port out of range"),
+            ("http://h:0/", "Port out of range"),
+            ("http://h:x/", "Port could not be cast"),
+            ("http://[::1/", "IPv6"),
+            ("http://h/?key=lka_1", "key"),
+            ("http://h/?a=1&nonce=1", "nonce"),
+        ],
+    )
+    def test_a_url_that_cannot_be_signed_is_refused(self, url, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            signed("GET", url)
+
+    def test_head_has_no_body(self):
+        with pytest.raises(ValueError, match="HEAD"):
+            signed("HEAD", "http://h/", "{}")
+
+    def test_a_url_is_split_where_a_server_splits_it(self):
+        assert split_url("http://[::1]:8000/a?b?c").query == "b?c"
+
+
+class Recorder(http.server.BaseHTTPRequestHandler):
+    """Notes the requests and answers as the path says."""
+
+    heard: list[tuple[str, dict[str, str], bytes]]
+    status = 200
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.heard.append((self.requestline, {k.lower(): v for k, v in self.headers.items()}, body))
+        self.send_response(302 if "/moved" in self.path else self.status)
+        if "/moved" in self.path:
+            self.send_header("location", "/elsewhere")
+        content = b"" if self.command == "HEAD" else "wörld\n".encode()
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_HEAD = do_POST = do_DELETE = do_PATCH = answer  # noqa: N815 - the names that the server calls
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class Partner:
+    """A server that notes what arrives."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.heard: list[tuple[str, dict[str, str], bytes]] = []
+        handler = type("Handler", (Recorder,), {"heard": self.heard})
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server.handle_error = lambda *_: None  # a handshake that the client ends
+        if context is not None:
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"{'http' if context is None else 'https'}://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def partner() -> Iterator[Partner]:
+    with Partner() as running:
+        yield running
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1 that no authority has signed, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "certificate.pem"
+    file.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return file
+
+
+@pytest.fixture
+def tls_partner(certificate: Path) -> Iterator[Partner]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with Partner(context) as running:
+        yield running
+
+
+CALLS = [
+    pytest.param("GET", "/v1/users?email=a%40b&q={x}[1]", None, id="a query with brackets"),
+    pytest.param("GET", "/a/../b/./c%2Fd", None, id="a path with dots and escapes"),
+    pytest.param("HEAD", "/v1/me", None, id="head"),
+    pytest.param("GET", "/x?q=\"<>|\\^`'$HOME", None, id="what a shell would take amiss"),
+    pytest.param("POST", "/v1/users", '{"name": "O\'Brien\n$HOME ü"}', id="a body"),
+    pytest.param("POST", "/v1/users", "", id="an empty body"),
+    pytest.param("PATCH", "/v1/users/1", "@/etc/hostname", id="a body that begins with an at sign"),
+    pytest.param("DELETE", "/v1/users/1", None, id="delete"),
+]
+
+
+class TestSending:
+    @pytest.mark.parametrize("method, target, body", CALLS)
+    def test_the_bytes_that_arrive_are_those_that_were_signed(self, partner, method, target, body):
+        call = signed(method, partner.url + target, body)
+
+        answer = send(call)
+
+        assert (answer.status, answer.status_line) == (200, "HTTP/1.0 200 OK")
+        assert answer.body == (b"" if method == "HEAD" else "wörld\n".encode())
+        assert_arrived(partner, call)
+
+    @pytest.mark.parametrize("method, target, body", CALLS)
+    def test_the_curl_line_sends_the_same(self, partner, method, target, body):
+        if not shutil.which("curl"):
+            pytest.skip("curl not found")
+        call = signed(method, partner.url + target, body)
+
+        subprocess.run(["sh", "-c", call.curl()], check=True, capture_output=True, timeout=20)
+
+        assert_arrived(partner, call)
+
+    def test_a_redirection_is_not_followed(self, partner):
+        answer = send(signed("GET", partner.url + "/moved"))
+
+        assert answer.status == 302
+        assert len(partner.heard) == 1
+
+    def test_a_server_that_is_not_there_is_named(self, partner):
+        with Partner() as gone:
+            pass
+
+        with pytest.raises(CallError, match=r"127\.0\.0\.1:\d+ does not answer: Connection refused"):
+            send(signed("GET", gone.url))
+
+    def test_something_that_is_no_http_is_named(self):
+        with Partner() as strange:
+            strange.server.RequestHandlerClass.send_response = lambda self, *_: self.wfile.write(b"hello\r\n")
+            with pytest.raises(CallError, match="does not speak HTTP: BadStatusLine"):
+                send(signed("GET", strange.url))
+
+    def test_a_certificate_is_verified(self, tls_partner):
+        with pytest.raises(CallError, match="certificate verify failed"):
+            send(signed("GET", tls_partner.url))
+
+        assert tls_partner.heard == []
+
+    def test_a_certificate_that_is_trusted_is_enough(self, tls_partner, certificate, monkeypatch):
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+        assert send(signed("GET", tls_partner.url)).status == 200
+
+
+def assert_arrived(partner: Partner, call: SignedCall) -> None:
+    ((line, headers, body),) = partner.heard
+    assert line == f"{call.method} {call.url.removeprefix(partner.url)} HTTP/1.1"
+    assert headers["secret"] == call.headers["secret"]
+    assert body == (call.body or b"")
+    assert headers.get("content-type") == (None if call.body is None else "application/json")
+
+
+def test_the_curl_line_is_one_command_of_plain_words():
+    call = signed("GET", "http://h/v1/me")
+
+    assert shlex.split(call.curl()) == [
+        "curl", "-sS", "-X", "GET", "-H", f"secret: {call.headers['secret']}", call.url
+    ]  # fmt: skip

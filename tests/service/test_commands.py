@@ -1,0 +1,711 @@
+"""The command line: what it prints, where, with which exit status, and that it agrees with the endpoints."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import click
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+import service
+from service import openapi, schema, shapes
+from service.app import create_app
+from service.authentication.credentials import parse_access_key, parse_secret
+from service.authentication.keyring import KeyRing
+from service.commands import latchkey
+from service.commands.server import reachable
+from service.database import SQLAlchemy
+from service.engines import create_engines
+from service.routes import ROUTES, declared_scopes
+from service.settings import Settings
+from tests.conftest import empty
+from tests.requests import Answer, request
+
+Run = Callable[..., Result]
+
+EVERY_SCOPE = ",".join(sorted(declared_scopes(ROUTES)))
+NO_KEY = "lka_0000000000000000000000"
+A_SECRET = "lks_00000000000000000000000000000000000000000003GTfko"
+
+
+@pytest.fixture(autouse=True)
+def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment without settings, in an empty folder; and the database is closed afterwards."""
+    for name in list(os.environ):
+        if name.startswith("LATCHKEY_") and not name.startswith("LATCHKEY_TEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    yield monkeypatch
+    assert not SQLAlchemy().is_open
+
+
+@pytest.fixture
+def run() -> Run:
+    """Run a command in this process."""
+    return lambda *args, **kwargs: CliRunner().invoke(latchkey, args, prog_name="latchkey", **kwargs)
+
+
+@pytest.fixture
+def house(settings: Settings, environ: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """The settings of a migrated, empty database, in the environment."""
+    environ.setenv("LATCHKEY_DATABASE_URL", settings.database_url)
+    environ.setenv("LATCHKEY_KEYRING", settings.keyring or "")
+    yield settings
+    if "mysql" in settings.database_url:
+        asyncio.run(empty(settings))
+
+
+@pytest.fixture
+def sqlite_house(sqlite_template: Path, environ: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """The settings of a migrated, empty file, in the environment."""
+    (tmp_path / "latchkey.db").write_bytes(sqlite_template.read_bytes())
+    environ.setenv("LATCHKEY_KEYRING", KeyRing.generate_text())
+    return Settings.from_env(os.environ)
+
+
+def good(result: Result) -> Result:
+    """Expect that a command did what it was asked for."""
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return result
+
+
+def answered(result: Result) -> Any:
+    """Read the JSON of a command that succeeded."""
+    return json.loads(good(result).stdout)
+
+
+def ask(settings: Settings, bearer: str, *calls: tuple[str, str, str]) -> list[Answer]:
+    """Make calls of method, path and query to the application, one after the other."""
+
+    async def converse() -> list[Answer]:
+        app = create_app(settings)
+        async with app.router.lifespan_context(app):
+            return [
+                await request(app, method, path, query=query, headers={"authorization": f"Bearer {bearer}"})
+                for method, path, query in calls
+            ]
+
+    return asyncio.run(converse())
+
+
+# ---------------------------------------------------------------------- users and keys
+
+
+class TestUsers:
+    def test_one_is_created_found_blocked_and_unblocked(self, house, run):
+        made = answered(run("users", "create", "--email", "Ann@example.com", "--name", "Ann Ü", "--json"))
+        listed = answered(run("users", "list", "--email", "ANN@EXAMPLE.COM", "--json"))
+        blocked = answered(run("users", "block", str(made["id"]), "--json"))
+        unblocked = answered(run("users", "unblock", "ann@example.com", "--json"))
+
+        assert (made["email"], made["name"], made["status"]) == ("Ann@example.com", "Ann Ü", "active")
+        assert listed == {"data": [made], "next_cursor": None}
+        assert blocked["status"] == "blocked"
+        assert unblocked == {**made, "updated_at": unblocked["updated_at"]}
+
+    def test_blocking_twice_changes_nothing(self, house, run):
+        answered(run("users", "create", "--email", "ann@example.com", "--name", "Ann", "--json"))
+        once = answered(run("users", "block", "ann@example.com", "--json"))
+
+        assert answered(run("users", "block", "ann@example.com", "--json")) == once
+
+    def test_a_taken_email_is_refused_in_whatever_letter_case(self, house, run):
+        answered(run("users", "create", "--email", "ann@example.com", "--name", "Ann", "--json"))
+
+        refused = run("users", "create", "--email", "ANN@example.com", "--name", "Other")
+
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert (
+            refused.stderr == "Error: the email ANN@example.com is taken; that of a deleted user stays so.\n"
+        )
+
+    def test_the_list_is_whole_unless_it_is_limited(self, sqlite_house, run):
+        for number in range(3):
+            good(run("users", "create", "--email", f"u{number}@example.com", "--name", "U"))
+        good(run("users", "block", "u1@example.com"))
+
+        def ids(*options: str) -> list[int]:
+            return [user["id"] for user in answered(run("users", "list", "--json", *options))["data"]]
+
+        assert ids() == [1, 2, 3]
+        assert ids("--limit", "2") == [1, 2]
+        assert ids("--status", "active") == [1, 3]
+        assert ids("--email", "nobody@example.com") == []
+
+    def test_the_table_has_a_line_for_each(self, sqlite_house, run):
+        good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
+        good(run("users", "create", "--email", "b@example.com", "--name", "Bob Baker"))
+
+        header, ann, bob = good(run("users", "list")).stdout.splitlines()
+
+        assert header.split() == ["id", "email", "name", "status", "created_at"]
+        assert header.index("name") == ann.index("Ann") == bob.index("Bob Baker")
+
+    def test_one_is_shown_a_line_a_field(self, sqlite_house, run):
+        shown = good(run("users", "create", "--email", "ann@example.com", "--name", "Ann")).stdout
+
+        assert re.match(r"id +1\nemail +ann@example\.com\nname +Ann\nstatus +active\ncreated_at", shown)
+
+
+class TestKeys:
+    @pytest.fixture
+    def ann(self, house, run) -> int:
+        return answered(run("users", "create", "--email", "ann@example.com", "--name", "Ann", "--json"))["id"]
+
+    @pytest.mark.parametrize("mode", ["bearer", "signed"])
+    def test_one_is_created_found_and_revoked(self, ann, run, mode):
+        made = answered(
+            run(
+                "keys", "create", "--user", "Ann@example.com", "--name", "import", "--mode", mode,
+                "--scopes", "users:read, keys:read", "--expires-at", "2100-01-01T02:00:00+02:00", "--json",
+            )
+        )  # fmt: skip
+        secret = made.pop("secret")
+        listed = answered(run("keys", "list", "--user", str(ann), "--json"))
+        revoked = answered(run("keys", "revoke", made["access_key"], "--json"))
+
+        assert parse_secret(secret, "lk")
+        assert parse_access_key(made["access_key"], "lk")
+        assert (made["user_id"], made["mode"], made["status"]) == (ann, mode, "active")
+        assert made["scopes"] == ["users:read", "keys:read"]
+        assert made["expires_at"] == "2100-01-01T00:00:00Z"
+        assert listed == {"data": [made], "next_cursor": None}
+        assert revoked == {**made, "status": "revoked", "updated_at": revoked["updated_at"]}
+        assert answered(run("keys", "revoke", made["access_key"], "--json")) == revoked
+        assert answered(run("keys", "list", "--status", "active", "--json"))["data"] == []
+
+    def test_the_secret_is_shown_once_and_only_on_standard_output(self, ann, run):
+        made = run(
+            "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "users:read"
+        )
+
+        assert made.exit_code == 0
+        (secret,) = re.findall(r"^secret +(lks_\w{49})$", made.stdout, re.MULTILINE)
+        assert made.stderr == "The secret is shown only this once: keep it safe.\n"
+        assert secret not in good(run("keys", "list")).stdout
+
+    def test_a_key_may_have_no_scope_at_all(self, ann, run):
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", "signed", "--scopes", "", "--json"
+            )
+        )  # fmt: skip
+
+        assert made["scopes"] == []
+
+    def test_a_blocked_owner_gets_none(self, ann, run):
+        good(run("users", "block", str(ann)))
+
+        refused = run(
+            "keys", "create", "--user", str(ann), "--name", "k", "--mode", "signed", "--scopes", "users:read"
+        )
+
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr == f"Error: the user {ann} is blocked: only active users get keys.\n"
+        assert answered(run("keys", "list", "--json"))["data"] == []
+
+
+def test_the_json_is_what_the_endpoints_answer(house, run):
+    """The command line and HTTP show the same rows in the same bytes."""
+    user = good(run("users", "create", "--email", "Ann@example.com", "--name", "Ann Ü", "--json"))
+    other = good(run("users", "create", "--email", "bob@example.com", "--name", "Bob", "--json"))
+    key = answered(
+        run(
+            "keys", "create", "--user", "bob@example.com", "--name", "k", "--mode", "bearer",
+            "--scopes", EVERY_SCOPE, "--json",
+        )
+    )  # fmt: skip
+    bearer, access_key = key.pop("secret"), key["access_key"]
+    ids = [answered(one)["id"] for one in (user, other)]
+
+    read_user, users, read_key, keys, _, blocked, _, revoked = ask(
+        house,
+        bearer,
+        ("GET", f"/v1/users/{ids[0]}", ""),
+        ("GET", "/v1/users", ""),
+        ("GET", f"/v1/keys/{access_key}", ""),
+        ("GET", "/v1/keys", f"user_id={ids[1]}"),
+        ("DELETE", f"/v1/users/{ids[0]}", ""),
+        ("GET", "/v1/users", "status=deleted"),
+        ("DELETE", f"/v1/keys/{access_key}", ""),
+        ("GET", f"/v1/keys/{access_key}", ""),
+    )
+
+    assert user.stdout_bytes == read_user.body + b"\n"
+    assert (
+        users.body + b"\n"
+        == b'{"data":['
+        + b",".join([user.stdout_bytes.strip(), other.stdout_bytes.strip()])
+        + b'],"next_cursor":null}\n'
+    )
+    assert read_key.json == key
+    assert keys.json == {"data": [key], "next_cursor": None}
+    assert good(run("users", "list", "--status", "deleted", "--json")).stdout_bytes == blocked.body + b"\n"
+    assert revoked.status == 401  # its own key, from the next call on
+    stored = answered(run("keys", "list", "--user", str(ids[1]), "--json"))["data"][0]
+    assert stored["status"] == "revoked"
+    assert stored["last_used_at"] is not None
+
+
+def test_a_new_key_is_shown_with_the_fields_of_the_endpoint(sqlite_house, run):
+    good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
+
+    made = good(
+        run("keys", "create", "--user", "1", "--name", "k", "--mode", "signed", "--scopes", "", "--json")
+    )
+
+    decoded = msgspec.json.decode(made.stdout_bytes, type=shapes.KeyWithSecret)
+    assert msgspec.json.encode(decoded) + b"\n" == made.stdout_bytes
+
+
+# ---------------------------------------------------------------------- what a user can do wrong
+
+CREATE_USER = ("users", "create", "--name", "Ann", "--email")
+CREATE_KEY = ("keys", "create", "--user", "1", "--name", "k", "--mode", "bearer")
+YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        "arguments, status, sentence",
+        [
+            pytest.param((), 2, "Usage: latchkey", id="nothing"),
+            pytest.param(("usres",), 2, "No such command 'usres'", id="an unknown command"),
+            pytest.param(("users", "create"), 2, "Missing option '--email'", id="an option too few"),
+            pytest.param(("users", "list", "--emial", "x"), 2, "No such option '--emial'", id="an unknown option"),
+            pytest.param((*CREATE_USER, "ann"), 2, "'--email': it must be at most 254 characters", id="email"),
+            pytest.param((*CREATE_USER, "a@b@c"), 2, "'--email': it must be", id="two at signs"),
+            pytest.param((*CREATE_USER, "a b@c"), 2, "'--email': it must be", id="a space in the email"),
+            pytest.param((*CREATE_USER, "a" * 250 + "@b.cd"), 2, "'--email': it must be", id="a long email"),
+            pytest.param(("users", "create", "--email", "a@b", "--name", ""), 2, "'--name': it must be 1 to 200",
+                         id="an empty name"),
+            pytest.param(("users", "create", "--email", "a@b", "--name", "a\nb"), 2, "'--name': it must be",
+                         id="a control character"),
+            pytest.param(("users", "create", "--email", "a@b", "--name", "\udcff"), 2, "Argument 6 is not valid",
+                         id="bytes that are no text"),
+            pytest.param(("users", "block", "77"), 1, "there is no user 77.", id="an unknown id"),
+            pytest.param(("users", "block", "x@y"), 1, "there is no user x@y.", id="an unknown email"),
+            pytest.param(("users", "block", "0"), 2, "it must be a positive 64-bit number", id="zero"),
+            pytest.param(("users", "block", "9" * 30), 2, "it must be a positive 64-bit number", id="10^30"),
+            pytest.param(("users", "block", "2"), 1, "the user 2 is deleted, and stays so.", id="a deleted user"),
+            pytest.param(("users", "list", "--status", "gone"), 2, "'gone' is not one of 'active'", id="status"),
+            pytest.param(("users", "list", "--limit", "0"), 2, "0 is not in the range", id="limit"),
+            pytest.param((*CREATE_KEY, "--scopes", "users:fly"), 2, "'users:fly': there is no such scope; there are "
+                         "keys:read", id="an undeclared scope"),
+            pytest.param((*CREATE_KEY, "--scopes", "users:read,users:read"), 2, "the scope is there twice",
+                         id="a scope twice"),
+            pytest.param((*CREATE_KEY, "--scopes", ",".join("a" * 101)), 2, "at most 100 scopes", id="101 scopes"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--expires-at", YESTERDAY), 2, "the moment has passed",
+                         id="a moment that has passed"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--expires-at", "2100-01-01T00:00:00"), 2,
+                         "a moment with its offset", id="a moment without an offset"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--expires-at", "9999-12-31T23:59:59-14:00"), 2,
+                         "the moment is out of range", id="a moment beyond the calendar"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--expires-at", "tomorrow"), 2, "a moment with its offset",
+                         id="no moment"),
+            pytest.param((*CREATE_KEY[:-1], "basic", "--scopes", ""), 2, "'basic' is not one of 'bearer', 'signed'",
+                         id="mode"),
+            pytest.param((*CREATE_KEY[:3], "7", *CREATE_KEY[4:], "--scopes", ""), 1, "there is no user 7.",
+                         id="a key for nobody"),
+            pytest.param((*CREATE_KEY[:3], "2", *CREATE_KEY[4:], "--scopes", ""), 1,
+                         "the user 2 is deleted: only active users get keys.", id="a key for a deleted user"),
+            pytest.param(("keys", "list", "--user", "x@y"), 1, "there is no user x@y.", id="the keys of nobody"),
+            pytest.param(("keys", "revoke", NO_KEY), 1, f"there is no key {NO_KEY}.", id="an unknown key"),
+            pytest.param(("keys", "revoke", "1"), 2, "it must be the public id of a key", id="no public id"),
+            pytest.param(("serve", "--port", "0"), 2, "0 is not in the range", id="port 0"),
+            pytest.param(("serve", "--port", "http"), 2, "'http' is not a valid integer", id="no port"),
+            pytest.param(("serve", "--workers", "0"), 2, "0 is not in the range", id="no workers"),
+            pytest.param(("serve", "--workers", "2", "--reload"), 2, "--reload goes with one worker", id="reload"),
+            pytest.param(("serve", "--host", "no such host"), 1, "cannot listen on port 8000 of no such host",
+                         id="host"),
+            pytest.param(("sign", "GET", "/v1/me", "--key", NO_KEY, "--secret", A_SECRET), 2,
+                         "The URL starts with http://", id="a relative URL"),
+            pytest.param(("sign", "BREW", "http://h/", "--key", NO_KEY, "--secret", A_SECRET), 2,
+                         "'BREW' is not one of 'GET'", id="an unknown method"),
+            pytest.param(("sign", "GET", "http://h/", "--key", "me", "--secret", A_SECRET), 2,
+                         "it must be the public id of a key", id="a wrong key"),
+            pytest.param(("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", ""), 2, "There is no secret.",
+                         id="an empty secret"),
+            pytest.param(("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", "-"), 2, "There is no secret.",
+                         id="nothing on standard input"),
+            pytest.param(("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", A_SECRET, "--form", "jwt"), 2,
+                         "'jwt' is not 'query'", id="an unknown form"),
+            pytest.param(("sign", "HEAD", "http://h/", "--key", NO_KEY, "--secret", A_SECRET, "--data", "{}"), 2,
+                         "A HEAD call has no body.", id="head with a body"),
+            pytest.param(("call", "GET", "http://127.0.0.1:1/", "--key", NO_KEY, "--secret", A_SECRET), 1,
+                         "127.0.0.1:1 does not answer: Connection refused.", id="a server that is not there"),
+        ],
+    )  # fmt: skip
+    def test_the_sentence_says_what_to_do(self, sqlite_house, run, arguments, status, sentence):
+        good(run("users", "create", "--email", "one@example.com", "--name", "One"))
+        good(run("users", "create", "--email", "two@example.com", "--name", "Two"))
+        asyncio.run(delete_user(sqlite_house, 2))
+
+        result = run(*arguments)
+
+        assert sentence in result.stderr
+        assert (result.exit_code, result.stdout) == (status, "")
+        assert isinstance(result.exception, SystemExit)  # and nothing that would be a traceback
+        if status == 1:
+            assert re.fullmatch(r"Error: [^\n]+\n", result.stderr)
+
+    @pytest.mark.parametrize(
+        "settings, arguments, sentence",
+        [
+            pytest.param({"LATCHKEY_DATABSE_URL": "x"}, ("users", "list"), "did you mean LATCHKEY_DATABASE_URL?",
+                         id="a typo in a name"),
+            pytest.param({"LATCHKEY_POOL_SIZE": "many"}, ("migrate",), "LATCHKEY_POOL_SIZE: ", id="a wrong value"),
+            pytest.param({"LATCHKEY_DATABASE_URL": "postgresql://h/d"}, ("migrate",), "is not supported",
+                         id="another database"),
+            pytest.param({"LATCHKEY_DATABASE_URL": "mysql+asyncmy://app:hunter2@127.0.0.1:1/d"}, ("users", "list"),
+                         "Can't connect", id="a server that is not there"),
+            pytest.param({"LATCHKEY_DATABASE_URL": "mysql+asyncmy://app:hunter2@127.0.0.1:1/d"}, ("serve",),
+                         "Can't connect", id="serving without it"),
+            pytest.param({"LATCHKEY_DATABASE_URL": "mysql+asyncmy://app:hunter2@127.0.0.1:1/d"}, ("migrate",),
+                         "Can't connect", id="migrating without it"),
+            pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:////no/such/folder/x.db"}, ("migrate",),
+                         "unable to open database file", id="a folder that is not there"),
+            pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///text.db"}, ("migrate",),
+                         "file is not a database", id="another kind of file"),
+            pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, ("users", "list"),
+                         "the database is at revision none and this release wants", id="not migrated"),
+            pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, ("serve",),
+                         "run `latchkey migrate`", id="serving what is not migrated"),
+            pytest.param({"LATCHKEY_KEYRING": ""}, (*CREATE_KEY, "--scopes", ""), "`latchkey keyring` prints a new one",
+                         id="no key ring"),
+            pytest.param({"LATCHKEY_KEYRING": ""}, ("serve",), "LATCHKEY_KEYRING is not set", id="serving without it"),
+            pytest.param({"LATCHKEY_KEYRING": "1:hunter2"}, ("serve",), "LATCHKEY_KEYRING: Entry 1",
+                         id="a wrong key ring"),
+        ],
+    )  # fmt: skip
+    def test_a_wrong_setting_is_one_sentence(
+        self, sqlite_house, environ, run, tmp_path, settings, arguments, sentence
+    ):
+        (tmp_path / "text.db").write_text("not a database, though long enough to be looked at as one " * 20)
+        for name, value in settings.items():
+            environ.setenv(name, value)
+
+        result = run(*arguments)
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert sentence in result.stderr
+        assert re.fullmatch(r"Error: [^\n]+\n", result.stderr)
+        assert "hunter2" not in result.stderr
+
+    def test_a_database_from_the_future_is_refused(self, sqlite_house, run):
+        asyncio.run(set_revision(sqlite_house, "9999"))
+
+        for arguments in (("migrate",), ("users", "list"), ("serve",)):
+            result = run(*arguments)
+            assert result.exit_code == 1
+            assert re.fullmatch(r"Error: [^\n]*9999[^\n]*\n", result.stderr)
+
+    def test_a_port_that_is_taken_is_one_sentence(self, sqlite_house, run):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+
+            result = run("serve", "--port", str(port))
+
+        assert result.exit_code == 1
+        assert (
+            result.stderr
+            == f"Error: cannot listen on port {port} of 127.0.0.1: Address already in use; --port chooses another.\n"
+        )
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (A_SECRET,),
+            ("keys", "revoke", A_SECRET),
+            ("users", "block", A_SECRET),
+            ("users", "list", A_SECRET),
+            ("users", "list", "--status", A_SECRET),
+            ("users", "list", f"--{A_SECRET}"),
+            ("sign", "GET", A_SECRET, "--key", NO_KEY, "--secret", A_SECRET),
+            ("sign", A_SECRET, "http://h/", "--key", NO_KEY, "--secret", A_SECRET),
+            ("sign", "GET", "http://h/", "--key", A_SECRET, "--secret", A_SECRET),
+            ("call", "GET", "http://127.0.0.1:1/", "--key", NO_KEY, "--secret", A_SECRET),
+            (*CREATE_KEY, "--scopes", A_SECRET),
+        ],
+    )
+    def test_a_secret_in_the_wrong_place_is_not_repeated(self, sqlite_house, run, arguments):
+        result = run(*arguments)
+
+        assert result.exit_code in {1, 2}
+        assert A_SECRET[4:] not in result.output
+
+
+async def delete_user(settings: Settings, id: int) -> None:
+    db = SQLAlchemy()
+    db.init_app(None, settings)
+    async with db.scoped_session() as session:
+        connection = await session.connection()
+        await connection.exec_driver_sql(f"UPDATE users SET status = 'deleted' WHERE id = {id}")
+        await session.commit()
+    await db.close()
+
+
+async def set_revision(settings: Settings, revision: str) -> None:
+    engine = create_engines(settings).writer
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
+    await engine.dispose()
+
+
+# ---------------------------------------------------------------------- signing
+
+
+class TestSign:
+    def test_it_prints_one_line_without_the_secret(self, run):
+        result = good(run("sign", "get", "http://h/v1/users?limit=2", "--key", NO_KEY, "--secret", A_SECRET))
+
+        assert re.fullmatch(
+            r"curl -sS -X GET -H 'secret: [A-Za-z0-9+/]{43}=' 'http://h/v1/users\?key=lka_0{22}&timestamp=\d+"
+            r"&nonce=[A-Za-z0-9_-]{16,64}&method=GET&path=%2Fv1%2Fusers&limit=2'\n",
+            result.stdout,
+        )
+
+    def test_the_secret_may_come_from_standard_input(self, run):
+        result = good(
+            run("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", "-", input=A_SECRET + "\n")
+        )
+
+        assert result.stdout.startswith("curl ")
+
+    def test_a_wrong_checksum_is_warned_about_and_signed(self, run):
+        wrong = A_SECRET[:-1] + "x"
+
+        result = run("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", wrong)
+
+        assert (result.exit_code, result.stdout[:5]) == (0, "curl ")
+        assert result.stderr == "Warning: the checksum of the secret is wrong; it may have a typo.\n"
+
+    def test_every_call_has_a_nonce_of_its_own(self, run):
+        nonces = {
+            re.search(r"nonce=([^&]+)", run("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", A_SECRET).stdout)[1]
+            for _ in range(3)
+        }  # fmt: skip
+
+        assert len(nonces) == 3
+
+
+# ---------------------------------------------------------------------- the rest
+
+
+def every_command(group: click.Group = latchkey, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Walk the commands, each with what is typed for it."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_command(command, f"{before}{name} ")
+        else:
+            yield before + name, command
+
+
+class TestMigrate:
+    def test_it_says_from_where_to_where_and_needs_no_key_ring(self, run, tmp_path):
+        first, second = run("migrate"), run("migrate")
+
+        assert (first.exit_code, second.exit_code) == (0, 0)
+        assert first.stdout == second.stdout == ""
+        assert first.stderr == f"Migrated the database from revision none to {schema.head()}.\n"
+        assert second.stderr == f"The database is at revision {schema.head()} already.\n"
+
+    def test_what_is_up_to_date_stays(self, house, run):
+        assert run("migrate").stderr == f"The database is at revision {schema.head()} already.\n"
+
+
+class TestPrinting:
+    def test_a_key_ring_that_works(self, run):
+        first, second = (good(run("keyring")).stdout for _ in range(2))
+
+        assert first != second
+        KeyRing.from_text(first.removesuffix("\n"))
+
+    def test_the_description_without_settings(self, environ, run):
+        environ.setenv("LATCHKEY_DATABASE_URL", "nowhere")
+
+        assert good(run("openapi")).stdout == openapi.render(openapi.document(ROUTES))
+
+    def test_the_version(self, run):
+        assert good(run("--version")).stdout == f"latchkey, version {service.__version__}\n"
+
+    def test_these_are_the_commands(self):
+        assert sorted(name for name, _ in every_command()) == [
+            "call", "dev", "keyring", "keys create", "keys list", "keys revoke", "migrate", "openapi",
+            "serve", "sign", "users block", "users create", "users list", "users unblock",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("command", ["", "users", "keys", *(name for name, _ in every_command())])
+    def test_every_command_explains_itself(self, run, command):
+        told = good(run(*command.split(), "--help")).stdout
+
+        assert told.startswith(f"Usage: latchkey {command}".rstrip())
+        assert re.search(r"\n\n  [A-Z][^\n]+", told)
+
+    def test_the_documentation_names_every_command_and_option(self):
+        documented = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+        named = {
+            option
+            for name, command in every_command()
+            for option in (
+                f"`latchkey {name}",
+                *(one for parameter in command.params for one in parameter.opts),
+            )
+            if option.startswith(("-", "`"))
+        }
+
+        assert sorted(name for name in named if name not in documented) == []
+
+    @pytest.mark.parametrize(
+        "host, url_host",
+        [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("h", "h")],
+    )
+    def test_an_address_to_listen_on_becomes_one_to_call(self, host, url_host):
+        assert reachable(host) == url_host
+
+
+# ---------------------------------------------------------------------- real processes
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+class Served:
+    """`python -m service …` on a free port, until the end of the block."""
+
+    def __init__(self, folder: Path, *arguments: str, environ: dict[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.arguments = [sys.executable, "-m", "service", *arguments, "--port", str(self.port)]
+        self.folder = folder
+        self.environ = {**os.environ, **(environ or {})}
+        self.out, self.err = folder / "out.txt", folder / "err.txt"
+
+    def __enter__(self) -> Self:
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process = subprocess.Popen(
+                self.arguments, cwd=self.folder, env=self.environ, stdout=out, stderr=err
+            )
+        deadline = time.monotonic() + 30
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                self.process.wait()
+                pytest.fail(f"it does not serve: {self.err.read_text()}")
+            time.sleep(0.05)
+        return self
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.url + "/healthz", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(30)
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.stop()
+
+
+def latchkey_process(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        capture_output=True, text=True, timeout=60, check=False, **kwargs,
+    )  # fmt: skip
+
+
+class TestServe:
+    @pytest.fixture
+    def keys(self, sqlite_house, run) -> dict[str, Any]:
+        good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
+        return {
+            mode: answered(
+                run("keys", "create", "--user", "1", "--name", mode, "--mode", mode, "--scopes", EVERY_SCOPE, "--json")
+            )
+            for mode in ("bearer", "signed")
+        }  # fmt: skip
+
+    def test_a_day_in_the_life(self, keys, tmp_path):
+        """It serves both kinds of keys, ends when told to, exits with 0, and its logs hold no secret."""
+        with Served(tmp_path, "serve") as served:
+            asked = urllib.request.Request(
+                served.url + "/v1/me", headers={"authorization": f"Bearer {keys['bearer']['secret']}"}
+            )
+            with urllib.request.urlopen(asked) as answer:
+                by_bearer = json.load(answer)
+                headers = answer.headers
+            signer = ("--key", keys["signed"]["access_key"], "--secret", keys["signed"]["secret"])
+            by_signature = latchkey_process("call", "GET", served.url + "/v1/me", *signer)
+            created = latchkey_process(
+                "call", "POST", served.url + "/v1/users", *signer, "--data", '{"email":"b@c.d","name":"Bö"}'
+            )
+            refused = latchkey_process("call", "GET", served.url + "/v1/users/77", *signer)
+            ended = served.stop()
+        logged = served.err.read_text()
+
+        assert by_bearer["user"]["email"] == "ann@example.com"
+        assert "server" not in headers
+        assert json.loads(by_signature.stdout)["user"] == by_bearer["user"]
+        assert (by_signature.returncode, by_signature.stderr) == (0, "HTTP/1.1 200 OK\n")
+        assert (created.returncode, created.stderr) == (0, "HTTP/1.1 201 Created\n")
+        assert json.loads(created.stdout)["name"] == "Bö"
+        assert (refused.returncode, refused.stderr) == (1, "HTTP/1.1 404 Not Found\n")
+        assert json.loads(refused.stdout)["code"] == "not_found"
+        assert ended == 0
+        assert "DB disconnected." in logged
+        assert "Traceback" not in logged
+        assert served.out.read_text() == ""
+        assert not re.search(r"lks_\w{40}|nonce=|secret: ", logged)
+
+    @pytest.mark.parametrize(
+        "arguments, how",
+        [
+            pytest.param((), signal.SIGINT, id="Ctrl+C"),
+            pytest.param(("--workers", "2"), signal.SIGTERM, id="two workers"),
+            pytest.param(("--reload",), signal.SIGTERM, id="reload"),
+        ],
+    )
+    def test_it_ends_well(self, sqlite_house, tmp_path, arguments, how):
+        with Served(tmp_path, "serve", *arguments) as served:
+            ended = served.stop(how)
+        logged = served.err.read_text()
+
+        assert ended == 0
+        assert "DB disconnected." in logged
+        assert "Traceback" not in logged
+
+    def test_a_wrong_setting_stops_it_before_it_starts(self, sqlite_house, environ):
+        environ.setenv("LATCHKEY_KEYRING", "")
+
+        done = latchkey_process("serve", "--port", str(free_port()))
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(r"Error: LATCHKEY_KEYRING is not set: [^\n]+\n", done.stderr)
+
+    def test_letters_that_the_terminal_lacks_are_escaped(self, sqlite_house, run, environ):
+        good(run("users", "create", "--email", "ann@example.com", "--name", "安"))
+        environ.setenv("PYTHONIOENCODING", "latin-1")
+
+        done = latchkey_process("users", "list")
+
+        assert done.returncode == 0
+        assert "\\u5b89" in done.stdout

@@ -1,0 +1,38 @@
+"""The task that writes the last uses goes on whatever happens."""
+
+import asyncio
+import logging
+
+import pytest
+
+from service import last_used
+from tests.api import call, key_row
+
+
+async def test_it_writes_every_few_seconds_and_outlives_a_failure(app, operator, monkeypatch, log_lines):
+    monkeypatch.setattr(last_used, "WRITE_EVERY_S", 0.01)
+    gathered = app.state.last_used
+    write, failures = gathered.write, [ConnectionError()]
+
+    async def fail_once():
+        if failures:
+            raise failures.pop()
+        await write()
+
+    monkeypatch.setattr(gathered, "write", fail_once)
+    await call(app, "GET", "/v1/me", key=operator)
+
+    writing = asyncio.create_task(gathered.write_for_ever())
+    async with asyncio.timeout(5):
+        while (await key_row(operator.access_key)).last_used_at is None:
+            await asyncio.sleep(0.01)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+
+    errors = [line.getMessage() for line in log_lines if line.levelno >= logging.ERROR]
+    assert errors == ["the last uses of keys could not be written; trying again"]
+
+
+def test_a_few_seconds_is_five():
+    assert last_used.WRITE_EVERY_S == 5

@@ -1,0 +1,186 @@
+"""Log lines: one for each visit, in the form that was asked for, and none that a client can forge."""
+
+import io
+import json
+import logging
+import re
+
+import msgspec
+import pytest
+from starlette.requests import Request
+
+from service import logs
+from service.operation import route
+from tests.api import call, hold_key
+
+LINE = re.compile(
+    r"\d\d:\d\d:\d\d\.\d{3} (INFO|WARNING|ERROR) +(\[(?P<id>[A-Za-z0-9._-]+)\] )?(?P<message>.*)"
+)
+
+
+class Nothing(msgspec.Struct):
+    """What nobody ever sees."""
+
+
+async def fail(request: Request) -> Nothing:
+    """Fail with a text of two lines."""
+    raise ValueError("one line\n12:00:00.000 INFO    and one that looks like ours")
+
+
+@pytest.fixture
+def routes():
+    return (route("GET", "/fail", fail, public=True),)
+
+
+@pytest.fixture
+def shown(app):
+    """What standard error would show."""
+    stream = io.StringIO()
+    for name in logs.LEVELS:
+        for handler in logging.getLogger(name).handlers:
+            handler.setStream(stream)
+    return stream
+
+
+@pytest.fixture
+def shown_as_json(app):
+    logs.configure("json")
+    stream = io.StringIO()
+    logging.getLogger("latchkey").handlers[0].setStream(stream)
+    return stream
+
+
+async def test_a_visit_is_one_line_of_text(app, operator, shown):
+    await call(
+        app, "GET", "/v1/users?email=private@example.com", key=operator, headers=[("x-request-id", "v7")]
+    )
+
+    (line,) = shown.getvalue().splitlines()
+    match = LINE.fullmatch(line)
+    assert match["id"] == "v7"
+    assert re.fullmatch(r"GET /v1/users 200 [0-9.]+ms", match["message"])
+
+
+async def test_a_visit_is_one_json_object(app, operator, shown_as_json):
+    await call(
+        app, "GET", "/v1/users?email=private@example.com", key=operator, headers=[("x-request-id", "v7")]
+    )
+
+    (line,) = shown_as_json.getvalue().splitlines()
+    fields = json.loads(line)
+    assert fields.pop("time").endswith("Z")
+    assert fields.pop("duration_ms") > 0
+    assert re.fullmatch(r"GET /v1/users 200 [0-9.]+ms", fields.pop("message"))
+    assert fields == {
+        "level": "info",
+        "logger": "latchkey.access",
+        "request_id": "v7",
+        "method": "GET",
+        "path": "/v1/users",
+        "status": 200,
+        "client": "127.0.0.1",
+        "access_key": operator.access_key,
+    }
+
+
+@pytest.mark.parametrize(
+    "target, path",
+    [
+        pytest.param(
+            "/a%0A12:00:00.000%20INFO%20forged", "/a%0A12:00:00.000%20INFO%20forged", id="a newline"
+        ),
+        pytest.param("/a%0D%1B%5B2J", "/a%0D%1B%5B2J", id="a terminal's escape"),
+        pytest.param("/a%22%2C%22status%22%3A200", "/a%22%2C%22status%22%3A200", id="quotes"),
+        pytest.param("/\xe9", "/\\xe9", id="bytes that are not ASCII"),
+        pytest.param("/a%00", "/a%00", id="a null"),
+        pytest.param("/a?key=lka_x&b=%0A", "/a", id="a query"),
+    ],
+)
+async def test_no_path_forges_a_line(app, shown, target, path):
+    await call(app, "GET", target)
+
+    (line,) = shown.getvalue().splitlines()
+    assert f"GET {path} 404 " in LINE.fullmatch(line)["message"]
+
+
+async def test_a_server_that_gives_no_raw_path_is_quoted(app, shown):
+    """`raw_path` is optional in ASGI, and the decoded path may hold anything."""
+
+    async def without_raw_path(scope, receive, send):
+        await app({name: value for name, value in scope.items() if name != "raw_path"}, receive, send)
+
+    await call(app, "GET", "/a%0A12:00:00.000%20INFO%20%C3%A9", wrap=without_raw_path)
+
+    (line,) = shown.getvalue().splitlines()
+    assert "GET /a%0A12%3A00%3A00.000%20INFO%20%C3%A9 404 " in line
+
+
+async def test_who_called_stands_in_the_line_only_once_it_is_proved(app, operator, shown_as_json):
+    stranger = await hold_key(app, status="revoked")
+
+    await call(app, "GET", "/v1/me", key=stranger)
+    await call(app, "GET", "/healthz", key=operator)
+
+    lines = [json.loads(line) for line in shown_as_json.getvalue().splitlines()]
+    assert [(line["status"], line["access_key"]) for line in lines] == [(401, None), (200, None)]
+
+
+async def test_an_error_is_logged_with_the_id_of_its_visit_and_its_trace(app, shown):
+    await call(app, "GET", "/fail", headers=[("x-request-id", "v7")])
+
+    access, error, *trace = shown.getvalue().splitlines()
+    assert LINE.fullmatch(error)["id"] == LINE.fullmatch(access)["id"] == "v7"
+    assert LINE.fullmatch(error)["message"] == "GET /fail failed"
+    assert trace[0] == "    Traceback (most recent call last):"
+    assert all(line.startswith("    ") for line in trace)
+    assert any("one that looks like ours" in line for line in trace)
+
+
+async def test_an_error_is_one_json_object_with_its_trace_escaped(app, shown_as_json):
+    await call(app, "GET", "/fail", headers=[("x-request-id", "v7")])
+
+    access, error = (json.loads(line) for line in shown_as_json.getvalue().splitlines())
+    assert (error["level"], error["request_id"], access["status"]) == ("error", "v7", 500)
+    assert "and one that looks like ours" in error["trace"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_line_outside_requests_has_no_id(form, loggers):
+    formatter = {"text": logs.TextFormatter(), "json": logs.JsonFormatter()}[form]
+
+    line = formatter.format(logging.makeLogRecord({"msg": "%s away", "args": ("go",), "levelname": "INFO"}))
+
+    if form == "json":
+        assert json.loads(line)["request_id"] is None
+        assert json.loads(line)["message"] == "go away"
+    else:
+        assert LINE.fullmatch(line)["id"] is None
+        assert LINE.fullmatch(line)["message"] == "go away"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param("two\nlines", id="a newline"),
+        pytest.param("two\r\nlines", id="another newline"),
+        pytest.param("a lone surrogate \udc80", id="a surrogate"),
+    ],
+)
+@pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JsonFormatter()], ids=["text", "json"])
+def test_whatever_is_logged_is_one_line_that_can_be_written(formatter, message):
+    line = formatter.format(logging.makeLogRecord({"msg": message, "levelname": "INFO"}))
+
+    assert len(line.splitlines()) == 1
+    assert line.encode()
+
+
+def test_configured_twice_a_line_stands_once(loggers):
+    logs.configure("text")
+    logs.configure("json")
+
+    for name in logs.LEVELS:
+        (handler,) = logging.getLogger(name).handlers
+        assert isinstance(handler.formatter, logs.JsonFormatter)
+        assert not logging.getLogger(name).propagate
+    assert not logging.getLogger("uvicorn.access").handlers
+    assert not logging.getLogger("uvicorn.access").propagate

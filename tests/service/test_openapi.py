@@ -1,0 +1,424 @@
+"""The description says what the service does: it is valid, current, complete, and every example in it works."""
+
+import enum
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from jsonschema import Draft202012Validator
+from msgspec import UNSET, UnsetType
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from models import ApiKey, User
+from service import openapi, shapes
+from service.operation import Operation, route
+from service.problems import KINDS
+from service.routes import KEY, ROUTES, USER
+from tests.api import HeldKey, call, hold_key
+
+COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
+DOCUMENT = openapi.document(ROUTES)
+OPERATIONS = [
+    pytest.param(path, method, id=f"{method.upper()} {path}")
+    for path, methods in DOCUMENT["paths"].items()
+    for method in methods
+]
+
+
+# ---------------------------------------------------------------------- a team's own routes
+
+
+class Size(enum.Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+class OrderQuery(shapes.Input, frozen=True, kw_only=True, rename="camel"):
+    item_size: Size
+    at_most: shapes.Limit = 10
+    status: shapes.KeyStatus | UnsetType = UNSET
+    user_id: shapes.Id | None = None
+
+
+class Order(shapes.Output, frozen=True):
+    id: int
+    size: Size
+
+
+Nickname = msgspec.defstruct("User", [("nickname", str)], module="team")  # named as one of ours
+
+
+async def list_orders(query: OrderQuery) -> Response:
+    """List orders."""
+    return Response(query.item_size.value)
+
+
+async def create_user(body: Order) -> None:
+    """Do not collide with Latchkey's."""
+
+
+async def read_order(id: int) -> Order:
+    """Read an order."""
+    return Order(id=id, size=Size.SMALL)
+
+
+async def read_nickname(request: Request) -> Nickname:
+    """Read a nickname."""
+    return Nickname("ann")
+
+
+TEAM = (
+    route("GET", "/v1/orders", list_orders, any_key=True),
+    route("GET", "/v1/orders/{id:int}", read_order, public=True, path_example={"id": "7"}),
+    route("POST", "/v1/orders", create_user, scope="orders:write", status=204),
+    route("GET", "/v1/nickname", read_nickname, scope="orders:read"),
+)
+
+
+# ---------------------------------------------------------------------- reading the document
+
+
+def resolved(place: dict[str, Any]) -> dict[str, Any]:
+    """Follow a reference, if it is one."""
+    found: Any = DOCUMENT
+    for step in place.get("$ref", "#").split("/")[1:]:
+        found = found[step]
+    return place if found is DOCUMENT else found
+
+
+def validate(value: Any, schema: dict[str, Any], document: dict[str, Any] = DOCUMENT) -> None:
+    """Check a value against a schema that refers to the document's others, formats included."""
+    Draft202012Validator(
+        {**schema, "components": document["components"]}, format_checker=Draft202012Validator.FORMAT_CHECKER
+    ).validate(value)
+
+
+def problem_responses(operation: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    return {int(s): resolved(one) for s, one in operation["responses"].items() if int(s) >= 400}
+
+
+def codes_of(operation: dict[str, Any], document: dict[str, Any]) -> set[str]:
+    names = [one["$ref"].rsplit("/", 1)[1] for one in operation["responses"].values() if "$ref" in one]
+    bodies = [document["components"]["responses"][name]["content"] for name in names]
+    return {code for body in bodies for code in body["application/problem+json"]["examples"]}
+
+
+def find_all(name: str, place: Any) -> list[Any]:
+    """Collect what stands under a name, at any depth."""
+    if isinstance(place, list):
+        return [found for one in place for found in find_all(name, one)]
+    if not isinstance(place, dict):
+        return []
+    here = [place[name]] if name in place else []
+    return here + [found for one in place.values() for found in find_all(name, one)]
+
+
+# ---------------------------------------------------------------------- valid, current, complete
+
+
+@pytest.mark.parametrize("operations", [ROUTES, (*ROUTES, *TEAM)], ids=["ours", "with a team's"])
+def test_it_is_valid_openapi_3_1(operations):
+    document = openapi.document(operations)
+
+    OpenAPIV31SpecValidator(document).validate()
+    for schema in find_all("schema", document) + list(document["components"]["schemas"].values()):
+        Draft202012Validator.check_schema(schema)
+
+
+def test_the_committed_copy_is_the_same():
+    assert COMMITTED.read_text(encoding="utf-8") == openapi.render(DOCUMENT), "run `make openapi`"
+
+
+def test_every_operation_is_described_and_nothing_else():
+    described = {
+        (method.upper(), path, one["operationId"])
+        for path, methods in DOCUMENT["paths"].items()
+        for method, one in methods.items()
+    }
+
+    assert described == {(one.method, one.path, one.name) for one in ROUTES}
+
+
+def test_every_operation_says_who_may_call_it():
+    for one in ROUTES:
+        described = DOCUMENT["paths"][one.path][one.method.lower()]
+        scopes = [one.scope] if one.scope else []
+        either = [{"bearer": scopes}, {"signed_query_key": scopes, "signed_query_signature": scopes}]
+
+        assert described["security"] == ([] if one.public else either)
+        assert described.get("x-scope") == one.scope
+        assert one.scope is None or f"`{one.scope}`" in described["description"]
+
+
+async def test_what_is_served_is_the_document(app):
+    answer = await call(app, "GET", "/openapi.json")
+
+    assert answer.json == json.loads(COMMITTED.read_text(encoding="utf-8"))
+
+
+# ---------------------------------------------------------------------- the examples
+
+
+@pytest.fixture
+async def caller(app: Starlette) -> HeldKey:
+    """Who runs the examples, beside the user and the key that they are about."""
+    async with app.state.db.scoped_session() as session:
+        user = await User.create(id=int(USER["id"]), email="bob@example.com", name="Bob")
+        await ApiKey.create(**KEY, user_id=user.id, name="import", mode="signed", scopes=("users:read",))
+        await session.commit()
+    return await hold_key(app)
+
+
+@pytest.mark.parametrize("path, method", OPERATIONS)
+async def test_every_example_works(app, caller, path, method):
+    operation = DOCUMENT["paths"][path][method]
+    target = path.format(**{one["name"]: one.get("example") for one in operation["parameters"]})
+    body = operation.get("requestBody", {"content": {"application/json": {"example": None}}})
+    (status, declared), *others = ((s, one) for s, one in operation["responses"].items() if s < "400")
+
+    answer = await call(
+        app, method.upper(), target, key=caller, body=body["content"]["application/json"]["example"]
+    )
+
+    assert (str(answer.status), others) == (status, []), answer.body
+    assert ("location" in answer.headers) is ("Location" in declared["headers"])
+    assert "x-request-id" in answer.headers
+    if "content" not in declared:
+        assert answer.body == b""
+        return
+    ((kind, content),) = declared["content"].items()
+    assert kind in (answer.headers["content-type"], "*/*")
+    validate(answer.json, content.get("schema", {}))
+
+
+@pytest.mark.parametrize("path, method", OPERATIONS)
+def test_every_example_fits_its_schema(path, method):
+    operation = DOCUMENT["paths"][path][method]
+    body = operation.get("requestBody", {"content": {}})
+
+    for parameter in operation["parameters"]:
+        assert parameter["in"] == "query" or "example" in parameter
+        for value in find_all("example", parameter) + find_all("default", parameter):
+            validate(value, parameter["schema"])
+    for content in body["content"].values():
+        validate(content["example"], content["schema"])
+
+
+async def test_a_list_that_goes_on_links_as_described(app, caller):
+    described = DOCUMENT["paths"]["/v1/users"]["get"]["responses"]["200"]["headers"]
+
+    answer = await call(app, "GET", "/v1/users?limit=1", key=caller)
+
+    assert {"x-request-id", "link"} <= answer.headers.keys()
+    assert described.keys() == {"X-Request-ID", "Link"}
+
+
+# ---------------------------------------------------------------------- the problems
+
+
+@pytest.mark.parametrize("code", KINDS)
+def test_every_problem_has_an_example(code):
+    example = DOCUMENT["components"]["examples"][code]["value"]
+
+    validate(example, {"$ref": "#/components/schemas/Problem"})
+    assert (example["code"], example["status"]) == (code, KINDS[code].status)
+    assert example["type"] == f"/problems/{code}"
+
+
+@pytest.mark.parametrize("path, method", OPERATIONS)
+def test_problems_stand_under_their_status(path, method):
+    for status, response in problem_responses(DOCUMENT["paths"][path][method]).items():
+        content = response["content"]["application/problem+json"]
+        for code, example in content["examples"].items():
+            assert KINDS[code].status == status
+            validate(resolved(example)["value"], content["schema"])
+        assert ("WWW-Authenticate" in response["headers"]) is (status == 401)
+        assert ("Retry-After" in response["headers"]) is (status == 503)
+
+
+PRIVATE_OPERATIONS = [
+    one for one in OPERATIONS if DOCUMENT["paths"][one.values[0]][one.values[1]]["security"]
+]
+
+
+@pytest.mark.parametrize("path, method", PRIVATE_OPERATIONS)
+async def test_a_call_without_a_key_is_answered_as_described(app, path, method):
+    await assert_answers_as_described(app, path, method, 401, query="")
+
+
+@pytest.mark.parametrize("path, method", OPERATIONS)
+async def test_an_unknown_parameter_is_answered_as_described(app, caller, path, method):
+    await assert_answers_as_described(app, path, method, 400, query="?colour=red", key=caller)
+
+
+async def assert_answers_as_described(app, path, method, status, *, query, key=None):
+    operation = DOCUMENT["paths"][path][method]
+    target = path.format(**{one["name"]: one.get("example") for one in operation["parameters"]})
+
+    answer = await call(app, method.upper(), target + query, key=key)
+
+    described = problem_responses(operation)[status]
+    assert answer.status == status
+    assert {name.lower() for name in described["headers"]} <= answer.headers.keys()
+    validate(answer.json, described["content"]["application/problem+json"]["schema"])
+
+
+ALWAYS = {"internal_error", "unavailable", "invalid_parameter"}
+PRIVATE = {"two_credentials", "unauthenticated", "key_revoked", "key_expired", "owner_inactive"}
+PRIVATE |= {"digest_mismatch"}
+UNSAFE = {"conflict", "commit_unknown"}
+BODY = {"malformed_json", "unsupported_media_type", "invalid_body", "body_too_large"}
+
+
+async def read_nothing() -> None:
+    """Read nothing."""
+
+
+async def write_order(body: Order) -> None:
+    """Write an order."""
+
+
+@pytest.mark.parametrize(
+    "operation, codes",
+    [
+        (route("GET", "/v1/x", read_nothing, public=True), ALWAYS),
+        (route("GET", "/v1/x/{id}", read_order, public=True), ALWAYS | {"not_found"}),
+        (route("GET", "/v1/x", read_nothing, any_key=True), ALWAYS | PRIVATE),
+        (route("GET", "/v1/x", read_nothing, scope="x:read"), ALWAYS | PRIVATE | {"scope_missing"}),
+        (route("DELETE", "/v1/x", read_nothing, public=True), ALWAYS | UNSAFE),
+        (route("DELETE", "/v1/x", read_nothing, any_key=True), ALWAYS | PRIVATE | UNSAFE | {"coverage_required"}),
+        (route("PUT", "/v1/x", write_order, public=True), ALWAYS | UNSAFE | BODY),
+        (route("GET", "/v1/x", read_nothing, public=True, problems=("email_taken",)), ALWAYS | {"email_taken"}),
+    ],
+    ids=["public", "a name in the path", "any key", "a scope", "unsafe", "unsafe, private", "a body", "its own"],
+)  # fmt: skip
+def test_problems_follow_from_what_an_operation_is(operation: Operation, codes: set[str]):
+    document = openapi.document([operation])
+    described = document["paths"][operation.path][operation.method.lower()]
+
+    assert codes_of(described, document) == codes
+
+
+# ---------------------------------------------------------------------- the schemas
+
+
+def test_an_answer_is_complete():
+    schemas = DOCUMENT["components"]["schemas"]
+    answers = [one.answers for one in ROUTES if one.answers not in (None, Response)]
+
+    assert answers
+    for schema in (schemas[one.__name__] for one in (*answers, shapes.Key)):
+        assert schema["required"] == list(schema["properties"])
+
+
+def test_moments_and_ids_say_their_format():
+    key = DOCUMENT["components"]["schemas"]["Key"]["properties"]
+
+    moment = {"type": "string", "format": "date-time"}
+    assert key["created_at"] == moment
+    assert key["expires_at"] == key["last_used_at"] == {"anyOf": [moment, {"type": "null"}]}
+    assert key["user_id"]["format"] == "int64"
+
+
+def test_null_is_never_only_where_a_change_says_so():
+    schemas = DOCUMENT["components"]["schemas"]
+
+    validate({"expires_at": None}, schemas["KeyChange"])
+    validate({}, schemas["KeyChange"])
+    assert "expires_at" not in schemas["NewKey"]["required"]
+    assert "default" not in schemas["KeyChange"]["properties"]["expires_at"]
+    assert not Draft202012Validator(schemas["KeyChange"]).is_valid({"name": None})
+    assert not Draft202012Validator(schemas["KeyChange"]).is_valid({"colour": "red"})
+
+
+def test_the_query_says_its_bounds_its_default_and_its_values():
+    (limit, cursor, user_id, status) = DOCUMENT["paths"]["/v1/keys"]["get"]["parameters"]
+
+    assert (limit["name"], limit["in"], limit["required"]) == ("limit", "query", False)
+    assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+    assert (cursor["name"], cursor["schema"]) == ("cursor", {"type": "string"})
+    assert (user_id["name"], user_id["schema"]["maximum"]) == ("user_id", 2**63 - 1)
+    assert (status["name"], status["schema"]) == (
+        "status",
+        {"type": "string", "enum": ["active", "revoked"]},
+    )
+
+
+# What Python's patterns have and ECMA-262's have not, or mean otherwise.
+ONLY_PYTHON = re.compile(r"\\[AZz]|\(\?(?:[aiLmsux-]+[:)]|P|>|#|\()|[*+?}]\+|\\U|\\N|\[:")
+
+
+def test_patterns_mean_the_same_to_clients():
+    patterns = set(find_all("pattern", DOCUMENT))
+
+    assert shapes.Email.__metadata__[0].pattern in patterns
+    assert [one for one in patterns if ONLY_PYTHON.search(one)] == []
+
+
+def test_no_address_passes_here_that_a_client_refuses():
+    (pattern,) = (
+        one for one in find_all("pattern", DOCUMENT["components"]["schemas"]["NewUser"]) if "@" in one
+    )
+    white_to_ecma = "\t\n\v\f\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff"
+
+    assert re.search(pattern, "ann@example.com")
+    assert [one for one in white_to_ecma if re.search(pattern, f"an{one}n@example.com")] == []
+
+
+# ---------------------------------------------------------------------- a team's own
+
+
+class TestATeamsRoutes:
+    @pytest.fixture
+    def routes(self):
+        return TEAM
+
+    async def test_they_are_served_beside_ours(self, app):
+        document = (await call(app, "GET", "/openapi.json")).json
+
+        assert document["paths"].keys() - DOCUMENT["paths"].keys() == {
+            "/v1/orders",
+            "/v1/orders/{id}",
+            "/v1/nickname",
+        }
+        assert document == json.loads(openapi.render(openapi.document((*ROUTES, *TEAM))))
+
+    def test_an_endpoint_of_the_same_name_gets_an_id_of_its_own(self):
+        paths = openapi.document((*ROUTES, *TEAM))["paths"]
+
+        assert paths["/v1/users"]["post"]["operationId"] == "create_user"
+        assert paths["/v1/orders"]["post"]["operationId"] == "create_user_2"
+
+    def test_a_class_of_the_same_name_gets_a_schema_of_its_own(self):
+        document = openapi.document((*ROUTES, *TEAM))
+        answers = [
+            document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+            for path in ("/v1/nickname", "/v1/users/{id}")
+        ]
+
+        validate({"nickname": "ann"}, answers[0], document)
+        assert answers[0] != answers[1]
+
+    def test_the_names_in_a_query_are_those_on_the_wire(self):
+        parameters = openapi.document(TEAM)["paths"]["/v1/orders"]["get"]["parameters"]
+
+        assert [(one["name"], one["required"]) for one in parameters] == [
+            ("itemSize", True),
+            ("atMost", False),
+            ("status", False),
+            ("userId", False),
+        ]
+        assert parameters[1]["schema"]["default"] == 10
+        assert [one for one in parameters[1:] if "null" in str(one)] == []
+
+    def test_an_answer_of_its_own_making_is_of_any_type(self):
+        described = openapi.document(TEAM)["paths"]["/v1/orders"]["get"]
+
+        assert described["responses"]["200"]["content"] == {"*/*": {}}
+        assert described["tags"] == ["orders"]

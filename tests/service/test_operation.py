@@ -1,0 +1,288 @@
+"""What a route must say of itself, and what the service refuses to start with."""
+
+from typing import Annotated
+
+import msgspec
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from models import User
+from service import shapes
+from service.app import create_app
+from service.operation import Answer, Operation, RouteError, route
+from service.routes import ROUTES, declared_scopes
+from service.settings import Settings
+from tests.api import assert_problem, call, hold_key
+from tests.conftest import KEYRING
+
+
+class Greeting(msgspec.Struct):
+    """What a team's own endpoint answers."""
+
+    text: str
+
+
+class Reserved(msgspec.Struct):
+    """A query with a name that belongs to signed queries."""
+
+    nonce: str
+
+
+class Renamed(msgspec.Struct, rename={"size": "page-size"}):
+    """A query whose parameter is called otherwise than its field."""
+
+    size: int = 1
+
+
+async def greet(request: Request) -> Greeting:
+    """Greet."""
+    return Greeting("hello")
+
+
+async def greet_by_name(name: str, times: Annotated[int, msgspec.Meta(ge=1, le=9)]) -> Greeting:
+    """Greet by name."""
+    return Greeting(" ".join([name] * times))
+
+
+async def greet_name(name: str) -> Greeting:
+    """Greet once."""
+    return Greeting(name)
+
+
+async def measure(query: Renamed) -> Greeting:
+    """Read a query whose name is no name in Python."""
+    return Greeting(str(query.size))
+
+
+async def take_body(body: Greeting) -> Greeting:
+    """Answer what was sent."""
+    return body
+
+
+async def show(id: int) -> Response:
+    """Answer with a response of one's own."""
+    return PlainTextResponse(str(id))
+
+
+async def show_user(id: shapes.PathId) -> User | None:
+    """Answer a model, as the Struct that the route declares."""
+    return await User.get(int(id))
+
+
+def greet_in_a_thread(request: Request) -> Greeting:
+    return Greeting("hello")
+
+
+async def take_more(request: Request, session: object, db: object) -> Greeting:
+    return Greeting("hello")
+
+
+async def take_reserved(query: Reserved) -> Greeting:
+    return Greeting(query.nonce)
+
+
+async def take_untyped(body) -> Greeting:
+    return Greeting(body)
+
+
+async def say_nothing(request: Request):
+    return Greeting("hello")
+
+
+async def say_something(request: Request) -> str:
+    return "hello"
+
+
+async def say_an_answer(request: Request) -> Answer:
+    return Answer(content=None)
+
+
+METHODS = "the method is one of DELETE, GET, PATCH, POST, PUT."
+ONE_OF = "say exactly one of scope=, any_key=True and public=True."
+
+
+@pytest.mark.parametrize(
+    "arguments, options, sentence",
+    [
+        pytest.param(("GET", "/x", greet), {}, ONE_OF, id="no scope"),
+        pytest.param(("GET", "/x", greet), {"scope": "a:b", "public": True}, ONE_OF, id="a scope and public"),
+        pytest.param(("GET", "/x", greet), {"any_key": True, "public": True}, ONE_OF, id="any key and public"),
+        pytest.param(("GET", "/x", greet), {"scope": "ab"}, "the scope 'ab' is not of the form noun:verb.",
+                     id="a scope of another form"),
+        pytest.param(("GET", "/x", greet), {"scope": "a:b\n"}, r"the scope 'a:b\n' is not of the form noun:verb.",
+                     id="a scope with a newline"),
+        pytest.param(("GET", "/x", greet), {"scope": ""}, "the scope '' is not of the form noun:verb.",
+                     id="an empty scope"),
+        pytest.param(("HEAD", "/x", greet), {"public": True}, METHODS, id="HEAD, which GET brings along"),
+        pytest.param(("get", "/x", greet), {"public": True}, METHODS, id="a method in lower case"),
+        pytest.param(("GET", "/x", greet_in_a_thread), {"public": True},
+                     "'greet_in_a_thread' is not `async def`; "
+                     "another kind would run in a thread or a task without the request's session.",
+                     id="not async"),
+        pytest.param(("GET", "/x", take_more), {"public": True},
+                     "the endpoint takes db, session, which nothing gives it.", id="unknown arguments"),
+        pytest.param(("GET", "/x", greet_by_name), {"public": True},
+                     "the endpoint takes name, times, which nothing gives it.", id="names that are not in the path"),
+        pytest.param(("GET", "/x/{id}/{place}", show), {"public": True},
+                     "the endpoint does not take place, which its path names.", id="a name only in the path"),
+        pytest.param(("GET", "/x", take_reserved), {"public": True}, "nonce belongs to signed queries.",
+                     id="a reserved name in the query"),
+        pytest.param(("POST", "/x", take_untyped), {"public": True},
+                     "the endpoint's body has no type to be read as.", id="a body of no type"),
+        pytest.param(("GET", "/x", say_nothing), {"public": True},
+                     "the endpoint's return type says what it answers, or answers= does; neither is there.",
+                     id="no return type"),
+        pytest.param(("GET", "/x", say_something), {"public": True},
+                     "the endpoint returns <class 'str'>; say with answers= which Struct is answered.",
+                     id="a return type that is no Struct"),
+        pytest.param(("GET", "/x", say_an_answer), {"public": True},
+                     "the endpoint returns <class 'service.operation.Answer'>; "
+                     "say with answers= which Struct is answered.", id="an Answer alone"),
+    ],
+)  # fmt: skip
+def test_a_route_that_cannot_work_is_refused_with_a_sentence(arguments, options, sentence):
+    method, path, _ = arguments
+
+    with pytest.raises(RouteError) as refused:
+        route(*arguments, **options)
+
+    assert str(refused.value) == f"{method} {path}: {sentence}"
+
+
+GREETING = route("GET", "/x", greet, public=True)
+TWICE = [
+    pytest.param((GREETING, GREETING), "GET /x", id="the same"),
+    pytest.param((route("GET", "/v1/me", greet, public=True),), "GET /v1/me", id="as one of ours"),
+    pytest.param((route("GET", "/v1/users/{name}", greet_name, public=True),), "GET /v1/users/{name}",
+                 id="as one of ours, otherwise named"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("routes, place", TWICE)
+def test_two_routes_in_one_place_are_refused(routes, place, loggers):
+    with pytest.raises(RouteError) as refused:
+        create_app(Settings(keyring=KEYRING), routes=routes)
+
+    assert str(refused.value) == f"{place} is there twice."
+
+
+@pytest.mark.parametrize("thing", [greet, ("GET", "/x"), None])
+def test_what_is_no_operation_is_refused(thing, loggers):
+    with pytest.raises(
+        RouteError, match=r"was not made by `service.operation.route`, so nothing says who may"
+    ):
+        create_app(Settings(keyring=KEYRING), routes=[thing])
+
+
+def test_every_route_of_ours_says_who_may_call_it():
+    public = {one.path for one in ROUTES if one.public}
+    any_key = {one.path for one in ROUTES if one.scope is None and not one.public}
+
+    assert public == {"/", "/healthz", "/readyz", "/openapi.json", "/problems/{code}"}
+    assert any_key == {"/v1/me"}
+    assert declared_scopes(ROUTES) == {"users:read", "users:write", "keys:read", "keys:write"}
+    assert all(
+        one.scope == f"{one.path.split('/')[2]}:{'read' if one.method == 'GET' else 'write'}"
+        for one in ROUTES
+        if one.scope is not None
+    )
+
+
+def test_an_operation_describes_itself_by_its_docstring():
+    (made,) = (one for one in ROUTES if one.name == "create_user")
+
+    assert isinstance(made, Operation)
+    assert made.summary == "Create a user."
+    assert made.description == "The email is kept as given and is unique in whatever letter case."
+    assert (made.safe, made.status, made.body) == (False, 201, shapes.NewUser)
+
+
+# ---------------------------------------------------------------------- a team's own, through the same corridor
+
+SCOPES = tuple(f"things:verb{n}" for n in range(96))
+
+
+@pytest.fixture
+def routes():
+    return (
+        route("GET", "/v1/greeting", greet, scope="greetings:read"),
+        route("GET", "/greetings/{name}/{times}", greet_by_name, public=True),
+        route("GET", "/measure", measure, public=True),
+        route("POST", "/echo", take_body, public=True, retry=False),
+        route("GET", "/show/{id:int}", show, public=True),
+        route("GET", "/users/{id}", show_user, public=True, answers=shapes.User),
+        *(route("GET", f"/{scope}", greet, scope=scope) for scope in SCOPES),
+    )
+
+
+async def test_a_teams_own_route_asks_for_its_scope(app, operator):
+    modest = await hold_key(app, scopes=["users:read"])
+
+    allowed = await call(app, "GET", "/v1/greeting", key=operator)
+    refused = await call(app, "GET", "/v1/greeting", key=modest)
+
+    assert (allowed.status, allowed.json) == (200, {"text": "hello"})
+    assert_problem(refused, 403, "scope_missing")
+    assert "greetings:read" in refused.json["detail"]
+
+
+async def test_a_teams_scope_can_be_given_to_a_key_up_to_100(app, operator):
+    scopes = ["greetings:read", "users:read", "users:write", "keys:read", *SCOPES]
+    body = {"user_id": operator.user_id, "name": "n", "mode": "bearer", "scopes": scopes}
+
+    answer = await call(app, "POST", "/v1/keys", key=operator, body=body)
+
+    assert (answer.status, answer.json["scopes"]) == (201, scopes)
+    assert len(scopes) == 100
+
+
+@pytest.mark.parametrize(
+    "target, answered",
+    [
+        pytest.param("/greetings/ann/2", {"text": "ann ann"}, id="names in the path, each with its type"),
+        pytest.param("/greetings/%C3%A9%20/1", {"text": "é "}, id="a name with escapes"),
+        pytest.param("/measure?page-size=7", {"text": "7"}, id="a parameter called otherwise"),
+        pytest.param("/measure", {"text": "1"}, id="a parameter left out"),
+    ],
+)
+async def test_an_endpoint_gets_what_its_signature_asks_for(app, target, answered):
+    answer = await call(app, "GET", target)
+
+    assert (answer.status, answer.json) == (200, answered)
+
+
+@pytest.mark.parametrize(
+    "target, status, code",
+    [
+        pytest.param("/greetings/ann/0", 404, "not_found", id="a name in the path out of its bounds"),
+        pytest.param("/greetings/ann/x", 404, "not_found", id="a name in the path of another type"),
+        pytest.param("/measure?size=7", 400, "invalid_parameter", id="a parameter by its field's name"),
+        pytest.param(
+            "/measure?page-size=1e0", 400, "invalid_parameter", id="a parameter not in its plain form"
+        ),
+    ],
+)
+async def test_what_does_not_fit_the_signature_is_a_problem(app, target, status, code):
+    assert_problem(await call(app, "GET", target), status, code)
+
+
+async def test_a_response_is_sent_as_it_is(app):
+    answer = await call(app, "GET", "/show/7")
+
+    assert (answer.status, answer.body, answer.headers["content-type"]) == (
+        200,
+        b"7",
+        "text/plain; charset=utf-8",
+    )
+
+
+async def test_a_model_is_answered_as_the_declared_struct(app, operator):
+    answer = await call(app, "GET", f"/users/{operator.user_id}")
+
+    assert answer.status == 200
+    assert list(answer.json) == list(shapes.User.__struct_fields__)
+
+
+async def test_a_body_is_answered_back(app):
+    assert (await call(app, "POST", "/echo", body={"text": "ö"})).json == {"text": "ö"}

@@ -1,0 +1,165 @@
+"""Every error that a client can meet has one form and its own paragraph."""
+
+import contextlib
+import logging
+import re
+
+import asyncmy
+import msgspec
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from service.operation import route
+from service.problems import KINDS, FieldError, Problem, of_exception
+from service.session import CommitUnknownError
+from tests.api import assert_problem, call
+
+
+class Nothing(msgspec.Struct):
+    """What nobody ever sees."""
+
+
+async def raise_of_starlette(status: int) -> Nothing:
+    """Raise what is not of this house."""
+    raise HTTPException(status, "private")
+
+
+async def wait_for_a_connection(request: Request) -> Nothing:
+    """Read with no connection free."""
+    await request.state.session.execute(text("SELECT 1"))
+    return Nothing()
+
+
+@pytest.fixture
+def routes():
+    return (
+        route("GET", "/raise/{status}", raise_of_starlette, public=True),
+        route("POST", "/wait", wait_for_a_connection, public=True),
+    )
+
+
+@pytest.mark.parametrize("status", [400, 403, 418, 503])
+async def test_an_exception_of_starlettes_is_an_error_of_ours_and_not_a_404(app, log_lines, status):
+    """Else an endpoint that means 403 would say that there is nothing here."""
+    assert_problem(await call(app, "GET", f"/raise/{status}"), 500, "internal_error")
+    assert [line.exc_info[0] for line in log_lines if line.exc_info] == [HTTPException]
+
+
+async def test_its_404_is_ours(app):
+    assert_problem(await call(app, "GET", "/raise/404"), 404, "not_found")
+
+
+async def test_the_operator_is_told_why_a_client_is_told_503(app, settings, log_lines):
+    async with contextlib.AsyncExitStack() as held:
+        for _ in range(settings.pool_size):
+            await held.enter_async_context(app.state.db.engine.connect())
+        answer = await call(app, "POST", "/wait")
+
+    assert_problem(answer, 503, "unavailable")
+    (warning,) = [line.getMessage() for line in log_lines if line.levelno >= logging.WARNING]
+    assert warning.startswith("unavailable: QueuePool limit of size 2")
+    assert "SELECT" not in warning
+
+
+@pytest.mark.parametrize("code", KINDS)
+async def test_every_code_is_explained_where_its_type_points(app, code):
+    kind = KINDS[code]
+
+    answer = await call(app, "GET", f"/problems/{code}")
+
+    assert answer.status == 200
+    assert answer.json == {
+        "code": code,
+        "status": kind.status,
+        "title": kind.title,
+        "explanation": kind.explanation,
+    }
+
+
+@pytest.mark.parametrize("code", KINDS)
+def test_every_explanation_is_made_of_full_sentences(code):
+    kind = KINDS[code]
+
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", code)
+    assert 400 <= kind.status < 600
+    assert re.fullmatch(r"[A-Z].*[^.]", kind.title)
+    assert re.fullmatch(r"[A-Z`].*\.", kind.explanation)
+    assert len(kind.explanation.split()) >= 8
+    assert kind.title not in kind.explanation
+
+
+@pytest.mark.parametrize("code", KINDS)
+def test_a_problem_renders_all_its_members(code):
+    response = Problem(code).response("visit-7")
+    members = response.body.decode()
+
+    assert response.status_code == KINDS[code].status
+    assert '"request_id":"visit-7"' in members
+    assert f'"detail":"{KINDS[code].title}."' in members
+    assert "errors" not in members
+    assert ("www-authenticate" in response.headers) is (KINDS[code].status == 401)
+    assert ("retry-after" in response.headers) is (KINDS[code].status == 503)
+
+
+def test_a_problem_says_what_it_was_told():
+    problem = Problem("invalid_body", "So.", errors=[FieldError("/a", "no")], headers={"x-more": "1"})
+    response = problem.response(None)
+
+    assert b'"errors":[{"pointer":"/a","detail":"no"}]' in response.body
+    assert b'"detail":"So."' in response.body
+    assert b'"request_id":null' in response.body
+    assert response.headers["x-more"] == "1"
+
+
+def test_a_commit_of_unknown_outcome_asks_nobody_to_try_again():
+    assert "retry-after" not in Problem("commit_unknown").response(None).headers
+
+
+def database_error(number, kind=OperationalError):
+    return kind("UPDATE secret_table", {"x": 1}, asyncmy.errors.OperationalError(number, "private"))
+
+
+UNAVAILABLE = "unavailable"
+MAPPED = [
+    pytest.param(Problem("conflict"), "conflict", id="a problem"),
+    pytest.param(database_error(1062, IntegrityError), "conflict", id="a unique constraint"),
+    pytest.param(database_error(1452, IntegrityError), "conflict", id="a foreign key"),
+    pytest.param(PoolTimeoutError(), UNAVAILABLE, id="no connection free"),
+    pytest.param(database_error(1213), UNAVAILABLE, id="a deadlock to the end"),
+    pytest.param(database_error(1205), UNAVAILABLE, id="a lock not let go"),
+    pytest.param(database_error(1020), UNAVAILABLE, id="a snapshot conflict"),
+    pytest.param(database_error(2003), UNAVAILABLE, id="no server"),
+    pytest.param(database_error(2006), UNAVAILABLE, id="a server gone"),
+    pytest.param(database_error(2013), UNAVAILABLE, id="a server lost"),
+    pytest.param(database_error(1040), UNAVAILABLE, id="too many connections"),
+    pytest.param(database_error(1047), UNAVAILABLE, id="no quorum"),
+    pytest.param(database_error(1053), UNAVAILABLE, id="a server shutting down"),
+    pytest.param(database_error(1290), UNAVAILABLE, id="a replica"),
+    pytest.param(CommitUnknownError(), "commit_unknown", id="a connection lost at COMMIT"),
+    pytest.param(ExceptionGroup("", [ValueError(), database_error(2006)]), UNAVAILABLE, id="in a task group"),
+    pytest.param(database_error(1146, ProgrammingError), None, id="no such table"),
+    pytest.param(database_error(1064), None, id="no such statement"),
+    pytest.param(ConnectionRefusedError(), None, id="another service out of reach"),
+    pytest.param(FileNotFoundError(), None, id="no such file"),
+    pytest.param(TimeoutError(), None, id="a deadline of the endpoint's own"),
+    pytest.param(ZeroDivisionError(), None, id="anything else"),
+    pytest.param(ExceptionGroup("", [ValueError()]), None, id="anything else in a task group"),
+]
+
+
+@pytest.mark.parametrize("error, code", MAPPED)
+def test_what_the_database_does_is_its_problem_and_nothing_else_is(error, code):
+    problem = of_exception(error)
+
+    assert (problem.code if problem else None) == code
+    assert problem is None or "private" not in problem.response(None).body.decode()
+
+
+def test_a_connection_found_dead_is_unavailable_whatever_its_number():
+    error = OperationalError("SELECT 1", {}, Exception("odd"), connection_invalidated=True)
+
+    assert of_exception(error).code == UNAVAILABLE

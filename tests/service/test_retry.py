@@ -1,0 +1,219 @@
+"""A unit of work that lost against another transaction is run again from the start."""
+
+import asyncio
+
+import msgspec
+import pytest
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+
+import service.endpoint
+from models import User
+from service import shapes
+from service.operation import route
+from service.problems import Problem
+from tests.api import assert_problem, call, hold_key
+from tests.conftest import on_mariadb
+
+
+class Names(msgspec.Struct):
+    """A body that an endpoint may change as it likes."""
+
+    names: list[str]
+
+
+class Seen(msgspec.Struct):
+    """What the endpoint was given, run by run."""
+
+    runs: list[list[str]]
+
+
+class Conflict(Exception):
+    """What the driver raises, as far as it is looked at."""
+
+
+def lost(number: int = 1213) -> DBAPIError:
+    return OperationalError("UPDATE secret_table", {}, Conflict(number, "Deadlock found"))
+
+
+class Script:
+    """What goes wrong, run by run; after the last of them all goes well."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self.runs: list[list[str]] = []
+        self.callers: list[object] = []
+        self.meeting = asyncio.Barrier(2)
+
+    def play(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+script = Script()
+
+
+@pytest.fixture(autouse=True)
+def _new_script(monkeypatch):
+    script.__init__()
+    monkeypatch.setattr(service.endpoint, "LONGEST_PAUSE_S", 0.001)
+
+
+async def write(request: Request, body: Names) -> Seen:
+    """Write a row, spoil the body, and lose as the script says."""
+    script.runs.append(list(body.names))
+    script.callers.append(request.user)
+    await User.create(email=f"{body.names.pop()}@example.com", name="written")
+    script.play()
+    return Seen(script.runs)
+
+
+async def commit(request: Request, body: Names) -> Seen:
+    """Commit in between, which cannot be taken back."""
+    script.runs.append(list(body.names))
+    await User.create(email=f"{body.names[0]}@example.com", name="written", auto_commit=True)
+    script.play()
+    return Seen(script.runs)
+
+
+async def lock(request: Request, body: Names) -> Seen:
+    """Lock two users in the order given; the first two runs meet when each has one of them."""
+    script.runs.append(body.names)
+    for place, email in enumerate(body.names):
+        user = await User.filter(email_key=email).for_update().one()
+        await user.update(name=user.name + body.names[0][0])
+        if place == 0 and len(script.runs) <= 2:
+            await script.meeting.wait()
+    return Seen([])
+
+
+async def answer_by_itself(request: Request, body: Names) -> shapes.User:
+    """Lose, and translate every error into a problem: nothing is left to run again."""
+    script.runs.append(body.names)
+    try:
+        script.play()
+    except DBAPIError:
+        raise Problem("conflict") from None
+    raise AssertionError
+
+
+@pytest.fixture
+def routes():
+    return (
+        route("POST", "/write", write, scope="users:write"),
+        route("POST", "/write-once", write, scope="users:write", retry=False),
+        route("POST", "/commit", commit, scope="users:write"),
+        route("POST", "/lock", lock, scope="users:write"),
+        route("POST", "/by-itself", answer_by_itself, scope="users:write"),
+    )
+
+
+BODY = {"names": ["ann", "bob"]}
+
+
+async def emails():
+    return {user.email for user in await User.filter(name="written").all()}
+
+
+@pytest.mark.parametrize("number", [1213, 1205, 1020])
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_it_runs_again_with_a_fresh_body_until_it_goes_well(app, operator, times, number):
+    script.errors = [lost(number) for _ in range(times)]
+
+    answer = await call(app, "POST", "/write", key=operator, body=BODY)
+
+    assert answer.status == 200
+    assert answer.json == {"runs": [["ann", "bob"]] * (times + 1)}
+    assert await emails() == {"bob@example.com"}
+
+
+async def test_it_is_told_by_its_sqlstate_too(app, operator):
+    error = Conflict("serialization failure")
+    error.sqlstate = "40001"
+    script.errors = [OperationalError("UPDATE", {}, error)]
+
+    assert (await call(app, "POST", "/write", key=operator, body=BODY)).status == 200
+    assert len(script.runs) == 2
+
+
+async def test_the_fourth_time_it_gives_up(app, operator):
+    script.errors = [lost() for _ in range(9)]
+
+    answer = await call(app, "POST", "/write", key=operator, body=BODY)
+
+    assert_problem(answer, 503, "unavailable")
+    assert answer.headers["retry-after"] == "1"
+    assert len(script.runs) == 4
+    assert b"secret_table" not in answer.body
+    assert await emails() == set()
+
+
+async def test_the_caller_is_authenticated_once_and_the_same_in_every_run(app, operator, monkeypatch):
+    asked = []
+    verifier = app.state.verifier
+    verify = verifier.verify
+    monkeypatch.setattr(verifier, "verify", lambda scope: asked.append(scope) or verify(scope))
+    script.errors = [lost(), lost()]
+
+    await call(app, "POST", "/write", key=operator, body=BODY)
+
+    assert len(asked) == 1
+    assert len(script.callers) == 3
+    assert len(set(script.callers)) == 1  # what can be hashed cannot have been changed by the run before
+
+
+@pytest.mark.parametrize(
+    "path, error, status, code, kept",
+    [
+        pytest.param("/write-once", lost(), 503, "unavailable", set(), id="retry=False"),
+        pytest.param("/commit", lost(), 503, "unavailable", {"ann@example.com"}, id="after a commit"),
+        pytest.param("/write", lost(1064), 500, "internal_error", set(), id="another error of the database"),
+        pytest.param("/write", ZeroDivisionError(), 500, "internal_error", set(), id="an error of ours"),
+        pytest.param("/write", Problem("conflict"), 409, "conflict", set(), id="a problem"),
+        pytest.param("/by-itself", lost(), 409, "conflict", set(), id="what the endpoint answers by itself"),
+    ],
+)
+async def test_it_runs_only_once(app, operator, path, error, status, code, kept):
+    script.errors = [error]
+
+    answer = await call(app, "POST", path, key=operator, body=BODY)
+
+    assert_problem(answer, status, code)
+    assert len(script.runs) == 1
+    assert await emails() == kept
+
+
+async def test_a_conflict_at_commit_runs_it_again(app, operator, monkeypatch):
+    """Galera answers a certification conflict there."""
+    commit_of = Session.commit
+    errors = [lost(), lost()]
+
+    def fail_twice(session):
+        if errors and session.in_transaction():
+            raise errors.pop()
+        commit_of(session)
+
+    monkeypatch.setattr(Session, "commit", fail_twice)
+
+    answer = await call(app, "POST", "/write", key=operator, body=BODY)
+
+    assert answer.status == 200
+    assert len(script.runs) == 3
+    assert await emails() == {"bob@example.com"}
+
+
+@on_mariadb
+async def test_of_two_requests_that_deadlock_one_runs_again_and_both_succeed(app, operator):
+    for email in ("ann", "bob"):
+        await hold_key(app, email=email)
+
+    async with asyncio.TaskGroup() as group:
+        one = group.create_task(call(app, "POST", "/lock", key=operator, body={"names": ["ann", "bob"]}))
+        two = group.create_task(call(app, "POST", "/lock", key=operator, body={"names": ["bob", "ann"]}))
+
+    assert (one.result().status, two.result().status) == (200, 200)
+    assert len(script.runs) == 3
+    names = [user.name for user in await User.filter(email__in=["ann", "bob"]).all()]
+    assert len(names) == 2
+    assert all(sorted(name.removeprefix("Operator")) == ["a", "b"] for name in names)

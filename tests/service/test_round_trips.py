@@ -1,0 +1,99 @@
+"""How often each operation goes to the database and back: every command on the wire, counted exactly.
+
+The connections are pooled already. One round trip is the authenticator's, wherever a key is looked at.
+A write that succeeds ends with COMMIT, and nothing is sent when its connection goes back to the pool.
+"""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.routes import ROUTES
+from tests import wire
+from tests.api import HeldKey, call, hold_key
+from tests.conftest import on_mariadb
+
+
+class Trip(msgspec.Struct, frozen=True):
+    """One call that succeeds, and the commands that it costs on MariaDB."""
+
+    operation: str
+    commands: int
+    status: int = 200
+    body: Any = None
+    query: str = ""
+
+
+USER = {"email": "ann@example.com", "name": "Ann"}
+KEY = {"name": "n", "scopes": ["users:read"]}
+
+TRIPS = {
+    "home": Trip("GET /", 0),
+    "health": Trip("GET /healthz", 0),
+    # SELECT 1
+    "readiness": Trip("GET /readyz", 1),
+    "description": Trip("GET /openapi.json", 0),
+    "problem": Trip("GET /problems/{code}", 0),
+    # key and owner by one join, and the answer is made of them
+    "me": Trip("GET /v1/me", 1),
+    # key; INSERT … RETURNING, COMMIT
+    "create a user": Trip("POST /v1/users", 3, 201, USER),
+    # key; one more row than the page tells whether there is a next one
+    "list users": Trip("GET /v1/users", 2),
+    "filter users": Trip("GET /v1/users", 2, query="?email=partner@example.com&status=active&limit=1"),
+    "read a user": Trip("GET /v1/users/{id}", 2),
+    # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at (no UPDATE … RETURNING there), COMMIT
+    "change a user": Trip("PATCH /v1/users/{id}", 5, 200, {"name": "x"}),
+    # key; SELECT … FOR UPDATE, COMMIT, which lets the lock go
+    "change nothing of a user": Trip("PATCH /v1/users/{id}", 3, 200, {}),
+    # key; SELECT … FOR UPDATE, UPDATE of the user, UPDATE of its keys, SELECT of updated_at, COMMIT
+    "delete a user": Trip("DELETE /v1/users/{id}", 6, 204),
+    # key; SELECT … FOR UPDATE of the owner, INSERT … RETURNING, COMMIT
+    "create a bearer key": Trip("POST /v1/keys", 4, 201, {**KEY, "mode": "bearer"}),
+    # the same, and INSERT … RETURNING of the sealed secret
+    "create a key that signs": Trip("POST /v1/keys", 5, 201, {**KEY, "mode": "signed"}),
+    "list keys": Trip("GET /v1/keys", 2),
+    "filter keys": Trip("GET /v1/keys", 2, query="?status=active&limit=1"),
+    "read a key": Trip("GET /v1/keys/{access_key}", 2),
+    # as for a user
+    "change a key": Trip("PATCH /v1/keys/{access_key}", 5, 200, {"name": "x"}),
+    "change nothing of a key": Trip("PATCH /v1/keys/{access_key}", 3, 200, {}),
+    # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at, COMMIT
+    "revoke a key": Trip("DELETE /v1/keys/{access_key}", 5, 204),
+}
+
+
+def test_no_operation_is_missing():
+    assert {trip.operation for trip in TRIPS.values()} == {f"{one.method} {one.path}" for one in ROUTES}
+
+
+@pytest.fixture(params=["bearer", "signed"])
+async def caller(app, request, operator, signer) -> HeldKey:
+    """A key of each mode costs the same; the pools have their connections."""
+    await call(app, "POST", "/v1/users", key=operator, body={"email": "first@example.com", "name": "First"})
+    return operator if request.param == "bearer" else signer
+
+
+@on_mariadb
+@pytest.mark.parametrize("trip", TRIPS.values(), ids=TRIPS)
+async def test_an_operation_costs_so_many_commands(app, caller, trip: Trip):
+    partner = await hold_key(app, email="partner@example.com", scopes=["users:read"])
+    method, _, path = trip.operation.partition(" ")
+    target = path.format(id=partner.user_id, access_key=partner.access_key, code="conflict") + trip.query
+    body = {**trip.body, "user_id": partner.user_id} if path == "/v1/keys" and trip.body else trip.body
+
+    with wire.listening() as commands:
+        answer = await call(app, method, target, key=caller, body=body)
+
+    assert answer.status == trip.status, answer.body
+    assert len(commands) == trip.commands, commands
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/openapi.json", "/problems/conflict", "/nothing"])
+async def test_a_request_without_sql_takes_no_connection(app, path):
+    with wire.listening() as commands:
+        await call(app, "GET", path)
+
+    assert commands == []
+    assert app.state.db.engine.pool.checkedin() == app.state.db.reader.pool.checkedin() == 0

@@ -1,0 +1,161 @@
+"""The settings: what each takes, what a slip is told, and that each has its paragraph."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.settings import PREFIX, SECRETS, Settings, SettingsError
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+def test_without_an_environment_every_setting_has_its_default_and_no_secret_has_one():
+    settings = Settings.from_env({})
+
+    assert settings == Settings()
+    assert settings.keyring is None
+    assert settings.database_url == "sqlite+aiosqlite:///latchkey.db"
+    assert (settings.clock_window_s, settings.body_limit_bytes, settings.key_prefix) == (60, 2**20, "lk")
+
+
+@pytest.mark.parametrize(
+    "variable, text, value",
+    [
+        ("DATABASE_URL", "mysql+asyncmy://a:b@c/d", "mysql+asyncmy://a:b@c/d"),
+        ("READER_URL", "mysql+asyncmy://a:b@e/d", "mysql+asyncmy://a:b@e/d"),
+        ("POOL_SIZE", "1", 1),
+        ("POOL_SIZE", "1000", 1000),
+        ("POOL_TIMEOUT_S", "0.5", 0.5),
+        ("POOL_TIMEOUT_S", "60", 60.0),
+        ("KEYRING", "1:x", "1:x"),
+        ("KEY_PREFIX", "acme42", "acme42"),
+        ("CLOCK_WINDOW_S", "3600", 3600),
+        ("BODY_LIMIT_BYTES", "1024", 1024),
+        ("LOG_FORMAT", "json", "json"),
+    ],
+)
+def test_a_setting_is_read_from_its_variable(variable, text, value):
+    settings = Settings.from_env({PREFIX + variable: text, "PATH": "/bin", "latchkey_pool_size": "x"})
+
+    assert getattr(settings, variable.lower()) == value
+
+
+@pytest.mark.parametrize(
+    "variable, text",
+    [
+        ("POOL_SIZE", "0"),
+        ("POOL_SIZE", "1001"),
+        ("POOL_SIZE", "ten"),
+        ("POOL_SIZE", "\uff11"),
+        ("POOL_SIZE", "1_0"),
+        ("POOL_TIMEOUT_S", "0"),
+        ("POOL_TIMEOUT_S", "61"),
+        ("POOL_TIMEOUT_S", "nan"),
+        ("POOL_TIMEOUT_S", "inf"),
+        ("KEY_PREFIX", "Lk"),
+        ("KEY_PREFIX", "lk_"),
+        ("KEY_PREFIX", "1k"),
+        ("KEY_PREFIX", "lk\n"),
+        ("KEY_PREFIX", "l" * 17),
+        ("CLOCK_WINDOW_S", "0"),
+        ("CLOCK_WINDOW_S", "3601"),
+        ("CLOCK_WINDOW_S", "60.5"),
+        ("BODY_LIMIT_BYTES", "1023"),
+        ("BODY_LIMIT_BYTES", str(2**30 + 1)),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_name(variable, text):
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({PREFIX + variable: text})
+
+    assert str(refused.value).startswith(f"{PREFIX}{variable}: ")
+
+
+@pytest.mark.parametrize("variable", ["KEYRING", "DATABASE_URL", "READER_URL", "POOL_SIZE"])
+def test_an_empty_value_counts_as_absent(variable):
+    assert Settings.from_env({PREFIX + variable: ""}) == Settings()
+
+
+@pytest.mark.parametrize("text", ["null", "NULL", "Null"])
+def test_a_word_that_looks_like_nothing_is_a_value(text):
+    """Else a slip in a deployment would quietly leave the setting out."""
+    assert Settings.from_env({"LATCHKEY_READER_URL": text}).reader_url == text
+
+
+@pytest.mark.parametrize(
+    "typo, meant",
+    [
+        ("LATCHKEY_KEY_RING", "LATCHKEY_KEYRING"),
+        ("LATCHKEY_DATABASE", "LATCHKEY_DATABASE_URL"),
+        ("LATCHKEY_DB_URL", "LATCHKEY_DATABASE_URL"),
+        ("LATCHKEY_POOLSIZE", "LATCHKEY_POOL_SIZE"),
+        ("LATCHKEY_CLOCK_WINDOW", "LATCHKEY_CLOCK_WINDOW_S"),
+        ("LATCHKEY_BODY_LIMIT", "LATCHKEY_BODY_LIMIT_BYTES"),
+        ("LATCHKEY_LOGFORMAT", "LATCHKEY_LOG_FORMAT"),
+        ("LATCHKEY_log_format", "LATCHKEY_LOG_FORMAT"),
+    ],
+)
+def test_a_typo_stops_the_start_with_the_nearest_right_name(typo, meant):
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({typo: "x"})
+
+    assert str(refused.value) == f"there is no setting {typo}: did you mean {meant}?"
+
+
+def test_a_name_near_to_none_is_told_them_all():
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({"LATCHKEY_ZZZ": ""})
+
+    assert all(PREFIX + name.upper() in str(refused.value) for name in Settings.__struct_fields__)
+
+
+def test_the_tests_own_variables_are_passed_over():
+    assert Settings.from_env({"LATCHKEY_TEST_REQUIRE_MARIADB": "1", "LATCHKEY_TEST_X": "y"}) == Settings()
+
+
+def test_no_secret_is_shown():
+    settings = Settings(keyring="1:hush", database_url="mysql+asyncmy://a:hush@b/c", reader_url="d:hush@e")
+
+    for shown in (repr(settings), str(settings), f"{settings}"):
+        assert "hush" not in shown
+        assert "pool_size=10" in shown
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_no_secret_is_shown_when_it_is_refused(name):
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({PREFIX + name.upper(): "hush", "LATCHKEY_POOL_SIZE": "hush"})
+
+    assert "hush" not in str(refused.value)
+
+
+def test_settings_do_not_change():
+    with pytest.raises(AttributeError):
+        Settings().pool_size = 5
+
+
+# ---------------------------------------------------------------------- the document
+
+
+def paragraphs() -> dict[str, str]:
+    """The text under each heading of `docs/settings.md`."""
+    pieces = re.split(r"^## `(\w+)`$", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], pieces[2::2], strict=True))
+
+
+def test_every_setting_has_its_paragraph_and_nothing_else_has():
+    assert list(paragraphs()) == [PREFIX + name.upper() for name in Settings.__struct_fields__]
+
+
+@pytest.mark.parametrize("name", Settings.__struct_fields__)
+def test_a_paragraph_says_the_default(name):
+    text = paragraphs()[PREFIX + name.upper()]
+    default = getattr(Settings(), name)
+
+    assert len(text.split()) > 20
+    if default is None:
+        assert "Default: none" in text
+    else:
+        assert f"Default: `{default}`" in text

@@ -1,0 +1,69 @@
+"""An application with probing routes on the open database."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from middleware.body_limit import BodyLimitMiddleware
+from middleware.request_id import RequestIDMiddleware
+from middleware.session import SessionMiddleware
+from models import User
+from service.app import make_route
+from service.database import SQLAlchemy
+from service.operation import Operation
+from service.problems import Problem, answer_http_exception, answer_problem, of_exception
+from tests.sessions import probes
+from tests.sessions.storm import TALLIES
+
+FIRST = "first@example.com"
+
+
+@pytest.fixture
+async def first(db: SQLAlchemy) -> int:
+    """The id of a user that every test may read; there is a second one, with the next id."""
+    async with db.scoped_session() as session:
+        await User.create(id=1, email=FIRST, name="first")
+        await User.create(id=2, email="second@example.com", name="second")
+        await session.commit()
+    return 1
+
+
+MakeApp = Callable[..., Starlette]
+
+
+@pytest.fixture
+def make_app(db: SQLAlchemy) -> MakeApp:
+    """Build an application around the open database from probing operations: the corridor without keys."""
+
+    def make(*operations: Operation, extra: list[Any] | None = None, **options: Any) -> Starlette:
+        return Starlette(
+            routes=[make_route(operation, verifier=None) for operation in operations],
+            exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
+            middleware=[
+                Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),
+                Middleware(BodyLimitMiddleware, limit_bytes=2**20, problem=Problem("body_too_large")),
+                Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=of_exception),
+                *(extra or []),
+            ],
+            **options,
+        )
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: MakeApp, first: int) -> Starlette:
+    return make_app(*probes.ROUTES)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what the storms did: a green line alone would not tell how many requests were cancelled."""
+    for backend, tally in sorted(config.stash.get(TALLIES, {}).items()):
+        terminalreporter.write_line(
+            f"storm on {backend}: {tally.cancellations} cancellations, {len(tally.leaks)} leaks, "
+            f"{tally.acknowledged} acknowledged, {len(tally.missing)} of them missing"
+        )

@@ -1,0 +1,109 @@
+"""Endpoints that probe the session rules, mounted through the same corridor as a team's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from models import User
+from service import shapes
+from service.database import SQLAlchemy
+from service.operation import Operation, route
+
+
+class Probe(msgspec.Struct):
+    """What an ad-hoc endpoint answers."""
+
+    seen: Any = None
+
+
+class NewRow(shapes.Input, frozen=True, kw_only=True):
+    """A user to write."""
+
+    email: str
+
+
+def probe(
+    function: Callable[..., Awaitable[Any]], method: str = "GET", path: str = "/probe", **options: Any
+) -> Operation:
+    """Mount one endpoint that returns anything; `{"seen": …}` is answered."""
+
+    async def endpoint(request: Request) -> Any:
+        found = await function(request)
+        return found if isinstance(found, Response) else Probe(found)
+
+    endpoint.__name__ = function.__name__
+    options.setdefault("public", True)
+    return route(method, path, endpoint, answers=options.pop("answers", Probe), **options)
+
+
+def raw(
+    function: Callable[..., Awaitable[Response]], method: str = "GET", path: str = "/probe", **options: Any
+) -> Operation:
+    """Mount one endpoint that answers a Response of its own: streamed bodies, background work."""
+    return probe(function, method, path, answers=Response, **options)
+
+
+async def read(id: shapes.PathId) -> Probe:
+    """Read, which is what most requests do."""
+    user = await User.get(int(id))
+    return Probe(user.name if user else None)
+
+
+async def write(body: NewRow) -> User:
+    """Write one row."""
+    return await User.create(email=body.email, name="written")
+
+
+async def fail(request: Request) -> Any:
+    """Write one row, then another that the database refuses."""
+    await User.create(email="half@example.com", name="half")
+    await User.create(email="FIRST@example.com", name="taken")
+
+
+async def children(request: Request) -> Any:
+    """Read in five child tasks, each on a session of its own."""
+
+    async def child() -> int:
+        found = await SQLAlchemy().scoped_session().execute(select(User.id).order_by(User.id).limit(1))
+        return found.scalar_one()
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(child()) for _ in range(5)]
+    return [task.result() for task in tasks]
+
+
+async def stream(request: Request) -> Response:
+    """Read while the body is being sent."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            user = await User.get(1)
+            yield user.name.encode() if user else b"?"
+
+    return StreamingResponse(parts())
+
+
+async def background(request: Request) -> Response:
+    """Write after the answer."""
+    email = request.headers["x-email"]
+
+    async def work() -> None:
+        await User.create(email=email, name="later", auto_commit=True)
+
+    return JSONResponse({}, background=BackgroundTask(work))
+
+
+ROUTES = (
+    route("GET", "/read/{id}", read, public=True),
+    route("POST", "/write", write, public=True, status=201, answers=shapes.User),
+    probe(fail, "POST", "/fail"),
+    probe(children, path="/children"),
+    raw(stream, path="/stream"),
+    raw(background, "POST", "/background"),
+)

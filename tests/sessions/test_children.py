@@ -1,0 +1,305 @@
+"""R7: child tasks, streamed bodies and background work have sessions of their own."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from middleware import visit
+from middleware.visit import ChildWriteError, SettledSessionError
+from models import User
+from models.errors import LostWriteError
+from service.database import SQLAlchemy
+from tests.requests import request
+from tests.sessions.conftest import MakeApp
+from tests.sessions.probes import probe, raw
+from tests.sessions.test_settling import count
+
+
+async def test_each_child_reads_on_a_session_that_ends_with_it(
+    db: SQLAlchemy, make_app: MakeApp, first: int
+) -> None:
+    seen: list[AsyncSession] = []
+
+    async def child() -> str:
+        session = db.scoped_session()
+        seen.append(session)
+        return (await session.get(User, first)).name
+
+    async def gather(request: Request) -> Any:
+        seen.append(request.state.session)
+        names = await asyncio.gather(child(), child(), child())
+        await asyncio.sleep(0)
+        return [names, len(db.scoped_session.registry.registry)]
+
+    answer = await request(make_app(probe(gather)), "GET", "/probe")
+
+    assert answer.json == {"seen": [["first"] * 3, 1]}
+    assert len(set(seen)) == 4
+
+
+async def test_more_children_than_connections_do_not_wait_for_each_other(
+    db: SQLAlchemy, make_app: MakeApp, first: int
+) -> None:
+    """A pool of 2: three requests that have read, with four children each that meet before they end."""
+
+    async def crowd(request: Request) -> Any:
+        meeting = asyncio.Barrier(4)
+
+        async def child() -> Any:
+            name = (await db.scoped_session().get(User, first)).name
+            await meeting.wait()
+            return name
+
+        await User.get(first)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(child())
+
+    app = make_app(probe(crowd))
+    answers = await asyncio.gather(*(request(app, "GET", "/probe") for _ in range(3)))
+
+    assert [answer.status for answer in answers] == [200] * 3
+
+
+async def test_children_that_still_run_are_cancelled_and_closed_at_the_end(
+    db: SQLAlchemy, make_app: MakeApp, first: int
+) -> None:
+    ended: list[str] = []
+
+    async def child() -> None:
+        try:
+            await db.scoped_session().get(User, first)
+            await asyncio.sleep(30)
+        finally:
+            ended.append("child")
+
+    async def leave(request: Request) -> None:
+        request.app.state.child = asyncio.create_task(child())
+        await asyncio.sleep(0.05)
+
+    app = make_app(probe(leave))
+    answer = await request(app, "GET", "/probe")
+
+    assert answer.status == 200
+    assert app.state.child.cancelled()
+    assert ended == ["child"]
+
+
+async def test_a_child_that_ignores_its_cancellation_is_named_and_not_waited_for_for_ever(
+    db: SQLAlchemy,
+    make_app: MakeApp,
+    first: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(visit, "CHILD_DEADLINE_S", 0.05)
+    release = asyncio.Event()
+
+    async def child() -> None:
+        await db.scoped_session().get(User, first)
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def leave(request: Request) -> None:
+        request.app.state.child = asyncio.create_task(child(), name="stubborn")
+        await asyncio.sleep(0.05)
+
+    app = make_app(probe(leave))
+    answer = await request(app, "GET", "/probe")
+    release.set()
+    await app.state.child
+
+    assert answer.status == 200
+    assert "stubborn" in caplog.text
+
+
+async def test_a_childs_write_commits_itself_or_is_refused(db: SQLAlchemy, make_app: MakeApp) -> None:
+    refusals: list[str] = []
+
+    async def child(email: str, *, auto_commit: bool) -> None:
+        try:
+            await User.create(email=email, name="n", auto_commit=auto_commit)
+        except LostWriteError as error:
+            refusals.append(str(error))
+
+    async def write(request: Request) -> None:
+        await asyncio.gather(child("kept@x", auto_commit=True), child("refused@x", auto_commit=False))
+
+    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+
+    assert answer.status == 200
+    assert await count(db) == 1
+    assert len(refusals) == 1
+    assert "auto_commit=True" in refusals[0]
+
+
+@pytest.mark.parametrize("flushed", [True, False], ids=["flushed", "pending"])
+async def test_a_child_that_ends_with_unwritten_work_fails_the_request(
+    db: SQLAlchemy, make_app: MakeApp, caplog: pytest.LogCaptureFixture, flushed: bool
+) -> None:
+    """Never a silence: the request would answer 200 for a row that nobody committed."""
+
+    async def child() -> None:
+        db.scoped_session().add(User(email="a@b", name="n"))
+        if flushed:
+            await db.scoped_session().flush()
+
+    async def write(request: Request) -> None:
+        await asyncio.create_task(child(), name="careless")
+
+    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+
+    assert (answer.status, answer.starts) == (500, 1)
+    assert "'careless' ended without committing" in caplog.text
+    assert await count(db) == 0
+
+
+async def test_a_child_that_writes_while_its_request_writes_is_refused_by_name(
+    db: SQLAlchemy, make_app: MakeApp
+) -> None:
+    """On SQLite one such request, on MariaDB as many as the pool has connections, would wait for ever."""
+    refusals: list[str] = []
+
+    async def child() -> None:
+        try:
+            await User.create(email="child@x", name="n", auto_commit=True)
+        except ChildWriteError as error:
+            refusals.append(str(error))
+
+    async def write(request: Request) -> None:
+        await User.create(email="parent@x", name="n")
+        await asyncio.create_task(child(), name="second writer")
+
+    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+
+    assert answer.status == 200
+    assert await count(db) == 1
+    assert "'second writer' wants to write while its request has a write open" in refusals[0]
+
+
+async def test_a_child_reads_while_its_request_writes(db: SQLAlchemy, make_app: MakeApp, first: int) -> None:
+    async def write(request: Request) -> Any:
+        await User.create(email="parent@x", name="n")
+        child = asyncio.create_task(User.get(first))
+        return (await child).name
+
+    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+
+    assert answer.json == {"seen": "first"}
+
+
+async def test_after_settling_the_requests_session_raises_by_name(
+    db: SQLAlchemy, make_app: MakeApp, first: int
+) -> None:
+    seen: dict[str, Any] = {}
+
+    async def stream(request: Request) -> Response:
+        held = request.state.session
+        user = await User.get(first)
+
+        async def parts() -> Any:
+            seen["loaded"] = user.name
+            for name, use in {
+                "state": lambda: request.state.session,
+                "held": held.sync_session.get_bind,
+            }.items():
+                try:
+                    use()
+                except SettledSessionError as error:
+                    seen[name] = str(error)
+            seen["fresh"] = db.scoped_session() is not held
+            yield b"x"
+
+        return StreamingResponse(parts())
+
+    await request(make_app(raw(stream)), "GET", "/probe")
+
+    assert seen["loaded"] == "first"
+    assert seen["fresh"]
+    assert seen["state"] == seen["held"]
+    assert "request.state.session was settled" in seen["state"]
+
+
+@pytest.mark.parametrize("auto_commit", [True, False])
+async def test_background_work_writes_on_a_session_of_its_own(
+    db: SQLAlchemy, make_app: MakeApp, caplog: pytest.LogCaptureFixture, auto_commit: bool
+) -> None:
+    async def work() -> None:
+        await User.create(email="a@b", name="n", auto_commit=auto_commit)
+
+    async def endpoint(request: Request) -> Response:
+        return JSONResponse({}, background=BackgroundTask(work))
+
+    app = make_app(raw(endpoint, "POST"))
+    if auto_commit:
+        await request(app, "POST", "/probe")
+    else:
+        with pytest.raises(LostWriteError):
+            await request(app, "POST", "/probe")
+
+    assert await count(db) == auto_commit
+
+
+async def test_background_work_that_forgets_to_commit_is_logged(
+    db: SQLAlchemy, make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        db.scoped_session().add(User(email="a@b", name="n"))
+        await db.scoped_session().flush()
+
+    async def endpoint(request: Request) -> Response:
+        return JSONResponse({}, background=BackgroundTask(work))
+
+    answer = await request(make_app(raw(endpoint, "POST")), "POST", "/probe")
+
+    assert answer.status == 200
+    assert "ended without committing what it wrote" in caplog.text
+    assert await count(db) == 0
+
+
+async def test_a_child_that_outlives_its_request_is_outside_of_it(
+    db: SQLAlchemy, make_app: MakeApp, first: int
+) -> None:
+    """A task that first asks for a session when the request is long over."""
+    over = asyncio.Event()
+
+    async def late() -> str:
+        await over.wait()
+        return (await db.scoped_session().execute(select(User.name).where(User.id == first))).scalar_one()
+
+    async def start(request: Request) -> None:
+        request.app.state.late = asyncio.create_task(late())
+
+    app = make_app(probe(start))
+    await request(app, "GET", "/probe")
+    over.set()
+
+    assert await app.state.late == "first"
+
+
+async def test_an_endpoint_whose_child_has_committed_is_not_run_again(
+    db: SQLAlchemy, make_app: MakeApp
+) -> None:
+    """Else the child's row would be there twice."""
+    runs = 0
+
+    async def write(request: Request) -> None:
+        nonlocal runs
+        runs += 1
+        await asyncio.create_task(User.create(email=f"{runs}@x", name="n", auto_commit=True))
+        raise OperationalError("UPDATE", {}, Exception(1213, "Deadlock found"))
+
+    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+
+    assert (answer.status, runs) == (503, 1)
+    assert await count(db) == 1

@@ -1,0 +1,180 @@
+"""R5: nothing pinned. A connection is out only while a statement runs, or a write is open."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import inspect
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message
+
+from models import User
+from service.database import SQLAlchemy
+from tests.requests import converse, request
+from tests.sessions.conftest import MakeApp
+from tests.sessions.probes import probe, raw
+from tests.sessions.test_settling import count
+
+
+async def test_after_a_read_the_connection_is_back_and_the_rows_stay_loaded(
+    db: SQLAlchemy, make_app: MakeApp, first: int
+) -> None:
+    seen: dict[str, Any] = {}
+
+    async def read(request: Request) -> None:
+        user = await User.get(first)
+        seen["out"] = db.checked_out()
+        seen["name"] = user.name
+        seen["attached"] = inspect(user).persistent
+        seen["again"] = (await User.get(first)) is user
+
+    await request(make_app(probe(read)), "GET", "/probe")
+
+    assert seen == {"out": 0, "name": "first", "attached": True, "again": True}
+
+
+async def test_a_request_that_waits_for_its_body_holds_nothing(
+    db: SQLAlchemy, make_app: MakeApp, first: int
+) -> None:
+    """A slow uploader: an endpoint that has read, then waits for the next part."""
+    out: list[int] = []
+
+    async def upload(request: Request) -> Response:
+        await User.get(first)
+        async for _ in request.stream():
+            await User.get(first)
+        return Response()
+
+    app = make_app(raw(upload, "POST"))
+    parts = [b"one", b"two", b"three"]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        out.append(db.checked_out())
+        await asyncio.sleep(0)
+        part = parts.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(parts)}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await asyncio.create_task(
+        app(
+            {
+                "type": "http",
+                "method": "POST",
+                "path": "/probe",
+                "headers": [],
+                "query_string": b"",
+                "scheme": "http",
+                "server": ("testserver", 80),
+            },
+            receive,
+            send,
+        )
+    )
+
+    assert sent[0]["status"] == 200
+    assert out == [0, 0, 0]
+
+
+async def test_an_upload_that_writes_must_commit_before_it_waits(
+    db: SQLAlchemy, make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def upload(request: Request) -> Response:
+        await User.create(email="a@b", name="n")
+        await request.body()
+        return Response()
+
+    answer = await request(make_app(raw(upload, "POST")), "POST", "/probe", body={})
+
+    assert answer.status == 500
+    assert "waits for its body while its write is open" in caplog.text
+    assert await count(db) == 0
+
+
+@pytest.mark.parametrize(
+    "spec_version", ["2.3", "2.4"], ids=["in a task of its own", "in the request's task"]
+)
+async def test_a_streamed_body_holds_nothing_while_a_part_is_sent(
+    db: SQLAlchemy, make_app: MakeApp, first: int, spec_version: str
+) -> None:
+    """A slow reader: the parts are read one by one, each goes out without a connection behind it."""
+    out: list[int] = []
+
+    async def stream(request: Request) -> Response:
+        async def parts() -> Any:
+            for _ in range(3):
+                user = (await db.scoped_session().execute(User.__table__.select())).first()
+                yield user.name
+
+        return StreamingResponse(parts())
+
+    def look(kind: str) -> None:
+        if kind == "http.response.body":
+            out.append(db.checked_out())
+
+    app = make_app(raw(stream))
+    answer = await asyncio.create_task(
+        converse(app, "GET", "/probe", on_message=look, spec_version=spec_version)
+    )
+
+    assert answer.body == b"first" * 3
+    assert out == [0, 0, 0, 0]
+
+
+async def test_after_settling_a_write_holds_nothing(db: SQLAlchemy, make_app: MakeApp) -> None:
+    out: list[int] = []
+
+    async def write(request: Request) -> Response:
+        await User.create(email="a@b", name="n")
+        out.append(db.checked_out())
+        return Response()
+
+    def look(kind: str) -> None:
+        if kind == "http.response.start":
+            out.append(db.checked_out())
+
+    await asyncio.create_task(converse(make_app(raw(write, "POST")), "POST", "/probe", on_message=look))
+
+    assert out == [1, 0], "one while the write is open, none when the answer starts"
+
+
+async def test_a_server_side_cursor_keeps_its_connection_until_it_is_read(db: SQLAlchemy, first: int) -> None:
+    async with db.scoped_session() as session:
+        rows = await session.stream_scalars(User.__table__.select().with_only_columns(User.name))
+        held = db.checked_out()
+        names = [name async for name in rows]
+
+    assert held == 1
+    assert names == ["first", "second"]
+
+
+async def test_several_reads_in_one_run_sync_share_a_connection(db: SQLAlchemy, first: int) -> None:
+    def work(session: Any) -> tuple[str, int, str]:
+        one = session.get(User, first)
+        held = db.checked_out()
+        return one.name, held, session.get(User, 2).name
+
+    async with db.scoped_session() as session:
+        assert await session.run_sync(work) == ("first", 1, "second")
+        assert db.checked_out() == 0
+
+
+async def test_a_server_side_cursor_that_is_left_open_is_gone_before_the_answer(
+    db: SQLAlchemy, make_app: MakeApp, first: int
+) -> None:
+    out: list[int] = []
+
+    async def leave(request: Request) -> None:
+        rows = await request.state.session.stream_scalars(User.__table__.select())
+        await anext(aiter(rows))
+
+    def look(kind: str) -> None:
+        if kind == "http.response.start":
+            out.append(db.checked_out())
+
+    await asyncio.create_task(converse(make_app(probe(leave)), "GET", "/probe", on_message=look))
+
+    assert out == [0]

@@ -1,0 +1,50 @@
+"""R3: a request that runs no SQL costs the database nothing."""
+
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from models import User
+from service import session as sessions
+from service.database import SQLAlchemy
+from tests import wire
+from tests.requests import request
+from tests.sessions.conftest import MakeApp
+from tests.sessions.probes import probe
+
+
+async def test_no_sql_takes_no_connection_and_sends_nothing(db: SQLAlchemy, make_app: MakeApp) -> None:
+    async def nothing(request: Request) -> Any:
+        return db.checked_out()
+
+    with wire.listening() as commands:
+        answer = await request(make_app(probe(nothing)), "GET", "/probe")
+
+    assert answer.json == {"seen": 0}
+    assert commands == []
+    assert db.engine.pool.checkedin() + db.reader.pool.checkedin() == 0, "no connection was ever made"
+
+
+async def test_no_sql_pays_for_no_shielded_close_and_no_commit(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the two would be a task of its own."""
+    shielded: list[str] = []
+
+    async def count(work: Any) -> Any:
+        shielded.append(work.__qualname__)
+        return await work
+
+    monkeypatch.setattr(sessions, "complete", count)
+
+    async def nothing(request: Request) -> None: ...
+
+    async def read_one(request: Request) -> None:
+        await User.get(1)
+
+    app = make_app(probe(nothing), probe(read_one, path="/read"))
+    await request(app, "GET", "/probe")
+    await request(app, "GET", "/read")
+
+    assert shielded == []

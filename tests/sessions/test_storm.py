@@ -1,0 +1,64 @@
+"""R6 and R4 in a storm: whatever moment a request is cancelled at, nothing leaks and no 2xx lies.
+
+`make test` cancels at each point once; `LATCHKEY_TEST_STORM=long` repeats it, threefold and by anyio too.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import make_url
+from starlette.applications import Starlette
+
+from service.database import SQLAlchemy
+from service.settings import Settings
+from tests.sessions.storm import KINDS, TALLIES, Kind, Tally, rage, sqlite_is_locked
+
+pytestmark = pytest.mark.storm
+
+LONG = os.environ.get("LATCHKEY_TEST_STORM") == "long"
+HOWS = ("once", "threefold", "anyio") if LONG else ("once",)
+ROUNDS = range(3 if LONG else 1)
+
+
+@pytest.fixture
+def open_transactions(settings: Settings, request: pytest.FixtureRequest) -> Callable[[], Awaitable[int]]:
+    """Ask the server itself."""
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "mysql":
+        return request.getfixturevalue("mariadb").open_transactions
+
+    async def ask() -> int:
+        return sqlite_is_locked(str(url.database))
+
+    return ask
+
+
+@pytest.fixture
+def tally(settings: Settings, request: pytest.FixtureRequest) -> Tally:
+    """What all storms on this database found, for the summary."""
+    tallies = request.config.stash.setdefault(TALLIES, {})
+    return tallies.setdefault(make_url(settings.database_url).get_backend_name(), Tally())
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("where", ["suspension", "step"])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name.replace(" ", "-"))
+async def test_a_cancelled_request_leaves_nothing_and_lies_about_nothing(
+    app: Starlette,
+    db: SQLAlchemy,
+    kind: Kind,
+    where: Any,
+    how: Any,
+    round_: int,
+    open_transactions: Callable[[], Awaitable[int]],
+    tally: Tally,
+) -> None:
+    found = await rage(app, db, kind, where=where, how=how, open_transactions=open_transactions)
+
+    tally.add(found)
+    assert found.leaks == []
+    assert found.missing == []
+    assert found.cancellations > 0

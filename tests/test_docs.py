@@ -1,0 +1,49 @@
+"""The examples in the documentation run, and what they assert holds."""
+
+import ast
+import inspect
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.database import SQLAlchemy
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ["docs/sessions.md"]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(document: Path) -> list[str]:
+    """The examples, each with as many empty lines in front that an error shows the document's own line."""
+    text = document.read_text()
+    return ["\n" * text.count("\n", 0, found.start(1)) + found[1] for found in BLOCK.finditer(text)]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+async def test_every_example_runs(name, sqlite_template, tmp_path, monkeypatch):
+    """From top to bottom in one namespace, in a folder whose database is migrated and empty."""
+    shutil.copy(sqlite_template, tmp_path / "latchkey.db")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "example"}
+    db = SQLAlchemy()
+
+    try:
+        for block in blocks(ROOT / name):
+            code = compile(
+                block, ROOT / name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+            )
+            outcome = eval(code, namespace)
+            if inspect.iscoroutine(outcome):
+                await outcome
+            assert not db.is_open or db.checked_out() == 0
+        assert not db.is_open
+    finally:
+        await db.close()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_document_has_examples(name):
+    assert len(blocks(ROOT / name)) > 1

@@ -1,0 +1,279 @@
+"""What a clone is installed, built and started from says the same everywhere, and keeps its promises."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("middleware", "migrations", "models", "service")
+LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-build.txt")
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+# The places of the tree that git does not keep, and git's own.
+UNTRACKED = {".git", ".venv", "var", "build", "dist", "__pycache__"}
+
+
+def name_of(requirement: str) -> str:
+    """A requirement's name, spelled as the locks spell it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def pins(lock: str) -> dict[str, str]:
+    """The versions of a lock, by name."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
+
+
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "compose.yaml").read_text())
+
+
+def stages() -> list[str]:
+    """The Containerfile, one text a stage, comments left out."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Containerfile").read_text(), flags=re.MULTILINE)
+    return re.split(r"^(?=FROM )", text, flags=re.MULTILINE)[1:]
+
+
+def tracked() -> list[Path]:
+    """The files of the tree, as git would list them: by hand, for a tree may come without git."""
+    found = []
+    for path in ROOT.rglob("*"):
+        parts = path.relative_to(ROOT).parts
+        cached = any(part in UNTRACKED or part.endswith(("_cache", ".egg-info")) for part in parts)
+        if not cached and path.is_file():
+            found.append(path)
+    return found
+
+
+class TestLocks:
+    @pytest.mark.parametrize("lock", LOCKS)
+    def test_a_lock_names_no_host(self, lock):
+        text = (ROOT / lock).read_text()
+
+        assert "://" not in text
+        assert not re.search(r"^\s*-[^-]|^\s*--(?!hash=)", text, re.MULTILINE)
+
+    @pytest.mark.parametrize("lock", LOCKS)
+    def test_every_pin_has_a_hash(self, lock):
+        entries = re.split(r"^(?=[\w.-]+==)", (ROOT / lock).read_text(), flags=re.MULTILINE)[1:]
+
+        assert entries
+        assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+    @pytest.mark.parametrize(
+        ("lock", "requirements"),
+        [
+            ("requirements.txt", PROJECT["project"]["dependencies"]),
+            ("requirements-dev.txt", PROJECT["project"]["dependencies"]),
+            ("requirements-dev.txt", PROJECT["project"]["optional-dependencies"]["dev"]),
+            ("requirements-build.txt", PROJECT["build-system"]["requires"]),
+        ],
+        ids=["service", "service in dev", "dev", "build"],
+    )
+    def test_every_dependency_is_locked(self, lock, requirements):
+        locked = pins(lock)
+
+        assert [name for name in map(name_of, requirements) if name not in locked] == []
+
+    def test_the_locks_agree(self):
+        everything = pins("requirements-dev.txt")
+
+        assert pins("requirements.txt").items() <= everything.items()
+        assert pins("requirements-build.txt").items() <= everything.items()
+
+    def test_the_service_brings_no_tool_of_development(self):
+        tools = {name_of(tool) for tool in PROJECT["project"]["optional-dependencies"]["dev"]}
+
+        assert tools & pins("requirements.txt").keys() == set()
+
+
+class TestMake:
+    def test_help_is_the_default_and_names_every_target(self):
+        make = shutil.which("make")
+        assert make, "make is missing"
+        targets = re.findall(r"^([.a-z][.a-z-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = [target for target in targets if target == ".env" or not target.startswith(".")]
+
+        told = subprocess.run([make], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+        described = dict(re.findall(r"^make (\S+)\s+(\S.*)$", told, re.MULTILINE))
+        assert {
+            "help",
+            "dev",
+            "test",
+            "test-storm",
+            "check",
+            "lock",
+            "openapi",
+            "up",
+            "down",
+            "clean",
+        } <= set(targets)
+        assert sorted(described) == sorted(targets)
+
+    def test_an_old_python_is_refused_with_what_to_do(self, tmp_path):
+        make = shutil.which("make")
+        assert make, "make is missing"
+        for name in ("Makefile", "pyproject.toml", "requirements-dev.txt"):
+            shutil.copy(ROOT / name, tmp_path)
+        old = tmp_path / "python3.8"
+        old.write_text("#!/bin/sh\nexit 1\n")
+        old.chmod(0o755)
+
+        done = subprocess.run(
+            [make, f"PYTHON={old}", "dev"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+        assert done.returncode
+        assert "needs Python 3.11 or later" in done.stderr
+        assert "make PYTHON=python3.13 dev" in done.stderr
+        assert not (tmp_path / ".venv").exists()
+
+    def test_secrets_are_made_once_and_for_their_owner_alone(self, tmp_path):
+        make = shutil.which("make")
+        assert make, "make is missing"
+        shutil.copy(ROOT / "Makefile", tmp_path)
+        secrets = tmp_path / ".env"
+
+        subprocess.run([make, ".env"], cwd=tmp_path, capture_output=True, check=True)
+        first = secrets.read_text()
+        subprocess.run([make, ".env"], cwd=tmp_path, capture_output=True, check=True)
+
+        assert secrets.stat().st_mode & 0o777 == 0o600
+        assert secrets.read_text() == first
+        assert re.fullmatch(
+            r"LATCHKEY_KEYRING=1:[A-Za-z0-9+/]{43}=\n"
+            r"MARIADB_PASSWORD=[0-9a-f]{48}\nMARIADB_ROOT_PASSWORD=[0-9a-f]{48}\n",
+            first,
+        )
+
+    def test_git_never_sees_the_secrets(self):
+        assert {".env", "var/", ".venv/"} <= set((ROOT / ".gitignore").read_text().splitlines())
+
+
+class TestWheel:
+    def test_every_file_of_the_packages_is_in_it(self, tmp_path):
+        source = tmp_path / "source"
+        source.mkdir()
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, source)
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+        files = {
+            path.relative_to(source).as_posix()
+            for package in PACKAGES
+            for path in (source / package).rglob("*.*")
+        }
+
+        subprocess.run(
+            [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_wheel('..')"],
+            cwd=source,
+            capture_output=True,
+            check=True,
+        )
+
+        (wheel,) = tmp_path.glob("*.whl")
+        packed = zipfile.ZipFile(wheel).namelist()
+        assert sorted(files - set(packed)) == []
+        assert {name.split("/")[0] for name in packed if ".dist-info/" not in name} == set(PACKAGES)
+
+
+class TestContainerfile:
+    def test_the_last_stage_runs_as_a_numbered_user_that_is_not_root(self):
+        *_, last = stages()
+
+        assert re.findall(r"^USER (.*)$", last, re.MULTILINE) == ["10001:10001"]
+        assert last.index("\nUSER ") < last.index("\nENTRYPOINT ")
+
+    def test_the_last_stage_checks_its_health_and_serves(self):
+        *_, last = stages()
+
+        assert re.search(r"^HEALTHCHECK .*\n? *CMD .*/healthz", last, re.MULTILINE)
+        assert 'ENTRYPOINT ["latchkey"]' in last
+        assert 'CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]' in last
+
+    def test_nothing_of_development_gets_in(self):
+        builder, last = stages()
+
+        assert "requirements-dev" not in builder + last
+        assert "pip" not in last
+        assert "requirements-build" not in last
+        assert builder.count("--require-hashes") == 2
+
+    def test_no_secret_is_built_in(self):
+        assert not re.search(
+            r"^(ARG|ENV)\b.*(KEYRING|PASSWORD|SECRET|LATCHKEY_)", "".join(stages()), re.MULTILINE
+        )
+
+    def test_only_what_is_named_reaches_the_builder(self):
+        ignored, *named = [
+            line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] != "#"
+        ]
+        copied = re.findall(r"^COPY (?!--from)(.*) \S+$", stages()[0], re.MULTILINE)
+
+        assert ignored == "*"
+        assert {line[1:] for line in named if line[0] == "!"} == {
+            name for line in copied for name in line.split()
+        }
+
+
+class TestCompose:
+    def test_whoever_serves_has_a_health_check(self):
+        services = compose()["services"]
+
+        assert set(services) == {"db", "migrate", "api"}
+        assert services["db"]["healthcheck"]["test"][1:] == [
+            "healthcheck.sh",
+            "--connect",
+            "--innodb_initialized",
+        ]
+        assert "/readyz" in services["api"]["healthcheck"]["test"][-1]
+
+    def test_the_api_waits_for_the_migrations_and_they_for_the_database(self):
+        services = compose()["services"]
+
+        assert services["migrate"]["command"] == ["migrate"]
+        assert services["migrate"]["depends_on"] == {"db": {"condition": "service_healthy"}}
+        assert services["api"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+
+    def test_no_secret_has_a_default(self):
+        text = (ROOT / "compose.yaml").read_text()
+        secret = re.compile(r"\$\{?(\w*(?:PASSWORD|KEYRING|SECRET)\w*)([^}]*)")
+
+        assert {name for name, _ in secret.findall(text)} == {
+            "LATCHKEY_KEYRING",
+            "MARIADB_PASSWORD",
+            "MARIADB_ROOT_PASSWORD",
+        }
+        assert [found for found in secret.findall(text) if not found[1].startswith(":?")] == []
+        for service in compose()["services"].values():
+            for name, value in service["environment"].items():
+                assert value.startswith("${") or not re.search("PASSWORD|KEYRING", name)
+
+    def test_the_api_is_published_on_this_host_alone(self):
+        services = compose()["services"]
+
+        assert services["api"]["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
+        assert "ports" not in services["db"]
+
+
+class TestContinuousIntegration:
+    def test_it_requires_mariadb_and_runs_check_and_test(self):
+        script = (ROOT / ".ci" / "run").read_text()
+
+        assert "export LATCHKEY_TEST_REQUIRE_MARIADB=1" in script
+        assert re.findall(r"^make .* (\w+)$", script, re.MULTILINE) == ["check", "test"]
+
+
+def test_r2_no_middleware_moves_the_endpoint_to_another_task():
+    """Nothing names Starlette's `BaseHTTPMiddleware`, but this test, which forbids it."""
+    forbidden = b"BaseHTTPMiddleware"
+
+    assert [path for path in tracked() if forbidden in path.read_bytes()] == [Path(__file__)]

@@ -1,0 +1,61 @@
+"""What goes over the wire: every command that a connection sends, counted exactly.
+
+On MariaDB a subclass of the driver's connection counts in the one method through which every command
+goes; events of SQLAlchemy would see about half of them. SQLite has no wire, so statements are counted.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from asyncmy.connection import Connection
+from sqlalchemy import event
+
+from service.routing import Engines
+
+_commands: ContextVar[list[str] | None] = ContextVar("commands", default=None)
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """Collect the commands that this context and the tasks it starts send."""
+    commands: list[str] = []
+    token = _commands.set(commands)
+    try:
+        yield commands
+    finally:
+        _commands.reset(token)
+
+
+def note(command: str) -> None:
+    """Add a command to the list of whoever listens in this context."""
+    if (commands := _commands.get()) is not None:
+        commands.append(command)
+
+
+class CountingConnection(Connection):
+    """The driver's connection, telling what it sends."""
+
+    async def _execute_command(self, command: Any, sql: Any) -> Any:
+        note(sql.decode(errors="replace") if isinstance(sql, bytes) else str(sql))
+        return await super()._execute_command(command, sql)
+
+
+async def connect(**arguments: Any) -> CountingConnection:
+    """Stand in for `asyncmy.connect`."""
+    connection = CountingConnection(**arguments)
+    await connection.connect()
+    return connection
+
+
+def count_on_sqlite(engines: Engines) -> None:
+    """Note statements, commits and rollbacks of SQLite engines."""
+    for engine in (engines.writer, engines.reader):
+        event.listen(
+            engine.sync_engine,
+            "before_cursor_execute",
+            lambda _connection, _cursor, statement, *_: note(statement),
+        )
+    for name in ("commit", "rollback"):
+        event.listen(engines.writer.sync_engine, name, lambda _connection, name=name: note(name.upper()))
