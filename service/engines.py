@@ -96,6 +96,7 @@ def _pool(settings: Settings) -> dict[str, Any]:
         "max_overflow": 0,
         "pool_timeout": settings.pool_timeout_s,
         "pool_use_lifo": True,
+        "hide_parameters": True,  # an error's text goes to the log, and values may be personal or secret
     }
 
 

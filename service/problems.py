@@ -241,11 +241,11 @@ def is_conflict(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     number = error_number(error)
-    return number in CONFLICTS or "40001" in str(getattr(error.orig, "sqlstate", "")) or is_locked(error)
+    return number in CONFLICTS or "40001" in str(getattr(error.orig, "sqlstate", ""))
 
 
 def is_locked(error: DBAPIError) -> bool:
-    """Tell whether SQLite waited in vain for its one writer."""
+    """Tell whether SQLite waited in vain for its one writer; it has waited for long, so nothing is run again."""
     return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
@@ -269,7 +269,9 @@ def of_exception(error: BaseException) -> Problem | None:  # noqa: PLR0911 - a t
         case PoolTimeoutError():
             return Problem("unavailable", "Every connection to the database is in use.")
         case DBAPIError() if is_conflict(error):
-            return Problem("unavailable", "The change lost against other changes several times.")
+            return Problem("unavailable", "The change lost against other changes.")
+        case DBAPIError() if is_locked(error):
+            return Problem("unavailable", "The database is busy with another change.")
         case DBAPIError() if error.connection_invalidated or error_number(error) in UNREACHABLE:
             return Problem("unavailable", "The database cannot be reached.")
         case _:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, literal, select, text, union_all
+from sqlalchemy.exc import DBAPIError
 from starlette.requests import Request
 
 from models import User
@@ -262,3 +263,12 @@ async def test_what_was_changed_is_not_lost_when_rows_are_locked(db: SQLAlchemy,
 
     assert user.name == "changed"
     assert (await User.get(first)).name == "changed"
+
+
+async def test_the_text_of_an_error_shows_no_values(db: SQLAlchemy) -> None:
+    """It goes to the log, and values may be personal or secret."""
+    async with db.engine.connect() as connection:
+        with pytest.raises(DBAPIError) as raised:
+            await connection.execute(text("SELECT :email FROM nowhere"), {"email": "ann@example.com"})
+
+    assert "ann@example.com" not in str(raised.value)

@@ -1,0 +1,37 @@
+"""SQLite has one writer at a time; who waits in vain gets an honest 503."""
+
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+
+from models import User
+from service import engines
+from service.database import SQLAlchemy
+from tests.requests import request
+from tests.sessions.conftest import MakeApp
+from tests.sessions.probes import probe
+
+
+@pytest.fixture
+def database_url(tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(engines, "SQLITE_BUSY_TIMEOUT_S", 0.05)
+    file = tmp_path / "busy.db"
+    file.write_bytes(sqlite_template.read_bytes())
+    return f"sqlite+aiosqlite:///{file}"
+
+
+async def test_a_writer_that_waits_in_vain_is_a_503_and_is_not_run_again(
+    db: SQLAlchemy, make_app: MakeApp
+) -> None:
+    runs: list[int] = []
+
+    async def write(request: Request) -> None:
+        runs.append(1)
+        await User.create(email="a@b", name="n")
+
+    async with db.engine.begin():
+        answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+
+    assert (answer.status, answer.json["code"]) == (503, "unavailable")
+    assert runs == [1]
