@@ -10,7 +10,7 @@ LOCK_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-storm check lock openapi up down clean
+.PHONY: help dev test test-storm test-fuzz check lock openapi up down clean
 
 # Touched last, so that an installation that broke off is done again.
 READY := .venv/.ready
@@ -26,6 +26,9 @@ test: $(READY) ## Run the tests, on SQLite and, where mariadbd is installed, on 
 
 test-storm: $(READY) ## Cancel thousands of requests at every point and look for leaks
 	LATCHKEY_TEST_STORM=long .venv/bin/python -m pytest -q -m storm
+
+test-fuzz: $(READY) ## Change 20,000 signed requests at random; LATCHKEY_TEST_SEED=<n> makes the same ones again
+	LATCHKEY_TEST_FUZZ=$${LATCHKEY_TEST_FUZZ:-20000} .venv/bin/python -m pytest -q tests/fuzz
 
 check: $(READY) ## Lint, format, types, the borders between the packages, models against migrations
 	.venv/bin/ruff check .

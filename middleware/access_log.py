@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,10 +16,15 @@ class AccessLogMiddleware:
     """Log method, path, status, duration and who it was: the path without its query, which may be signed.
 
     The fields are in the record's `access` attribute; a formatter writes them as it likes.
+
+    Args:
+        client: tells where a request comes from, which behind a proxy is not the other end of the connection;
+            None when that is unknown.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, client: Callable[[Scope], str | None]) -> None:
         self.app = app
+        self.client = client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Time one request."""
@@ -42,14 +48,13 @@ class AccessLogMiddleware:
             status = status or 500
             raise
         finally:
-            client = scope.get("client")
             user = scope.get("user")
             fields = {
                 "method": scope["method"],
                 "path": printable_path(scope),
                 "status": status,
                 "duration_ms": round((time.perf_counter() - began) * 1000, 2),
-                "client": client[0] if client else None,
+                "client": self.client(scope),
                 "access_key": user.identity if user is not None and user.is_authenticated else None,
             }
             log.info("%(method)s %(path)s %(status)s %(duration_ms)sms", fields, extra={"access": fields})

@@ -27,7 +27,7 @@ def printable_path(scope: Scope) -> str:
 class RequestIDMiddleware:
     """Take `X-Request-ID` from the client if it is well-formed, else make one; answer it, log with it.
 
-    The outermost middleware. An exception that gets here is logged once, with the id, and answered by
+    The outermost middleware that answers. An exception that gets here is logged once, with the id, and answered by
     `last_resort`, unless an answer had started: then it goes on to the server, which closes the connection.
     A client that went away while its body was being read is no error.
     """

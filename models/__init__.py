@@ -2,6 +2,7 @@
 
 from models.api_key import ApiKey, KeySecret
 from models.base import Base
+from models.nonce import Nonce
 from models.user import User
 
-__all__ = ["ApiKey", "Base", "KeySecret", "User"]
+__all__ = ["ApiKey", "Base", "KeySecret", "Nonce", "User"]

@@ -1,9 +1,9 @@
-"""API keys, and the sealed secrets of those that sign."""
+"""API keys, and the versions of their secrets."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class ApiKey(Base):
     """A key that `user` holds.
 
-    `mode` is `bearer`, whose secret is stored as its SHA-256 only, or `signed`, whose secret is stored
-    sealed in `KeySecret`. `access_key` is its public id.
+    `access_key` is its public id. `mode` is `bearer`, whose secret is sent, or `signed`, whose secret never
+    is. `secret_version` is that of the newest `KeySecret`; what is said of the old secret is about the one
+    before it, and begins anew with each rotation.
     """
 
     __tablename__ = "api_keys"
@@ -30,8 +31,11 @@ class ApiKey(Base):
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
     mode: Mapped[str] = mapped_column(String(16))
     scopes: Mapped[tuple[str, ...]] = mapped_column(Words)
+    allowed_networks: Mapped[tuple[str, ...]] = mapped_column(Words, default=())
     status: Mapped[str] = mapped_column(String(16), default="active")
-    secret_sha256: Mapped[bytes | None] = mapped_column(Binary(32), unique=True)
+    secret_version: Mapped[int] = mapped_column(default=1)
+    old_secret_calls: Mapped[int] = mapped_column(BigInteger, default=0)
+    old_secret_last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
@@ -44,13 +48,18 @@ class ApiKey(Base):
 
 
 class KeySecret(Base):
-    """One version of a signing key's secret, sealed under the key ring."""
+    """One version of a key's secret: its SHA-256, and for a key that signs the secret, sealed under the key ring.
+
+    `expires_at` is None for the current one, else when the one that was replaced ends. There are at most two.
+    """
 
     __tablename__ = "key_secrets"
 
     api_key_id: Mapped[int] = mapped_column(ForeignKey("api_keys.id"), primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    sealed: Mapped[bytes] = mapped_column(Binary(255))
+    secret_sha256: Mapped[bytes] = mapped_column(Binary(32), unique=True)
+    sealed: Mapped[bytes | None] = mapped_column(Binary(255))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     api_key: Mapped[ApiKey] = relationship(back_populates="secrets", lazy="raise")

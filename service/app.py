@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import msgspec
 from starlette.applications import Starlette
@@ -15,17 +15,23 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from middleware.access_log import AccessLogMiddleware
+from middleware.answer_headers import AnswerHeadersMiddleware
 from middleware.body_limit import BodyLimitMiddleware
 from middleware.content_digest import ContentDigestMiddleware
+from middleware.gate import GateMiddleware
 from middleware.request_id import RequestIDMiddleware
 from middleware.session import SessionMiddleware
 from service import logs, openapi, schema
 from service.authentication.backend import KeyBackend, Verifier, answer_refusal
+from service.authentication.failures import Failures
 from service.authentication.keyring import KeyRing
+from service.authentication.replay import Replays
+from service.authentication.retirement import retirement_headers
 from service.database import SQLAlchemy
 from service.endpoint import adapt
 from service.issuing import Issuer
 from service.last_used import LastUsed
+from service.networks import NetworkError, Proxies
 from service.operation import Operation, RouteError
 from service.problems import Problem, answer_failure, answer_http_exception, answer_problem
 from service.routes import ROUTES, declared_scopes
@@ -47,6 +53,7 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     settings = settings or Settings.from_env(os.environ)
     logs.configure(settings.log_format)
     keyring = open_keyring(settings)
+    proxies = read_proxies(settings)
     operations = (*ROUTES, *routes)
     require_distinct(operations)
 
@@ -56,10 +63,18 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
         keyring=keyring,
         prefix=settings.key_prefix,
         window_s=settings.clock_window_s,
+        public_authority=settings.public_authority,
         note_use=last_used.note,
+        note_old_use=last_used.note_old,
+        proxies=proxies,
+        failures=Failures(settings.auth_failures_per_min),
     )
+    replays = Replays(lambda: db.reader, settings.clock_window_s)
     app = Starlette(
-        routes=[make_route(operation, verifier) for operation in operations],
+        routes=[
+            make_route(operation, () if operation.public else private_corridor(operation, verifier, replays))
+            for operation in operations
+        ],
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
         lifespan=lifespan,
     )
@@ -67,13 +82,15 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     app.state.keyring = keyring
     app.state.issuer = Issuer(settings.key_prefix, keyring)
     app.state.verifier = verifier
+    app.state.replays = replays
     app.state.last_used = last_used
     app.state.scopes = declared_scopes(operations)
     app.state.openapi = msgspec.json.encode(openapi.document(operations))
     db.init_app(app, settings)
     app.user_middleware = [
+        Middleware(AnswerHeadersMiddleware, headers=retirement_headers),
         Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),
-        Middleware(AccessLogMiddleware),
+        Middleware(AccessLogMiddleware, client=proxies.client_text),
         Middleware(
             BodyLimitMiddleware, limit_bytes=settings.body_limit_bytes, problem=Problem("body_too_large")
         ),
@@ -82,22 +99,27 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     return app
 
 
-def make_route(operation: Operation, verifier: Verifier) -> Route:
-    """Make the Starlette route of an operation; a private one authenticates and checks the body's digest."""
-    private = [
+def private_corridor(operation: Operation, verifier: Verifier, replays: Replays) -> list[Middleware]:
+    """List what a private route asks, in this order: who calls, is it the signed body, is it the first time."""
+    return [
         Middleware(
             AuthenticationMiddleware,
             backend=KeyBackend(verifier, operation.scope),
             on_error=answer_refusal,
         ),
         Middleware(ContentDigestMiddleware, expected=signed_digest, problem=Problem("digest_mismatch")),
+        Middleware(GateMiddleware, refusal=replays.refusal),
     ]
+
+
+def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
+    """Make the Starlette route of an operation."""
     made = Route(
         operation.path,
         adapt(operation),
         methods=[operation.method],
         name=operation.name,
-        middleware=None if operation.public else private,
+        middleware=middleware,
     )
     # Starlette ends its patterns with $, which matches before a last newline too: /v1/me%0A is no path of ours.
     made.path_regex = re.compile(made.path_regex.pattern.removesuffix("$") + r"\Z")
@@ -118,6 +140,16 @@ def open_keyring(settings: Settings) -> KeyRing:
         return KeyRing.from_text(settings.keyring)
     except ValueError as error:
         raise SettingsError(f"LATCHKEY_KEYRING: {error}") from None
+
+
+def read_proxies(settings: Settings) -> Proxies:
+    """Read the proxies that may say who the client is; without any, the client is the peer."""
+    if settings.trusted_proxies is None:
+        return Proxies()
+    try:
+        return Proxies.from_text(settings.trusted_proxies)
+    except NetworkError as error:
+        raise SettingsError(f"LATCHKEY_TRUSTED_PROXIES: {error}.") from None
 
 
 def require_distinct(operations: Iterable[Operation]) -> None:

@@ -8,12 +8,18 @@ import re
 import shlex
 import ssl
 from collections.abc import Mapping
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
+from starlette.datastructures import QueryParams
 
 from service.authentication.credentials import AccessKey, Secret
+from service.authentication.message_signature import sign_message
 from service.authentication.query_signature import sign_query
+
+Form = Literal["query", "message"]
+"""Where the signature travels: in the query, or in headers (RFC 9421)."""
 
 TIMEOUT_S = 30.0
 
@@ -29,7 +35,7 @@ class SignedCall(msgspec.Struct, frozen=True, kw_only=True):
 
     method: str
     url: str
-    """With the signature in its query."""
+    """With the signature in its query, if that is its form."""
     headers: Mapping[str, str]
     body: bytes | None
 
@@ -64,17 +70,21 @@ def sign_call(
     body: str | None = None,
     now: float,
     nonce: str,
+    form: Form = "query",
 ) -> SignedCall:
-    """Sign method, path, query, nonce and, with a body or on an unsafe method, the body.
+    """Sign method, path, query, nonce and the body; as a message also the host.
+
+    As a query, a safe method without a body says nothing of one.
 
     Args:
         method: in upper case.
-        url: absolute and percent-encoded; it is sent to the byte, with the signature in front of its query.
+        url: absolute and percent-encoded; it is sent to the byte. A signature in the query goes in front of it.
         access_key: the public id.
         secret: the whole secret.
         body: JSON; None sends none.
         now: unix seconds.
         nonce: 16 to 64 of `[A-Za-z0-9_-]`, never used before.
+        form: where the signature goes.
 
     Raises:
         ValueError: the URL cannot be signed or sent as it is, or the method takes no body.
@@ -84,18 +94,48 @@ def sign_call(
     parts = split_url(url)
     path = parts.path or "/"
     content = None if body is None else body.encode()
-    query, mac = sign_query(
-        secret, parts.query, access_key, now, method=method, path=path, body=content, nonce=nonce
-    )
-    headers = {"secret": mac}
-    if content is not None:
-        headers["content-type"] = "application/json"
+    content_type = None if body is None else "application/json"
+    if form == "query":
+        query, mac = sign_query(
+            secret, parts.query, access_key, now, method=method, path=path, body=content, nonce=nonce
+        )
+        headers = {"secret": mac}
+        if content_type is not None:
+            headers["content-type"] = content_type
+    else:
+        query = parts.query
+        if "key" in QueryParams(query):
+            raise ValueError("The query has the parameter key, which would be a second credential.")
+        authority = host_header(parts)
+        headers = sign_message(
+            secret,
+            access_key,
+            now,
+            method=method,
+            scheme=parts.scheme,
+            authority=authority,
+            raw_path=path,
+            query_string=query,
+            nonce=nonce,
+            body=content,
+            content_type=content_type,
+        )
+        # Else the sender writes the host in a way of its own: curl makes 127.0.0.1 of 127.1.
+        headers["host"] = authority
     return SignedCall(
         method=method,
-        url=f"{parts.scheme}://{parts.netloc}{path}?{query}",
+        url=f"{parts.scheme}://{parts.netloc}{path}" + (f"?{query}" if query else ""),
         headers=headers,
         body=content,
     )
+
+
+def host_header(parts: SplitResult) -> str:
+    """Write the `Host` of a URL: without the port that its scheme has anyway (RFC 9110, section 7.2)."""
+    host = parts.netloc.lower()
+    without_port = host[: host.rindex(":")] if parts.port is not None or host.endswith(":") else host
+    usual = {"http": http.client.HTTP_PORT, "https": http.client.HTTPS_PORT}[parts.scheme]
+    return without_port if parts.port in {None, usual} else f"{without_port}:{parts.port}"
 
 
 def split_url(url: str) -> SplitResult:
@@ -132,7 +172,8 @@ def send(call: SignedCall) -> Answer:
         else http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
     )
     try:
-        connection.request(call.method, f"{parts.path}?{parts.query}", call.body, dict(call.headers))
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        connection.request(call.method, target, call.body, dict(call.headers))
         answer = connection.getresponse()
         body = answer.read()
     except OSError as error:

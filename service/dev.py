@@ -224,8 +224,11 @@ class DevelopmentKeys:
         secret = kept and parse_secret(kept, self.prefix)
         if not secret:
             return None
-        key = await ApiKey.filter_by(secret_sha256=hash_secret(secret)).for_update().first()
-        return key if key is not None and self._is_usable(key, "bearer") else None
+        stored = await KeySecret.filter_by(secret_sha256=hash_secret(secret)).first()
+        if stored is None or not self._is_live(stored):
+            return None
+        key = await ApiKey.filter_by(id=stored.api_key_id).for_update().one()
+        return key if self._is_usable(key, "bearer") else None
 
     async def _signs(self, kept: SignedKey) -> bool:
         access_key = parse_access_key(kept.access_key, self.prefix)
@@ -240,7 +243,13 @@ class DevelopmentKeys:
         lasts = key.expires_at is None or key.expires_at > datetime.now(UTC)
         return lasts and (key.user_id, key.mode, key.status) == (self.user.id, mode, "active")
 
+    @staticmethod
+    def _is_live(stored: KeySecret) -> bool:
+        return stored.expires_at is None or stored.expires_at > datetime.now(UTC)
+
     def _opens(self, stored: KeySecret, access_key: AccessKey, secret: str) -> bool:
+        if stored.sealed is None or not self._is_live(stored):
+            return False
         try:
             found = self.keyring.open_secret(stored.sealed, access_key, stored.version)
         except KeyRingError:

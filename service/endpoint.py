@@ -6,6 +6,7 @@ import inspect
 import random
 import re
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -155,8 +156,13 @@ def decode_query(operation: Operation, request: Request) -> msgspec.Struct | Non
     return query
 
 
+DATE = re.compile(r"[0-9]{4}-")
+
+
 def is_plain(value: Any, text: str) -> bool:
     """Tell whether a parameter says what it was read as: the decoder also takes `5.0`, `1e1` and `null`."""
+    if isinstance(value, datetime):
+        return DATE.match(text) is not None  # and not seconds since 1970
     return value is not None and (type(value) is not int or str(value) == text)
 
 
@@ -191,7 +197,7 @@ def decode_body(decode: Decode, raw: bytes) -> Any:
     )
 
 
-FAULT = re.compile(r"(?P<text>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?", re.DOTALL)
+FAULT = re.compile(r"(?P<text>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)`)?", re.DOTALL)
 NAMED_FIELD = re.compile(r"(?:unknown|required) field `(?P<name>.*)`", re.DOTALL)
 
 

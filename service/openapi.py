@@ -29,7 +29,9 @@ Users, the API keys they hold, and the calls that partners make with those keys.
 - Every error is a problem (RFC 9457), and `GET /problems/{code}` explains each code.
 - A path that is not there answers `not_found`, a method that a path does not take `method_not_allowed`.
 - A parameter that an operation does not take is refused, never ignored.
-- Times are RFC 3339 in UTC."""
+- Times are RFC 3339 in UTC.
+- A call with a secret that a rotation has replaced is answered with `Deprecation` (RFC 9745), which is when, and
+  `Sunset` (RFC 8594), which is until when the old secret still works."""
 
 INFO = {"title": "Latchkey", "description": ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}
 
@@ -266,6 +268,7 @@ def problem_codes(operation: Operation) -> set[str]:
         (not operation.safe, {"conflict", "commit_unknown"}),
         (not operation.public, {"two_credentials", "unauthenticated", "digest_mismatch"}),
         (not operation.public, {"key_revoked", "key_expired", "owner_inactive"}),
+        (not operation.public, {"network_not_allowed", "too_many_failures"}),
         (not operation.public and not operation.safe, {"coverage_required"}),
         (operation.scope, {"scope_missing"}),
     ]

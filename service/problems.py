@@ -2,7 +2,7 @@
 
     Problem(code)                         raised anywhere, answered as application/problem+json
     ├── 4xx  what the caller can change
-    └── 5xx  what it cannot; 503 says when to try again
+    └── 5xx  what it cannot; 503, as 429, says when to try again
 
 `KINDS` is the whole list; `GET /problems/<code>` shows the paragraph of each.
 """
@@ -86,11 +86,23 @@ KINDS: Mapping[str, Kind] = {
         "The key's owner is not active",
         "The credential is right, but the user that holds the key is blocked or deleted.",
     ),
+    "replayed": Kind(
+        401,
+        "The signed call was sent before",
+        "A signature is good for one call. Its nonce has been used, or, without a nonce, the very same signature. "
+        "Sign every call anew, also when you repeat one that failed.",
+    ),
     "digest_mismatch": Kind(
         401,
         "The body is not the signed one",
         "The body that arrived does not have the digest that the signature covers. "
         "Sign the bytes that are sent; something on the way, or a second serialisation, changed them.",
+    ),
+    "network_not_allowed": Kind(
+        403,
+        "The key may not be used from this address",
+        "The credential is right, but the key's allowed_networks do not hold the address that the call came from. "
+        "Call from an allowed one, or ask the operator to allow yours; a call whose address cannot be told is refused too.",
     ),
     "scope_missing": Kind(
         403,
@@ -100,7 +112,14 @@ KINDS: Mapping[str, Kind] = {
     "scope_not_held": Kind(
         403,
         "A key cannot give what it does not hold",
-        "Creating or changing a key needs every scope that the key has or gets; the detail names those that are missing.",
+        "Creating, changing or rotating a key needs every scope that the key has or gets; "
+        "the detail names those that are missing.",
+    ),
+    "key_wider": Kind(
+        403,
+        "The key reaches further than the one that asks",
+        "Under /v1/me/keys a key changes and rotates only keys that reach no further than itself: "
+        "such a key never outlives it, nor is used from other networks. The detail names what is wider. Ask with another key, or ask the operator.",
     ),
     "coverage_required": Kind(
         403,
@@ -138,6 +157,12 @@ KINDS: Mapping[str, Kind] = {
         "The key is revoked",
         "A revoked key can be read but no longer changed.",
     ),
+    "version_changed": Kind(
+        409,
+        "The secret has another version",
+        "The rotation names the version that it replaces, and the key's secret has another one: somebody was first. "
+        "Nothing was changed. Read the key before you rotate it again.",
+    ),
     "user_not_active": Kind(
         409,
         "The user is not active",
@@ -158,6 +183,13 @@ KINDS: Mapping[str, Kind] = {
         "The body has the wrong shape",
         "The JSON is well-formed, but a field is missing, unknown, of the wrong type, or out of bounds. "
         "`errors` points at it with a JSON pointer (RFC 6901). Nothing was changed.",
+    ),
+    "too_many_failures": Kind(
+        429,
+        "Too many calls proved nothing",
+        "In the last minute too many calls from this address, with this public id or with bearer tokens, failed to "
+        "prove who sent them. Until Retry-After seconds have passed none is looked at, a right one neither. "
+        "Mend what fails: the key, the clock, or what is signed.",
     ),
     "internal_error": Kind(
         500,
@@ -225,8 +257,8 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         headers = {"cache-control": "no-store", **self.headers}
         if self.kind.status == 401:  # noqa: PLR2004 - RFC 9110, section 11.6.1
             headers["www-authenticate"] = 'Bearer realm="latchkey"'
-        if self.kind.status == 503:  # noqa: PLR2004 - RFC 9110, section 10.2.3
-            headers["retry-after"] = str(RETRY_AFTER_S)
+        if self.kind.status in {429, 503}:  # RFC 6585, section 4, and RFC 9110, section 10.2.3
+            headers.setdefault("retry-after", str(RETRY_AFTER_S))
         return Response(
             msgspec.json.encode(content), self.kind.status, headers, media_type="application/problem+json"
         )

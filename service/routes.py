@@ -1,7 +1,7 @@
 """The table of contents: every URL, who may call it, and what answers."""
 
 from service import shapes
-from service.endpoints import keys, me, users
+from service.endpoints import keys, me, signatures, users
 from service.endpoints import service as house
 from service.operation import Operation, route
 
@@ -10,8 +10,16 @@ USER = {"id": "1"}
 KEY = {"access_key": "lka_0000000000000000000000"}
 NEW_USER = {"email": "ann@example.com", "name": "Ann"}
 USER_CHANGE = {"name": "Ann B."}
-NEW_KEY = {"user_id": 1, "name": "nightly import", "mode": "signed", "scopes": ["users:read"]}
+NEW_MY_KEY = {"name": "nightly import", "mode": "signed", "scopes": ["users:read"]}
+NEW_KEY = {"user_id": 1, **NEW_MY_KEY}
 KEY_CHANGE = {"name": "hourly import"}
+ROTATION = {"grace_s": 7 * 24 * 60 * 60, "version": 1}  # 7 days
+
+SIGNED_REQUEST = {
+    "method": "GET",
+    "url": "https://latchkey.example.com/v1/me?key=lka_0000000000000000000000&timestamp=1700000000",
+    "headers": {"secret": "3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},
+}
 
 ROUTES: tuple[Operation, ...] = (
     route("GET", "/", house.read_home, public=True),
@@ -22,6 +30,22 @@ ROUTES: tuple[Operation, ...] = (
           problems=("not_found",), path_example=PROBLEM),
 
     route("GET", "/v1/me", me.read_me, any_key=True),
+    route("POST", "/v1/me/keys", me.create_my_key, scope="me.keys:write",
+          status=201, answers=shapes.KeyWithSecret, problems=("scope_not_held", "user_not_active"),
+          example=NEW_MY_KEY),
+    route("GET", "/v1/me/keys", me.list_my_keys, scope="me.keys:read",
+          answers=shapes.KeyPage, problems=("invalid_cursor",)),
+    route("GET", "/v1/me/keys/{access_key}", me.read_my_key, scope="me.keys:read",
+          answers=shapes.Key, problems=("not_found",), path_example=KEY),
+    route("PATCH", "/v1/me/keys/{access_key}", me.change_my_key, scope="me.keys:write",
+          answers=shapes.Key, problems=("not_found", "scope_not_held", "key_wider", "key_not_active"),
+          example=KEY_CHANGE, path_example=KEY),
+    route("POST", "/v1/me/keys/{access_key}/rotate", me.rotate_my_key, scope="me.keys:write",
+          answers=shapes.RotatedKey,
+          problems=("not_found", "scope_not_held", "key_wider", "key_not_active", "version_changed"),
+          example=ROTATION, path_example=KEY),
+    route("DELETE", "/v1/me/keys/{access_key}", me.revoke_my_key, scope="me.keys:write",
+          status=204, problems=("not_found",), path_example=KEY),
 
     route("POST", "/v1/users", users.create_user, scope="users:write",
           status=201, answers=shapes.User, problems=("email_taken",), example=NEW_USER),
@@ -45,8 +69,15 @@ ROUTES: tuple[Operation, ...] = (
     route("PATCH", "/v1/keys/{access_key}", keys.change_key, scope="keys:write",
           answers=shapes.Key, problems=("not_found", "scope_not_held", "key_not_active"),
           example=KEY_CHANGE, path_example=KEY),
+    route("POST", "/v1/keys/{access_key}/rotate", keys.rotate_key, scope="keys:write",
+          answers=shapes.RotatedKey,
+          problems=("not_found", "scope_not_held", "key_not_active", "version_changed"),
+          example=ROTATION, path_example=KEY),
     route("DELETE", "/v1/keys/{access_key}", keys.revoke_key, scope="keys:write",
           status=204, problems=("not_found",), path_example=KEY),
+
+    route("POST", "/v1/signatures/explain", signatures.explain_signature, scope="keys:read",
+          answers=shapes.SignatureReport, example=SIGNED_REQUEST),
 )  # fmt: skip
 
 

@@ -28,8 +28,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pool_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
     keyring: str | None = None
     key_prefix: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]{0,15}$(?![\s\S])")] = "lk"
+    public_authority: Annotated[str, Meta(pattern=r"^[a-z0-9.:\[\]-]{1,255}$(?![\s\S])")] | None = None
     clock_window_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     body_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = 1024 * 1024
+    trusted_proxies: str | None = None
+    auth_failures_per_min: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     log_format: Literal["text", "json"] = "text"
 
     def __repr__(self) -> str:

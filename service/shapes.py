@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from models.user import EMAIL_LENGTH, NAME_LENGTH
+from service.networks import LARGEST_LIST
 
 LARGEST_ID = 2**63 - 1
 CONTROL = r"\x00-\x1f\x7f-\x9f"
@@ -23,8 +24,21 @@ Email = Annotated[
 ]
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH, pattern=rf"^[^{CONTROL}]+{END}")]
 Scopes = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)]
+Networks = Annotated[
+    list[Annotated[str, Meta(max_length=50)]],
+    Meta(
+        max_length=LARGEST_LIST,
+        description="Where the key may be used from, in blocks of addresses as in 192.0.2.0/24; empty is anywhere.",
+    ),
+]
 Moment = Annotated[datetime, Meta(tz=True)]
+GRACE_LIMIT_S = 30 * 24 * 60 * 60  # 30 days
+Grace = Annotated[int, Meta(ge=0, le=GRACE_LIMIT_S)]
+SecretVersion = Annotated[int, Meta(ge=1)]
 Limit = Annotated[int, Meta(ge=1, le=200, description="How many at most.")]
+ExpiresBefore = Annotated[
+    datetime, Meta(tz=True, description="Only what ends before this moment; its `+` is sent as `%2B`.")
+]
 Cursor = Annotated[str, Meta(description="The `next_cursor` of the page before, with the same filters.")]
 
 UserStatus = Literal["active", "blocked", "deleted"]
@@ -89,14 +103,22 @@ class UserQuery(Input, frozen=True, kw_only=True):
 
 
 class Key(Output, frozen=True, kw_only=True):
-    """A key, without its secret."""
+    """A key, without its secret.
+
+    `secret_version` counts up with each rotation. `old_secret_calls` and `old_secret_last_used_at` tell who still
+    uses the secret that the last rotation replaced; they are a few seconds late, and 0 and null where none did.
+    """
 
     access_key: str
     user_id: Id
     name: str
     mode: Mode
     scopes: tuple[str, ...]
+    allowed_networks: tuple[str, ...]
     status: KeyStatus
+    secret_version: int
+    old_secret_calls: int
+    old_secret_last_used_at: Moment | None
     expires_at: Moment | None
     last_used_at: Moment | None
     created_at: Moment
@@ -109,6 +131,12 @@ class KeyWithSecret(Key, frozen=True, kw_only=True):
     secret: str
 
 
+class RotatedKey(KeyWithSecret, frozen=True, kw_only=True):
+    """A key with its new secret, and the end of the old one; null when that has ended already."""
+
+    old_secret_expires_at: Moment | None
+
+
 class KeyPage(Output, frozen=True, kw_only=True):
     """One page of keys."""
 
@@ -116,14 +144,30 @@ class KeyPage(Output, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-class NewKey(Input, frozen=True, kw_only=True):
-    """The body of `POST /v1/keys`; without `expires_at` the key never expires."""
+class NewMyKey(Input, frozen=True, kw_only=True):
+    """The body of `POST /v1/me/keys`; without `expires_at` the key never expires."""
 
-    user_id: Id
     name: Name
     mode: Mode
     scopes: Scopes
+    allowed_networks: Networks = []
     expires_at: Moment | None = None
+
+
+class NewKey(NewMyKey, frozen=True, kw_only=True):
+    """The body of `POST /v1/keys`; without `expires_at` the key never expires."""
+
+    user_id: Id
+
+
+class Rotation(Input, frozen=True, kw_only=True):
+    """The body of `POST /v1/keys/{access_key}/rotate`.
+
+    The old secret works for `grace_s` more seconds. With `version` only that version is replaced.
+    """
+
+    grace_s: Grace
+    version: SecretVersion | UnsetType = UNSET
 
 
 class KeyChange(Input, frozen=True, kw_only=True):
@@ -131,16 +175,92 @@ class KeyChange(Input, frozen=True, kw_only=True):
 
     name: Name | UnsetType = UNSET
     scopes: Scopes | UnsetType = UNSET
+    allowed_networks: Networks | UnsetType = UNSET
     expires_at: Moment | UnsetType | None = UNSET
 
 
-class KeyQuery(Input, frozen=True, kw_only=True):
-    """The query of `GET /v1/keys`."""
+class MyKeyQuery(Input, frozen=True, kw_only=True):
+    """The query of `GET /v1/me/keys`."""
 
     limit: Limit = 50
     cursor: Cursor | None = None
-    user_id: Id | None = None
     status: KeyStatus | None = None
+    expires_before: ExpiresBefore | None = None
+
+
+class KeyQuery(MyKeyQuery, frozen=True, kw_only=True):
+    """The query of `GET /v1/keys`."""
+
+    user_id: Id | None = None
+
+
+# ---------------------------------------------------------------------- signatures
+
+TOKEN = r"^[!#$%&'+*.^_`|~0-9A-Za-z-]{1,100}" + END  # RFC 9110, section 5.6.2
+HeaderValue = Annotated[str, Meta(pattern=r"^[\t -~\x80-\xff]*" + END)]
+
+
+class SignedRequest(Input, frozen=True, kw_only=True):
+    """The body of `POST /v1/signatures/explain`: a request as its sender says that it was sent.
+
+    The query stands in the absolute `url`, with its percent escapes; header names are in any letter case, and a
+    header that is sent twice has a list of values. Without `host` it is that of the URL.
+    The body of the request is text in `body` or, when it is binary, base64 in `body_base64`; without both it is empty.
+    """
+
+    method: Annotated[str, Meta(pattern=TOKEN)]
+    url: Annotated[str, Meta(max_length=16_384)]
+    headers: Annotated[
+        dict[Annotated[str, Meta(pattern=TOKEN)], HeaderValue | list[HeaderValue]], Meta(max_length=100)
+    ]
+    body: str | UnsetType = UNSET
+    body_base64: str | UnsetType = UNSET
+
+
+class SignedText(Output, frozen=True, kw_only=True):
+    """A text that the signature may be of: its lines, which end in a line feed but for the last."""
+
+    what: Literal["query_as_received", "query_reencoded", "signature_base"]
+    lines: tuple[str, ...]
+
+
+class SignatureCheck(Output, frozen=True, kw_only=True):
+    """One check, and how it went; `not_checked` is what needs a check that failed or cannot be told from here."""
+
+    name: str
+    result: Literal["passed", "failed", "not_checked"]
+    detail: str
+
+
+class SignatureClock(Output, frozen=True, kw_only=True):
+    """When it was signed, against the service's clock, in unix seconds; ahead of it is above 0."""
+
+    created: int
+    now: float
+    offset_s: float
+    window_s: int
+    inside: bool
+
+
+class SignatureKey(Output, frozen=True, kw_only=True):
+    """The key that a signature names."""
+
+    access_key: str
+    status: KeyStatus
+
+
+class SignatureReport(Output, frozen=True, kw_only=True):
+    """What the service makes of a signed request; the checks stand in their order.
+
+    `form` is null when the request has no signature, or more than one credential; `clock` when nothing could be read;
+    `key` when there is none.
+    """
+
+    form: Literal["query", "message"] | None
+    signed: tuple[SignedText, ...]
+    checks: tuple[SignatureCheck, ...]
+    clock: SignatureClock | None
+    key: SignatureKey | None
 
 
 # ---------------------------------------------------------------------- the rest

@@ -44,6 +44,7 @@ async def hold_key(
     email: str = "operator@example.com",
     status: str = "active",
     expires_at: datetime | None = None,
+    allowed_networks: Iterable[str] = (),
 ) -> HeldKey:
     """Make a key as the command line would; `scopes` None is every one, and the owner is made if need be."""
     async with app.state.db.scoped_session() as session:
@@ -55,11 +56,21 @@ async def hold_key(
             mode=mode,
             scopes=sorted(app.state.scopes) if scopes is None else list(scopes),
             expires_at=expires_at,
+            allowed_networks=tuple(allowed_networks),
         )
         if status != "active":
             await key.update(status=status)
         await session.commit()
     return HeldKey(id=key.id, user_id=owner.id, access_key=key.access_key, secret=secret, mode=mode)
+
+
+async def rotate_held(app: Starlette, key: HeldKey, *, grace_s: int) -> HeldKey:
+    """Rotate a key as the command line would; the old one is still the one that was handed in."""
+    async with app.state.db.scoped_session() as session:
+        row = await ApiKey.filter_by(id=key.id).for_update().one()
+        rotated = await app.state.issuer.rotate(row, grace_s=grace_s)
+        await session.commit()
+    return msgspec.structs.replace(key, secret=rotated.secret)
 
 
 async def call(
@@ -154,7 +165,7 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
     assert set(problem) - {"errors"} == {"type", "title", "status", "detail", "code", "request_id"}
     assert ("errors" in problem) is (code == "invalid_body")
     assert ("www-authenticate" in answer.headers) is (status == 401)
-    assert ("retry-after" in answer.headers) is (status == 503)
+    assert ("retry-after" in answer.headers) is (status in {429, 503})
     assert ("allow" in answer.headers) is (status == 405)
 
 

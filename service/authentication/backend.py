@@ -1,20 +1,24 @@
 """The authenticator: the pure rules in their order, with one lookup between them.
 
 The order is a security property: shape and size, which credential, lookup, proof, clock. Until there
-every failure is the same 401. Then key and owner, coverage, scope.
+every failure is the same 401, and who fails too often is told so before the lookup. Then key and owner,
+client address, coverage, scope.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+import msgspec
 from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
-from service.authentication import lookup, query_signature
+from service import shapes
+from service.authentication import lookup, message_signature, query_signature
 from service.authentication.credentials import (
     AccessKey,
     Dummy,
@@ -32,14 +36,20 @@ from service.authentication.extraction import (
     Unauthenticated,
     extract,
 )
+from service.authentication.failures import Failures
 from service.authentication.keyring import KeyRing, KeyRingError
-from service.authentication.lookup import Found, NoKeyMatch, SealedSecret
+from service.authentication.lookup import Found, NoKeyMatch, StoredSecret
 from service.authentication.principal import Principal
+from service.authentication.replay import Claim
+from service.authentication.retirement import retirement_of
+from service.networks import Address, Proxies, contains, read_networks
 from service.problems import Problem
 
 log = logging.getLogger("latchkey.authentication")
 
-EMPTY_BODY = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")  # SHA-256
+ANY_BEARER = ""  # a bearer token has no public id, so those of one address count together
+
+LIVE_SECRETS = 2  # the current one and the one that it replaced
 
 
 class Refused(AuthenticationError):  # noqa: N818 - a verdict, as Unauthenticated is
@@ -56,6 +66,20 @@ def answer_refusal(connection: HTTPConnection, error: AuthenticationError) -> Re
     return error.problem.response(connection.scope["state"].get("request_id"))
 
 
+class Proved(msgspec.Struct, frozen=True, kw_only=True):
+    """A credential that holds, and what it says of the rest of the request."""
+
+    found: Found
+    secret: StoredSecret
+    """The one that was sent or signed with."""
+    digest: bytes | None = None
+    """The SHA-256 that the body must have."""
+    missing: tuple[str, ...] = ()
+    """What the signature should have covered."""
+    claim: Claim | None = None
+    """The nonce to reserve."""
+
+
 class Verifier:
     """What checking a credential needs; one for the application.
 
@@ -64,6 +88,10 @@ class Verifier:
         prefix: of public ids and secrets.
         window_s: how far a signature's clock may be off, in seconds, either way.
         note_use: told the id of a key that was used, and when.
+        note_old_use: told of a secret that was replaced and still used the id of its key, its version, and when.
+        proxies: tell where a call comes from.
+        failures: counts who could not be told.
+        public_authority: what signatures cover as the authority; None takes each request's Host.
         clock: unix seconds.
     """
 
@@ -74,116 +102,220 @@ class Verifier:
         prefix: str,
         window_s: int,
         note_use: Callable[[int, datetime], None],
+        note_old_use: Callable[[int, int, datetime], None],
+        proxies: Proxies,
+        failures: Failures,
+        public_authority: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.keyring = keyring
         self.prefix = prefix
         self.window_s = window_s
         self.note_use = note_use
+        self.note_old_use = note_old_use
+        self.proxies = proxies
+        self.failures = failures
+        self.public_authority = public_authority
         self.clock = clock
         self.dummy = Dummy.new(prefix)
-        self._dummy_sealed = SealedSecret(1, keyring.seal_secret(self.dummy.secret, self.dummy.access_key, 1))
+        self._dummy_sealed = StoredSecret(
+            version=1,
+            secret_sha256=self.dummy.secret_hash,
+            sealed=keyring.seal_secret(self.dummy.secret, self.dummy.access_key, 1),
+            created_at=datetime.min.replace(tzinfo=UTC),
+            expires_at=None,
+        )
 
     async def verify(self, scope: Scope) -> Principal:
         """Tell who makes this request.
 
         Raises:
             TwoCredentials, Unauthenticated: as `extract`, or nothing proves the caller.
-            Refused: the credential is right, but key, owner or coverage are not.
+            Refused: the credential is right, but key, owner, client address or coverage are not; or there were
+                too many failures before it.
         """
         credential = extract(scope["headers"], scope["query_string"])
         match credential:
             case Bearer():
-                found = await self._bearer(scope, credential)
-                digest: bytes | None = None
-                missing: tuple[str, ...] = ()
+                with self._counting(scope, ANY_BEARER):
+                    proved = await self._bearer(scope, credential)
             case QuerySigned():
-                found, signature = await self._query_signed(scope, credential)
-                digest = self._digest(scope, signature)
-                missing = query_signature.missing_coverage(signature, scope["method"], has_body(scope))
+                proved = await self._query_signed(scope, credential)
             case MessageSigned():
-                raise Unauthenticated("message signatures are not taken yet")
+                proved = await self._message_signed(scope)
             case None:
                 raise Unauthenticated("no credential")
-        now = datetime.fromtimestamp(self.clock(), UTC)
+        now = self.moment()
+        found = proved.found
         require_active(found, now)
-        if missing:
-            raise Refused(Problem("coverage_required", f"The signature must cover {', '.join(missing)}."))
+        retirement = scope["state"]["retirement"] = retirement_of(found, proved.secret)
+        if retirement is not None:
+            self.note_old_use(found.key_id, retirement.version, now)
+        require_allowed(found.key, self.proxies.client(scope))
+        if proved.missing:
+            raise Refused(
+                Problem("coverage_required", f"The signature must cover {', '.join(proved.missing)}.")
+            )
         self.note_use(found.key_id, now)
         return Principal(
             user=found.user,
             key=found.key,
             scopes=frozenset(found.key.scopes),
             signed_by_query=isinstance(credential, QuerySigned),
-            content_sha256=digest,
+            content_sha256=proved.digest,
+            claim=proved.claim,
         )
 
-    async def _bearer(self, scope: Scope, credential: Bearer) -> Found:
+    async def _bearer(self, scope: Scope, credential: Bearer) -> Proved:
         secret = parse_secret(credential.token, self.prefix)
         if secret is None:
             raise Unauthenticated("a bearer token that is no secret, or has a typo")
         digest = hash_secret(secret)
         found = await lookup.by_secret(scope["state"]["session"], digest)
-        if not same(found.secret_sha256 or b"", digest):
+        stored = next((one for one in found.secrets if same(one.secret_sha256, digest)), None)
+        if stored is None:
             raise NoKeyMatch
+        if not stored.is_live(self.moment()):
+            raise Unauthenticated("a secret that was replaced, after its end")
         if found.key.mode != "bearer":
             log.warning(
                 "the secret of the signing key %s was sent as a bearer: rotate it", found.key.access_key
             )
             raise Unauthenticated("a signing key's secret sent as a bearer")
-        return found
+        return Proved(found=found, secret=stored)
 
-    async def _query_signed(
-        self, scope: Scope, credential: QuerySigned
-    ) -> tuple[Found, query_signature.QuerySignature]:
+    async def _query_signed(self, scope: Scope, credential: QuerySigned) -> Proved:
         signature = query_signature.parse(credential.query_string, credential.secret_header)
         access_key = parse_access_key(signature.access_key, self.prefix)
         if access_key is None:
             raise Unauthenticated("a key parameter that is no public id")
+        with self._counting(scope, access_key):
+            return await self._check_query(scope, signature, access_key)
+
+    async def _check_query(
+        self, scope: Scope, signature: query_signature.QuerySignature, access_key: AccessKey
+    ) -> Proved:
+        found, stored = await self._find_signer(
+            scope, access_key, lambda secret: query_signature.proves(signature, secret)
+        )
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        if not query_signature.covers(signature, scope["method"], raw_path):
+            raise Unauthenticated("a signature of another method or path")
+        if not query_signature.in_window(signature.timestamp, self.clock(), self.window_s):
+            raise Unauthenticated("a timestamp outside the clock window")
+        return Proved(
+            found=found,
+            secret=stored,
+            digest=query_digest(signature, scope["method"]),
+            missing=query_signature.missing_coverage(signature, scope["method"], has_body(scope)),
+            claim=query_claim(signature, scope["method"]),
+        )
+
+    async def _message_signed(self, scope: Scope) -> Proved:
+        values = message_signature.component_values(
+            method=scope["method"],
+            scheme=scope["scheme"],
+            raw_path=scope.get("raw_path") or scope["path"].encode(),
+            query_string=scope["query_string"],
+            headers=scope["headers"],
+            public_authority=self.public_authority,
+        )
+        signature = message_signature.parse(scope["headers"], values)
+        if message_signature.missing_coverage(signature, values, has_body(scope)):
+            raise Unauthenticated("a message signature that covers too little")
+        access_key = parse_access_key(signature.access_key, self.prefix)
+        if access_key is None:
+            raise Unauthenticated("a keyid that is no public id")
+        with self._counting(scope, access_key):
+            found, stored = await self._find_signer(
+                scope, access_key, lambda secret: message_signature.proves(signature, secret)
+            )
+            if not message_signature.is_current(signature, self.clock(), self.window_s):
+                raise Unauthenticated("a message signature outside the clock window, or past its expires")
+        return Proved(
+            found=found,
+            secret=stored,
+            digest=signature.content_sha256,
+            claim=Claim.of_nonce(access_key, signature.nonce, signature.created),
+        )
+
+    async def _find_signer(
+        self, scope: Scope, access_key: AccessKey, proves: Callable[[Secret], bool]
+    ) -> tuple[Found, StoredSecret]:
+        """Find a key that signs, and the one of its live secrets for which `proves` holds.
+
+        Two secrets are opened and tried whatever there are, dummies where they lack: the time tells neither
+        whether the key exists nor whether it was rotated.
+        """
         failure: Unauthenticated | None = None
         found: Found | None = None
         try:
             found = await lookup.by_access_key(scope["state"]["session"], access_key)
         except Unauthenticated as error:
             failure = error
-        if (
-            found is None
-            or found.key.mode != "signed"
-            or not same(found.key.access_key.encode(), access_key.encode())
-        ):
-            # The same work for a key that is not there, so that time does not tell.
-            self._proves(signature, self.dummy.access_key, (self._dummy_sealed,))
-            raise failure or Unauthenticated("a signature with a key that does not sign")
-        if not self._proves(signature, found.key.access_key, found.secrets):
-            raise Unauthenticated("a wrong signature")
-        raw_path = scope.get("raw_path") or scope["path"].encode()
-        if not query_signature.covers(signature, scope["method"], raw_path):
-            raise Unauthenticated("a signature of another method or path")
-        if not query_signature.in_window(signature.timestamp, self.clock(), self.window_s):
-            raise Unauthenticated("a timestamp outside the clock window")
-        return found, signature
+        live: list[StoredSecret] = []
+        if found is not None and signs(found, access_key):
+            now = self.moment()
+            live = [one for one in found.secrets if one.is_live(now)]
+        else:
+            failure = failure or Unauthenticated("a signature with a key that does not sign")
+        opened = [self.open_secret(access_key, one) for one in live]
+        opened += [
+            self.open_secret(self.dummy.access_key, self._dummy_sealed)
+            for _ in range(LIVE_SECRETS - len(live))
+        ]
+        proved = [proves(secret) for secret in opened]  # all of them, always
+        stored = next((one for one, holds in zip(live, proved, strict=False) if holds), None)
+        if found is None or stored is None:
+            raise failure or Unauthenticated("a wrong signature")
+        return found, stored
 
-    def _proves(
-        self,
-        signature: query_signature.QuerySignature,
-        access_key: str,
-        secrets: tuple[SealedSecret, ...],
-    ) -> bool:
-        return any([query_signature.proves(signature, self._open(access_key, one)) for one in secrets])  # noqa: C419 - all of them, always: the same work
-
-    def _open(self, access_key: str, secret: SealedSecret) -> Secret:
+    @contextlib.contextmanager
+    def _counting(self, scope: Scope, public_id: str) -> Iterator[None]:
+        """Refuse at once whom this address and this public id failed for too often; else count if it fails."""
+        pair = self.proxies.client(scope), public_id
+        wait_s = self.failures.wait_s(pair)
+        if wait_s:
+            raise Refused(Problem("too_many_failures", headers={"retry-after": str(wait_s)}))
         try:
-            return self.keyring.open_secret(secret.sealed, AccessKey(access_key), secret.version)
+            yield
+        except Unauthenticated:
+            self.failures.note(pair)
+            raise
+
+    def moment(self) -> datetime:
+        """Tell the time by the clock."""
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    def open_secret(self, access_key: AccessKey, stored: StoredSecret) -> Secret:
+        """Open a stored secret; one that does not open is a dummy's, with which nothing is signed."""
+        try:
+            return self.keyring.open_secret(stored.sealed or b"", access_key, stored.version)
         except KeyRingError:
             log.exception("the secret of %s does not open with this key ring", access_key)
             return self.dummy.secret
 
-    @staticmethod
-    def _digest(scope: Scope, signature: query_signature.QuerySignature) -> bytes | None:
-        if signature.content_sha256 is not None:
-            return bytes.fromhex(signature.content_sha256)
-        # An unsafe call that signs no digest signs that there is no body.
-        return None if scope["method"] in query_signature.SAFE_METHODS else EMPTY_BODY
+
+def signs(found: Found, access_key: AccessKey) -> bool:
+    """Tell whether what was found is a key that signs, and by exactly this public id."""
+    return found.key.mode == "signed" and same(found.key.access_key.encode(), access_key.encode())
+
+
+def query_claim(signature: query_signature.QuerySignature, method: str) -> Claim | None:
+    """Tell what a signed query uses up; None when it may be repeated."""
+    if signature.nonce is not None:
+        return Claim.of_nonce(signature.access_key, signature.nonce, signature.timestamp)
+    if method in query_signature.SAFE_METHODS:
+        return None
+    return Claim.of_mac(signature.access_key, signature.mac, signature.timestamp)
+
+
+def query_digest(signature: query_signature.QuerySignature, method: str) -> bytes | None:
+    """Tell the digest that the body of a signed query must have; None when nothing covers it."""
+    if signature.content_sha256 is not None:
+        return bytes.fromhex(signature.content_sha256)
+    # An unsafe call that signs no digest signs that there is no body.
+    return None if method in query_signature.SAFE_METHODS else message_signature.EMPTY_SHA256
 
 
 def require_active(found: Found, now: datetime) -> None:
@@ -194,6 +326,15 @@ def require_active(found: Found, now: datetime) -> None:
         raise Refused(Problem("key_expired"))
     if found.user.status != "active":
         raise Refused(Problem("owner_inactive"))
+
+
+def require_allowed(key: shapes.Key, address: Address | None) -> None:
+    """Refuse a key that has networks and is used from outside of them, or from nobody knows where."""
+    if not key.allowed_networks:
+        return
+    if address is None or not contains(read_networks(key.allowed_networks), address):
+        shown = "an unknown address" if address is None else str(address)
+        raise Refused(Problem("network_not_allowed", f"The key may not be used from {shown}."))
 
 
 def has_body(scope: Scope) -> bool:

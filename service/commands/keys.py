@@ -10,10 +10,12 @@ from service import shapes
 from service.app import open_keyring
 from service.commands.answers import show, show_page
 from service.commands.parameters import (
+    GRACE,
     KEY_STATUS,
     MODE,
     MOMENT,
     NAME,
+    NETWORKS,
     PUBLIC_ID,
     SCOPES,
     USER,
@@ -21,7 +23,7 @@ from service.commands.parameters import (
     limit,
 )
 from service.commands.rows import lock_user, opened, read_settings, work
-from service.endpoints.keys import lock_key
+from service.endpoints.keys import fields_of, lock_key
 from service.issuing import Issuer
 
 COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires_at", "last_used_at")
@@ -29,7 +31,7 @@ COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires
 
 @click.group()
 def keys() -> None:
-    """Create, list and revoke keys."""
+    """Create, list, rotate and revoke keys."""
 
 
 @keys.command()
@@ -37,20 +39,38 @@ def keys() -> None:
 @click.option("--name", type=NAME, required=True)
 @click.option("--mode", type=MODE, required=True, help="Sent as it is, or only signed with.")
 @click.option("--scopes", type=SCOPES, required=True, help="What the key may do, with commas between.")
+@click.option(
+    "--networks", type=NETWORKS, default="", help="Where it may be used from, as 192.0.2.0/24; else anywhere."
+)
 @click.option("--expires-at", type=MOMENT, help="Without it, never.")
 @as_json
 def create(
-    *, user: int | str, name: str, mode: str, scopes: list[str], expires_at: datetime | None, as_json: bool
+    *,
+    user: int | str,
+    name: str,
+    mode: str,
+    scopes: list[str],
+    networks: tuple[str, ...],
+    expires_at: datetime | None,
+    as_json: bool,
 ) -> None:
     """Create a key and print it with its secret, which is shown only this once."""
-    key = work(create_key(user, name=name, mode=mode, scopes=scopes, expires_at=expires_at))
+    key = work(
+        create_key(user, name=name, mode=mode, scopes=scopes, networks=networks, expires_at=expires_at)
+    )
     show(key, as_json=as_json)
     if not as_json:
         click.echo("The secret is shown only this once: keep it safe.", err=True)
 
 
 async def create_key(
-    reference: int | str, *, name: str, mode: str, scopes: list[str], expires_at: datetime | None
+    reference: int | str,
+    *,
+    name: str,
+    mode: str,
+    scopes: list[str],
+    networks: tuple[str, ...],
+    expires_at: datetime | None,
 ) -> shapes.KeyWithSecret:
     """Create a key for an active user and commit."""
     settings = read_settings()
@@ -59,7 +79,9 @@ async def create_key(
         owner = await lock_user(reference)
         if owner.status != "active":
             raise click.ClickException(f"the user {reference} is {owner.status}: only active users get keys.")
-        key, secret = await issuer.issue(owner, name=name, mode=mode, scopes=scopes, expires_at=expires_at)
+        key, secret = await issuer.issue(
+            owner, name=name, mode=mode, scopes=scopes, allowed_networks=networks, expires_at=expires_at
+        )
         await session.commit()
         return shapes.KeyWithSecret(**msgspec.structs.asdict(shown(key)), secret=secret)
 
@@ -84,6 +106,43 @@ async def list_keys(owner: int | str | None, *, status: str | None, limit: int |
             query = query.filter(status=status)
         rows = await (query if limit is None else query.limit(limit)).all()
         return shapes.KeyPage(data=[shown(row) for row in rows], next_cursor=None)
+
+
+@keys.command()
+@click.argument("access_key", metavar="ID", type=PUBLIC_ID)
+@click.option(
+    "--grace",
+    type=GRACE,
+    default="0",
+    help="How long the old secret still works, as 7d, 12h or 600; else not.",
+)
+@as_json
+def rotate(access_key: str, grace: int, as_json: bool) -> None:
+    """Give the key with this public id another secret, and print it; it is shown only this once."""
+    key = work(rotate_key(access_key, grace_s=grace))
+    show(key, as_json=as_json)
+    if not as_json:
+        click.echo("The secret is shown only this once: keep it safe.", err=True)
+        ends = key.old_secret_expires_at
+        told = "has ended" if ends is None else f"works until {ends.isoformat(timespec='seconds')}"
+        click.echo(f"The old secret {told}.", err=True)
+
+
+async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
+    """Rotate a key and commit."""
+    settings = read_settings()
+    issuer = Issuer(settings.key_prefix, open_keyring(settings))
+    async with opened(settings) as session:
+        key = await lock_key(access_key)
+        if key is None:
+            raise click.ClickException(f"there is no key {access_key}.")
+        if key.status == "revoked":
+            raise click.ClickException(f"the key {access_key} is revoked, and stays so.")
+        rotated = await issuer.rotate(key, grace_s=grace_s)
+        await session.commit()
+        return shapes.RotatedKey(
+            **fields_of(key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
+        )
 
 
 @keys.command()

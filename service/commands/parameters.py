@@ -1,5 +1,6 @@
 """What the commands take: the same types as the endpoints, with sentences for people."""
 
+import re
 from datetime import datetime
 from typing import Any, get_args
 
@@ -8,10 +9,11 @@ import msgspec
 
 from service import shapes
 from service.authentication.credentials import AccessKey, parse_access_key
-from service.endpoints.keys import future_utc, require_declared
+from service.endpoints.keys import canonical_networks, future_utc, require_declared
 from service.problems import Problem
 from service.routes import ROUTES, declared_scopes
 
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 EMAIL_RULE = "at most 254 characters with one @, and no space or control character"
 
 
@@ -64,6 +66,35 @@ class ScopeList(Shaped):
         return scopes
 
 
+class NetworkList(Shaped):
+    """Blocks of addresses with commas between; an empty text is anywhere."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        words = [word.strip() for word in value.split(",")] if value.strip() else []
+        texts: list[str] = super().convert(words, param, ctx)
+        try:
+            return canonical_networks(texts)
+        except Problem as problem:
+            fault = problem.errors[0]
+            wrong = texts[int(fault.pointer.rpartition("/")[2])]
+            self.fail(f"{wrong!r}: {fault.detail}.", param, ctx)
+
+
+class Duration(click.ParamType[int]):
+    """Seconds, or a number of minutes, hours or days; at most the longest grace."""
+
+    name = "7d or seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value, re.ASCII)
+        seconds = int(found[1]) * SECONDS[found[2]] if found else None
+        if seconds is None or seconds > shapes.GRACE_LIMIT_S:
+            self.fail("it must be a number of seconds, or one as in 30m, 12h or 7d; at most 30d.", param, ctx)
+        return seconds
+
+
 class UserReference(click.ParamType[int | str]):
     """A user's id or email."""
 
@@ -92,7 +123,9 @@ EMAIL = Shaped("email", shapes.Email, EMAIL_RULE)
 NAME = Shaped("name", shapes.Name, "1 to 200 characters, and none of them a control character")
 ID = Shaped("id", shapes.Id, "a positive 64-bit number")
 SCOPES = ScopeList("a:b,c:d", shapes.Scopes, "at most 100 scopes of at most 100 characters each")
+NETWORKS = NetworkList("a/n,b/n", shapes.Networks, "at most 100 blocks of at most 50 characters each")
 MOMENT = FutureMoment("RFC 3339", shapes.Moment, "a moment with its offset, as in 2031-12-31T12:00:00Z")
+GRACE = Duration()
 USER = UserReference()
 PUBLIC_ID = PublicId()
 

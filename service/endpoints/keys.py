@@ -2,17 +2,24 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 
 from models import ApiKey
+from models.query import Query
 from service import shapes
 from service.authentication.principal import Principal
 from service.endpoints.users import lock_user
+from service.networks import NetworkError, parse_networks
 from service.operation import Answer
 from service.paging import page
 from service.problems import FieldError, Problem
+
+PATH = "/v1/keys"
+OUT_OF_RANGE = "The parameter 'expires_before' is wrong: the moment is out of range in UTC."
 
 
 async def create_key(request: Request, body: shapes.NewKey) -> Answer:
@@ -21,51 +28,23 @@ async def create_key(request: Request, body: shapes.NewKey) -> Answer:
     The answer holds the secret, the only time that it is shown.
     A key that creates another needs every scope that it gives.
     """
-    require_declared(body.scopes, request.app.state.scopes)
-    expires_at = future_utc(body.expires_at)
-    require_held(request.user, body.scopes)
-    owner = await lock_user(body.user_id)
-    if owner is None:
-        raise field_problem("/user_id", "there is no such user")
-    if owner.status != "active":
-        raise Problem("user_not_active")
-    key, secret = await request.app.state.issuer.issue(
-        owner, name=body.name, mode=body.mode, scopes=body.scopes, expires_at=expires_at
-    )
-    await request.state.session.write_out()
-    shown = msgspec.convert(key, shapes.Key, from_attributes=True)
-    return Answer(
-        content=shapes.KeyWithSecret(**msgspec.structs.asdict(shown), secret=secret),
-        headers={"location": f"/v1/keys/{key.access_key}", "cache-control": "no-store"},
-    )
+    return await make_key(request, body, path=PATH, owner_id=body.user_id)
 
 
 async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
     """List keys in the order in which they were made.
 
-    Without `status` revoked keys are listed too.
+    Without `status` revoked keys are listed too. `expires_before` leaves out those that never expire.
     """
-    found = ApiKey.filter()
+    rows = ApiKey.filter()
     if query.user_id is not None:
-        found = found.filter(user_id=query.user_id)
-    if query.status is not None:
-        found = found.filter(status=query.status)
-    return await page(
-        found,
-        path="/v1/keys",
-        filters={"user_id": query.user_id, "status": query.status},
-        limit=query.limit,
-        cursor=query.cursor,
-        keyring=request.app.state.keyring,
-    )
+        rows = rows.filter(user_id=query.user_id)
+    return await list_page(request, query, rows, path=PATH, user_id=query.user_id)
 
 
 async def read_key(access_key: str) -> ApiKey:
     """Read a key, a revoked one too; its secret is shown to nobody."""
-    key = await ApiKey.filter_by(access_key=access_key).first()
-    if key is None:
-        raise Problem("not_found")
-    return key
+    return found(await named(access_key).first())
 
 
 async def change_key(request: Request, access_key: str, body: shapes.KeyChange) -> ApiKey:
@@ -73,15 +52,91 @@ async def change_key(request: Request, access_key: str, body: shapes.KeyChange) 
 
     What is absent stays; `expires_at` null is never. The caller needs every scope that the key has or gets.
     """
+    changes = changes_of(request, body)
+    key = found(await lock_key(access_key))
+    return await change(request, key, changes)
+
+
+async def rotate_key(request: Request, access_key: str, body: shapes.Rotation) -> Answer:
+    """Give a key another secret.
+
+    The answer holds it, the only time that it is shown. Calls with the old secret are good for `grace_s` more
+    seconds, unless the key itself ends before; meanwhile they are answered with `Deprecation` and `Sunset`, and
+    counted. A secret that is older still ends at once. With `version`, two rotations that are meant as one are one.
+    The caller needs every scope that the key has.
+    """
+    key = found(await lock_key(access_key))
+    return await rotate(request, key, body)
+
+
+async def revoke_key(access_key: str) -> None:
+    """Revoke a key: the next call with it is refused."""
+    await found(await lock_key(access_key)).update(status="revoked")
+
+
+# ---------------------------------------------------------------------- what `/v1/me/keys` does too
+
+
+async def make_key(request: Request, body: shapes.NewMyKey, *, path: str, owner_id: int) -> Answer:
+    """Create a key of an owner, who is locked meanwhile."""
+    require_declared(body.scopes, request.app.state.scopes)
+    networks = canonical_networks(body.allowed_networks)
+    expires_at = future_utc(body.expires_at)
+    require_held(request.user, body.scopes)
+    owner = await lock_user(owner_id)
+    if owner is None:
+        raise field_problem("/user_id", "there is no such user")
+    if owner.status != "active":
+        raise Problem("user_not_active")
+    key, secret = await request.app.state.issuer.issue(
+        owner,
+        name=body.name,
+        mode=body.mode,
+        scopes=body.scopes,
+        allowed_networks=networks,
+        expires_at=expires_at,
+    )
+    await request.state.session.write_out()
+    return Answer(
+        content=shapes.KeyWithSecret(**fields_of(key), secret=secret),
+        headers={"location": f"{path}/{key.access_key}", "cache-control": "no-store"},
+    )
+
+
+async def list_page(
+    request: Request, query: shapes.MyKeyQuery, rows: Query[ApiKey], *, path: str, **filters: Any
+) -> Answer:
+    """List one page; `filters` are those that `rows` went through already."""
+    if query.status is not None:
+        rows = rows.filter(status=query.status)
+    before = in_utc(query.expires_before, Problem("invalid_parameter", OUT_OF_RANGE))
+    if before is not None:
+        rows = rows.filter(expires_at__lt=before)
+    return await page(
+        rows,
+        path=path,
+        filters={**filters, "status": query.status, "expires_before": before and before.isoformat()},
+        limit=query.limit,
+        cursor=query.cursor,
+        keyring=request.app.state.keyring,
+    )
+
+
+def changes_of(request: Request, body: shapes.KeyChange) -> dict[str, Any]:
+    """Read what a key is to get, and refuse what no key can have."""
     changes = shapes.given(body)
     if "scopes" in changes:
         require_declared(changes["scopes"], request.app.state.scopes)
         changes["scopes"] = tuple(changes["scopes"])
+    if "allowed_networks" in changes:
+        changes["allowed_networks"] = canonical_networks(changes["allowed_networks"])
     if changes.get("expires_at") is not None:
         changes["expires_at"] = future_utc(changes["expires_at"])
-    key = await lock_key(access_key)
-    if key is None:
-        raise Problem("not_found")
+    return changes
+
+
+async def change(request: Request, key: ApiKey, changes: dict[str, Any]) -> ApiKey:
+    """Change a key that is locked."""
     require_held(request.user, [*key.scopes, *changes.get("scopes", ())])
     if key.status == "revoked":
         raise Problem("key_not_active")
@@ -89,17 +144,44 @@ async def change_key(request: Request, access_key: str, body: shapes.KeyChange) 
     return key
 
 
-async def revoke_key(access_key: str) -> None:
-    """Revoke a key: the next call with it is refused."""
-    key = await lock_key(access_key)
+async def rotate(request: Request, key: ApiKey, body: shapes.Rotation) -> Answer:
+    """Give a key that is locked another secret."""
+    require_held(request.user, key.scopes)
+    if key.status == "revoked":
+        raise Problem("key_not_active")
+    if body.version not in (UNSET, key.secret_version):
+        raise Problem("version_changed", f"The secret has version {key.secret_version} now.")
+    rotated = await request.app.state.issuer.rotate(key, grace_s=body.grace_s)
+    await request.state.session.write_out()
+    return Answer(
+        content=shapes.RotatedKey(
+            **fields_of(key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
+        ),
+        headers={"cache-control": "no-store"},
+    )
+
+
+def fields_of(key: ApiKey) -> dict[str, Any]:
+    """Return what is answered of a key, by name."""
+    return msgspec.structs.asdict(msgspec.convert(key, shapes.Key, from_attributes=True))
+
+
+def named(access_key: str, owner_id: int | None = None) -> Query[ApiKey]:
+    """Look for the key with this public id, of one owner or of anybody."""
+    rows = ApiKey.filter_by(access_key=access_key)
+    return rows if owner_id is None else rows.filter(user_id=owner_id)
+
+
+async def lock_key(access_key: str, owner_id: int | None = None) -> ApiKey | None:
+    """Read a key that nobody else changes until this transaction ends."""
+    return await named(access_key, owner_id).for_update().first()
+
+
+def found(key: ApiKey | None) -> ApiKey:
+    """Refuse what names no key."""
     if key is None:
         raise Problem("not_found")
-    await key.update(status="revoked")
-
-
-async def lock_key(access_key: str) -> ApiKey | None:
-    """Read a key that nobody else changes until this transaction ends."""
-    return await ApiKey.filter_by(access_key=access_key).for_update().first()
+    return key
 
 
 def require_declared(scopes: Sequence[str], declared: frozenset[str]) -> None:
@@ -113,6 +195,14 @@ def require_declared(scopes: Sequence[str], declared: frozenset[str]) -> None:
             )
 
 
+def canonical_networks(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return blocks of addresses as they are stored, and refuse what is none."""
+    try:
+        return tuple(str(network) for network in parse_networks(texts))
+    except NetworkError as error:
+        raise field_problem(f"/allowed_networks/{error.place}", error.reason) from None
+
+
 def require_held(caller: Principal, scopes: Iterable[str]) -> None:
     """Refuse to hand on what the caller does not hold."""
     if missing := sorted(set(scopes) - caller.scopes):
@@ -121,15 +211,18 @@ def require_held(caller: Principal, scopes: Iterable[str]) -> None:
 
 def future_utc(moment: datetime | None) -> datetime | None:
     """Return a moment in UTC, and refuse one that has passed or that no clock will reach."""
-    if moment is None:
-        return None
-    try:
-        moment = moment.astimezone(UTC)
-    except OverflowError:
-        raise field_problem("/expires_at", "the moment is out of range in UTC") from None
-    if moment <= datetime.now(UTC):
+    moment = in_utc(moment, field_problem("/expires_at", "the moment is out of range in UTC"))
+    if moment is not None and moment <= datetime.now(UTC):
         raise field_problem("/expires_at", "the moment has passed")
     return moment
+
+
+def in_utc(moment: datetime | None, otherwise: Problem) -> datetime | None:
+    """Return a moment in UTC; `otherwise` is raised for one that is out of the calendar there."""
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise otherwise from None
 
 
 def field_problem(pointer: str, detail: str) -> Problem:

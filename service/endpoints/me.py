@@ -1,10 +1,109 @@
-"""The caller: `/v1/me`."""
+"""The caller: `/v1/me`, and the keys of its owner: `/v1/me/keys`.
+
+What a key may do with other keys is bounded by what it is itself: by its scopes, as everywhere, by its end, and by
+the networks that it may be used from.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.requests import Request
 
+from models import ApiKey
 from service import shapes
+from service.authentication.principal import Principal
+from service.endpoints import keys
+from service.networks import covered_by, read_networks
+from service.operation import Answer
+from service.problems import FieldError, Problem
+
+PATH = "/v1/me/keys"
 
 
 async def read_me(request: Request) -> shapes.Me:
     """Read who calls, and with which key."""
     return shapes.Me(user=request.user.user, key=request.user.key)
+
+
+async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
+    """Create a key of the caller's owner.
+
+    The answer holds the secret, the only time that it is shown.
+    The new key has no scope that the caller's key lacks, does not outlive it, and is not used from wider networks.
+    """
+    networks = keys.canonical_networks(body.allowed_networks)
+    require_narrower(request.user, {"expires_at": body.expires_at, "allowed_networks": networks})
+    return await keys.make_key(request, body, path=PATH, owner_id=request.user.user.id)
+
+
+async def list_my_keys(request: Request, query: shapes.MyKeyQuery) -> Answer:
+    """List the keys of the caller's owner in the order in which they were made.
+
+    Without `status` revoked keys are listed too. `expires_before` leaves out those that never expire.
+    """
+    mine = ApiKey.filter_by(user_id=request.user.user.id)
+    return await keys.list_page(request, query, mine, path=PATH)
+
+
+async def read_my_key(request: Request, access_key: str) -> ApiKey:
+    """Read a key of the caller's owner, a revoked one too; its secret is shown to nobody."""
+    return keys.found(await keys.named(access_key, request.user.user.id).first())
+
+
+async def change_my_key(request: Request, access_key: str, body: shapes.KeyChange) -> ApiKey:
+    """Change a key of the caller's owner.
+
+    What is absent stays; `expires_at` null is never.
+    The caller's key needs every scope that the key has or gets, and the key must not outlive it, neither as it is nor as it gets.
+    """
+    changes = keys.changes_of(request, body)
+    require_narrower(request.user, changes)
+    return await keys.change(request, await lock_my_key(request, access_key), changes)
+
+
+async def rotate_my_key(request: Request, access_key: str, body: shapes.Rotation) -> Answer:
+    """Give a key of the caller's owner another secret; a key may rotate itself.
+
+    It is as for `POST /v1/keys/{access_key}/rotate`.
+    The caller's key needs every scope that the key has, and the key does not outlive it.
+    """
+    return await keys.rotate(request, await lock_my_key(request, access_key), body)
+
+
+async def revoke_my_key(request: Request, access_key: str) -> None:
+    """Revoke a key of the caller's owner: the next call with it is refused."""
+    key = keys.found(await keys.lock_key(access_key, request.user.user.id))
+    await key.update(status="revoked")
+
+
+async def lock_my_key(request: Request, access_key: str) -> ApiKey:
+    """Lock a key of the caller's owner that reaches no further than the caller's."""
+    key = keys.found(await keys.lock_key(access_key, request.user.user.id))
+    if faults := wider(
+        request.user, {"expires_at": key.expires_at, "allowed_networks": key.allowed_networks}
+    ):
+        raise Problem("key_wider", f"The key reaches further than the one that asks: {faults[0].detail}.")
+    return key
+
+
+def require_narrower(caller: Principal, bounds: Mapping[str, Any]) -> None:
+    """Refuse to give a key bounds that are wider than the caller's own."""
+    if faults := wider(caller, bounds):
+        pointer, detail = faults[0].pointer, faults[0].detail
+        raise Problem("invalid_body", f"The body is wrong at {pointer!r}: {detail}.", errors=faults)
+
+
+def wider(caller: Principal, bounds: Mapping[str, Any]) -> list[FieldError]:
+    """List where a key of these bounds reaches further than the caller's; what is absent is not looked at."""
+    faults = []
+    held = caller.key.expires_at
+    if held is not None and "expires_at" in bounds:
+        asked = bounds["expires_at"]
+        if asked is None or asked > held:
+            faults.append(FieldError("/expires_at", "a key cannot outlive the one that asks"))
+    if "allowed_networks" in bounds:
+        asked_networks = read_networks(tuple(bounds["allowed_networks"]))
+        if not covered_by(asked_networks, read_networks(caller.key.allowed_networks)):
+            detail = "a key cannot be used from where the one that asks may not"
+            faults.append(FieldError("/allowed_networks", detail))
+    return faults

@@ -64,7 +64,9 @@ async def test_get_of_several_says_which_are_missing(people):
 
 async def test_get_of_a_key_of_two_columns(db, keys):
     for version in (1, 2):
-        await KeySecret.create(api_key_id=1, version=version, sealed=b"sealed", auto_commit=True)
+        await KeySecret.create(
+            api_key_id=1, version=version, secret_sha256=bytes([version]) * 32, auto_commit=True
+        )
 
     found = await KeySecret.get((1, 2), (1, 1))
     assert [one.version for one in found] == [2, 1]

@@ -1,13 +1,14 @@
 """The migrations, on both databases, each time from a database that has nothing in it."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from models import Base, User
+from models import ApiKey, Base, KeySecret, User
 from service import schema
 from service.app import create_app
 from service.engines import create_engines
@@ -81,6 +82,42 @@ async def test_revision_by_revision_from_the_release_before(engine):
         assert await schema.revision(engine) == revision
 
     assert await schema.differences(engine) == []
+
+
+async def test_the_secrets_of_the_release_before_get_a_version(engine):
+    """Revision 0001 kept the hash with the key, and a row of its own for a secret that signs."""
+    await schema.upgrade(engine, "0001")
+    made, sealed = "2026-01-02 03:04:05.678901", "2026-01-02 03:04:06.000001"
+    names = [f"X'{name.hex()}'" for name in (b"lka_bearer", b"lka_signed")]
+    keys = "INSERT INTO api_keys (id, access_key, user_id, name, mode, scopes, status, secret_sha256, created_at, updated_at)"
+    async with engine.begin() as connection:
+        for statement in (
+            f"INSERT INTO users VALUES (1, 'a@b', 'a@b', 'Ann', 'active', '{made}', '{made}')",
+            f"{keys} VALUES (1, {names[0]}, 1, 'b', 'bearer', 'a:b', 'active', X'{'01' * 32}', '{made}', '{made}')",
+            f"{keys} VALUES (2, {names[1]}, 1, 's', 'signed', '', 'revoked', X'{'02' * 32}', '{made}', '{made}')",
+            f"INSERT INTO key_secrets VALUES (2, 1, X'{'03' * 60}', '{sealed}')",
+        ):
+            await connection.exec_driver_sql(statement)
+
+    await schema.upgrade(engine)
+
+    async with engine.connect() as connection:
+        rows = (await connection.execute(select(inspect(KeySecret).local_table).order_by("api_key_id"))).all()
+        api_keys = (await connection.execute(select(inspect(ApiKey).local_table).order_by("id"))).all()
+    made, sealed = (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (made, sealed))
+    assert [tuple(row) for row in rows] == [
+        (1, 1, b"\1" * 32, None, made, None),
+        (2, 1, b"\2" * 32, b"\3" * 60, sealed, None),
+    ]
+    assert [(key.access_key, key.user_id, key.mode, key.scopes, key.status) for key in api_keys] == [
+        ("lka_bearer", 1, "bearer", ("a:b",), "active"),
+        ("lka_signed", 1, "signed", (), "revoked"),
+    ]
+    assert [key.allowed_networks for key in api_keys] == [(), ()]
+    assert [(key.secret_version, key.old_secret_calls, key.old_secret_last_used_at) for key in api_keys] == [
+        (1, 0, None),
+        (1, 0, None),
+    ]
 
 
 async def test_the_history_is_one_line_forward():

@@ -137,7 +137,7 @@ async def new_key(owner: User, name: str = "import") -> ApiKey:
 
 async def test_the_foreign_key_judges_the_removal_of_an_owner(db, ann):
     key = await new_key(ann)
-    await KeySecret.create(api_key_id=key.id, version=1, sealed=b"sealed", auto_commit=True)
+    await KeySecret.create(api_key_id=key.id, version=1, secret_sha256=b"s" * 32, auto_commit=True)
 
     with pytest.raises(IntegrityError, match=r"(?i)foreign key"):
         await ann.remove(auto_commit=True)

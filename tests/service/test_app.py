@@ -7,6 +7,7 @@ from sqlalchemy import event
 from starlette.routing import Route
 
 from middleware.access_log import AccessLogMiddleware
+from middleware.answer_headers import AnswerHeadersMiddleware
 from middleware.body_limit import BodyLimitMiddleware
 from middleware.request_id import RequestIDMiddleware
 from middleware.session import SessionMiddleware
@@ -45,6 +46,7 @@ def test_without_settings_the_environment_is_read(monkeypatch, loggers):
 
 async def test_a_request_walks_in_this_order(app):
     assert [one.cls for one in app.user_middleware] == [
+        AnswerHeadersMiddleware,
         RequestIDMiddleware,
         AccessLogMiddleware,
         BodyLimitMiddleware,

@@ -12,15 +12,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from service.authentication import query_signature
+from service.authentication import message_signature, query_signature
 from service.authentication.credentials import AccessKey, Secret
-from service.client import CallError, SignedCall, send, sign_call, split_url
+from service.client import CallError, Form, SignedCall, send, sign_call, split_url
 
 KEY = AccessKey("lka_0000000000000000000000")
 SECRET = Secret("lks_00000000000000000000000000000000000000000003GTfko")
@@ -28,8 +29,8 @@ NOW = 1700000000
 NONCE = "n0nce-0123456789abcdef"
 
 
-def signed(method: str, url: str, body: str | None = None) -> SignedCall:
-    return sign_call(method, url, access_key=KEY, secret=SECRET, body=body, now=NOW, nonce=NONCE)
+def signed(method: str, url: str, body: str | None = None, form: Form = "query") -> SignedCall:
+    return sign_call(method, url, access_key=KEY, secret=SECRET, body=body, now=NOW, nonce=NONCE, form=form)
 
 
 class TestSigning:
@@ -59,13 +60,54 @@ class TestSigning:
         assert signature.content_sha256 == expected
         assert query_signature.missing_coverage(signature, method, body is not None) == ()
 
+    @pytest.mark.parametrize(
+        "method, url, body, authority, path, query",
+        [
+            pytest.param("GET", "http://h/v1/me", None, "h", "/v1/me", "?", id="safe"),
+            pytest.param("GET", "http://H:80", None, "h", "/", "?", id="the scheme's own port"),
+            pytest.param("GET", "https://h:443/", None, "h", "/", "?", id="that of https"),
+            pytest.param("GET", "https://h:80/", None, "h:80", "/", "?", id="that of another scheme"),
+            pytest.param("GET", "http://h:/", None, "h", "/", "?", id="an empty port"),
+            pytest.param("GET", "http://[::1]:8000/a%2Fb?", None, "[::1]:8000", "/a%2Fb", "?", id="an address"),
+            pytest.param("GET", "http://[::1]/", None, "[::1]", "/", "?", id="an address without a port"),
+            pytest.param("GET", "http://h/x?q=a%20b+c&&x", None, "h", "/x", "?q=a%20b+c&&x", id="a query"),
+            pytest.param("DELETE", "http://h/v1/users/1", None, "h", "/v1/users/1", "?", id="unsafe, no body"),
+            pytest.param("POST", "http://h/v1/users", '{"ü":1}', "h", "/v1/users", "?", id="a body"),
+            pytest.param("POST", "http://h/v1/users", "", "h", "/v1/users", "?", id="an empty body"),
+        ],
+    )  # fmt: skip
+    def test_a_message_covers_the_host_too(self, method, url, body, authority, path, query):
+        call = signed(method, url, body, form="message")
+
+        parts = urlsplit(call.url)
+        headers = [(name.encode(), value.encode()) for name, value in call.headers.items()]
+        values = message_signature.component_values(
+            method=method,
+            scheme=parts.scheme,
+            raw_path=parts.path.encode(),
+            query_string=parts.query.encode(),
+            headers=headers,
+        )
+        signature = message_signature.parse(headers, values)
+        assert message_signature.proves(signature, SECRET)
+        assert message_signature.missing_coverage(signature, values, body is not None) == ()
+        assert (signature.access_key, signature.created, signature.nonce) == (KEY, NOW, NONCE)
+        assert (values["@authority"], values["@path"], values["@query"]) == (authority, path, query)
+        assert signature.content_sha256 == hashlib.sha256((body or "").encode()).digest()
+        assert call.headers.get("content-type") == (None if body is None else "application/json")
+
+    def test_a_message_has_no_second_credential(self):
+        with pytest.raises(ValueError, match="second credential"):
+            signed("GET", "http://h/?a=1&k%65y=lka_1", form="message")
+
     def test_the_query_is_kept_to_the_byte(self):
         call = signed("GET", "http://h/v1/users?q=a%20b+c&Q=%7e&&x")
 
         assert call.url.endswith("&q=a%20b+c&Q=%7e&&x")
 
-    def test_no_key_material_is_in_the_call(self):
-        call = signed("POST", "http://h/v1/users", "{}")
+    @pytest.mark.parametrize("form", ["query", "message"])
+    def test_no_key_material_is_in_the_call(self, form):
+        call = signed("POST", "http://h/v1/users", "{}", form)
 
         assert SECRET not in call.curl()
         assert SECRET not in repr(call)
@@ -208,9 +250,10 @@ CALLS = [
 
 
 class TestSending:
+    @pytest.mark.parametrize("form", ["query", "message"])
     @pytest.mark.parametrize("method, target, body", CALLS)
-    def test_the_bytes_that_arrive_are_those_that_were_signed(self, partner, method, target, body):
-        call = signed(method, partner.url + target, body)
+    def test_the_bytes_that_arrive_are_those_that_were_signed(self, partner, method, target, body, form):
+        call = signed(method, partner.url + target, body, form)
 
         answer = send(call)
 
@@ -218,11 +261,12 @@ class TestSending:
         assert answer.body == (b"" if method == "HEAD" else "wörld\n".encode())
         assert_arrived(partner, call)
 
+    @pytest.mark.parametrize("form", ["query", "message"])
     @pytest.mark.parametrize("method, target, body", CALLS)
-    def test_the_curl_line_sends_the_same(self, partner, method, target, body):
+    def test_the_curl_line_sends_the_same(self, partner, method, target, body, form):
         if not shutil.which("curl"):
             pytest.skip("curl not found")
-        call = signed(method, partner.url + target, body)
+        call = signed(method, partner.url + target, body, form)
 
         subprocess.run(["sh", "-c", call.curl()], check=True, capture_output=True, timeout=20)
 
@@ -262,7 +306,8 @@ class TestSending:
 def assert_arrived(partner: Partner, call: SignedCall) -> None:
     ((line, headers, body),) = partner.heard
     assert line == f"{call.method} {call.url.removeprefix(partner.url)} HTTP/1.1"
-    assert headers["secret"] == call.headers["secret"]
+    assert {name: headers[name] for name in call.headers} == call.headers
+    assert headers["host"] == partner.url.removeprefix("http://")
     assert body == (call.body or b"")
     assert headers.get("content-type") == (None if call.body is None else "application/json")
 

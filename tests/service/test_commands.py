@@ -4,11 +4,13 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -26,6 +28,7 @@ from service.app import create_app
 from service.authentication.credentials import parse_access_key, parse_secret
 from service.authentication.keyring import KeyRing
 from service.commands import latchkey
+from service.commands.parameters import GRACE
 from service.commands.server import reachable
 from service.database import SQLAlchemy
 from service.engines import create_engines
@@ -187,6 +190,81 @@ class TestKeys:
         assert answered(run("keys", "revoke", made["access_key"], "--json")) == revoked
         assert answered(run("keys", "list", "--status", "active", "--json"))["data"] == []
 
+    @pytest.mark.parametrize("mode", ["bearer", "signed"])
+    def test_one_is_rotated_as_the_endpoint_does_it(self, ann, house, run, mode):
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", mode,
+                "--scopes", EVERY_SCOPE, "--json",
+            )
+        )  # fmt: skip
+        rotated = answered(run("keys", "rotate", made["access_key"], "--grace", "7d", "--json"))
+        listed = answered(run("keys", "list", "--json"))["data"]
+
+        grace = datetime.fromisoformat(rotated["old_secret_expires_at"]) - datetime.now(UTC)
+        assert timedelta(days=6, hours=23) < grace <= timedelta(days=7)
+        assert parse_secret(rotated["secret"], "lk")
+        assert rotated["secret"] != made["secret"]
+        assert msgspec.json.encode(msgspec.convert(rotated, shapes.RotatedKey)) == msgspec.json.encode(
+            rotated
+        )
+        assert listed == [{name: rotated[name] for name in made if name != "secret"}]
+        assert listed[0]["secret_version"] == 2
+        if mode == "bearer":
+            both = [made["secret"], rotated["secret"]]
+            assert [ask(house, secret, ("GET", "/v1/me", ""))[0].status for secret in both] == [200, 200]
+
+    def test_without_grace_the_old_secret_ends_at_once(self, ann, house, run):
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "", "--json"
+            )
+        )  # fmt: skip
+
+        rotated = run("keys", "rotate", made["access_key"])
+
+        (secret,) = re.findall(r"^secret +(lks_\w{49})$", rotated.stdout, re.MULTILINE)
+        assert rotated.exit_code == 0
+        assert rotated.stderr == (
+            "The secret is shown only this once: keep it safe.\nThe old secret has ended.\n"
+        )
+        both = [made["secret"], secret]
+        assert [ask(house, one, ("GET", "/v1/me", ""))[0].status for one in both] == [401, 200]
+
+    def test_until_when_the_old_secret_works_is_told_to_people(self, ann, run):
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "",
+                "--expires-at", "2100-01-01T00:00:00Z", "--json",
+            )
+        )  # fmt: skip
+
+        told = run("keys", "rotate", made["access_key"], "--grace", "600").stderr
+
+        assert re.search(
+            r"^The old secret works until 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00\.$", told, re.MULTILINE
+        )
+
+    @pytest.mark.parametrize(
+        "grace, seconds",
+        [("0", 0), ("90", 90), ("90s", 90), ("30m", 1800), ("12h", 43200), ("7d", 604800), ("30d", 2592000)],
+    )
+    def test_a_grace_is_a_number_of_seconds_or_has_a_unit(self, grace, seconds):
+        assert GRACE.convert(grace, None, None) == seconds
+
+    def test_a_revoked_one_is_not_rotated(self, ann, run):
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "", "--json"
+            )
+        )  # fmt: skip
+        good(run("keys", "revoke", made["access_key"]))
+
+        refused = run("keys", "rotate", made["access_key"])
+
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr == f"Error: the key {made['access_key']} is revoked, and stays so.\n"
+
     def test_the_secret_is_shown_once_and_only_on_standard_output(self, ann, run):
         made = run(
             "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "users:read"
@@ -205,6 +283,16 @@ class TestKeys:
         )  # fmt: skip
 
         assert made["scopes"] == []
+
+    def test_a_key_may_be_bound_to_networks(self, ann, run):
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", "signed", "--scopes", "",
+                "--networks", "10.0.0.0/8, 2001:DB8::1", "--json",
+            )
+        )  # fmt: skip
+
+        assert made["allowed_networks"] == ["10.0.0.0/8", "2001:db8::1/128"]
 
     def test_a_blocked_owner_gets_none(self, ann, run):
         good(run("users", "block", str(ann)))
@@ -308,6 +396,12 @@ class TestMistakes:
             pytest.param((*CREATE_KEY, "--scopes", "users:read,users:read"), 2, "the scope is there twice",
                          id="a scope twice"),
             pytest.param((*CREATE_KEY, "--scopes", ",".join("a" * 101)), 2, "at most 100 scopes", id="101 scopes"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--networks", "10.0.0.0/8,10.0.0.1/8"), 2,
+                         "'10.0.0.1/8': it has host bits set", id="a block with host bits"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--networks", "10.0.0.0/8,"), 2, "'': it is no block",
+                         id="a comma too many"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--networks", ",".join(["::1"] * 101)), 2,
+                         "at most 100 blocks", id="101 blocks"),
             pytest.param((*CREATE_KEY, "--scopes", "", "--expires-at", YESTERDAY), 2, "the moment has passed",
                          id="a moment that has passed"),
             pytest.param((*CREATE_KEY, "--scopes", "", "--expires-at", "2100-01-01T00:00:00"), 2,
@@ -324,6 +418,13 @@ class TestMistakes:
                          "the user 2 is deleted: only active users get keys.", id="a key for a deleted user"),
             pytest.param(("keys", "list", "--user", "x@y"), 1, "there is no user x@y.", id="the keys of nobody"),
             pytest.param(("keys", "revoke", NO_KEY), 1, f"there is no key {NO_KEY}.", id="an unknown key"),
+            pytest.param(("keys", "rotate", NO_KEY), 1, f"there is no key {NO_KEY}.", id="rotating an unknown key"),
+            pytest.param(("keys", "rotate", NO_KEY, "--grace", "31d"), 2, "it must be a number of seconds",
+                         id="a grace that is too long"),
+            pytest.param(("keys", "rotate", NO_KEY, "--grace", "2592001"), 2, "at most 30d", id="a second too long"),
+            pytest.param(("keys", "rotate", NO_KEY, "--grace", "-1"), 2, "it must be a number of seconds",
+                         id="a negative grace"),
+            pytest.param(("keys", "rotate", NO_KEY, "--grace", "1w"), 2, "as in 30m, 12h or 7d", id="an unknown unit"),
             pytest.param(("keys", "revoke", "1"), 2, "it must be the public id of a key", id="no public id"),
             pytest.param(("serve", "--port", "0"), 2, "0 is not in the range", id="port 0"),
             pytest.param(("serve", "--port", "http"), 2, "'http' is not a valid integer", id="no port"),
@@ -342,7 +443,7 @@ class TestMistakes:
             pytest.param(("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", "-"), 2, "There is no secret.",
                          id="nothing on standard input"),
             pytest.param(("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", A_SECRET, "--form", "jwt"), 2,
-                         "'jwt' is not 'query'", id="an unknown form"),
+                         "'jwt' is not one of 'query', 'message'", id="an unknown form"),
             pytest.param(("sign", "HEAD", "http://h/", "--key", NO_KEY, "--secret", A_SECRET, "--data", "{}"), 2,
                          "A HEAD call has no body.", id="head with a body"),
             pytest.param(("call", "GET", "http://127.0.0.1:1/", "--key", NO_KEY, "--secret", A_SECRET), 1,
@@ -430,6 +531,8 @@ class TestMistakes:
         [
             (A_SECRET,),
             ("keys", "revoke", A_SECRET),
+            ("keys", "rotate", A_SECRET),
+            ("keys", "rotate", NO_KEY, "--grace", A_SECRET),
             ("users", "block", A_SECRET),
             ("users", "list", A_SECRET),
             ("users", "list", "--status", A_SECRET),
@@ -439,6 +542,7 @@ class TestMistakes:
             ("sign", "GET", "http://h/", "--key", A_SECRET, "--secret", A_SECRET),
             ("call", "GET", "http://127.0.0.1:1/", "--key", NO_KEY, "--secret", A_SECRET),
             (*CREATE_KEY, "--scopes", A_SECRET),
+            (*CREATE_KEY, "--scopes", "", "--networks", A_SECRET),
         ],
     )
     def test_a_secret_in_the_wrong_place_is_not_repeated(self, sqlite_house, run, arguments):
@@ -493,6 +597,17 @@ class TestSign:
         assert (result.exit_code, result.stdout[:5]) == (0, "curl ")
         assert result.stderr == "Warning: the checksum of the secret is wrong; it may have a typo.\n"
 
+    def test_a_message_is_signed_in_headers(self, run):
+        line = good(
+            run("sign", "GET", "http://h/x", "--key", NO_KEY, "--secret", A_SECRET, "--form", "message")
+        ).stdout
+
+        words = shlex.split(line)
+        headers = dict(word.split(": ", 1) for word in words[words.index("-H") :] if ": " in word)
+        assert words[-1] == "http://h/x"
+        assert list(headers) == ["signature-input", "signature", "host"]
+        assert abs(time.time() - int(re.search(r";created=(\d+);", line)[1])) < 5
+
     def test_every_call_has_a_nonce_of_its_own(self, run):
         nonces = {
             re.search(r"nonce=([^&]+)", run("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", A_SECRET).stdout)[1]
@@ -544,7 +659,7 @@ class TestPrinting:
 
     def test_these_are_the_commands(self):
         assert sorted(name for name, _ in every_command()) == [
-            "call", "dev", "keyring", "keys create", "keys list", "keys revoke", "migrate", "openapi",
+            "call", "dev", "keyring", "keys create", "keys list", "keys revoke", "keys rotate", "migrate", "openapi",
             "serve", "sign", "users block", "users create", "users list", "users unblock",
         ]  # fmt: skip
 
@@ -626,6 +741,14 @@ class Served:
             self.stop()
 
 
+def status_of(asked: urllib.request.Request) -> int:
+    try:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def latchkey_process(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "service", *arguments],
@@ -655,9 +778,14 @@ class TestServe:
                 headers = answer.headers
             signer = ("--key", keys["signed"]["access_key"], "--secret", keys["signed"]["secret"])
             by_signature = latchkey_process("call", "GET", served.url + "/v1/me", *signer)
+            by_message = latchkey_process("call", "GET", served.url + "/v1/me", *signer, "--form", "message")
             created = latchkey_process(
                 "call", "POST", served.url + "/v1/users", *signer, "--data", '{"email":"b@c.d","name":"Bö"}'
             )
+            made_by_message = latchkey_process(
+                "call", "POST", served.url + "/v1/users?", *signer, "--form", "message",
+                "--data", '{"email":"c@c.d","name":"Cö"}',
+            )  # fmt: skip
             refused = latchkey_process("call", "GET", served.url + "/v1/users/77", *signer)
             ended = served.stop()
         logged = served.err.read_text()
@@ -666,6 +794,10 @@ class TestServe:
         assert "server" not in headers
         assert json.loads(by_signature.stdout)["user"] == by_bearer["user"]
         assert (by_signature.returncode, by_signature.stderr) == (0, "HTTP/1.1 200 OK\n")
+        assert (by_message.returncode, by_message.stderr) == (0, "HTTP/1.1 200 OK\n")
+        assert json.loads(by_message.stdout)["user"] == by_bearer["user"]
+        assert (made_by_message.returncode, made_by_message.stderr) == (0, "HTTP/1.1 201 Created\n")
+        assert json.loads(made_by_message.stdout)["name"] == "Cö"
         assert (created.returncode, created.stderr) == (0, "HTTP/1.1 201 Created\n")
         assert json.loads(created.stdout)["name"] == "Bö"
         assert (refused.returncode, refused.stderr) == (1, "HTTP/1.1 404 Not Found\n")
@@ -692,6 +824,32 @@ class TestServe:
         assert ended == 0
         assert "DB disconnected." in logged
         assert "Traceback" not in logged
+
+    @pytest.mark.parametrize(
+        "trusted, status, client",
+        [
+            pytest.param("", 403, "127.0.0.1", id="no proxy is trusted"),
+            pytest.param("127.0.0.0/8", 200, "192.0.2.7", id="this one is"),
+        ],
+    )
+    def test_only_a_trusted_proxy_says_who_the_client_is(
+        self, sqlite_house, run, tmp_path, trusted, status, client
+    ):
+        """The server itself would believe any header from this machine."""
+        good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
+        key = answered(
+            run("keys", "create", "--user", "1", "--name", "k", "--mode", "bearer", "--scopes", "", "--networks",
+                "192.0.2.0/24", "--json")
+        )  # fmt: skip
+        asked = {"authorization": f"Bearer {key['secret']}", "x-forwarded-for": "192.0.2.7"}
+        environ = {"LATCHKEY_TRUSTED_PROXIES": trusted, "LATCHKEY_LOG_FORMAT": "json"}
+
+        with Served(tmp_path, "serve", environ=environ) as served:
+            found = status_of(urllib.request.Request(served.url + "/v1/me", headers=asked))
+        logged = [json.loads(line) for line in served.err.read_text().splitlines()]
+
+        assert found == status
+        assert [line["client"] for line in logged if line.get("path") == "/v1/me"] == [client]
 
     def test_a_wrong_setting_stops_it_before_it_starts(self, sqlite_house, environ):
         environ.setenv("LATCHKEY_KEYRING", "")

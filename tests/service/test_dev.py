@@ -204,7 +204,10 @@ class TestAgain:
         assert set(bearer.scopes) == declared_scopes(ROUTES)
         assert signed.scopes == ("users:read",)
         assert kept() == before
-        assert "Gave the bearer key keys:read, keys:write, users:write." in result.stderr
+        assert (
+            "Gave the bearer key keys:read, keys:write, me.keys:read, me.keys:write, users:write."
+            in result.stderr
+        )
 
 
 BOTH = {"bearer", "signed"}
@@ -218,7 +221,11 @@ class TestWhatNoLongerFits:
             pytest.param("UPDATE api_keys SET status = 'revoked' WHERE mode = 'signed'", {"signed"}, 1,
                          id="the other one revoked"),
             pytest.param("UPDATE api_keys SET expires_at = '2020-01-01 00:00:00.000000'", BOTH, 1, id="expired"),
-            pytest.param("DELETE FROM key_secrets", {"signed"}, 1, id="without its secret"),
+            pytest.param("DELETE FROM key_secrets", BOTH, 1, id="without their secrets"),
+            pytest.param("UPDATE key_secrets SET expires_at = '2020-01-01 00:00:00.000000'", BOTH, 1,
+                         id="with secrets that have ended"),
+            pytest.param("UPDATE key_secrets SET expires_at = '2100-01-01 00:00:00.000000'", set(), 1,
+                         id="with secrets that will end"),
             pytest.param("UPDATE users SET status = 'deleted'", BOTH, 2, id="user deleted"),
             pytest.param("UPDATE users SET status = 'blocked'", set(), 1, id="user blocked"),
         ],

@@ -102,7 +102,7 @@ def test_a_problem_renders_all_its_members(code):
     assert f'"detail":"{KINDS[code].title}."' in members
     assert "errors" not in members
     assert ("www-authenticate" in response.headers) is (KINDS[code].status == 401)
-    assert ("retry-after" in response.headers) is (KINDS[code].status == 503)
+    assert ("retry-after" in response.headers) is (KINDS[code].status in {429, 503})
 
 
 def test_a_problem_says_what_it_was_told():
@@ -113,6 +113,14 @@ def test_a_problem_says_what_it_was_told():
     assert b'"detail":"So."' in response.body
     assert b'"request_id":null' in response.body
     assert response.headers["x-more"] == "1"
+
+
+def test_a_problem_that_knows_when_to_try_again_says_so():
+    assert (
+        Problem("too_many_failures", headers={"retry-after": "7"}).response(None).headers["retry-after"]
+        == "7"
+    )
+    assert Problem("unavailable").response(None).headers["retry-after"] == "1"
 
 
 def test_a_commit_of_unknown_outcome_asks_nobody_to_try_again():

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.routes import ROUTES
+from service.routes import ROUTES, SIGNED_REQUEST
 from tests import wire
 from tests.api import HeldKey, call, hold_key
 from tests.conftest import on_mariadb
@@ -28,7 +28,18 @@ class Trip(msgspec.Struct, frozen=True):
 USER = {"email": "ann@example.com", "name": "Ann"}
 KEY = {"name": "n", "scopes": ["users:read"]}
 
+# As for `/v1/keys`.
+MINE = {
+    "create a key of mine": Trip("POST /v1/me/keys", 5, 201, {**KEY, "mode": "signed"}),
+    "list my keys": Trip("GET /v1/me/keys", 2),
+    "read a key of mine": Trip("GET /v1/me/keys/{access_key}", 2),
+    "change a key of mine": Trip("PATCH /v1/me/keys/{access_key}", 5, 200, {"name": "x"}),
+    "rotate a key of mine": Trip("POST /v1/me/keys/{access_key}/rotate", 8, 200, {"grace_s": 60}),
+    "revoke a key of mine": Trip("DELETE /v1/me/keys/{access_key}", 5, 204),
+}
+
 TRIPS = {
+    **MINE,
     "home": Trip("GET /", 0),
     "health": Trip("GET /healthz", 0),
     # SELECT 1
@@ -49,9 +60,8 @@ TRIPS = {
     "change nothing of a user": Trip("PATCH /v1/users/{id}", 3, 200, {}),
     # key; SELECT … FOR UPDATE, UPDATE of the user, UPDATE of its keys, SELECT of updated_at, COMMIT
     "delete a user": Trip("DELETE /v1/users/{id}", 6, 204),
-    # key; SELECT … FOR UPDATE of the owner, INSERT … RETURNING, COMMIT
-    "create a bearer key": Trip("POST /v1/keys", 4, 201, {**KEY, "mode": "bearer"}),
-    # the same, and INSERT … RETURNING of the sealed secret
+    # key; SELECT … FOR UPDATE of the owner, INSERT … RETURNING of the key, the same of its secret, COMMIT
+    "create a bearer key": Trip("POST /v1/keys", 5, 201, {**KEY, "mode": "bearer"}),
     "create a key that signs": Trip("POST /v1/keys", 5, 201, {**KEY, "mode": "signed"}),
     "list keys": Trip("GET /v1/keys", 2),
     "filter keys": Trip("GET /v1/keys", 2, query="?status=active&limit=1"),
@@ -59,8 +69,15 @@ TRIPS = {
     # as for a user
     "change a key": Trip("PATCH /v1/keys/{access_key}", 5, 200, {"name": "x"}),
     "change nothing of a key": Trip("PATCH /v1/keys/{access_key}", 3, 200, {}),
+    # key; SELECT … FOR UPDATE, DELETE of what ended, UPDATE of the old secret, INSERT … RETURNING of the new one,
+    # UPDATE of the key, SELECT of updated_at, COMMIT
+    "rotate a key": Trip("POST /v1/keys/{access_key}/rotate", 8, 200, {"grace_s": 60}),
+    # without the UPDATE of the old secret, which ends at once
+    "rotate a key without grace": Trip("POST /v1/keys/{access_key}/rotate", 7, 200, {"grace_s": 0}),
     # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at, COMMIT
     "revoke a key": Trip("DELETE /v1/keys/{access_key}", 5, 204),
+    # key; the key that signed, its nonce if it has one, COMMIT
+    "explain a signature": Trip("POST /v1/signatures/explain", 3, 200, SIGNED_REQUEST),
 }
 
 
@@ -70,7 +87,7 @@ def test_no_operation_is_missing():
 
 @pytest.fixture(params=["bearer", "signed"])
 async def caller(app, request, operator, signer) -> HeldKey:
-    """A key of each mode costs the same; the pools have their connections."""
+    """A key of each mode; the pools have their connections."""
     await call(app, "POST", "/v1/users", key=operator, body={"email": "first@example.com", "name": "First"})
     return operator if request.param == "bearer" else signer
 
@@ -80,14 +97,17 @@ async def caller(app, request, operator, signer) -> HeldKey:
 async def test_an_operation_costs_so_many_commands(app, caller, trip: Trip):
     partner = await hold_key(app, email="partner@example.com", scopes=["users:read"])
     method, _, path = trip.operation.partition(" ")
-    target = path.format(id=partner.user_id, access_key=partner.access_key, code="conflict") + trip.query
+    key = await hold_key(app, scopes=["users:read"]) if path.startswith("/v1/me/") else partner
+    target = path.format(id=partner.user_id, access_key=key.access_key, code="conflict") + trip.query
     body = {**trip.body, "user_id": partner.user_id} if path == "/v1/keys" and trip.body else trip.body
 
     with wire.listening() as commands:
         answer = await call(app, method, target, key=caller, body=body)
 
+    # the nonce, or the signature, of a call that changes something
+    reservation = int(caller.mode == "signed" and method != "GET")
     assert answer.status == trip.status, answer.body
-    assert len(commands) == trip.commands, commands
+    assert len(commands) == trip.commands + reservation, commands
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/openapi.json", "/problems/conflict", "/nothing"])

@@ -88,12 +88,19 @@ async def test_no_credential_is_ever_shown_or_logged(app, cast, log_lines, craft
         assert secret not in repr(answer.headers)
 
 
-async def test_a_new_secret_is_answered_and_not_logged(app, cast, log_lines):
+@pytest.mark.parametrize("behind", ["", "/{key}/rotate"])
+async def test_a_new_secret_is_answered_and_not_logged(app, cast, log_lines, behind):
     body = {"user_id": cast.bearer.user_id, "name": "n", "mode": "signed", "scopes": []}
 
-    answer = await call(app, "POST", "/v1/keys", key=cast.bearer, body=body)
+    answer = await call(
+        app,
+        "POST",
+        f"/v1/keys{behind.format(key=cast.modest_signer.access_key)}",
+        key=cast.bearer,
+        body={"grace_s": 60} if behind else body,
+    )
 
-    assert answer.status == 201
+    assert answer.status == (200 if behind else 201)
     assert answer.json["secret"] not in written(log_lines)
 
 

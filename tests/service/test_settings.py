@@ -32,6 +32,9 @@ def test_without_an_environment_every_setting_has_its_default_and_no_secret_has_
         ("KEY_PREFIX", "acme42", "acme42"),
         ("CLOCK_WINDOW_S", "3600", 3600),
         ("BODY_LIMIT_BYTES", "1024", 1024),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,::1", "10.0.0.0/8,::1"),
+        ("AUTH_FAILURES_PER_MIN", "0", 0),
+        ("AUTH_FAILURES_PER_MIN", "1000000", 1_000_000),
         ("LOG_FORMAT", "json", "json"),
     ],
 )
@@ -63,6 +66,9 @@ def test_a_setting_is_read_from_its_variable(variable, text, value):
         ("CLOCK_WINDOW_S", "60.5"),
         ("BODY_LIMIT_BYTES", "1023"),
         ("BODY_LIMIT_BYTES", str(2**30 + 1)),
+        ("AUTH_FAILURES_PER_MIN", "-1"),
+        ("AUTH_FAILURES_PER_MIN", "1000001"),
+        ("AUTH_FAILURES_PER_MIN", "off"),
         ("LOG_FORMAT", "xml"),
     ],
 )

@@ -41,7 +41,7 @@ def make_app(db: SQLAlchemy) -> MakeApp:
 
     def make(*operations: Operation, extra: list[Any] | None = None, **options: Any) -> Starlette:
         return Starlette(
-            routes=[make_route(operation, verifier=None) for operation in operations],
+            routes=[make_route(operation, ()) for operation in operations],
             exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
             middleware=[
                 Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),

@@ -53,6 +53,8 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
     blocked: HeldKey
     blocked_signer: HeldKey
     modest_signer: HeldKey
+    rotated: HeldKey
+    """A key that signs, with a new secret; the old one works too."""
     stranger: HeldKey
 
     @property

@@ -6,8 +6,10 @@ import pytest
 from starlette.applications import Starlette
 
 from models import User
-from tests.api import HeldKey, hold_key
+from tests.api import HeldKey, hold_key, rotate_held
 from tests.service.authentication.cast import NOW, Cast, stranger
+
+DAY_S = 24 * 60 * 60
 
 
 @pytest.fixture
@@ -34,6 +36,7 @@ async def cast(app: Starlette, operator: HeldKey, signer: HeldKey) -> Cast:
         bearer=operator,
         signer=signer,
         modest_signer=await hold_key(app, mode="signed", scopes=[]),
+        rotated=await rotate_held(app, await hold_key(app, mode="signed"), grace_s=30 * DAY_S),
         stranger=stranger(),
         **guests,
     )

@@ -7,6 +7,8 @@ import hashlib
 
 import pytest
 
+from service.authentication import query_signature
+from service.authentication.keyring import KeyRing
 from tests import wire
 from tests.api import assert_problem, stored
 from tests.service.authentication.cast import NOW, Attempt, Craft, bearer, signed
@@ -110,23 +112,24 @@ async def test_of_two_faults_the_earlier_one_answers(app, cast, status, code, cr
         pytest.param(lambda c: signed(c.stranger), lambda c: signed(c.signer, secret="x"), id="signed"),
         pytest.param(lambda c: bearer(c.stranger), lambda c: bearer(c.signer), id="bearer"),
         pytest.param(lambda c: signed(c.stranger), lambda c: signed(c.bearer), id="a key that does not sign"),
+        pytest.param(
+            lambda c: signed(c.stranger), lambda c: signed(c.rotated, secret="x"), id="a key with two secrets"
+        ),
     ],
 )
 async def test_an_unknown_key_costs_what_a_wrong_proof_costs(app, cast, monkeypatch, one, other):
-    """The same queries, and as many MACs: what the dummy secret is for."""
+    """The same queries, and as many secrets opened and MACs made: what the dummy secret is for."""
     costs = []
     for craft in (one, other):
-        proved = []
-        verifier = app.state.verifier
-        proves = type(verifier)._proves
-        monkeypatch.setattr(
-            type(verifier), "_proves", lambda *a, p=proves, n=proved: n.append(len(a[3])) or p(*a)
-        )
+        worked = []
+        for place, name in ((KeyRing, "open_secret"), (query_signature, "proves")):
+            work = getattr(place, name)
+            monkeypatch.setattr(place, name, lambda *a, w=work, n=name, done=worked: done.append(n) or w(*a))
         with wire.listening() as commands:
             answer = await craft(cast).send(app)
         monkeypatch.undo()
         assert_problem(answer, 401, "unauthenticated")
-        costs.append(([command.partition("WHERE")[2].partition("=")[0] for command in commands], proved))
+        costs.append(([command.partition("WHERE")[2].partition("=")[0] for command in commands], worked))
 
     assert costs[0] == costs[1]
     assert len(costs[0][0]) == 1

@@ -37,7 +37,11 @@ async def test_a_created_key_is_answered_as_it_is_stored_with_its_secret(app, op
         "user_id": operator.user_id,
         **NIGHTLY,
         "mode": mode,
+        "allowed_networks": [],
         "status": "active",
+        "secret_version": 1,
+        "old_secret_calls": 0,
+        "old_secret_last_used_at": None,
         "expires_at": None,
         "last_used_at": None,
         "created_at": rfc3339(key.created_at),
@@ -70,7 +74,7 @@ async def test_a_secret_is_shown_only_once_and_stored_nowhere_in_plain(app, oper
     ]
 
     assert [answer.status for answer in shown] == [200, 200, 200]
-    assert not any(b"secret" in answer.body or secret.encode() in answer.body for answer in shown)
+    assert not any(b'"secret"' in answer.body or secret.encode() in answer.body for answer in shown)
     assert secret not in repr(await stored(app.state.db.reader))
 
 
@@ -380,6 +384,55 @@ async def test_the_pages_hold_every_key_that_the_filters_let_through(
         target = answer.headers["link"][1:].partition(">")[0] if cursor else None
 
     assert shown == [names[name].access_key for name in found.split()]
+
+
+@pytest.mark.parametrize(
+    "before, found",
+    [
+        pytest.param("2100-01-01T00:00:00Z", "", id="the moment itself is not before it"),
+        pytest.param("2100-01-01T00:00:00.000001Z", "soon", id="a microsecond later"),
+        pytest.param("2100-01-01T01:00:00%2B01:00", "", id="the same moment elsewhere"),
+        pytest.param("2100-01-01T00:00:01-00:00", "soon", id="an offset of nothing"),
+        pytest.param("2101-01-01T00:00:00Z", "soon", id="a year later"),
+        pytest.param("2150-01-01T00:00:00Z", "soon gone later", id="all that ever end, the revoked too"),
+        pytest.param("2150-01-01T00:00:00Z&status=active", "soon later", id="of those that are active"),
+        pytest.param("2150-01-01T00:00:00Z&user_id=1", "", id="of another owner"),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 200])
+async def test_what_ends_before_a_moment_is_listed_and_what_never_ends_is_not(
+    app, operator, before, found, limit
+):
+    keys = {
+        "never": await hold_key(app),
+        "soon": await hold_key(app, expires_at=datetime(2100, 1, 1, tzinfo=UTC)),
+        "gone": await hold_key(app, expires_at=datetime(2102, 1, 1, tzinfo=UTC), status="revoked"),
+        "later": await hold_key(app, expires_at=datetime(2103, 1, 1, tzinfo=UTC)),
+    }
+    before = before.replace("user_id=1", f"user_id={operator.user_id + 1}")
+
+    shown, target = [], f"/v1/keys?limit={limit}&expires_before={before}"
+    while target is not None:
+        answer = await call(app, "GET", target, key=operator)
+        assert answer.status == 200, answer.body
+        shown += [key["access_key"] for key in answer.json["data"]]
+        target = answer.headers["link"][1:].partition(">")[0] if answer.json["next_cursor"] else None
+
+    assert shown == [keys[name].access_key for name in found.split()]
+
+
+async def test_a_cursor_is_bound_to_the_moment_whatever_its_offset(app, operator):
+    for _ in range(2):
+        await hold_key(app, expires_at=datetime(2100, 1, 1, tzinfo=UTC))
+    page = await call(app, "GET", "/v1/keys?limit=1&expires_before=2101-01-01T00:00:00Z", key=operator)
+    cursor = page.json["next_cursor"]
+
+    async def go_on(before):
+        return await call(app, "GET", f"/v1/keys?limit=1&cursor={cursor}{before}", key=operator)
+
+    assert (await go_on("&expires_before=2101-01-01T05:30:00%2B05:30")).status == 200
+    assert_problem(await go_on(""), 400, "invalid_cursor")
+    assert_problem(await go_on("&expires_before=2101-01-01T00:00:01Z"), 400, "invalid_cursor")
 
 
 # ---------------------------------------------------------------------- last use

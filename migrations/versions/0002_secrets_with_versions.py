@@ -1,0 +1,58 @@
+"""Secrets of both modes move into `key_secrets`, where each has a version and an end."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+from models.types import BigId, Binary, UtcDateTime
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
+
+
+def columns() -> list[sa.Column[Any]]:
+    """What a secret's row holds."""
+    return [
+        sa.Column("api_key_id", BigId, nullable=False, autoincrement=False),
+        sa.Column("version", sa.Integer, nullable=False, autoincrement=False),
+        sa.Column("secret_sha256", Binary(32), nullable=False),
+        sa.Column("sealed", Binary(255), nullable=True),
+        sa.Column("created_at", UtcDateTime, nullable=False),
+        sa.Column("expires_at", UtcDateTime, nullable=True),
+    ]
+
+
+def upgrade() -> None:
+    # SQLite can only drop `api_keys.secret_sha256` with its whole table, which no other table may then refer
+    # to. So the secrets wait in a table of their own; at no point are they in none.
+    op.create_table("kept_secrets", *columns(), sa.PrimaryKeyConstraint("api_key_id", "version"), **TABLE)
+    op.execute(
+        "INSERT INTO kept_secrets (api_key_id, version, secret_sha256, sealed, created_at, expires_at) "
+        "SELECT k.id, COALESCE(s.version, 1), k.secret_sha256, s.sealed, COALESCE(s.created_at, k.created_at), NULL "
+        "FROM api_keys k LEFT JOIN key_secrets s ON s.api_key_id = k.id "
+        "WHERE k.secret_sha256 IS NOT NULL"  # without a hash no key was ever made
+    )
+    op.drop_table("key_secrets")
+
+    with op.batch_alter_table("api_keys") as table:
+        table.drop_constraint("uq_api_keys_secret_sha256", type_="unique")
+        table.drop_column("secret_sha256")
+        table.add_column(sa.Column("secret_version", sa.Integer, nullable=False, server_default="1"))
+        table.add_column(sa.Column("old_secret_calls", sa.BigInteger, nullable=False, server_default="0"))
+        table.add_column(sa.Column("old_secret_last_used_at", UtcDateTime, nullable=True))
+
+    op.create_table(
+        "key_secrets",
+        *columns(),
+        sa.PrimaryKeyConstraint("api_key_id", "version", name="pk_key_secrets"),
+        sa.ForeignKeyConstraint(["api_key_id"], ["api_keys.id"], name="fk_key_secrets_api_key_id_api_keys"),
+        sa.UniqueConstraint("secret_sha256", name="uq_key_secrets_secret_sha256"),
+        **TABLE,
+    )
+    op.execute("INSERT INTO key_secrets SELECT * FROM kept_secrets")
+    op.drop_table("kept_secrets")

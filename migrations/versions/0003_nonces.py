@@ -1,0 +1,27 @@
+"""Nonces of signed calls."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+from models.types import Binary, BinaryText, UtcDateTime
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
+
+
+def upgrade() -> None:
+    op.create_table(
+        "nonces",
+        sa.Column("access_key", BinaryText(64), nullable=False),
+        sa.Column("nonce", Binary(65), nullable=False),
+        sa.Column("expires_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("access_key", "nonce", name="pk_nonces"),
+        **TABLE,
+    )
+    op.create_index("ix_nonces_expires_at", "nonces", ["expires_at"])

@@ -1,0 +1,18 @@
+"""Nonces of signed calls that were taken, so that no call is taken twice."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base
+from models.types import Binary, BinaryText, UtcDateTime
+
+
+class Nonce(Base):
+    """One nonce of one key; the primary key is the judge of two that come at once."""
+
+    __tablename__ = "nonces"
+
+    access_key: Mapped[str] = mapped_column(BinaryText(64), primary_key=True)
+    nonce: Mapped[bytes] = mapped_column(Binary(65), primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)

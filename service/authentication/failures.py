@@ -1,0 +1,67 @@
+"""How often a caller failed to prove who it is: in the last minute, and in this worker's memory.
+
+Counted is the pair of an address and a public id. By the id alone anybody could lock a partner out by
+failing in its name, and by the address alone a partner every other behind the same proxy.
+"""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from service.networks import Address
+
+MINUTE_S = 60
+LARGEST_MEMORY = 10_000  # pairs; each holds at most one number for each second of the minute
+
+Pair = tuple[Address | None, str]
+
+
+class Failures:
+    """Counts the failures of pairs over a sliding minute.
+
+    It counts by the second, and forgets a second when all of it is a minute ago: a pair may wait up to a
+    second longer than it would have to, and never too short.
+
+    Args:
+        limit: how many failures of a pair in a minute are too many; 0 counts nothing.
+        clock: seconds, of a clock that only goes forward.
+        memory: how many pairs are remembered; beyond, the one whose last failure is the oldest is forgotten.
+    """
+
+    def __init__(
+        self, limit: int, *, clock: Callable[[], float] = time.monotonic, memory: int = LARGEST_MEMORY
+    ) -> None:
+        self.limit = limit
+        self.clock = clock
+        self.memory = memory
+        self._pairs: OrderedDict[Pair, dict[int, int]] = OrderedDict()
+
+    def note(self, pair: Pair) -> None:
+        """Count one failure of a pair."""
+        if not self.limit:
+            return
+        now = self.clock()
+        seconds = self._remembered(pair, now)
+        seconds[math.floor(now)] = seconds.get(math.floor(now), 0) + 1
+        self._pairs[pair] = seconds
+        self._pairs.move_to_end(pair)
+        if len(self._pairs) > self.memory:
+            self._pairs.popitem(last=False)
+
+    def wait_s(self, pair: Pair) -> int:
+        """Return in how many seconds the pair may try again; 0 is at once."""
+        now = self.clock()
+        seconds = self._remembered(pair, now)
+        left, free_at = sum(seconds.values()), now
+        for second, count in seconds.items():
+            if left < self.limit:
+                break
+            left -= count
+            free_at = second + 1 + MINUTE_S
+        return math.ceil(free_at - now)
+
+    def _remembered(self, pair: Pair, now: float) -> dict[int, int]:
+        """Return the failures of the last minute by their second, the oldest first."""
+        seconds = self._pairs.get(pair, {})
+        return {second: count for second, count in seconds.items() if second + 1 + MINUTE_S > now}

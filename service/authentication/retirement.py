@@ -1,0 +1,44 @@
+"""What a call with a secret that was replaced is told: since when it is, and until when it works."""
+
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import msgspec
+from starlette.types import Scope
+
+from service.authentication.lookup import Found, StoredSecret
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Retirement(msgspec.Struct, frozen=True):
+    """The last days of a secret."""
+
+    version: int
+    rotated_at: datetime
+    ends_at: datetime
+
+    def headers(self) -> Headers:
+        """Write `Deprecation` (RFC 9745) and `Sunset` (RFC 8594); what is below a second is dropped.
+
+        >>> Retirement(1, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 8, 12, tzinfo=UTC)).headers()
+        [(b'deprecation', b'@1767225600'), (b'sunset', b'Thu, 08 Jan 2026 12:00:00 GMT')]
+        """
+        return [
+            (b"deprecation", f"@{int(self.rotated_at.timestamp())}".encode()),
+            (b"sunset", format_datetime(self.ends_at.astimezone(UTC), usegmt=True).encode()),
+        ]
+
+
+def retirement_of(found: Found, proved: StoredSecret) -> Retirement | None:
+    """Tell of the secret that proved a call whether it was replaced, and when it ends: at the latest with its key."""
+    if proved.expires_at is None:
+        return None
+    ends = [moment for moment in (proved.expires_at, found.key.expires_at) if moment is not None]
+    return Retirement(proved.version, found.secrets[0].created_at, min(ends))
+
+
+def retirement_headers(scope: Scope) -> Headers:
+    """Return the headers for the answer to a request, whoever answers it; none for most."""
+    retirement: Retirement | None = scope.get("state", {}).get("retirement")
+    return [] if retirement is None else retirement.headers()

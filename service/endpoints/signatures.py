@@ -1,0 +1,65 @@
+"""Signatures: `/v1/signatures`."""
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from service import shapes
+from service.authentication.credentials import decode_base64
+from service.authentication.explanation import explain
+from service.client import host_header, split_url
+from service.endpoints.keys import field_problem
+
+
+async def explain_signature(request: Request, body: shapes.SignedRequest) -> shapes.SignatureReport:
+    """Explain what the service makes of a signed request, for a partner whose calls are refused.
+
+    It goes through the checks of a call in their order, and goes on after one that failed as far as it can.
+    Nothing is used up: neither the nonce nor the allowance of the key that signed.
+    No secret is shown, and no signature that would be right.
+    """
+    return await explain(
+        request.app.state.verifier,
+        request.state.session,
+        as_received(body),
+        content_of(body),
+    )
+
+
+def as_received(sent: shapes.SignedRequest) -> Scope:
+    """Make of a request what the server would have made of it, as far as its signature goes."""
+    try:
+        parts = split_url(sent.url)
+    except ValueError as error:
+        raise field_problem("/url", str(error).removesuffix(".")) from None
+    headers = [
+        (name.lower().encode(), value.encode("latin-1"))
+        for name, values in sent.headers.items()
+        for value in ([values] if isinstance(values, str) else values)
+    ]
+    names = {name for name, _ in headers}
+    if b"host" not in names:
+        headers.append((b"host", host_header(parts).encode()))
+    content = content_of(sent)
+    if content and not names & {b"content-length", b"transfer-encoding"}:
+        headers.append((b"content-length", str(len(content)).encode()))
+    return {
+        "method": sent.method,
+        "scheme": parts.scheme,
+        "raw_path": (parts.path or "/").encode(),
+        "query_string": parts.query.encode(),
+        "headers": headers,
+    }
+
+
+def content_of(sent: shapes.SignedRequest) -> bytes:
+    """Return the bytes of the body."""
+    if isinstance(sent.body, str) and isinstance(sent.body_base64, str):
+        raise field_problem("/body_base64", "the body is there twice")
+    if isinstance(sent.body, str):
+        return sent.body.encode()
+    if not isinstance(sent.body_base64, str):
+        return b""
+    content = decode_base64(sent.body_base64)
+    if content is None:
+        raise field_problem("/body_base64", "it is not canonical base64")
+    return content

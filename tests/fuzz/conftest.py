@@ -1,0 +1,124 @@
+"""The application with a route that takes every path, keys made from the seed, and the summary of the fuzzing."""
+
+import functools
+import logging
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import issuing, shapes
+from service.app import create_app
+from service.operation import METHODS, route
+from service.settings import Settings
+from tests.api import HeldKey, hold_key
+from tests.conftest import opened
+from tests.fuzz.calls import NOW
+from tests.fuzz.mutations import BODY_LIMIT_BYTES
+
+SEED = os.environ.get("LATCHKEY_TEST_SEED") or str(random.randrange(2**32))
+
+
+class Asked(shapes.Input, frozen=True, kw_only=True):
+    """Every parameter that a genuine request asks with."""
+
+    q: str = ""
+    filter: str = ""
+    empty: str = ""
+    page: str = ""
+    tilde: str = ""
+
+
+async def echo(request: Request, rest: str, query: Asked) -> Response:
+    """Note who was let in."""
+    request.app.state.seen.append(request.user.key.access_key)
+    return Response(status_code=200)
+
+
+class Cast(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds keys."""
+
+    signer: HeldKey
+    other: HeldKey
+    bearer: HeldKey
+
+
+class Tally(msgspec.Struct):
+    """What was sent and how it was answered."""
+
+    answers: Counter[tuple[str, int]] = msgspec.field(default_factory=Counter)
+    accepted: int = 0
+    genuine: int = 0
+
+
+TALLY = pytest.StashKey[Tally]()
+
+
+@pytest.fixture
+def seed() -> str:
+    return SEED
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Tally:
+    return request.config.stash.setdefault(TALLY, Tally())
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """A line for each refusal would be thousands."""
+    logging.disable(logging.INFO)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+async def app(settings: Settings, quiet: None) -> AsyncIterator[Starlette]:
+    """The whole application; `app.state.seen` lists whom its own route saw."""
+    settings = msgspec.structs.replace(settings, auth_failures_per_min=0, body_limit_bytes=BODY_LIMIT_BYTES)
+    catch_all = [route(method, "/{rest:path}", echo, any_key=True) for method in sorted(METHODS)]
+    async with opened(lambda: create_app(settings, routes=catch_all), settings) as app:
+        app.state.verifier.clock = lambda: NOW
+        app.state.seen = []
+        yield app
+
+
+@pytest.fixture
+async def cast(app: Starlette, seed: str, monkeypatch: pytest.MonkeyPatch) -> Cast:
+    """Keys that are the same for the same seed, so that a failure can be had again."""
+    rng = random.Random(seed)
+    for name in ("new_access_key", "new_secret"):
+        made = functools.partial(getattr(issuing, name), random_bytes=rng.randbytes)
+        monkeypatch.setattr(issuing, name, made)
+    return Cast(
+        signer=await hold_key(app, mode="signed"),
+        other=await hold_key(app, mode="signed", email="other@example.com"),
+        bearer=await hold_key(app),
+    )
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what was sent: a green line alone would not tell how many requests there were."""
+    tally = config.stash.get(TALLY, None)
+    if tally is None:
+        return
+    by_status = Counter[int]()
+    by_name: dict[str, list[str]] = {}
+    for (name, status), count in sorted(tally.answers.items()):
+        by_status[status] += count
+        by_name.setdefault(name, []).append(f"{count}x{status}")
+    terminalreporter.write_line(
+        f"fuzz with LATCHKEY_TEST_SEED={SEED}: {by_status.total()} mutated requests, {tally.accepted} accepted, "
+        f"{sum(count for status, count in by_status.items() if status >= 500)} answered 5xx; "
+        f"{tally.genuine} genuine ones accepted; "
+        + ", ".join(f"{count}x{status}" for status, count in sorted(by_status.items()))
+        + " | "
+        + ", ".join(f"{name} {'+'.join(counts)}" for name, counts in by_name.items())
+    )

@@ -1,0 +1,69 @@
+"""A signed request of which one thing was changed is never taken, and never a fault of ours.
+
+`make test` changes some hundreds, `make test-fuzz` twenty thousand. A failure prints the seed; with it in
+`LATCHKEY_TEST_SEED` the very same requests are made again.
+"""
+
+import os
+import random
+from urllib.parse import unquote
+
+import pytest
+from starlette.applications import Starlette
+
+from tests.fuzz.calls import KINDS, METHODS, SAFE_METHODS, Genuine, Sent
+from tests.fuzz.conftest import Cast, Tally
+from tests.fuzz.mutations import BODY_LIMIT_BYTES, Scene, mutate
+
+TOTAL = int(os.environ.get("LATCHKEY_TEST_FUZZ") or 400)
+GENUINE_EVERY = 10
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def verdict(genuine: Genuine, sent: Sent) -> tuple[int, str]:  # noqa: PLR0911 - a table, read line by line
+    """What a mutated request is answered with: the status and the code of the problem."""
+    path = unquote(sent.path, "latin-1")
+    if len(sent.body) > BODY_LIMIT_BYTES:
+        return 413, "body_too_large"
+    if not path.startswith("/") or "\n" in path:
+        return 404, "not_found"
+    if sent.method not in METHODS:
+        return 405, "method_not_allowed"
+    if len(sent.credentials) > 1:
+        return 400, "two_credentials"
+    if genuine.digest and sent.but(body=genuine.sent.body) == genuine.sent:
+        return 401, "digest_mismatch"
+    if "method" not in genuine.covered and sent.method not in SAFE_METHODS:
+        # All that a query without its method proves is that it was meant to change nothing.
+        return 403, "coverage_required"
+    return 401, "unauthenticated"
+
+
+@on_sqlite
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_mutated_request_is_never_taken(
+    app: Starlette, cast: Cast, kind: str, seed: str, tally: Tally
+) -> None:
+    seen: list[str] = app.state.seen
+    for number in range(-(-TOTAL // len(KINDS))):
+        rng = random.Random(f"{seed} {kind} {number}")
+        genuine, sibling = (KINDS[kind](rng, cast.signer) for _ in range(2))
+        scene = Scene(genuine=genuine, sibling=sibling, other=cast.other, bearer=cast.bearer)
+        name, sent = mutate(rng, scene)
+
+        answer = await sent.send(app)
+
+        story = f"LATCHKEY_TEST_SEED={seed} {kind} {number}: {name}\n{genuine.sent}\n{sent}\n{answer.body!r}"
+        tally.answers[name, answer.status or 0] += 1
+        tally.accepted += len(seen)
+        assert seen == [], story
+        assert (answer.status, answer.json["code"]) == verdict(genuine, sent), story
+
+        if number % GENUINE_EVERY == 0:
+            # It was right before the change, and what was refused has not used up its nonce.
+            answer = await genuine.sent.send(app)
+
+            assert (answer.status, seen) == (200, [cast.signer.access_key]), story
+            tally.genuine += 1
+            seen.clear()

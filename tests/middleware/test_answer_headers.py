@@ -1,0 +1,39 @@
+"""Headers that are found out about on the way are on every answer, whoever gives it."""
+
+import pytest
+
+from middleware.answer_headers import AnswerHeadersMiddleware
+from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouched, run, untouched
+
+NOTICE = (b"notice", b"on the way")
+
+
+def noticed(scope):
+    return [NOTICE] if scope.get("seen") else []
+
+
+@pytest.mark.parametrize("status", [200, 403, 500])
+async def test_what_was_found_out_on_the_way_is_on_the_answer(status):
+    async def app(scope, receive, send):
+        scope["seen"] = True
+        await answering(status, headers=[(b"x", b"1")])(scope, receive, send)
+
+    sent, _ = await run(AnswerHeadersMiddleware(app, headers=noticed), http())
+
+    assert sent[0]["status"] == status
+    assert list(sent[0]["headers"]) == [(b"x", b"1"), NOTICE]
+
+
+async def test_where_nothing_was_found_out_nothing_is_added():
+    sent, _ = await run(
+        AnswerHeadersMiddleware(answering(200, headers=[(b"x", b"1")]), headers=noticed), http()
+    )
+
+    assert list(sent[0]["headers"]) == [(b"x", b"1")]
+
+
+@pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
+async def test_what_is_no_request_passes_untouched(scope):
+    middleware = AnswerHeadersMiddleware(untouched, headers=lambda _: pytest.fail("nobody asked"))
+
+    assert await passes_untouched(middleware, dict(scope))

@@ -1,0 +1,38 @@
+"""The gate asks once, before the endpoint, and answers in its place."""
+
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from middleware.gate import GateMiddleware
+from tests.requests import request
+
+
+async def test_what_the_gate_refuses_does_not_reach_the_endpoint():
+    reached: list[str] = []
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        reached.append(scope["path"])
+        await PlainTextResponse("in")(scope, receive, send)
+
+    async def refusal(scope: Scope):
+        return PlainTextResponse("out", 401) if scope["path"] == "/closed" else None
+
+    gate = GateMiddleware(endpoint, refusal=refusal)
+    answers = [await request(gate, "GET", path) for path in ("/open", "/closed")]
+
+    assert [answer.body for answer in answers] == [b"in", b"out"]
+    assert reached == ["/open"]
+
+
+async def test_only_http_is_asked():
+    seen: list[Scope] = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+
+    async def refusal(scope: Scope):
+        raise AssertionError
+
+    await GateMiddleware(inner, refusal=refusal)({"type": "websocket"}, None, None)
+
+    assert seen == [{"type": "websocket"}]

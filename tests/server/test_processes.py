@@ -1,0 +1,182 @@
+"""Several processes on one MariaDB: they know of each other only what the database tells them."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+from starlette.applications import Starlette
+
+from models import User
+from service.app import create_app
+from service.authentication.message_signature import sign_message
+from service.authentication.query_signature import sign_query
+from service.settings import Settings
+from tests.api import HeldKey, hold_key
+from tests.conftest import KEYRING, on_mariadb, opened
+from tests.service.test_commands import Served
+
+PROCESSES = 4
+COPIES = 50
+ROUNDS = 3
+HOST = "api.example.com"  # one name for all, as behind a load balancer: a signature covers it
+EMAIL = "once@example.com"
+BODY = b'{"email":"once@example.com","name":"Once"}'
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What one copy was answered."""
+
+    status: int
+    text: str
+
+
+@pytest.fixture(scope="module")
+def processes(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
+    """Four times `python -m service serve`, each on a port of its own, so that each surely gets its share."""
+    environ = {"LATCHKEY_DATABASE_URL": mariadb_url, "LATCHKEY_KEYRING": KEYRING}
+
+    def make(number: int) -> Served:
+        return Served(tmp_path_factory.mktemp(f"process{number}"), "serve", environ=environ)
+
+    made = [make(number) for number in range(PROCESSES)]
+    with contextlib.ExitStack() as running:
+        for one in made:
+            running.push(one)
+        with ThreadPoolExecutor(PROCESSES) as together:
+            started = list(together.map(Served.__enter__, made))
+        yield started
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[Starlette]:
+    """The application in this process, to make keys with and to look at what was written."""
+    async with opened(lambda: create_app(settings), settings) as app:
+        yield app
+
+
+@pytest.fixture
+async def signer(app: Starlette) -> HeldKey:
+    return await hold_key(app, mode="signed")
+
+
+def message(signer: HeldKey) -> bytes:
+    """Sign a message, with its nonce."""
+    headers = sign_message(
+        signer.secret,
+        signer.access_key,
+        time.time(),
+        method="POST",
+        scheme="http",
+        authority=HOST,
+        raw_path="/v1/users",
+        nonce=secrets.token_urlsafe(),
+        body=BODY,
+        content_type="application/json",
+    )
+    return on_the_wire("POST", "/v1/users", headers, BODY)
+
+
+def message_that_reads(signer: HeldKey) -> bytes:
+    """Sign a message that changes nothing: its nonce is good for once as well."""
+    headers = sign_message(
+        signer.secret,
+        signer.access_key,
+        time.time(),
+        method="GET",
+        scheme="http",
+        authority=HOST,
+        raw_path="/v1/me",
+        nonce=secrets.token_urlsafe(),
+    )
+    return on_the_wire("GET", "/v1/me", headers)
+
+
+def query_with_nonce(signer: HeldKey) -> bytes:
+    return query(signer, nonce=secrets.token_urlsafe())
+
+
+def query(signer: HeldKey, nonce: str | None = None) -> bytes:
+    """Sign a query; without a nonce, the signature is its own."""
+    signed, mac = sign_query(
+        signer.secret,
+        "",
+        signer.access_key,
+        time.time(),
+        method="POST",
+        path="/v1/users",
+        body=BODY,
+        nonce=nonce,
+    )
+    return on_the_wire(
+        "POST", f"/v1/users?{signed}", {"secret": mac, "content-type": "application/json"}, BODY
+    )
+
+
+def on_the_wire(method: str, target: str, headers: dict[str, str], body: bytes = b"") -> bytes:
+    sent = {"host": HOST, **headers, "connection": "close"}
+    if body:
+        sent["content-length"] = str(len(body))
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items()), "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+async def send_copies(processes: list[Served], request: bytes) -> dict[int, list[Reply]]:
+    """Send copies of a request at the same moment, in turn to each process; returns the replies of each.
+
+    Every copy is held back by one byte until all of them are there.
+    """
+    gathered = asyncio.Barrier(COPIES)
+    replies: dict[int, list[Reply]] = {one.process.pid: [] for one in processes}
+
+    async def send(to: Served) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", to.port)
+        writer.write(request[:-1])
+        await writer.drain()
+        await gathered.wait()
+        writer.write(request[-1:])
+        answer = (await reader.read()).decode()
+        writer.close()
+        await writer.wait_closed()
+        replies[to.process.pid].append(Reply(int(answer.split(" ", 2)[1]), answer))
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for number in range(COPIES):
+            group.create_task(send(processes[number % len(processes)]))
+    return replies
+
+
+@on_mariadb
+@pytest.mark.parametrize("round_", range(ROUNDS))
+@pytest.mark.parametrize(
+    "make, success",
+    [
+        pytest.param(message, 201, id="message"),
+        pytest.param(message_that_reads, 200, id="message that reads"),
+        pytest.param(query, 201, id="query without nonce"),
+        pytest.param(query_with_nonce, 201, id="query with nonce"),
+    ],
+)
+async def test_of_fifty_copies_one_gets_through(
+    app: Starlette,
+    processes: list[Served],
+    signer: HeldKey,
+    make: Callable[[HeldKey], bytes],
+    success: int,
+    round_: int,
+) -> None:
+    replies = await send_copies(processes, make(signer))
+
+    every = [reply for replied in replies.values() for reply in replied]
+    assert len(replies) == PROCESSES
+    assert min(len(replied) for replied in replies.values()) == COPIES // PROCESSES
+    assert Counter(reply.status for reply in every) == {success: 1, 401: COPIES - 1}
+    assert [
+        reply.text for reply in every if reply.status == 401 and '"code":"replayed"' not in reply.text
+    ] == []
+    assert await User.filter_by(email_key=EMAIL).count() == int(success == 201)

@@ -1,0 +1,294 @@
+"""Failures are counted for a pair of address and public id, over a minute, in bounded memory."""
+
+import ipaddress
+from bisect import bisect_right
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.authentication.failures import Failures
+from service.authentication.message_signature import sign_message
+from tests import wire
+from tests.api import assert_problem
+from tests.service.authentication.cast import NOW, Attempt, bearer, header, signed
+
+HERE, THERE = (ipaddress.ip_address(text) for text in ("192.0.2.1", "192.0.2.2"))
+ONE, OTHER = "lka_1", "lka_2"
+
+
+class Clock:
+    """Seconds that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def failures(clock) -> Failures:
+    """At most three in a minute."""
+    return Failures(3, clock=clock)
+
+
+def fail(failures, pair, times):
+    for _ in range(times):
+        failures.note(pair)
+
+
+def test_nobody_waits_until_there_are_too_many(failures):
+    fail(failures, (HERE, ONE), 2)
+    assert failures.wait_s((HERE, ONE)) == 0
+
+    fail(failures, (HERE, ONE), 1)
+    assert failures.wait_s((HERE, ONE)) > 0
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        pytest.param((THERE, ONE), id="the id from another address"),
+        pytest.param((HERE, OTHER), id="another id from the address"),
+        pytest.param((None, ONE), id="the id from an unknown address"),
+    ],
+)
+def test_who_failed_locks_out_nobody_else(failures, pair):
+    fail(failures, (HERE, ONE), 50)
+
+    assert failures.wait_s(pair) == 0
+
+
+def test_a_minute_later_all_is_forgotten(failures, clock):
+    fail(failures, (HERE, ONE), 3)
+
+    assert failures.wait_s((HERE, ONE)) == 61
+    clock.now += 60.9
+    assert failures.wait_s((HERE, ONE)) == 1
+    clock.now += 0.1
+    assert failures.wait_s((HERE, ONE)) == 0
+
+
+def test_the_minute_slides(failures, clock):
+    """Spread over the minute's edge they still count together, and each is forgotten on its own."""
+    for _ in range(3):
+        failures.note((HERE, ONE))
+        clock.now += 29
+
+    assert clock.now == 1087
+    assert failures.wait_s((HERE, ONE)) == 0  # the first is forgotten
+    failures.note((HERE, ONE))
+    assert failures.wait_s((HERE, ONE)) == 1029 + 61 - 1087
+
+
+def test_of_more_than_too_many_all_but_the_newest_must_be_forgotten(failures, clock):
+    fail(failures, (HERE, ONE), 5)
+    clock.now += 10
+    fail(failures, (HERE, ONE), 3)
+
+    assert failures.wait_s((HERE, ONE)) == 61
+
+
+def test_zero_counts_nothing(clock):
+    failures = Failures(0, clock=clock)
+
+    fail(failures, (HERE, ONE), 50)
+
+    assert failures.wait_s((HERE, ONE)) == 0
+    assert len(failures._pairs) == 0
+
+
+def test_beyond_its_memory_it_forgets_whose_last_failure_is_the_oldest(clock):
+    failures = Failures(1, clock=clock, memory=2)
+    first, second, third = ((HERE, f"lka_{number}") for number in range(3))
+
+    for pair in (first, second, first, third):
+        failures.note(pair)
+
+    assert [failures.wait_s(pair) > 0 for pair in (first, second, third)] == [True, False, True]
+    assert len(failures._pairs) == 2
+
+
+def test_looking_remembers_nobody(failures):
+    for number in range(50):
+        failures.wait_s((HERE, f"lka_{number}"))
+
+    assert len(failures._pairs) == 0
+
+
+def test_a_pair_holds_no_more_than_a_minute(clock):
+    failures = Failures(1000, clock=clock)
+
+    for _ in range(5000):
+        failures.note((HERE, ONE))
+        clock.now += 0.1
+
+    (seconds,) = failures._pairs.values()
+    assert len(seconds) <= 61
+
+
+@given(
+    limit=st.integers(1, 5),
+    steps=st.lists(st.floats(0, 40), min_size=1, max_size=40),
+)
+def test_no_minute_takes_too_many_and_nobody_waits_too_short_or_too_long(limit, steps):
+    """Against every moment, kept."""
+    clock = Clock()
+    failures = Failures(limit, clock=clock)
+    moments: list[float] = []
+
+    for step in steps:
+        clock.now += step
+        wait_s = failures.wait_s((HERE, ONE))
+        if wait_s:
+            before = clock.now
+            clock.now += wait_s
+            assert failures.wait_s((HERE, ONE)) == 0
+            clock.now = before
+            # Two seconds earlier a count to the microsecond would still find too many.
+            assert len(moments) - bisect_right(moments, before + wait_s - 2 - 60) >= limit
+            continue
+        failures.note((HERE, ONE))
+        moments.append(clock.now)
+        assert len(moments) - bisect_right(moments, clock.now - 60) <= limit
+
+
+# ---------------------------------------------------------------------- through the corridor
+
+
+def message(key, *, secret):
+    """Sign the message instead of the query."""
+    headers = sign_message(
+        secret, key.access_key, NOW,
+        method="GET", scheme="http", authority="testserver", raw_path="/v1/me", nonce="n0nce-0123456789",
+    )  # fmt: skip
+    return Attempt(headers=tuple(headers.items()))
+
+
+class TestInTheCorridor:
+    """At most two failures in a minute."""
+
+    @pytest.fixture
+    def settings(self, settings):
+        return msgspec.structs.replace(settings, auth_failures_per_min=2)
+
+    @pytest.fixture
+    def app(self, app, clock):
+        app.state.verifier.failures.clock = clock
+        return app
+
+    @pytest.mark.parametrize(
+        "craft",
+        [
+            pytest.param(lambda c: signed(c.signer, secret="x"), id="a wrong signature"),
+            pytest.param(lambda c: signed(c.signer, timestamp=str(NOW + 3600)), id="a wrong clock"),
+            pytest.param(lambda c: signed(c.signer, behind="&method=HEAD"), id="another method"),
+            pytest.param(lambda c: message(c.signer, secret="x"), id="a wrong signature of the message"),
+        ],
+    )
+    async def test_beyond_the_limit_nothing_is_looked_up(self, app, cast, clock, craft):
+        for _ in range(2):
+            assert_problem(await craft(cast).send(app), 401, "unauthenticated")
+        clock.now += 20.5
+
+        with wire.listening() as commands:
+            wrong, right = await craft(cast).send(app), await signed(cast.signer).send(app)
+
+        for answer in (wrong, right):
+            assert_problem(answer, 429, "too_many_failures")
+            assert answer.headers["retry-after"] == "41"
+        assert commands == []
+
+    async def test_after_what_it_was_told_to_wait_a_call_is_looked_at(self, app, cast, clock):
+        for _ in range(3):
+            refused = await signed(cast.signer, secret="x").send(app)
+
+        clock.now += int(refused.headers["retry-after"]) - 1
+        assert (await signed(cast.signer).send(app)).status == 429
+        clock.now += 1
+        assert (await signed(cast.signer).send(app)).status == 200
+
+    async def test_below_the_limit_a_right_call_passes(self, app, cast):
+        await signed(cast.signer, secret="x").send(app)
+
+        assert (await signed(cast.signer).send(app)).status == 200
+
+    async def test_an_id_that_is_not_there_is_counted_as_one_that_is(self, app, cast):
+        """Else the limit would tell which ids exist."""
+        answers = {
+            name: [(await signed(key, secret="x").send(app)).status for _ in range(3)]
+            for name, key in {"there": cast.signer, "not there": cast.stranger}.items()
+        }
+
+        assert answers == {"there": [401, 401, 429], "not there": [401, 401, 429]}
+
+    async def test_who_fails_locks_no_other_key_and_no_other_address_out(self, app, cast):
+        async def elsewhere(scope, receive, send):
+            await app({**scope, "client": ("192.0.2.1", 5)}, receive, send)
+
+        for _ in range(5):
+            await signed(cast.signer, secret="x").send(app)
+
+        assert (await signed(cast.signer).send(app)).status == 429
+        assert (await signed(cast.signer).send(elsewhere)).status == 200
+        assert (await signed(cast.modest_signer).send(app)).status == 200
+        assert (await bearer(cast.bearer).send(app)).status == 200
+
+    @pytest.mark.parametrize(
+        "craft",
+        [
+            pytest.param(lambda c: bearer(c.stranger), id="unknown"),
+            pytest.param(lambda c: bearer(c.signer), id="a signing key's"),
+            pytest.param(lambda _: header("authorization", "Bearer guess"), id="no secret at all"),
+        ],
+    )
+    async def test_bearer_tokens_count_together_for_their_address(self, app, cast, craft):
+        for _ in range(2):
+            assert_problem(await craft(cast).send(app), 401, "unauthenticated")
+
+        with wire.listening() as commands:
+            assert_problem(await bearer(cast.bearer).send(app), 429, "too_many_failures")
+        assert commands == []
+        assert (await signed(cast.signer).send(app)).status == 200
+
+    @pytest.mark.parametrize(
+        "craft, status",
+        [
+            pytest.param(lambda _: Attempt(), 401, id="no credential"),
+            pytest.param(lambda c: bearer(c.bearer).adding(("secret", "x")), 400, id="two credentials"),
+            pytest.param(lambda c: bearer(c.revoked), 401, id="a revoked key"),
+            pytest.param(lambda c: signed(c.expired_signer), 401, id="an expired key"),
+            pytest.param(lambda c: signed(c.modest_signer, "GET", "/v1/users"), 403, id="a scope too few"),
+            pytest.param(lambda c: signed(c.signer, "DELETE", "/v1/users/0"), 403, id="too little covered"),
+            pytest.param(lambda c: signed(c.signer, key="lka_"), 401, id="what is no public id"),
+        ],
+    )
+    async def test_what_was_proved_or_names_nobody_is_no_failure(self, app, cast, craft, status):
+        answers = [(await craft(cast).send(app)).status for _ in range(4)]
+
+        assert answers == [status] * 4
+        assert (await bearer(cast.bearer).send(app)).status == 200
+
+    async def test_public_routes_are_open_to_all(self, app, cast):
+        for _ in range(3):
+            await bearer(cast.stranger).send(app)
+
+        assert (await Attempt("/healthz", (cast.stranger.bearer,)).send(app)).status == 200
+
+
+class TestSwitchedOff:
+    @pytest.fixture
+    def settings(self, settings):
+        return msgspec.structs.replace(settings, auth_failures_per_min=0)
+
+    async def test_any_number_is_answered_as_what_it_is(self, app, cast):
+        answers = {(await bearer(cast.stranger).send(app)).status for _ in range(20)}
+
+        assert answers == {401}

@@ -1,0 +1,79 @@
+"""What a call with an old secret is told."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+import pytest
+
+from service import shapes
+from service.authentication.lookup import Found, StoredSecret
+from service.authentication.retirement import Retirement, retirement_headers, retirement_of
+
+ROTATED = datetime(2026, 1, 1, 0, 0, 0, 999_999, tzinfo=UTC)
+END = ROTATED + timedelta(days=7)
+
+
+def stored(version: int, **times: datetime | None) -> StoredSecret:
+    return StoredSecret(
+        version=version,
+        secret_sha256=b"",
+        sealed=None,
+        **{"created_at": ROTATED, "expires_at": None, **times},
+    )
+
+
+NEW, OLD = stored(2), stored(1, created_at=datetime(2025, 1, 1, tzinfo=UTC), expires_at=END)
+
+
+def found(key_ends_at: datetime | None = None) -> Found:
+    key = msgspec.convert(
+        {
+            **dict.fromkeys(shapes.Key.__struct_fields__),
+            "access_key": "lka_1",
+            "user_id": 1,
+            "name": "n",
+            "mode": "bearer",
+            "scopes": (),
+            "allowed_networks": (),
+            "status": "active",
+            "secret_version": 2,
+            "old_secret_calls": 0,
+            "expires_at": key_ends_at,
+            "created_at": ROTATED,
+            "updated_at": ROTATED,
+        },
+        shapes.Key,
+    )
+    return Found(key_id=1, key=key, user=None, secrets=(NEW, OLD))  # type: ignore[arg-type]  # nobody asks
+
+
+def test_the_headers_are_of_the_forms_of_their_rfcs():
+    """A structured-field date (RFC 9745) and an IMF-fixdate (RFC 8594); neither is later than the truth."""
+    assert Retirement(1, ROTATED, END).headers() == [
+        (b"deprecation", b"@1767225600"),
+        (b"sunset", b"Thu, 08 Jan 2026 00:00:00 GMT"),
+    ]
+
+
+def test_a_moment_in_another_zone_is_told_in_gmt():
+    east = timezone(timedelta(hours=5, minutes=30))
+
+    assert Retirement(1, ROTATED, END.astimezone(east)).headers() == Retirement(1, ROTATED, END).headers()
+
+
+def test_the_current_secret_is_told_nothing():
+    assert retirement_of(found(), NEW) is None
+    assert retirement_headers({"type": "http", "state": {"retirement": None}}) == []
+    assert retirement_headers({"type": "http"}) == []
+
+
+@pytest.mark.parametrize(
+    "key_ends_at, ends_at",
+    [
+        pytest.param(None, END, id="a key that never ends"),
+        pytest.param(END + timedelta(seconds=1), END, id="a key that ends later"),
+        pytest.param(END - timedelta(seconds=1), END - timedelta(seconds=1), id="a key that ends before"),
+    ],
+)
+def test_an_old_secret_is_told_since_when_and_until_when(key_ends_at, ends_at):
+    assert retirement_of(found(key_ends_at), OLD) == Retirement(1, ROTATED, ends_at)

@@ -1,0 +1,275 @@
+"""Who may call what: every operation that asks for a key, against every state that a caller can be in.
+
+The table of routes makes the matrix; an operation that nothing here tells how to call fails the suite.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.applications import Starlette
+
+from service.authentication.message_signature import sign_message
+from service.operation import Operation
+from service.routes import ROUTES, declared_scopes
+from tests.api import HeldKey, assert_problem, call, hold_key, user_row
+from tests.requests import Answer
+
+OWNER = "owner@example.com"
+HERE = "127.0.0.0/8"  # where the tests call from
+ELSEWHERE = "192.0.2.0/24"
+
+Outcome = tuple[int, str | None]
+"""A status, and the code of a problem."""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows that a call is about: a user and a key that it holds."""
+
+    user_id: int
+    access_key: str
+    scopes: tuple[str, ...]
+
+
+NOBODY = Target(user_id=2**62, access_key="lka_0000000000000000000000", scopes=())
+
+
+def nothing(target: Target) -> Any:
+    return None
+
+
+def own_key(target: Target) -> Any:
+    # The name, so that no two calls are the same: the second one would be a replay.
+    return {"name": target.access_key, "mode": "signed", "scopes": target.scopes, "allowed_networks": [HERE]}
+
+
+# What each operation that asks for a key is sent, so that it succeeds.
+BODIES: Mapping[str, Callable[[Target], Any]] = {
+    "read_me": nothing,
+    "create_my_key": own_key,
+    "list_my_keys": nothing,
+    "read_my_key": nothing,
+    "change_my_key": lambda target: {"name": "changed"},
+    "rotate_my_key": lambda target: {"grace_s": 60},
+    "revoke_my_key": nothing,
+    "create_user": lambda target: {"email": f"{target.access_key}@example.com", "name": "New"},
+    "list_users": nothing,
+    "read_user": nothing,
+    "change_user": lambda target: {"name": "Changed"},
+    "delete_user": nothing,
+    "create_key": lambda target: {**own_key(target), "user_id": target.user_id},
+    "list_keys": nothing,
+    "read_key": nothing,
+    "change_key": lambda target: {"name": "changed"},
+    "rotate_key": lambda target: {"grace_s": 60},
+    "revoke_key": nothing,
+    "explain_signature": lambda target: {
+        "method": "GET",
+        "url": f"https://api.example.com/v1/me?key={target.access_key}&timestamp=1700000000",
+        "headers": {"secret": "3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},
+    },
+}
+
+# Where a row that is not there is named in the body, not in the path.
+NAMED_IN_BODY: Mapping[str, Outcome] = {"create_key": (422, "invalid_body")}
+
+PRIVATE = [one for one in ROUTES if not one.public]
+PUBLIC = [one for one in ROUTES if one.public]
+
+
+def named(operation: Operation) -> str:
+    return f"{operation.method} {operation.path}"
+
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+each_private = pytest.mark.parametrize("operation", PRIVATE, ids=named)
+each_form = pytest.mark.parametrize("form", ["bearer", "query", "message"])
+
+
+def is_own(operation: Operation) -> bool:
+    """Whether an operation reaches only what belongs to the caller's owner."""
+    return operation.scope is None or operation.scope.startswith("me.")
+
+
+def names_row(operation: Operation) -> bool:
+    return bool(operation.parameters)
+
+
+def scopes_of(operation: Operation) -> tuple[str, ...]:
+    return () if operation.scope is None else (operation.scope,)
+
+
+def expected(operation: Operation) -> dict[str, Outcome]:
+    """The line of the matrix for one operation."""
+    good: Outcome = (operation.status, None)
+    absent: Outcome = (404, "not_found")
+    lacking: Outcome = good if operation.scope is None else (403, "scope_missing")
+    return {
+        "no key": (401, "unauthenticated"),
+        "revoked": (401, "key_revoked"),
+        "expired": (401, "key_expired"),
+        "blocked owner": (401, "owner_inactive"),
+        "wrong network": (403, "network_not_allowed"),
+        "no scope": lacking,
+        "wrong scope": lacking,
+        "right scope": good,
+        "right network": good,
+        "another owner": absent if is_own(operation) and names_row(operation) else good,
+        "no such row": absent if names_row(operation) else NAMED_IN_BODY.get(operation.name, good),
+    }
+
+
+async def hold_target(app: Starlette, operation: Operation, email: str) -> Target:
+    """Make rows of an owner; the key reaches as far as any caller here does."""
+    scopes = scopes_of(operation)
+    key = await hold_key(app, email=email, scopes=scopes, allowed_networks=[HERE])
+    return Target(user_id=key.user_id, access_key=key.access_key, scopes=scopes)
+
+
+async def hold_callers(app: Starlette, operation: Operation, mode: str) -> dict[str, HeldKey | None]:
+    """Make a key in each state; all but one are of one owner."""
+    right = scopes_of(operation)
+    wrong = sorted(declared_scopes(ROUTES).difference(right))
+
+    async def hold(scopes: Iterable[str] = right, email: str = OWNER, **state: Any) -> HeldKey:
+        return await hold_key(app, mode=mode, scopes=scopes, email=email, **state)
+
+    blocked = await hold(email="blocked@example.com")
+    async with app.state.db.scoped_session() as session:
+        await (await user_row(blocked.user_id)).update(status="blocked")
+        await session.commit()
+    right_one = await hold()
+    return {
+        "no key": None,
+        "revoked": await hold(status="revoked"),
+        "expired": await hold(expires_at=datetime.now(UTC) - timedelta(seconds=1)),
+        "blocked owner": blocked,
+        "wrong network": await hold(allowed_networks=[ELSEWHERE]),
+        "no scope": await hold(scopes=()),
+        "wrong scope": await hold(scopes=wrong),
+        "right scope": right_one,
+        "right network": await hold(allowed_networks=[HERE]),
+        "another owner": right_one,
+        "no such row": right_one,
+    }
+
+
+async def hold_rows(app: Starlette, operation: Operation, situation: str) -> Target:
+    """Make the rows that a caller in a situation asks for: its owner's where that is all that it reaches."""
+    if situation == "no such row":
+        return NOBODY
+    own = is_own(operation) and situation != "another owner"
+    return await hold_target(app, operation, OWNER if own else f"{situation.replace(' ', '-')}@example.org")
+
+
+async def ask(
+    app: Starlette, operation: Operation, target: Target, *, key: HeldKey | None, form: str, method: str = ""
+) -> Answer:
+    """Call an operation about some rows; the key proves itself as `form` says."""
+    method = method or operation.method
+    path = operation.path.format(id=target.user_id, access_key=target.access_key)
+    body = BODIES[operation.name](target)
+    if key is None or form != "message":
+        return await call(app, method, path, key=key, body=body)
+    content = None if body is None else json.dumps(body).encode()
+    headers = sign_message(
+        key.secret,
+        key.access_key,
+        app.state.verifier.clock(),
+        method=method,
+        scheme="http",
+        authority="testserver",
+        raw_path=path,
+        nonce=secrets.token_urlsafe(),
+        body=content,
+        content_type=None if content is None else "application/json",
+    )
+    return await call(app, method, path, body=content, headers=list(headers.items()))
+
+
+def outcome(answer: Answer) -> Outcome:
+    """Tell how a call ended; a problem is a whole one."""
+    assert answer.status is not None
+    if answer.status < 400:
+        return answer.status, None
+    assert_problem(answer, answer.status, answer.json["code"])
+    return answer.status, answer.json["code"]
+
+
+def test_no_operation_is_missing() -> None:
+    assert sorted(BODIES) == sorted(one.name for one in PRIVATE)
+    assert len(PRIVATE) + len(PUBLIC) == len(ROUTES)
+
+
+@on_sqlite
+@each_form
+@each_private
+async def test_each_caller_is_answered_as_it_should_be(
+    app: Starlette, operation: Operation, form: str
+) -> None:
+    callers = await hold_callers(app, operation, "bearer" if form == "bearer" else "signed")
+
+    answered = {}
+    for situation, key in callers.items():
+        target = await hold_rows(app, operation, situation)
+        answered[situation] = outcome(await ask(app, operation, target, key=key, form=form))
+
+    assert answered == expected(operation)
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    "operation",
+    [one for one in PRIVATE if is_own(one) and one.method == "GET" and not names_row(one)],
+    ids=named,
+)
+async def test_what_is_ones_own_holds_nothing_of_another_owner(app: Starlette, operation: Operation) -> None:
+    caller = await hold_key(app, scopes=scopes_of(operation), email=OWNER)
+    theirs = await hold_target(app, operation, "another-owner@example.org")
+
+    answer = await ask(app, operation, theirs, key=caller, form="bearer")
+
+    assert caller.access_key in answer.body.decode()
+    assert theirs.access_key not in answer.body.decode()
+
+
+@on_sqlite
+@each_form
+@pytest.mark.parametrize("operation", [one for one in PRIVATE if one.method == "GET"], ids=named)
+async def test_head_asks_for_the_same_key_as_get(app: Starlette, operation: Operation, form: str) -> None:
+    callers = await hold_callers(app, operation, "bearer" if form == "bearer" else "signed")
+
+    answered = {}
+    for situation, key in callers.items():
+        target = await hold_rows(app, operation, situation)
+        answered[situation] = (await ask(app, operation, target, key=key, form=form, method="HEAD")).status
+
+    assert answered == {situation: status for situation, (status, _) in expected(operation).items()}
+
+
+@on_sqlite
+@pytest.mark.parametrize("operation", PUBLIC, ids=named)
+async def test_a_public_route_answers_without_a_key_and_looks_at_none(
+    app: Starlette, operation: Operation
+) -> None:
+    path = operation.path.format(**operation.path_example)
+    revoked = await hold_key(app, status="revoked")
+    signer = await hold_key(app, mode="signed", allowed_networks=[ELSEWHERE])
+    nonsense = ("authorization", "Bearer nonsense")
+
+    plain = await call(app, "GET", path)
+    others = [
+        await call(app, "GET", path, key=revoked),
+        await call(app, "GET", path, key=signer),
+        await call(app, "GET", path, headers=[nonsense]),
+        await call(app, "GET", path, headers=[("secret", "nonsense")]),
+        await call(app, "GET", path, headers=[nonsense, ("signature", "nonsense")]),
+        await call(app, "GET", f"{path}?key=nonsense", headers=[nonsense]),
+    ]
+
+    assert plain.status == operation.status
+    assert [(one.status, one.body) for one in others] == [(plain.status, plain.body)] * len(others)
