@@ -73,6 +73,7 @@ class SessionMiddleware:
                     finally:
                         if visit.sessions or visit.closing:
                             await complete(visit.finish())
+                        await session.end()
         finally:
             registry.pop(task, None)
 
@@ -144,5 +145,5 @@ class Settle:
             self.state.pop("session", None)
             self.started = True
         else:
-            self.visit.give_back()
+            await self.visit.let_go_late()
         await self.send(message)

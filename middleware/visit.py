@@ -33,7 +33,6 @@ class VisitingSession(Protocol):
         """Close the session and leave every register that knows it; any number of times."""
 
     async def let_go(self) -> None: ...
-    def give_back(self) -> None: ...
     def retire(self) -> None:
         """Refuse further use: the request's answer has started."""
 
@@ -58,8 +57,8 @@ class OpenWriteError(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the request waits for its body while its write is open, and a slow client would hold the connection: "
-            "read the body first, or commit before the next part."
+            "a part of the body is waited for, or sent, while a write is open, and a slow client would hold the "
+            "connection: read the body first, or commit before the next part."
         )
 
 
@@ -129,9 +128,7 @@ class Visit:
         session = self.session
         if session is None or self.settled:
             return
-        self._note_ended_children()
-        if self.lost:
-            raise UnwrittenWorkError("; ".join(self.lost.values()))
+        self.require_written()
         if not session.idle:
             if status < 400:  # noqa: PLR2004 - RFC 9110: from 400 on an answer reports an error
                 await session.commit()
@@ -144,17 +141,17 @@ class Visit:
 
     async def let_go(self) -> None:
         """Let the request's own session hold nothing while the next part of the body is awaited."""
-        if self.session is not None and not self.settled:
+        if self.session is not None and not self.settled and asyncio.current_task() is self.task:
             await self.session.let_go()
 
-    def give_back(self) -> None:
-        """Return the reader's connections that the current task holds."""
+    async def let_go_late(self) -> None:
+        """Let what a streamed body reads with hold nothing while a part of it is sent."""
         if not self.sessions:
             return
         task = asyncio.current_task()
-        for session, owner in self.sessions.items():
+        for session, owner in list(self.sessions.items()):
             if owner is task:
-                session.give_back()
+                await session.let_go()
 
     async def finish(self) -> None:
         """Cancel children that still run, wait for them, and close every session but the request's own."""
@@ -162,6 +159,11 @@ class Visit:
         deadline = loop.time() + CHILD_DEADLINE_S
         while self.sessions or self.closing:
             running = {task for task in self.sessions.values() if task is not self.task and not task.done()}
+            for session, task in self.sessions.items():
+                if task in running and (changes := session.unwritten):
+                    log.warning(
+                        "the request ended before its child task %r committed %s", task.get_name(), changes
+                    )
             for task in running:
                 task.cancel()
             if running:
@@ -179,8 +181,9 @@ class Visit:
 
     def note_unwritten(self, session: VisitingSession, task: "asyncio.Task[Any]") -> None:
         """Remember, once, that `task` ended well but left work that nothing committed."""
-        failed = task.done() and (task.cancelled() or task.exception() is not None)
-        if failed or session in self.lost or (changes := session.unwritten) is None:
+        if session in self.lost or (changes := session.unwritten) is None:
+            return
+        if task.done() and (task.cancelled() or task.exception() is not None):
             return
         sentence = (
             f"the task {task.get_name()!r} ended without committing {changes}: "
@@ -189,6 +192,12 @@ class Visit:
         self.lost[session] = sentence
         if self.settled:
             log.error("%s", sentence)
+
+    def require_written(self) -> None:
+        """Raise when a child has ended with work that nothing committed."""
+        self._note_ended_children()
+        if self.lost:
+            raise UnwrittenWorkError("; ".join(self.lost.values()))
 
     def _note_ended_children(self) -> None:
         # A task's callbacks run a loop step after whoever awaited it goes on.

@@ -5,6 +5,7 @@ that runs to its end does so in another task.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ log = logging.getLogger("latchkey.models")
 # Each instance with the SAVEPOINTs in which it was flushed; None is the transaction itself.
 Notes = dict["Base", set[SessionTransaction | None]]
 
-HOOK_DEADLINE_S = 5.0  # a hook runs to its end although its request was cancelled, so it may not run for ever
+HOOKS_DEADLINE_S = 5.0  # for all the hooks of one commit
 
 WRITTEN = "latchkey_written"  # flushed in this transaction, not refreshed yet
 TOUCHED = "latchkey_touched"  # flushed or deleted in this transaction, for the after-commit hooks
@@ -125,13 +126,28 @@ def are_waiting(session: Session) -> bool:
     return COMMITTED in session.info
 
 
-async def run_after_commit(session: "AsyncSession") -> None:
-    """Run the after-commit hooks of what was committed; one that fails is logged and fails nobody."""
-    for instance in session.sync_session.info.pop(COMMITTED, ()):
+def take_committed(session: Session) -> "list[Base]":
+    """Hand out, once, the instances whose after-commit hooks have not run yet."""
+    waiting: list[Base] = session.info.pop(COMMITTED, [])
+    return waiting
+
+
+async def run_after_commit(instances: "list[Base]", session: "AsyncSession") -> None:
+    """Run after-commit hooks on a session of their own; one that fails is logged and fails nobody.
+
+    They share one deadline, because they run to their end although their request was cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + HOOKS_DEADLINE_S
+    for instance in instances:
         try:
-            async with asyncio.timeout(HOOK_DEADLINE_S):
+            async with asyncio.timeout_at(deadline):
                 await instance.after_commit(session)
-            await session.commit()
-        except Exception:
-            await session.rollback()
+                await session.commit()
+        except (
+            Exception,
+            asyncio.CancelledError,
+        ):  # a task of the hook's own was cancelled; nobody cancels us
             log.exception("the after-commit hook of %s failed; the commit stands", type(instance).__name__)
+            with contextlib.suppress(Exception):
+                await session.rollback()

@@ -79,9 +79,13 @@ async def run(
         try:
             found = await operation.endpoint(**arguments)
             if operation.answers is Response:
+                if found.status_code < 400:  # noqa: PLR2004 - as in `Visit.settle`
+                    visit.require_written()
+                    await session.commit()
                 return found, {}
             await session.write_out()
             content, headers = encode(operation, found)
+            visit.require_written()
             await session.commit()
         except DBAPIError as error:
             last = attempt + 1 == ATTEMPTS

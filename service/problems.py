@@ -27,6 +27,9 @@ RETRY_AFTER_S = 1
 
 # MariaDB and MySQL: deadlock (also a Galera certification conflict), lock wait timeout, snapshot conflict.
 CONFLICTS = frozenset({1213, 1205, 1020})
+NO_SAVEPOINT = 1305
+# The server broke the statement off: killed, over its time limit, over the user's limits.
+BROKEN_OFF = frozenset({1203, 1226, 1317, 1969})
 # Too many connections, cannot connect, gone, lost, shutting down, no quorum (Galera), read-only server.
 UNREACHABLE = frozenset({1040, 1047, 1053, 1290, 2002, 2003, 2005, 2006, 2013, 2055})
 
@@ -268,12 +271,22 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         await self.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
 
 
-def is_conflict(error: BaseException) -> bool:
+def is_conflict(error: BaseException | None) -> bool:
     """Tell whether the database ended the transaction because of another one: running it again may work."""
     if not isinstance(error, DBAPIError):
         return False
     number = error_number(error)
+    if number == NO_SAVEPOINT:
+        return is_conflict(behind(error))
     return number in CONFLICTS or "40001" in str(getattr(error.orig, "sqlstate", ""))
+
+
+def behind(error: DBAPIError) -> BaseException | None:
+    """Return what made the server forget a SAVEPOINT: it went with its transaction, and rolling back to it failed."""
+    found = error.__context__
+    while found is not None and not (isinstance(found, DBAPIError) and error_number(found) != NO_SAVEPOINT):
+        found = found.__context__
+    return found
 
 
 def is_locked(error: DBAPIError) -> bool:
@@ -304,7 +317,7 @@ def of_exception(error: BaseException) -> Problem | None:  # noqa: PLR0911 - a t
             return Problem("unavailable", "The change lost against other changes.")
         case DBAPIError() if is_locked(error):
             return Problem("unavailable", "The database is busy with another change.")
-        case DBAPIError() if error.connection_invalidated or error_number(error) in UNREACHABLE:
+        case DBAPIError() if error.connection_invalidated or error_number(error) in UNREACHABLE | BROKEN_OFF:
             return Problem("unavailable", "The database cannot be reached.")
         case _:
             return None

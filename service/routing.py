@@ -5,7 +5,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import msgspec
-from sqlalchemy import CompoundSelect, Engine, Select, TextClause, event
+from sqlalchemy import CompoundSelect, Engine, Select, TextClause, TextualSelect, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
@@ -74,6 +74,7 @@ class RoutingSession(Session):
         self.refusal: type[RuntimeError] | None = None  # why the session takes no more statements
         self.on_writer = False
         self.wrote = False
+        self.flushed = False  # in this transaction, whether it went well or not
         self.only_read = True  # on the writer, without a lock or anything else that ends with the transaction
         self.commit_sent = False
         self.depth = 0
@@ -103,8 +104,9 @@ class RoutingSession(Session):
                 self.give_back()
             self.on_writer = True
         self.statements += 1
-        self.only_read = self.only_read and plain_read
-        self.wrote = self.wrote or writes(clause)
+        self.only_read = self.only_read and (plain_read or reads_as_text(clause))
+        self.flushed = self.flushed or self._flushing
+        self.wrote = self.wrote or self._flushing or writes(clause)
         return self.engines.writer.sync_engine
 
     @property
@@ -117,7 +119,8 @@ class RoutingSession(Session):
     @property
     def may_read_again(self) -> bool:
         """Nothing but one read has happened on the connection."""
-        return self.depth == 1 and not self.wrote and (not self.on_writer or self.statements == 1)
+        first = not self.on_writer or (self.statements == 1 and not self._begun_by_hand)
+        return self.depth == 1 and not self.wrote and not self.flushed and first
 
     @property
     def clean(self) -> bool:
@@ -176,6 +179,8 @@ class RoutingSession(Session):
 
     @step
     def refresh(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("with_for_update"):
+            self.flush()  # as in execute: a pending change is written, not lost
         super().refresh(*args, **kwargs)
 
     def run(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
@@ -192,7 +197,11 @@ class RoutingSession(Session):
         """Write pending changes; inside `run`, after the reader's connection went back."""
         if self.depth and not self.on_writer and not self._is_clean():
             self.give_back()
-        super().flush(objects)
+        try:
+            super().flush(objects)
+        except BaseException:
+            self.wrote = False  # a flush that fails has rolled back everything
+            raise
 
     def write_out(self) -> None:
         """Flush, and bring back what the database decided (R10), inside the transaction."""
@@ -216,10 +225,17 @@ def writes(clause: Any) -> bool:
 
     Text is judged by its first word, as the server would: it can hold anything.
     """
+    if isinstance(clause, TextualSelect):
+        clause = clause.element
     if isinstance(clause, TextClause):
         words = clause.text.split(maxsplit=1)
         return not words or words[0].upper() not in {"SELECT", "SHOW", "EXPLAIN", "PRAGMA", "SET"}
     return bool(getattr(clause, "is_dml", False))
+
+
+def reads_as_text(clause: Any) -> bool:
+    """Tell whether a text only reads, and takes no lock that would end with the transaction."""
+    return isinstance(clause, TextClause) and not writes(clause) and " FOR " not in clause.text.upper()
 
 
 @event.listens_for(RoutingSession, "after_flush")
@@ -251,6 +267,6 @@ def _forget_written(session: RoutingSession) -> None:
 @event.listens_for(RoutingSession, "after_transaction_end")
 def _leave_writer(session: RoutingSession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        session.on_writer = session.wrote = session.commit_sent = session.streaming = False
+        session.on_writer = session.wrote = session.flushed = session.streaming = False
         session.statements = 0
         session.only_read = True

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from sqlalchemy.orm import Session
 
 from middleware.completion import complete
@@ -33,6 +33,22 @@ async def bounded(work: Coroutine[Any, Any, R]) -> R:
     """Run a rollback or a close, but not for ever: nobody can cancel it, and the server may be gone."""
     async with asyncio.timeout(END_DEADLINE_S):
         return await work
+
+
+class Transaction(AsyncSessionTransaction):
+    """`async with session.begin()`: it commits as `session.commit()` does."""
+
+    session: "RequestSession"
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Commit the outermost transaction to the end; anything else ends as usual."""
+        work = super().__aexit__(kind, error, trace)
+        if self.nested or kind is not None:
+            await work
+        else:
+            await complete(self.session.finish_commit(work))
 
 
 class RequestSession(AsyncSession):
@@ -63,6 +79,7 @@ class RequestSession(AsyncSession):
         self._task = task
         self._entered = 0
         self._ended = False
+        self._runs_hooks = True
         self._visit = visit = Visit.current()
         self._is_requests_own = visit is not None and visit.welcome(self, task)
         if not self._is_requests_own:
@@ -139,6 +156,10 @@ class RequestSession(AsyncSession):
 
     # ------------------------------------------------------------------ commit, rollback, end
 
+    def begin(self) -> AsyncSessionTransaction:
+        """Begin a transaction by hand: `async with session.begin()`."""
+        return Transaction(self)
+
     async def commit(self) -> None:
         """Commit to the end, cancelled or not, then run the after-commit hooks.
 
@@ -149,13 +170,21 @@ class RequestSession(AsyncSession):
         if not routing.on_writer and not routing.streaming and routing.clean:
             routing.drop_connection()
             return
-        await complete(self._commit())
+        if not routing.clean:
+            try:
+                await self.flush()  # may wait for a lock: nothing is sent that must run to its end
+            except BaseException:
+                await self.rollback()
+                raise
+        await complete(self.finish_commit(super().commit()))
 
-    async def _commit(self) -> None:
+    async def finish_commit(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what sends COMMIT under the deadline, tell what its failure means, and run the hooks."""
         routing = self.sync_session
+        routing.commit_sent = False
         try:
             async with asyncio.timeout(COMMIT_DEADLINE_S):
-                await super().commit()
+                await work
         except Exception as error:
             unknown = routing.commit_sent and (
                 isinstance(error, TimeoutError | OSError)
@@ -163,11 +192,28 @@ class RequestSession(AsyncSession):
             )
             await bounded(super().rollback())
             if unknown:
+                if self._visit is not None:
+                    self._visit.commits += 1
                 raise CommitUnknownError("the connection was lost after COMMIT was sent") from error
             raise
         if self._visit is not None:
             self._visit.commits += 1
-        await hooks.run_after_commit(self)
+        await self._run_hooks()
+
+    async def _run_hooks(self) -> None:
+        """Run the after-commit hooks on another session: what they do, and undo, is not this one's business."""
+        waiting = hooks.take_committed(self.sync_session)
+        if not waiting or not self._runs_hooks:
+            return
+        async with type(self)(
+            registry={},
+            closings=self._closings,
+            engines=self.sync_session.engines,
+            autoflush=False,
+            expire_on_commit=False,
+        ) as own:
+            own._runs_hooks = False  # noqa: SLF001 - a hook of what a hook wrote might never end
+            await hooks.run_after_commit(waiting, own)
 
     async def rollback(self) -> None:
         """Roll back to the end, cancelled or not."""
@@ -202,13 +248,18 @@ class RequestSession(AsyncSession):
         if self._ended:
             return
         self._ended = True
+        if self.sync_session.refusal is not None and (late := self.unwritten):
+            log.error("after the answer had started, %s was added to the request's session and is lost", late)
         try:
-            if hooks.are_waiting(self.sync_session):  # `async with session.begin()` committed past `commit()`
-                await complete(hooks.run_after_commit(self))
-            if self.sync_session.in_transaction():
-                await complete(bounded(super().close()))
-            else:
-                self.sync_session.close()
+            try:
+                if hooks.are_waiting(self.sync_session):  # committed inside `run_sync`, past `commit()`
+                    await self.rollback()
+                    await complete(self._run_hooks())
+            finally:
+                if self.sync_session.in_transaction():
+                    await complete(bounded(super().close()))
+                else:
+                    self.sync_session.close()
         finally:
             self._leave()
 

@@ -178,6 +178,21 @@ async def test_a_constraint_at_settling_is_a_409(db: SQLAlchemy, make_app: MakeA
     assert (answer.status, answer.json["code"], answer.starts) == (409, "conflict", 1)
 
 
+class LeavingWork:
+    """A middleware that leaves a write for the settling at the start of the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def leave(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                scope["state"]["session"].add(User(email="first@example.com", name="n"))
+            await send(message)
+
+        await self.app(scope, receive, leave)
+
+
 async def test_a_second_answer_after_a_failed_commit_is_not_sent(
     db: SQLAlchemy, make_app: MakeApp, first: int
 ) -> None:
@@ -193,11 +208,11 @@ async def test_a_second_answer_after_a_failed_commit_is_not_sent(
             except Exception:
                 await JSONResponse({"mine": True}, 200)(scope, receive, send)
 
-    async def leave(request: Request) -> Response:
-        request.state.session.add(User(email="first@example.com", name="n"))
+    async def answer_well(request: Request) -> Response:
         return JSONResponse({"good": True}, 201)
 
-    answer = await request(make_app(raw(leave, "POST"), extra=[Middleware(Replacing)]), "POST", "/probe")
+    app = make_app(raw(answer_well, "POST"), extra=[Middleware(Replacing), Middleware(LeavingWork)])
+    answer = await request(app, "POST", "/probe")
 
     assert (answer.status, answer.starts) == (409, 1)
     assert answer.json["code"] == "conflict"
@@ -211,11 +226,10 @@ async def test_a_handler_for_every_exception_does_not_hide_a_failed_commit(
     async def handle(request: Request, error: Exception) -> Response:
         return JSONResponse({"handled": True}, 200)
 
-    async def leave(request: Request) -> Response:
-        request.state.session.add(User(email="first@example.com", name="n"))
+    async def answer_well(request: Request) -> Response:
         return JSONResponse({"good": True}, 201)
 
-    app = make_app(raw(leave, "POST"))
+    app = make_app(raw(answer_well, "POST"), extra=[Middleware(LeavingWork)])
     app.exception_handlers[IntegrityError] = handle
     answer = await request(app, "POST", "/probe")
 
