@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from middleware.visit import Visit
+from service import shapes
 from service.authentication.extraction import RESERVED_PARAMETERS
 from service.operation import Answer, Operation
 from service.problems import FieldError, Problem, is_conflict
@@ -210,6 +211,8 @@ def explain(error: msgspec.ValidationError) -> tuple[str, str]:
     found = FAULT.fullmatch(str(error))
     assert found is not None  # noqa: S101 - the pattern matches any text
     text, path = found["text"], found["path"] or ""
+    for pattern, words in shapes.WORDS_FOR_PATTERNS.items():
+        text = text.replace(f"Expected `str` matching regex {pattern!r}", f"Expected {words}")
     steps = [first or second for first, second in re.findall(r"\.([^.\[]+)|\[([^\]]+)\]", path)]
     if named := NAMED_FIELD.search(text):
         steps.append(named["name"])

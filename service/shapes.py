@@ -18,11 +18,18 @@ END = r"$(?![\s\S])"  # a plain $ would also match before a newline at the end
 SPACE = r"\s\ufeff"  # U+FEFF is white space to ECMA-262, which clients check with, and not to Python
 
 Id = Annotated[int, Meta(ge=1, le=LARGEST_ID, extra_json_schema={"format": "int64"})]
+EMAIL_PATTERN = rf"^[^@{SPACE}{CONTROL}]+@[^@{SPACE}{CONTROL}]+{END}"
+NAME_PATTERN = rf"^[^{CONTROL}]+{END}"
+
+WORDS_FOR_PATTERNS = {
+    EMAIL_PATTERN: "an email address, with one @ and no space or control character",
+    NAME_PATTERN: "text without control characters",
+}
+"""What a client is told in place of a pattern."""
+
 PathId = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,18}" + END)]
-Email = Annotated[
-    str, Meta(max_length=EMAIL_LENGTH, pattern=rf"^[^@{SPACE}{CONTROL}]+@[^@{SPACE}{CONTROL}]+{END}")
-]
-Name = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH, pattern=rf"^[^{CONTROL}]+{END}")]
+Email = Annotated[str, Meta(max_length=EMAIL_LENGTH, pattern=EMAIL_PATTERN)]
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH, pattern=NAME_PATTERN)]
 Scopes = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)]
 Networks = Annotated[
     list[Annotated[str, Meta(max_length=50)]],

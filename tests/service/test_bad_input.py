@@ -404,3 +404,18 @@ async def test_a_cursor_is_opaque_url_safe_and_takes_another_limit(app, operator
     assert [key["access_key"] for key in answer.json["data"]] == [key.access_key for key in keys[1:]]
     assert cursor.replace("-", "").replace("_", "").isalnum()
     assert str(keys[0].id) not in (cursor, cursor[:4])
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        ({"email": "nobody", "name": "n"}, "an email address, with one @"),
+        ({"email": "a@b", "name": "a\nb"}, "text without control characters"),
+    ],
+)
+async def test_a_client_is_told_in_words_and_not_by_a_pattern(app, operator, body, words):
+    answer = await call(app, "POST", "/v1/users", key=operator, body=body)
+
+    assert_problem(answer, 422, "invalid_body")
+    assert words in answer.json["detail"]
+    assert "regex" not in answer.json["detail"]
