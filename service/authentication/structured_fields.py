@@ -16,20 +16,22 @@ import msgspec
 
 from .credentials import decode_base64
 
-# Nothing here is tried twice: possessive repetitions, and each alternative begins with a character of its own.
-_KEY = r"[a-z*][a-z0-9_.*-]*+"
-_STRING = r'"(?:[ !#-\[\]-~]|\\["\\])*+"'
+# What may follow a repetition begins with a character that the repetition does not take, so a text that does
+# not match is given up after one pass. Possessive repetitions would say so, but Python 3.11 before 3.11.5
+# matches some of them wrongly.
+_KEY = r"[a-z*][a-z0-9_.*-]*"
+_STRING = r'"(?:[ !#-\[\]-~]|\\["\\])*"'
 # Every other kind of value is a run of visible characters without delimiters. It is not looked into here.
-_VALUE = rf"(?:{_STRING}|[!#-'*+\--:<-~]++)"
-_PARAMETER = rf";({_KEY})(?:=({_VALUE}))?+"
-_PARAMETERS = rf"(?:;{_KEY}(?:={_VALUE})?+)*+"
+_VALUE = rf"(?:{_STRING}|[!#-'*+\--:<-~]+)"
+_PARAMETER = rf";({_KEY})(?:=({_VALUE}))?"
+_PARAMETERS = rf"(?:;{_KEY}(?:={_VALUE})?)*"
 _ITEM = _VALUE + _PARAMETERS
 
 _EACH_PARAMETER = re.compile(_PARAMETER)
-_INNER_LIST = re.compile(rf"({_KEY})=(\(((?:{_ITEM}(?: {_ITEM})*+)?+)\)({_PARAMETERS}))")
-_BYTE_SEQUENCE = re.compile(rf"({_KEY})=:([A-Za-z0-9+/=]*+):")
+_INNER_LIST = re.compile(rf"({_KEY})=(\(((?:{_ITEM}(?: {_ITEM})*)?)\)({_PARAMETERS}))")
+_BYTE_SEQUENCE = re.compile(rf"({_KEY})=:([A-Za-z0-9+/=]*):")
 # Between members a proxy may have joined two header lines.
-_COMMA = re.compile(r"[ \t]*+,[ \t]*+")
+_COMMA = re.compile(r"[ \t]*,[ \t]*")
 
 
 class InnerList(msgspec.Struct, frozen=True, kw_only=True):
