@@ -104,12 +104,8 @@ class RequestSession(AsyncSession):
         """The changes that nothing has committed yet, in words, or None."""
         return self.sync_session.unwritten
 
-    def give_back(self) -> None:
-        """Return the reader's connection, if one is held."""
-        self.sync_session.give_back()
-
     async def let_go(self) -> None:
-        """Hold no connection while the request waits for its body.
+        """Hold no connection while a part of a body is waited for, or sent.
 
         Raises:
             OpenWriteError: a write or a lock is open, which would have to wait with it.
