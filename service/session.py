@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from asyncio import current_task
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from middleware.completion import complete
 from middleware.visit import OpenWriteError, SettledSessionError, UnwrittenWorkError, Visit
 from models import hooks
+from service.prepared import Prepared
 from service.routing import EndedSessionError, RoutingSession
 
 log = logging.getLogger("latchkey.session")
@@ -139,6 +140,10 @@ class RequestSession(AsyncSession):
             return session.run(fn, *args, **kwargs)
 
         return await super().run_sync(run)
+
+    async def read(self, prepared: Prepared, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Run a prepared SELECT of columns past the ORM; it goes where any other goes."""
+        return await super().run_sync(RoutingSession.read, prepared, values)  # type: ignore[arg-type]  # our sync_session_class
 
     async def start_over(self) -> None:
         """Roll back and forget every instance, as if nothing had been read or written."""

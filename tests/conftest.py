@@ -124,7 +124,7 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
             patch.setattr(asyncmy, "connect", wire.connect)
             found = make()
             if "sqlite" in settings.database_url:
-                wire.count_on_sqlite(database._engines)
+                wire.count_on_sqlite(database._engines, patch)
             yield found
             if database.is_open:
                 await assert_nothing_left(database)

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import pytest
 from asyncmy.connection import Connection
 from sqlalchemy import event
+from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_cursor
 
 from service.routing import Engines
 
@@ -49,13 +51,17 @@ async def connect(**arguments: Any) -> CountingConnection:
     return connection
 
 
-def count_on_sqlite(engines: Engines) -> None:
+def count_on_sqlite(engines: Engines, patch: pytest.MonkeyPatch) -> None:
     """Note statements, commits and rollbacks of SQLite engines."""
-    for engine in (engines.writer, engines.reader):
-        event.listen(
-            engine.sync_engine,
-            "before_cursor_execute",
-            lambda _connection, _cursor, statement, *_: note(statement),
-        )
+    execute = AsyncAdapt_aiosqlite_cursor.execute
+
+    def counting(cursor: Any, operation: str, parameters: Any = None) -> Any:
+        if not operation.startswith(
+            "PRAGMA"
+        ):  # a connection's preparation, which a wire would not show either
+            note(operation)
+        return execute(cursor, operation, parameters)
+
+    patch.setattr(AsyncAdapt_aiosqlite_cursor, "execute", counting)
     for name in ("commit", "rollback"):
         event.listen(engines.writer.sync_engine, name, lambda _connection, name=name: note(name.upper()))

@@ -1,15 +1,16 @@
 """The one query of an authenticated call: a key, its owner and the versions of its secret."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, bindparam, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import bindparam, select
 
 from models import ApiKey, KeySecret, User
 from service import shapes
 from service.authentication.extraction import Unauthenticated
+from service.prepared import Prepared
 from service.session import RequestSession
 
 KEY_FIELDS = shapes.Key.__struct_fields__
@@ -61,26 +62,31 @@ class Found(msgspec.Struct, frozen=True):
 
 SECRET_FIELDS = StoredSecret.__struct_fields__
 
-# Columns, not entities: nothing here is changed, and a principal outlives its session.
-_COLUMNS = (
-    ApiKey.id,
-    *(getattr(ApiKey, name) for name in KEY_FIELDS),
-    *(getattr(User, name) for name in USER_FIELDS),
-    *(getattr(KeySecret, name) for name in SECRET_FIELDS),
-)
+_KEYS, _USERS, _SECRETS = ApiKey.__table__, User.__table__, KeySecret.__table__
+
+# Columns of the tables, not entities: nothing here is changed, and a principal outlives its session.
 _WITH_OWNER_AND_SECRETS = (
-    select(*_COLUMNS)
-    .select_from(ApiKey)
-    .outerjoin(User, User.id == ApiKey.user_id)
-    .outerjoin(KeySecret, KeySecret.api_key_id == ApiKey.id)
-    .order_by(KeySecret.version.desc())
+    select(
+        _KEYS.c.id,
+        *(_KEYS.c[name] for name in KEY_FIELDS),
+        *(_USERS.c[name] for name in USER_FIELDS),
+        *(_SECRETS.c[name] for name in SECRET_FIELDS),
+    )
+    .select_from(_KEYS)
+    .outerjoin(_USERS, _USERS.c.id == _KEYS.c.user_id)
+    .outerjoin(_SECRETS, _SECRETS.c.api_key_id == _KEYS.c.id)
+    .order_by(_SECRETS.c.version.desc())
 )
-_Given = aliased(KeySecret)
-BY_SECRET: Select[Any] = _WITH_OWNER_AND_SECRETS.where(
-    ApiKey.id
-    == select(_Given.api_key_id).where(_Given.secret_sha256 == bindparam("secret_sha256")).scalar_subquery()
+_GIVEN = _SECRETS.alias()
+BY_SECRET = Prepared(
+    _WITH_OWNER_AND_SECRETS.where(
+        _KEYS.c.id
+        == select(_GIVEN.c.api_key_id)
+        .where(_GIVEN.c.secret_sha256 == bindparam("secret_sha256"))
+        .scalar_subquery()
+    )
 )
-BY_ACCESS_KEY: Select[Any] = _WITH_OWNER_AND_SECRETS.where(ApiKey.access_key == bindparam("access_key"))
+BY_ACCESS_KEY = Prepared(_WITH_OWNER_AND_SECRETS.where(_KEYS.c.access_key == bindparam("access_key")))
 
 
 async def by_secret(session: RequestSession, secret_sha256: bytes) -> Found:
@@ -90,7 +96,7 @@ async def by_secret(session: RequestSession, secret_sha256: bytes) -> Found:
         NoKeyMatch: there is none.
         OwnerNotFound: its owner is gone.
     """
-    return _found(list(await session.execute(BY_SECRET, {"secret_sha256": secret_sha256})))
+    return _found(await session.read(BY_SECRET, {"secret_sha256": secret_sha256}))
 
 
 async def by_access_key(session: RequestSession, access_key: str) -> Found:
@@ -100,13 +106,13 @@ async def by_access_key(session: RequestSession, access_key: str) -> Found:
         NoKeyMatch: there is none.
         OwnerNotFound: its owner is gone.
     """
-    return _found(list(await session.execute(BY_ACCESS_KEY, {"access_key": access_key})))
+    return _found(await session.read(BY_ACCESS_KEY, {"access_key": access_key}))
 
 
-def _found(rows: list[Row[Any]]) -> Found:
+def _found(rows: Sequence[Sequence[Any]]) -> Found:
     if not rows:
         raise NoKeyMatch
-    values = tuple(rows[0])
+    values = rows[0]
     end_of_key = 1 + len(KEY_FIELDS)
     end_of_user = end_of_key + len(USER_FIELDS)
     key = dict(zip(KEY_FIELDS, values[1:end_of_key], strict=True))

@@ -509,8 +509,8 @@ async def test_an_index_serves_the_lookup(app, mode):
     """No table is read from end to end, whatever is looked for."""
     held = [await hold_key(app, mode=mode, email=f"u{number}@example.com", scopes=[]) for number in range(30)]
     statement, values = {
-        "bearer": (lookup.BY_SECRET, {"secret_sha256": hash_secret(held[7].secret)}),
-        "signed": (lookup.BY_ACCESS_KEY, {"access_key": held[7].access_key}),
+        "bearer": (lookup.BY_SECRET.statement, {"secret_sha256": hash_secret(held[7].secret)}),
+        "signed": (lookup.BY_ACCESS_KEY.statement, {"access_key": held[7].access_key}),
     }[mode]
     engine = app.state.db.engine
     compiled = statement.compile(dialect=engine.dialect, compile_kwargs={"render_postcompile": True})

@@ -1,0 +1,141 @@
+"""A prepared SELECT: it goes past SQLAlchemy's execution, and nothing of what that stands for is missing."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.exc import DBAPIError
+
+from models import ApiKey, User
+from service.database import SQLAlchemy
+from service.prepared import Prepared
+from service.routing import EndedSessionError
+from tests import wire
+from tests.conftest import on_mariadb
+
+USERS, KEYS = User.__table__, ApiKey.__table__
+# Text, bytes that are text, words and moments: what the driver gives is not yet what is meant.
+EVERY_TYPE = select(
+    KEYS.c.id, KEYS.c.access_key, KEYS.c.scopes, KEYS.c.expires_at, KEYS.c.last_used_at, USERS.c.created_at
+).join_from(KEYS, USERS)
+BY_KEY = Prepared(EVERY_TYPE.where(KEYS.c.access_key == bindparam("access_key")))
+BY_TIME = Prepared(
+    EVERY_TYPE.where(KEYS.c.expires_at > bindparam("after"), KEYS.c.name == bindparam("name")).order_by(
+        KEYS.c.id
+    )
+)
+USER = Prepared(select(USERS.c.name).where(USERS.c.id == bindparam("id")))
+
+
+@pytest.fixture
+async def keys(db: SQLAlchemy, first: int) -> None:
+    async with db.scoped_session() as session:
+        for number, name in enumerate(("lka_a", "lka_A", "lka_b")):
+            await ApiKey.create(
+                access_key=name,
+                user_id=first,
+                name="one",
+                mode="bearer",
+                scopes=("users:read", "me:write"),
+                expires_at=datetime(2030, 1, 1 + number, 12, tzinfo=UTC),
+            )
+        await session.commit()
+
+
+@pytest.mark.parametrize(
+    ("prepared", "values"),
+    [
+        pytest.param(BY_KEY, {"access_key": "lka_A"}, id="one"),
+        pytest.param(BY_KEY, {"access_key": "lka_x"}, id="none"),
+        pytest.param(BY_TIME, {"after": datetime(2030, 1, 2, tzinfo=UTC), "name": "one"}, id="several"),
+    ],
+)
+async def test_it_answers_what_the_session_would(
+    db: SQLAlchemy, keys: None, prepared: Prepared, values: dict[str, Any]
+) -> None:
+    async with db.scoped_session() as session:
+        rows = await session.read(prepared, values)
+        usual = (await session.execute(prepared.statement, values)).all()
+
+    assert [tuple(row) for row in rows] == [tuple(row) for row in usual]
+    assert len(rows) == {"lka_A": 1, "lka_x": 0}.get(values.get("access_key", ""), 2)
+
+
+async def test_it_costs_one_command_and_holds_nothing_afterwards(db: SQLAlchemy, keys: None) -> None:
+    async with db.scoped_session() as session:
+        await session.read(USER, {"id": 1})
+
+        with wire.listening() as commands:
+            rows = await session.read(USER, {"id": 1})
+
+        assert (len(commands), list(rows), db.checked_out()) == (1, [("first",)], 0)
+
+
+async def test_on_the_writer_it_sees_what_was_written(db: SQLAlchemy, first: int) -> None:
+    async with db.scoped_session() as session:
+        user = await User.get(first)
+        await user.update(name="changed")
+
+        rows = await session.read(USER, {"id": first})
+        await session.rollback()
+
+        assert [tuple(row) for row in rows] == [("changed",)]
+
+
+async def test_an_ended_session_reads_nothing(db: SQLAlchemy, first: int) -> None:
+    async with db.scoped_session() as session:
+        pass
+
+    with pytest.raises(EndedSessionError):
+        await session.read(USER, {"id": first})
+
+
+async def test_an_error_of_the_database_is_the_usual_one(db: SQLAlchemy) -> None:
+    """Its text names the statement and hides the values, and the connection is used again."""
+    gone = Prepared(select(func.no_such_function(USERS.c.id)).where(USERS.c.name == bindparam("name")))
+    async with db.scoped_session() as session:
+        with pytest.raises(DBAPIError) as caught:
+            await session.read(gone, {"name": "s3cret"})
+
+    assert not caught.value.connection_invalidated
+    assert "no_such_function" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert db.checked_out() == 0
+
+
+async def connection_ids(db: SQLAlchemy) -> set[int]:
+    """The ids of the server's connections that the reader's pool holds; there is at most one in these tests."""
+    async with db.reader.connect() as connection:
+        return {(await connection.exec_driver_sql("SELECT CONNECTION_ID()")).scalar_one()}
+
+
+@on_mariadb
+async def test_a_connection_that_died_in_the_pool_is_replaced(db: SQLAlchemy, first: int) -> None:
+    (dead,) = await connection_ids(db)
+    async with db.engine.connect() as other:
+        await other.exec_driver_sql(f"KILL {dead}")
+
+    async with db.scoped_session() as session:
+        rows = await session.read(USER, {"id": first})
+
+    assert list(rows) == [("first",)]
+    assert dead not in await connection_ids(db)
+
+
+@on_mariadb
+async def test_a_cancelled_read_costs_its_connection(db: SQLAlchemy) -> None:
+    """What it had asked may still come, and nobody else may get it."""
+    slow = Prepared(select(func.sleep(bindparam("seconds"))))
+    (before,) = await connection_ids(db)
+
+    async def read() -> None:
+        async with db.scoped_session() as session:
+            await session.read(slow, {"seconds": 5})
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(read(), 0.2)
+
+    assert db.checked_out() == 0
+    assert before not in await connection_ids(db)
