@@ -65,6 +65,12 @@ def refresh_written(session: Session) -> None:
         _select_again(session, model, sorted(names), instances)
 
 
+def want_refresh(session: Session) -> bool:
+    """Tell whether anything that was written has to be selected again."""
+    wishes = session.info.get(WISHES, {})
+    return any(columns_to_refresh(one, wishes.get(one)) for one in session.info.get(WRITTEN, ()))
+
+
 def columns_to_refresh(instance: "Base", wish: bool | None) -> frozenset[str]:
     """Return the column attributes of a written instance that a SELECT has to bring back."""
     state = inspect(instance)

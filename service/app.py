@@ -28,12 +28,13 @@ from service.authentication.keyring import KeyRing
 from service.authentication.replay import Replays
 from service.authentication.retirement import retirement_headers
 from service.database import SQLAlchemy
-from service.endpoint import adapt
+from service.endpoint import Adapter
 from service.issuing import Issuer
 from service.last_used import LastUsed
 from service.networks import NetworkError, Proxies
 from service.operation import Operation, RouteError
 from service.problems import Problem, answer_failure, answer_http_exception, answer_problem
+from service.router import IndexedRouter
 from service.routes import ROUTES, declared_scopes
 from service.settings import Settings, SettingsError
 
@@ -71,14 +72,15 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     )
     replays = Replays(lambda: db.reader, settings.clock_window_s)
     app = Starlette(
-        routes=[
+        exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
+    )
+    app.router = IndexedRouter(
+        [
             make_route(operation, () if operation.public else private_corridor(operation, verifier, replays))
             for operation in operations
         ],
-        exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False
     app.state.keyring = keyring
     app.state.issuer = Issuer(settings.key_prefix, keyring)
     app.state.verifier = verifier
@@ -116,7 +118,7 @@ def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
     """Make the Starlette route of an operation."""
     made = Route(
         operation.path,
-        adapt(operation),
+        Adapter(operation),
         methods=[operation.method],
         name=operation.name,
         middleware=middleware,

@@ -5,7 +5,7 @@ import contextlib
 import inspect
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from middleware.visit import Visit
 from service import shapes
@@ -23,6 +24,7 @@ from service.problems import FieldError, Problem, is_conflict
 from service.session import RequestSession
 
 ATTEMPTS = 4  # the first run and at most three more
+NO_CONTENT = 204  # its answer has no length, RFC 9110, section 8.6
 LONGEST_PAUSE_S = 0.05  # doubled with each attempt, a random part of it is waited
 
 Decode = Callable[[bytes], Any]
@@ -30,38 +32,49 @@ Decode = Callable[[bytes], Any]
 _encoder = msgspec.json.Encoder()
 
 
-def adapt(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
-    """Make the Starlette endpoint of an operation."""
-    decode = msgspec.json.Decoder(operation.body).decode if operation.body is not None else None
-    takes_request = "request" in inspect.signature(operation.endpoint).parameters
+class Adapter:
+    """The ASGI application that runs one operation."""
 
-    async def endpoint(request: Request) -> Response:
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self.decode = msgspec.json.Decoder(operation.body).decode if operation.body is not None else None
+        self.takes_request = "request" in inspect.signature(operation.endpoint).parameters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run it for one request and answer."""
+        operation = self.operation
         visit = Visit.current()
         if visit is None or visit.task is not asyncio.current_task():
             raise RuntimeError(
                 f"{operation.name} runs in another task than its session: "
                 "a middleware between them starts a task of its own."
             )
-        arguments = decode_path(operation, request)
-        if takes_request:
+        request = Request(scope, receive, send)
+        arguments = decode_path(operation, request) if operation.parameters else {}
+        if self.takes_request:
             arguments["request"] = request
-        if operation.query is not None or request.scope["query_string"]:
+        if operation.query is not None or scope["query_string"]:
             query = decode_query(operation, request)
             if query is not None:
                 arguments["query"] = query
-        raw = await read_json(request) if decode is not None else b""
-        session: RequestSession = request.state.session
+        raw = await read_json(request) if self.decode is not None else b""
+        session: RequestSession = scope["state"]["session"]
         session.enter_endpoint(safe=operation.safe)
-        content, headers = await run(operation, visit, session, arguments, decode=decode, raw=raw)
+        content, headers = await run(operation, visit, session, arguments, decode=self.decode, raw=raw)
         if operation.answers is Response:
-            assert isinstance(content, Response)  # noqa: S101 - what the endpoint's annotation promises
-            return content
-        return Response(
-            content, operation.status, headers, media_type="application/json" if content else None
-        )
+            await content(scope, receive, send)
+        else:
+            await answer(send, operation.status, content, headers)
 
-    endpoint.__name__ = operation.name
-    return endpoint
+
+async def answer(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+    """Send one whole answer."""
+    raw = [] if status == NO_CONTENT else [(b"content-length", b"%d" % len(content))]
+    if content:
+        raw.append((b"content-type", b"application/json"))
+    raw += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": content})
 
 
 async def run(
@@ -106,7 +119,9 @@ def encode(operation: Operation, found: Any) -> tuple[bytes, dict[str, str]]:
         found, headers = found.content, dict(found.headers)
     if operation.answers is None:
         return b"", headers
-    return _encoder.encode(msgspec.convert(found, operation.answers, from_attributes=True)), headers
+    if type(found) is not operation.answers:
+        found = msgspec.convert(found, operation.answers, from_attributes=True)
+    return _encoder.encode(found), headers
 
 
 def decode_path(operation: Operation, request: Request) -> dict[str, Any]:

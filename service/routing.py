@@ -129,6 +129,11 @@ class RoutingSession(Session):
         return self._is_clean()
 
     @property
+    def blank(self) -> bool:
+        """Nothing is open, and no instance was ever met: there is nothing to close."""
+        return not self.identity_map and self.idle
+
+    @property
     def idle(self) -> bool:
         """Nothing is pending and no transaction is open."""
         return not self.in_transaction() and self._is_clean()

@@ -152,7 +152,7 @@ class RequestSession(AsyncSession):
 
     async def write_out(self) -> None:
         """Flush, and bring back what the database decided; nothing is committed yet."""
-        if not self.sync_session.clean or self.sync_session.on_writer:
+        if not self.sync_session.clean or hooks.want_refresh(self.sync_session):
             await super().run_sync(RoutingSession.write_out)  # type: ignore[arg-type]  # our sync_session_class
 
     # ------------------------------------------------------------------ commit, rollback, end
@@ -259,7 +259,7 @@ class RequestSession(AsyncSession):
             finally:
                 if self.sync_session.in_transaction():
                     await complete(bounded(super().close()))
-                else:
+                elif not self.sync_session.blank:
                     self.sync_session.close()
         finally:
             self._leave()

@@ -151,7 +151,8 @@ class Verifier:
         retirement = scope["state"]["retirement"] = retirement_of(found, proved.secret)
         if retirement is not None:
             self.note_old_use(found.key_id, retirement.version, now)
-        require_allowed(found.key, self.proxies.client(scope))
+        if found.key.allowed_networks:
+            require_allowed(found.key, self.proxies.client(scope))
         if proved.missing:
             raise Refused(
                 Problem("coverage_required", f"The signature must cover {', '.join(proved.missing)}.")
@@ -329,9 +330,7 @@ def require_active(found: Found, now: datetime) -> None:
 
 
 def require_allowed(key: shapes.Key, address: Address | None) -> None:
-    """Refuse a key that has networks and is used from outside of them, or from nobody knows where."""
-    if not key.allowed_networks:
-        return
+    """Refuse a key that is used from outside of its networks, or from nobody knows where."""
     if address is None or not contains(read_networks(key.allowed_networks), address):
         shown = "an unknown address" if address is None else str(address)
         raise Refused(Problem("network_not_allowed", f"The key may not be used from {shown}."))

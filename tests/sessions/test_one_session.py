@@ -17,6 +17,7 @@ from middleware.session import SessionMiddleware
 from models import User
 from service.app import create_app
 from service.database import SQLAlchemy
+from service.endpoint import Adapter
 from service.operation import RouteError, route
 from service.problems import of_exception
 from service.session import RequestSession
@@ -105,12 +106,13 @@ async def test_the_built_application_is_pure_asgi(settings: Settings) -> None:
         found = [middleware.cls for middleware in app.user_middleware]
         for one in app.routes:
             assert isinstance(one, Route)
-            assert asyncio.iscoroutinefunction(one.endpoint), one.path
+            assert isinstance(one.endpoint, Adapter), one.path
             layer: Any = one.app
             while hasattr(layer, "app"):
                 found.append(type(layer))
                 layer = layer.app
-        assert found
+            found.append(type(layer))
+        assert Adapter in found
         for cls in found:
             assert not hasattr(cls, "dispatch"), cls
             assert asyncio.iscoroutinefunction(cls.__call__), cls
