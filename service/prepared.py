@@ -1,12 +1,13 @@
-"""A SELECT that is compiled once and then sent as it is: for the one query that every call makes."""
+"""A statement that is compiled once and then sent as it is: for what every call asks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
-from sqlalchemy import Connection, Dialect, Select
+from sqlalchemy import Connection, Dialect, Insert, Select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util.concurrency import await_
 
 Convert = Callable[[Any], Any]
 Values = tuple[Any, ...]
@@ -23,7 +24,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Prepared:
-    """A SELECT of a table's columns, with `bindparam`s where its values go.
+    """A SELECT of a table's columns, with `bindparam`s where its values go, or an INSERT of one row.
 
     It goes to the driver past what SQLAlchemy does for each execution, whatever that is of: the cache key, the
     context, the metadata of the result. Of an authenticated call that was half of the time. What stays is what
@@ -32,12 +33,12 @@ class Prepared:
     Not for lists of values (`IN`), whose SQL depends on how many there are.
     """
 
-    def __init__(self, statement: Select[Any]) -> None:
+    def __init__(self, statement: Select[Any] | Insert) -> None:
         self.statement = statement
         self._plans: WeakKeyDictionary[Dialect, Plan] = WeakKeyDictionary()
 
     def run(self, connection: Connection, values: Mapping[str, Any]) -> list[Values]:
-        """Answer the rows.
+        """Answer the rows; it runs in a greenlet of SQLAlchemy's, as `run_sync` starts one.
 
         Raises:
             DBAPIError: as an execution does, with `connection_invalidated` when the connection is lost; then, and
@@ -47,14 +48,11 @@ class Prepared:
         given = tuple(
             values[name] if convert is None else convert(values[name]) for name, convert in plan.parameters
         )
-        cursor = None
+        pooled = connection.connection
         try:
-            cursor = connection.connection.cursor()
-            cursor.execute(plan.sql, given)
-            rows = cursor.fetchall()
-            cursor.close()
+            rows = await_(fetch(pooled.driver_connection, plan.sql, given))
         except connection.dialect.loaded_dbapi.Error as error:
-            lost = connection.dialect.is_disconnect(error, connection.connection.dbapi_connection, cursor)
+            lost = connection.dialect.is_disconnect(error, pooled.dbapi_connection, None)
             if lost:
                 connection.invalidate(error)
             raise DBAPIError.instance(
@@ -75,7 +73,7 @@ class Prepared:
         compiled = self.statement.compile(dialect=dialect)
         columns = (
             column.type.dialect_impl(dialect).result_processor(dialect, None)
-            for column in self.statement.selected_columns
+            for column in (() if isinstance(self.statement, Insert) else self.statement.selected_columns)
         )
         plan = self._plans[dialect] = Plan(
             sql=str(compiled),
@@ -86,6 +84,14 @@ class Prepared:
             columns=tuple((place, convert) for place, convert in enumerate(columns) if convert is not None),
         )
         return plan
+
+
+async def fetch(driver: Any, sql: str, given: Values) -> Sequence[Values]:
+    """Ask the driver; both of them speak alike, asyncmy and aiosqlite."""
+    async with driver.cursor() as cursor:
+        await cursor.execute(sql, given)
+        rows: Sequence[Values] = await cursor.fetchall()
+        return rows
 
 
 def plan_row(columns: tuple[tuple[int, Convert], ...], row: Values) -> Values:

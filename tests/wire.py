@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import aiosqlite
 import pytest
 from asyncmy.connection import Connection
 from sqlalchemy import event
-from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_cursor
 
 from service.routing import Engines
 
@@ -53,15 +53,13 @@ async def connect(**arguments: Any) -> CountingConnection:
 
 def count_on_sqlite(engines: Engines, patch: pytest.MonkeyPatch) -> None:
     """Note statements, commits and rollbacks of SQLite engines."""
-    execute = AsyncAdapt_aiosqlite_cursor.execute
+    execute = aiosqlite.Cursor.execute
 
-    def counting(cursor: Any, operation: str, parameters: Any = None) -> Any:
-        if not operation.startswith(
-            "PRAGMA"
-        ):  # a connection's preparation, which a wire would not show either
-            note(operation)
-        return execute(cursor, operation, parameters)
+    async def counting(cursor: aiosqlite.Cursor, sql: str, parameters: Any = None) -> aiosqlite.Cursor:
+        if not sql.startswith("PRAGMA"):  # a connection's preparation, which a wire would not show either
+            note(sql)
+        return await execute(cursor, sql, parameters)
 
-    patch.setattr(AsyncAdapt_aiosqlite_cursor, "execute", counting)
+    patch.setattr(aiosqlite.Cursor, "execute", counting)
     for name in ("commit", "rollback"):
         event.listen(engines.writer.sync_engine, name, lambda _connection, name=name: note(name.upper()))

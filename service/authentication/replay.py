@@ -1,22 +1,25 @@
 """No signed call is taken twice: its nonce is reserved, once it has proved itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 from sqlalchemy import Table, insert, inspect
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.util.concurrency import greenlet_spawn
 from starlette.types import Scope
 
 from models import Nonce
+from service.prepared import Prepared
 from service.problems import Problem
 
 SKEW_S = 10  # how far the clocks of several workers may be apart
 
 _NONCES = inspect(Nonce).local_table
 assert isinstance(_NONCES, Table)  # noqa: S101 - what a declared model has
-_RESERVE = insert(_NONCES)
+_RESERVE = Prepared(insert(_NONCES))
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +79,11 @@ class Replays:
         expires_at = datetime.fromtimestamp(claim.created, UTC) + timedelta(seconds=self.window_s + SKEW_S)
         values = {"access_key": claim.access_key, "nonce": claim.nonce, "expires_at": expires_at}
         try:
-            async with self.primary().connect() as connection:
-                await connection.execute(_RESERVE, values)
+            await greenlet_spawn(self._insert, values)
         except IntegrityError:
             return False
         return True
+
+    def _insert(self, values: Mapping[str, Any]) -> None:
+        with self.primary().sync_engine.connect() as connection:
+            _RESERVE.run(connection, values)
