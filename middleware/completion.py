@@ -2,9 +2,16 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def wake(ended: asyncio.Future[None], _task: asyncio.Task[Any]) -> None:
+    """Tell who waits that the task has ended, unless it was cancelled meanwhile."""
+    if not ended.done():
+        ended.set_result(None)
 
 
 async def complete(work: Coroutine[Any, Any, T]) -> T:
@@ -18,8 +25,10 @@ async def complete(work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
+        ended = task.get_loop().create_future()
+        task.add_done_callback(partial(wake, ended))
         try:
-            await asyncio.wait([task])
+            await ended
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:

@@ -6,7 +6,6 @@ import secrets
 from contextvars import ContextVar
 from urllib.parse import quote
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +14,7 @@ log = logging.getLogger("latchkey.request")
 request_id: ContextVar[str | None] = ContextVar("latchkey_request_id", default=None)
 """The id of the request that this context serves, for log lines."""
 
+HEADER = b"x-request-id"
 SHAPE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -42,6 +42,7 @@ class RequestIDMiddleware:
             await self.app(scope, receive, send)
             return
         name = self._given(scope) or secrets.token_hex(8)
+        header = HEADER, name.encode()
         scope.setdefault("state", {})["request_id"] = name
         token = request_id.set(name)
         started = False
@@ -49,7 +50,8 @@ class RequestIDMiddleware:
         async def stamp(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = name
+                others = (pair for pair in message.get("headers", ()) if pair[0] != HEADER)
+                message["headers"] = [*others, header]
                 started = True
             await send(message)
 
@@ -67,7 +69,7 @@ class RequestIDMiddleware:
 
     @staticmethod
     def _given(scope: Scope) -> str | None:
-        given = [value for header, value in scope["headers"] if header == b"x-request-id"]
+        given = [value for header, value in scope["headers"] if header == HEADER]
         if len(given) == 1 and SHAPE.fullmatch(given[0]):
             return bytes(given[0]).decode()
         return None

@@ -141,6 +141,8 @@ class RoutingSession(Session):
     @property
     def unwritten(self) -> str | None:
         """The changes that nothing has committed, in words."""
+        if self._is_clean():
+            return "what it wrote" if self.wrote else None
         pending = [*self.new, *self.deleted, *(one for one in self.dirty if self.is_modified(one))]
         if pending:
             return ", ".join(sorted({type(one).__name__ for one in pending}))

@@ -100,10 +100,11 @@ async def test_a_child_that_ignores_its_cancellation_is_named_and_not_waited_for
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(visit, "CHILD_DEADLINE_S", 0.05)
-    release = asyncio.Event()
+    has_read, release = asyncio.Event(), asyncio.Event()
 
     async def child() -> None:
         await db.scoped_session().get(User, first)
+        has_read.set()
         while not release.is_set():
             try:
                 await release.wait()
@@ -112,7 +113,7 @@ async def test_a_child_that_ignores_its_cancellation_is_named_and_not_waited_for
 
     async def leave(request: Request) -> None:
         request.app.state.child = asyncio.create_task(child(), name="stubborn")
-        await asyncio.sleep(0.05)
+        await has_read.wait()
 
     app = make_app(probe(leave))
     answer = await request(app, "GET", "/probe")
