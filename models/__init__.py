@@ -4,5 +4,6 @@ from models.api_key import ApiKey, KeySecret
 from models.base import Base
 from models.nonce import Nonce
 from models.user import User
+from models.watched import Watched
 
-__all__ = ["ApiKey", "Base", "KeySecret", "Nonce", "User"]
+__all__ = ["ApiKey", "Base", "KeySecret", "Nonce", "User", "Watched"]

@@ -9,12 +9,13 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from models.base import Base
 from models.types import BigId, Binary, BinaryText, UtcDateTime, Words, utc_now
 from models.user import NAME_LENGTH
+from models.watched import Watched
 
 if TYPE_CHECKING:
     from models.user import User
 
 
-class ApiKey(Base):
+class ApiKey(Watched):
     """A key that `user` holds.
 
     `access_key` is its public id. `mode` is `bearer`, whose secret is sent, or `signed`, whose secret never

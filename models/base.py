@@ -41,6 +41,9 @@ class Base(DeclarativeBase):
     refresh_on_commit: ClassVar[bool | tuple[str, ...]] = False
     """What one SELECT brings back before COMMIT: nothing, what is unloaded after the flush, or these names."""
 
+    runs_in_doubt: ClassVar[bool] = False
+    """Whether the after-commit hook also runs when nobody knows whether the COMMIT went through."""
+
     _served_by: AsyncSession | None = None
 
     # ------------------------------------------------------------------ sessions

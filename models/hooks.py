@@ -105,6 +105,17 @@ def mark_committed(session: Session) -> None:
         session.info.setdefault(COMMITTED, []).extend(waiting)
 
 
+def mark_in_doubt(session: Session) -> None:
+    """Hand what was touched on to those after-commit hooks that would rather run once too often than not.
+
+    To be called before the rollback, which forgets what was touched.
+    """
+    touched: Notes = session.info.get(TOUCHED, {})
+    waiting = [instance for instance in touched if instance.runs_in_doubt and instance.has_after_commit()]
+    if waiting:
+        session.info.setdefault(COMMITTED, []).extend(waiting)
+
+
 def forget(session: Session) -> None:
     """Drop what was noted since the beginning of the transaction, or the SAVEPOINT, that was rolled back."""
     gone = session.get_nested_transaction()

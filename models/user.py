@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
-from models.base import Base
 from models.types import BigId, BinaryText, UtcDateTime, utc_now
+from models.watched import Watched
 
 if TYPE_CHECKING:
     from models.api_key import ApiKey
@@ -17,7 +17,7 @@ EMAIL_KEY_BYTES = EMAIL_LENGTH * 6  # casefolding makes at most six UTF-8 bytes 
 NAME_LENGTH = 200
 
 
-class User(Base):
+class User(Watched):
     """An owner of keys. `email` is kept as given and unique by its casefold, a deleted user's too."""
 
     __tablename__ = "users"

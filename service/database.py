@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
 
-from models import Base
+from models import Base, Watched
+from models.watched import Watcher
 from service.engines import create_engines
 from service.routing import Engines
 from service.session import RequestSession
@@ -81,6 +82,11 @@ class SQLAlchemy(metaclass=Singleton):
         if app is not None:
             app.state.db = self
 
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher(table, id)` told of the keys and users whose changes are committed, until `close`."""
+        self._opened("watch")
+        Watched.watcher = watcher
+
     @property
     def is_open(self) -> bool:
         """Whether `init_app` has run and `close` has not."""
@@ -152,6 +158,7 @@ class SQLAlchemy(metaclass=Singleton):
             tasks = [task.get_name() for task in scoped.registry.registry]
             log.error("closing with %d connections still checked out; sessions of %s", held, tasks)
         Base.scoped_session = None
+        Watched.watcher = None
         self._engines = self._scoped_session = None
         for engine in (engines.writer, engines.reader, engines.replica):
             if engine is not None:

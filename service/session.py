@@ -191,10 +191,13 @@ class RequestSession(AsyncSession):
                 isinstance(error, TimeoutError | OSError)
                 or (isinstance(error, DBAPIError) and error.connection_invalidated)
             )
+            if unknown:
+                hooks.mark_in_doubt(routing)
             await bounded(super().rollback())
             if unknown:
                 if self._visit is not None:
                     self._visit.commits += 1
+                await self._run_hooks()
                 raise CommitUnknownError("the connection was lost after COMMIT was sent") from error
             raise
         if self._visit is not None:

@@ -5,10 +5,11 @@ import logging
 
 import pytest
 from sqlalchemy import insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from models import ApiKey, Base, User
 from models.errors import NotLoadedError
+from service.session import CommitUnknownError
 from tests.models.probes import Fresh, Hooked, Leaf, Named, Pair, Plain, Probe
 
 pytestmark = pytest.mark.usefixtures("probes")
@@ -429,6 +430,44 @@ async def test_no_hook_after_a_commit_that_failed(db, ran):
         await session.commit()
 
     assert ran == []
+
+
+@pytest.mark.parametrize("runs_in_doubt", [False, True])
+async def test_of_a_commit_of_unknown_outcome_only_those_hear_who_want_to(
+    db, ran, monkeypatch, runs_in_doubt
+):
+    def lose(_connection):
+        raise OperationalError("COMMIT", {}, Exception(2013, "Lost"), connection_invalidated=True)
+
+    monkeypatch.setattr(Hooked, "runs_in_doubt", runs_in_doubt)
+    async with db.scoped_session() as session:
+        row = await Hooked.create(name="one")
+        with monkeypatch.context() as patch, pytest.raises(CommitUnknownError):
+            patch.setattr(db.engine.sync_engine.dialect, "do_commit", lose)
+            await session.commit()
+
+    assert ran == [row] * runs_in_doubt
+
+
+async def test_who_watches_is_told_of_each_row_once(db, ann):
+    """Of what was inserted, changed and deleted; not of what was rolled back or read."""
+    told = []
+
+    async def watch(table, id):
+        told.append((table, id))
+
+    db.watch(watch)
+    async with db.scoped_session() as session:
+        bob = await User.create(email="bob@example.com", name="Bob")
+        await bob.update(name="Bobby")
+        await session.commit()
+        await bob.remove()
+        await session.commit()
+        await ann.update(name="Anna")
+        await session.rollback()
+        await User.filter().all()
+
+    assert told == [("users", bob.id)] * 2
 
 
 async def test_no_hook_for_a_model_that_declares_none(db):

@@ -3,14 +3,17 @@
 `make test` cancels at each point once; `LATCHKEY_TEST_STORM=long` repeats it, threefold and by anyio too.
 """
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.engine import make_url
 from starlette.applications import Starlette
 
+from models import User
 from service.database import SQLAlchemy
 from service.settings import Settings
 from tests.sessions.storm import KINDS, TALLIES, Kind, Tally, rage, sqlite_is_locked
@@ -62,3 +65,29 @@ async def test_a_cancelled_request_leaves_nothing_and_lies_about_nothing(
     assert found.leaks == []
     assert found.missing == []
     assert found.cancellations > 0
+
+
+@pytest.mark.parametrize("kind", [one for one in KINDS if one.writes], ids=lambda kind: kind.name)
+async def test_nor_does_one_whose_changes_are_watched(
+    app: Starlette,
+    db: SQLAlchemy,
+    kind: Kind,
+    open_transactions: Callable[[], Awaitable[int]],
+    tally: Tally,
+) -> None:
+    """As with the key cache on: each commit is told of before it is answered, cancelled or not."""
+    told: set[int] = set()
+
+    async def watch(_table: str, id: int) -> None:
+        await asyncio.sleep(0)
+        told.add(id)
+
+    db.watch(watch)
+    found = await rage(app, db, kind, where="suspension", how="once", open_transactions=open_transactions)
+
+    tally.add(found)
+    assert (found.leaks, found.missing) == ([], [])
+    async with db.reader.connect() as connection:
+        stored = set((await connection.execute(select(User.id).where(User.id > 2))).scalars())
+    assert stored
+    assert stored <= told
