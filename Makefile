@@ -21,7 +21,7 @@ help: ## Show this list
 dev: $(READY) ## Set up everything and serve on 127.0.0.1:$PORT with reload
 	@exec .venv/bin/latchkey dev --port $(PORT)
 
-test: $(READY) ## Run the tests, on SQLite and, where mariadbd is installed, on MariaDB
+test: $(READY) ## Run the tests, on SQLite, and on MariaDB and Redis where they are installed
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 test-storm: $(READY) ## Cancel thousands of requests at every point and look for leaks
@@ -42,8 +42,8 @@ COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 lock: $(READY) ## Write the locks again from pyproject.toml (LOCK_ARGS=--upgrade for newer releases)
-	$(COMPILE) pyproject.toml --extra dev --output-file requirements-dev.txt
-	$(COMPILE) pyproject.toml --constraint requirements-dev.txt --output-file requirements.txt
+	$(COMPILE) pyproject.toml --extra dev --extra redis --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra redis --constraint requirements-dev.txt --output-file requirements.txt
 	echo setuptools | $(COMPILE) - --constraint requirements-dev.txt --output-file requirements-build.txt
 
 openapi: $(READY) ## Write docs/openapi.json from the routes

@@ -22,11 +22,15 @@ from middleware.gate import GateMiddleware
 from middleware.request_id import RequestIDMiddleware
 from middleware.session import SessionMiddleware
 from service import logs, openapi, schema
+from service.authentication import lookup
 from service.authentication.backend import KeyBackend, Verifier, answer_refusal
+from service.authentication.channel import open_channel
 from service.authentication.failures import Failures
+from service.authentication.key_cache import KeyCache
 from service.authentication.keyring import KeyRing
 from service.authentication.replay import Replays
 from service.authentication.retirement import retirement_headers
+from service.authentication.revocations import Revocations
 from service.database import SQLAlchemy
 from service.endpoint import Adapter
 from service.issuing import Issuer
@@ -55,13 +59,16 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     logs.configure(settings.log_format)
     keyring = open_keyring(settings)
     proxies = read_proxies(settings)
+    channel = open_channel(settings)
     operations = (*ROUTES, *routes)
     require_distinct(operations)
 
     db = SQLAlchemy()
     last_used = LastUsed(db)
+    key_cache = KeyCache(settings.key_cache_ttl_s)
     verifier = Verifier(
         keyring=keyring,
+        keys=key_cache if settings.key_cache_ttl_s else lookup,
         prefix=settings.key_prefix,
         window_s=settings.clock_window_s,
         public_authority=settings.public_authority,
@@ -86,9 +93,12 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     app.state.verifier = verifier
     app.state.replays = replays
     app.state.last_used = last_used
+    app.state.revocations = revocations = Revocations(key_cache, channel)
     app.state.scopes = declared_scopes(operations)
     app.state.openapi = msgspec.json.encode(openapi.document(operations))
     db.init_app(app, settings)
+    if settings.key_cache_ttl_s or channel is not None:
+        db.watch(revocations.announce)
     app.user_middleware = [
         Middleware(AnswerHeadersMiddleware, headers=retirement_headers),
         Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),
@@ -170,19 +180,23 @@ def require_distinct(operations: Iterable[Operation]) -> None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Refuse a database that is not migrated; gather the uses of keys; close in the right order (R12)."""
+    """Refuse a database that is not migrated; gather the uses of keys, follow their changes; close in the right order (R12)."""
     db: SQLAlchemy = app.state.db
     if not db.is_open:
         raise RuntimeError("this application was closed: make a new one with create_app().")
     try:
         await schema.require_migrated(db.engine)
         last_used: LastUsed = app.state.last_used
+        revocations: Revocations = app.state.revocations
+        following = asyncio.create_task(revocations.follow(), name="revocations")
         writing = asyncio.create_task(last_used.write_for_ever(), name="last used")
         try:
             yield
         finally:
-            writing.cancel()
-            await asyncio.wait([writing])
+            for task in (following, writing):
+                task.cancel()
+            await asyncio.wait([following, writing])
+            await revocations.close()
             await last_used.write()
     finally:
         await db.close()

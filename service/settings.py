@@ -9,7 +9,7 @@ from msgspec import Meta
 
 PREFIX = "LATCHKEY_"
 TEST_PREFIX = "LATCHKEY_TEST_"
-SECRETS = frozenset({"keyring", "database_url", "reader_url"})  # URLs carry passwords
+SECRETS = frozenset({"keyring", "database_url", "reader_url", "redis_url"})  # URLs carry passwords
 
 
 class SettingsError(ValueError):
@@ -31,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     public_authority: Annotated[str, Meta(pattern=r"^[a-z0-9.:\[\]-]{1,255}$(?![\s\S])")] | None = None
     clock_window_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     body_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = 1024 * 1024
+    key_cache_ttl_s: Annotated[int, Meta(ge=0, le=3600)] = 0
+    redis_url: str | None = None
     trusted_proxies: str | None = None
     auth_failures_per_min: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     log_format: Literal["text", "json"] = "text"

@@ -22,6 +22,7 @@ from service.engines import create_engines
 from service.settings import Settings
 from tests import wire
 from tests.mariadb import PrivateMariaDB, require_or_skip
+from tests.redis import PrivateRedis
 
 KEYRING = KeyRing.generate_text()
 
@@ -41,6 +42,13 @@ def anyio_backend() -> Any:
 def mariadb() -> Iterator[PrivateMariaDB]:
     require_or_skip()
     with PrivateMariaDB() as server:
+        yield server
+
+
+@pytest.fixture
+def redis() -> Iterator[PrivateRedis]:
+    """An empty one for each test, which may kill it."""
+    with PrivateRedis() as server:
         yield server
 
 

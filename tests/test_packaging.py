@@ -72,10 +72,12 @@ class TestLocks:
         [
             ("requirements.txt", PROJECT["project"]["dependencies"]),
             ("requirements-dev.txt", PROJECT["project"]["dependencies"]),
+            ("requirements.txt", PROJECT["project"]["optional-dependencies"]["redis"]),
+            ("requirements-dev.txt", PROJECT["project"]["optional-dependencies"]["redis"]),
             ("requirements-dev.txt", PROJECT["project"]["optional-dependencies"]["dev"]),
             ("requirements-build.txt", PROJECT["build-system"]["requires"]),
         ],
-        ids=["service", "service in dev", "dev", "build"],
+        ids=["service", "service in dev", "redis", "redis in dev", "dev", "build"],
     )
     def test_every_dependency_is_locked(self, lock, requirements):
         locked = pins(lock)
@@ -265,10 +267,14 @@ class TestCompose:
 
 
 class TestContinuousIntegration:
-    def test_it_requires_mariadb_and_runs_check_and_test(self):
+    def test_it_requires_the_servers_and_runs_check_and_test(self):
         script = (ROOT / ".ci" / "run").read_text()
 
-        assert "export LATCHKEY_TEST_REQUIRE_MARIADB=1" in script
+        required = re.findall(r"LATCHKEY_TEST_REQUIRE_(\w+)=1", script)
+        assert required == ["MARIADB", "REDIS"]
+        assert [
+            name for name in ("mariadb-server", "redis-server") if f"missing+=({name})" not in script
+        ] == []
         assert re.findall(r"^make .* (\w+)$", script, re.MULTILINE) == ["check", "test"]
 
 

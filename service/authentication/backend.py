@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from service import shapes
-from service.authentication import lookup, message_signature, query_signature
+from service.authentication import message_signature, query_signature
 from service.authentication.credentials import (
     AccessKey,
     Dummy,
@@ -37,6 +37,7 @@ from service.authentication.extraction import (
     extract,
 )
 from service.authentication.failures import Failures
+from service.authentication.key_cache import Keys
 from service.authentication.keyring import KeyRing, KeyRingError
 from service.authentication.lookup import Found, NoKeyMatch, StoredSecret
 from service.authentication.principal import Principal
@@ -85,6 +86,7 @@ class Verifier:
 
     Args:
         keyring: opens the secrets of keys that sign.
+        keys: look a key up.
         prefix: of public ids and secrets.
         window_s: how far a signature's clock may be off, in seconds, either way.
         note_use: told the id of a key that was used, and when.
@@ -99,6 +101,7 @@ class Verifier:
         self,
         *,
         keyring: KeyRing,
+        keys: Keys,
         prefix: str,
         window_s: int,
         note_use: Callable[[int, datetime], None],
@@ -109,6 +112,7 @@ class Verifier:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.keyring = keyring
+        self.keys = keys
         self.prefix = prefix
         self.window_s = window_s
         self.note_use = note_use
@@ -172,7 +176,7 @@ class Verifier:
         if secret is None:
             raise Unauthenticated("a bearer token that is no secret, or has a typo")
         digest = hash_secret(secret)
-        found = await lookup.by_secret(scope["state"]["session"], digest)
+        found = await self.keys.by_secret(scope["state"]["session"], digest)
         stored = next((one for one in found.secrets if same(one.secret_sha256, digest)), None)
         if stored is None:
             raise NoKeyMatch
@@ -251,7 +255,7 @@ class Verifier:
         failure: Unauthenticated | None = None
         found: Found | None = None
         try:
-            found = await lookup.by_access_key(scope["state"]["session"], access_key)
+            found = await self.keys.by_access_key(scope["state"]["session"], access_key)
         except Unauthenticated as error:
             failure = error
         live: list[StoredSecret] = []

@@ -5,12 +5,14 @@ import os
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import click
 
 from models import User
 from service import schema
+from service.authentication.channel import Channel, UnreachableError, open_channel
 from service.database import SQLAlchemy
 from service.session import RequestSession
 from service.settings import Settings
@@ -48,14 +50,31 @@ async def opened(settings: Settings) -> AsyncIterator[RequestSession]:
     Raises:
         NotMigratedError: the database is not at this release's revision.
     """
+    channel = open_channel(settings)
     db = SQLAlchemy()
     db.init_app(None, settings)
+    if channel is not None:
+        db.watch(partial(tell, channel))
     try:
         await schema.require_migrated(db.engine)
         async with db.scoped_session() as session:
             yield session
     finally:
         await db.close()
+        if channel is not None:
+            await channel.close()
+
+
+async def tell(channel: Channel, table: str, id: int) -> None:
+    """Have the workers forget what they remember of a row, or warn that they may not."""
+    try:
+        await channel.publish(f"{table} {id}")
+    except UnreachableError as error:
+        click.echo(
+            f"Redis cannot be reached ({error}): workers that remember keys may go by the old state for up to "
+            "LATCHKEY_KEY_CACHE_TTL_S seconds.",
+            err=True,
+        )
 
 
 async def lock_user(reference: int | str) -> User:

@@ -32,6 +32,9 @@ def test_without_an_environment_every_setting_has_its_default_and_no_secret_has_
         ("KEY_PREFIX", "acme42", "acme42"),
         ("CLOCK_WINDOW_S", "3600", 3600),
         ("BODY_LIMIT_BYTES", "1024", 1024),
+        ("KEY_CACHE_TTL_S", "0", 0),
+        ("KEY_CACHE_TTL_S", "3600", 3600),
+        ("REDIS_URL", "redis://h:6379/0", "redis://h:6379/0"),
         ("TRUSTED_PROXIES", "10.0.0.0/8,::1", "10.0.0.0/8,::1"),
         ("AUTH_FAILURES_PER_MIN", "0", 0),
         ("AUTH_FAILURES_PER_MIN", "1000000", 1_000_000),
@@ -66,6 +69,9 @@ def test_a_setting_is_read_from_its_variable(variable, text, value):
         ("CLOCK_WINDOW_S", "60.5"),
         ("BODY_LIMIT_BYTES", "1023"),
         ("BODY_LIMIT_BYTES", str(2**30 + 1)),
+        ("KEY_CACHE_TTL_S", "-1"),
+        ("KEY_CACHE_TTL_S", "3601"),
+        ("KEY_CACHE_TTL_S", "1.5"),
         ("AUTH_FAILURES_PER_MIN", "-1"),
         ("AUTH_FAILURES_PER_MIN", "1000001"),
         ("AUTH_FAILURES_PER_MIN", "off"),
@@ -79,7 +85,7 @@ def test_a_value_out_of_bounds_is_refused_by_name(variable, text):
     assert str(refused.value).startswith(f"{PREFIX}{variable}: ")
 
 
-@pytest.mark.parametrize("variable", ["KEYRING", "DATABASE_URL", "READER_URL", "POOL_SIZE"])
+@pytest.mark.parametrize("variable", ["KEYRING", "DATABASE_URL", "READER_URL", "REDIS_URL", "POOL_SIZE"])
 def test_an_empty_value_counts_as_absent(variable):
     assert Settings.from_env({PREFIX + variable: ""}) == Settings()
 
@@ -95,10 +101,12 @@ def test_a_word_that_looks_like_nothing_is_a_value(text):
     [
         ("LATCHKEY_KEY_RING", "LATCHKEY_KEYRING"),
         ("LATCHKEY_DATABASE", "LATCHKEY_DATABASE_URL"),
-        ("LATCHKEY_DB_URL", "LATCHKEY_DATABASE_URL"),
+        ("LATCHKEY_DATABASEURL", "LATCHKEY_DATABASE_URL"),
         ("LATCHKEY_POOLSIZE", "LATCHKEY_POOL_SIZE"),
         ("LATCHKEY_CLOCK_WINDOW", "LATCHKEY_CLOCK_WINDOW_S"),
         ("LATCHKEY_BODY_LIMIT", "LATCHKEY_BODY_LIMIT_BYTES"),
+        ("LATCHKEY_CACHE_TTL", "LATCHKEY_KEY_CACHE_TTL_S"),
+        ("LATCHKEY_REDIS", "LATCHKEY_REDIS_URL"),
         ("LATCHKEY_LOGFORMAT", "LATCHKEY_LOG_FORMAT"),
         ("LATCHKEY_log_format", "LATCHKEY_LOG_FORMAT"),
     ],
@@ -122,7 +130,7 @@ def test_the_tests_own_variables_are_passed_over():
 
 
 def test_no_secret_is_shown():
-    settings = Settings(keyring="1:hush", database_url="mysql+asyncmy://a:hush@b/c", reader_url="d:hush@e")
+    settings = Settings(**dict.fromkeys(SECRETS, "a:hush@b"))
 
     for shown in (repr(settings), str(settings), f"{settings}"):
         assert "hush" not in shown

@@ -1,0 +1,140 @@
+"""That a key was revoked, or changed in any other way, reaches the caches of all workers.
+
+Over Redis, what one worker says the others hear at once. Twice a second each of them also asks how much was said:
+as long as it knows of all that, its cache is trusted for a moment longer. So a worker whose connection is gone
+does not go by an old state for longer than `TRUST_S`, whatever it believes of its connection.
+"""
+
+import asyncio
+import logging
+import math
+import random
+import re
+import time
+from collections.abc import Callable
+
+from service.authentication.channel import TIMEOUT_S, Channel, Listener, UnreachableError
+from service.authentication.key_cache import KeyCache
+
+log = logging.getLogger("latchkey.authentication")
+
+HEARTBEAT_S = 0.5
+TRUST_S = HEARTBEAT_S + TIMEOUT_S  # from a heartbeat to the latest moment at which the next one must be over
+UNDER_WAY_S = 0.1  # how long what was counted may take to be heard
+PAUSES_S = (0.1, 2.0)  # between attempts to reach Redis, doubled from the first to the last
+EVERYTHING = "*"
+ROW = re.compile(r"([a-z_]{1,64}) ([0-9]{1,19})")
+
+
+class Revocations:
+    """Tells this worker's cache, and with a channel those of all others, what to forget.
+
+    Args:
+        cache: this worker's.
+        channel: None where there is no Redis; the other workers then find out when what they remember ends.
+        clock: the cache's.
+    """
+
+    def __init__(
+        self, cache: KeyCache, channel: Channel | None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._cache = cache
+        self._channel = channel
+        self._clock = clock
+        self._heard = 0  # the number of what was heard last
+        self._owes = False  # something could not be said
+        if channel is not None:
+            cache.trust(-math.inf)
+
+    async def announce(self, table: str, id: int) -> None:
+        """Have every worker forget what was found in a row.
+
+        It fails nobody: what cannot be said now is said when Redis is back, by `follow`.
+        """
+        self._cache.forget((table, id))
+        if self._channel is None:
+            return
+        said = False
+        try:
+            await self._channel.publish(f"{table} {id}")
+            said = True
+        except UnreachableError as error:
+            log.warning("a changed row of %s could not be told to the other workers yet: %s", table, error)
+        finally:  # cancelled, too
+            self._owes = self._owes or not said
+
+    async def follow(self) -> None:
+        """Hear what is said, for ever; while that is not possible, the cache is off."""
+        if self._channel is None:
+            return
+        pause_s, was_up = PAUSES_S[0], True
+        while True:
+            try:
+                async with self._channel.listening() as listener:
+                    await self._meet(self._channel)
+                    if not was_up:
+                        log.info("Redis is back: the key cache is on again")
+                    pause_s, was_up = PAUSES_S[0], True
+                    while True:
+                        await self._hear(listener, for_s=HEARTBEAT_S)
+                        await self._compare(self._channel, listener)
+            except UnreachableError as error:
+                if was_up:
+                    log.warning("the key cache is off until Redis is back: %s", error)
+                was_up = False
+            except Exception:
+                log.exception("the key cache is off for a moment: following Redis failed")
+            finally:
+                self._cache.trust(-math.inf)
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311 - no secret
+            pause_s = min(pause_s * 2, PAUSES_S[1])
+
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _meet(self, channel: Channel) -> None:
+        """Begin with an empty cache, for nobody knows what was said while nobody listened."""
+        asked_at = self._clock()
+        self._adopt(await channel.count())
+        await self._trust_from(asked_at, channel)
+
+    async def _compare(self, channel: Channel, listener: Listener) -> None:
+        """Compare what was heard with what was said, and trust the cache for a moment longer."""
+        asked_at = self._clock()
+        said = await channel.count()
+        await self._hear(listener, for_s=UNDER_WAY_S, until=said)
+        if self._heard != said:  # missed; or Redis was started anew, and counts from the beginning
+            self._adopt(said)
+        await self._trust_from(asked_at, channel)
+
+    async def _trust_from(self, asked_at: float, channel: Channel) -> None:
+        if self._owes:
+            self._owes = False
+            try:
+                await channel.publish(EVERYTHING)
+            except UnreachableError:
+                self._owes = True
+                raise
+        self._cache.trust(asked_at + TRUST_S)
+
+    async def _hear(self, listener: Listener, *, for_s: float, until: int | None = None) -> None:
+        """Hear what is said for some time, or until what has this number."""
+        ends_at = self._clock() + for_s
+        while self._heard != until and (left_s := ends_at - self._clock()) > 0:
+            said = await listener.next(left_s)
+            if said is not None:
+                self._note(*said)
+
+    def _note(self, number: int, what: str) -> None:
+        row = ROW.fullmatch(what)
+        if row is None or number > self._heard + 1:
+            self._cache.empty()
+        else:
+            self._cache.forget((row[1], int(row[2])))
+        self._heard = max(self._heard, number)  # one that comes late was counted already
+
+    def _adopt(self, said: int) -> None:
+        self._cache.empty()
+        self._heard = said

@@ -1,0 +1,84 @@
+"""A private Redis: a server of the suite's own, on a free port, that keeps nothing on disk.
+
+`kill` and `start` again play a crash: the port stays, and what it knew is lost.
+"""
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.mariadb import _free_port, find_program
+
+MISSING = "redis-server not found: apt-get install redis-server (Debian, Ubuntu) or brew install redis"
+REQUIRE = "LATCHKEY_TEST_REQUIRE_REDIS"
+STARTING_TIMEOUT_S = 10
+
+
+def require_or_skip() -> Path:
+    """Answer where the server is; without it the test is skipped, or fails where Redis is required."""
+    if found := find_program("redis-server"):
+        return found
+    if os.environ.get(REQUIRE) == "1":
+        pytest.fail(MISSING, pytrace=False)
+    pytest.skip(MISSING)
+
+
+class PrivateRedis:
+    """One server, in a `with` block."""
+
+    def __init__(self) -> None:
+        self._program = require_or_skip()
+        self._folder = tempfile.TemporaryDirectory(prefix="latchkey-")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start the server and return when it answers."""
+        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self._process = subprocess.Popen(
+            [self._program, *arguments], cwd=self._folder.name, stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + STARTING_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError("redis-server did not start")
+            time.sleep(0.01)
+
+    def command(self, *words: str) -> bytes:
+        """Run a command on a connection of its own; returns what came back, as it came."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            parts = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
+            connection.sendall(b"*%d\r\n%s" % (len(words), parts))
+            return connection.recv(65536)
+
+    def _answers(self) -> bool:
+        try:
+            return self.command("PING") == b"+PONG\r\n"
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """End the server at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._folder.cleanup()
