@@ -62,9 +62,8 @@ class SessionMiddleware:
             raise RuntimeError(
                 "this task already has a session: run every request in a task of its own, as a server does."
             )
-        visit = Visit(task)
         try:
-            with visit.entered():
+            with Visit(task) as visit:
                 async with self.scoped_session() as session:
                     state = scope["state"] = RequestState(scope.get("state") or {}, session=session)
                     settle = Settle(visit, state, registry, send)

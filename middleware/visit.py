@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Protocol
+from contextvars import ContextVar, Token
+from typing import Any, Protocol, Self
 
 log = logging.getLogger("latchkey.session")
 
@@ -76,7 +74,7 @@ class Visit:
     that is opened there finds the request it belongs to.
     """
 
-    __slots__ = ("closing", "commits", "finished", "lost", "session", "sessions", "settled", "task")
+    __slots__ = ("_token", "closing", "commits", "finished", "lost", "session", "sessions", "settled", "task")
 
     def __init__(self, task: "asyncio.Task[Any]") -> None:
         self.task = task
@@ -87,6 +85,7 @@ class Visit:
         self.commits = 0  # by any session of the visit; after the first the endpoint is not run again
         self.settled = False
         self.finished = False
+        self._token: Token[Visit | None]
 
     @classmethod
     def current(cls) -> "Visit | None":
@@ -94,15 +93,15 @@ class Visit:
         visit = _visit.get()
         return None if visit is None or visit.finished else visit
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def __enter__(self) -> Self:
         """Make this the visit of the context."""
-        token = _visit.set(self)
-        try:
-            yield
-        finally:
-            self.finished = True
-            _visit.reset(token)
+        self._token = _visit.set(self)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Leave the context to whoever was there before."""
+        self.finished = True
+        _visit.reset(self._token)
 
     def welcome(self, session: VisitingSession, task: "asyncio.Task[Any]") -> bool:
         """Take `session` in; True for the request's own one, which `SessionMiddleware` looks after."""

@@ -152,7 +152,8 @@ class RequestSession(AsyncSession):
 
     async def write_out(self) -> None:
         """Flush, and bring back what the database decided; nothing is committed yet."""
-        if not self.sync_session.clean or hooks.want_refresh(self.sync_session):
+        routing = self.sync_session
+        if not routing.clean or (routing.wrote and hooks.want_refresh(routing)):
             await super().run_sync(RoutingSession.write_out)  # type: ignore[arg-type]  # our sync_session_class
 
     # ------------------------------------------------------------------ commit, rollback, end

@@ -51,6 +51,8 @@ class Failures:
 
     def wait_s(self, pair: Pair) -> int:
         """Return in how many seconds the pair may try again; 0 is at once."""
+        if pair not in self._pairs:
+            return 0
         now = self.clock()
         seconds = self._remembered(pair, now)
         left, free_at = sum(seconds.values()), now
