@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Integer, LargeBinary, Text
+from sqlalchemy import BigInteger, DateTime, Dialect, Integer, LargeBinary, Text, literal
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -109,3 +109,25 @@ def _mysql_now(element: utc_now, compiler: Any, **kwargs: Any) -> str:  # noqa: 
 def _sqlite_now(element: utc_now, compiler: Any, **kwargs: Any) -> str:  # noqa: ARG001
     # SQLite's clock gives milliseconds; SQLAlchemy reads what follows the point as microseconds.
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+class utc_in(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is
+    """The database's clock, so many seconds from now."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(literal(seconds))
+
+
+@compiles(utc_in, "mysql")
+@compiles(utc_in, "mariadb")
+def _mysql_in(element: utc_in, compiler: Any, **kwargs: Any) -> str:
+    return f"UTC_TIMESTAMP(6) + INTERVAL {compiler.process(element.clauses, **kwargs)} SECOND"
+
+
+@compiles(utc_in, "sqlite")
+def _sqlite_in(element: utc_in, compiler: Any, **kwargs: Any) -> str:
+    seconds = compiler.process(element.clauses, **kwargs)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {seconds} || ' seconds')"

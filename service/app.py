@@ -33,6 +33,7 @@ from service.authentication.retirement import retirement_headers
 from service.authentication.revocations import Revocations
 from service.database import SQLAlchemy
 from service.endpoint import Adapter
+from service.idempotency.claims import Idempotency
 from service.issuing import Issuer
 from service.last_used import LastUsed
 from service.networks import NetworkError, Proxies
@@ -92,6 +93,7 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     app.state.issuer = Issuer(settings.key_prefix, keyring)
     app.state.verifier = verifier
     app.state.replays = replays
+    app.state.idempotency = Idempotency(lambda: db.reader)
     app.state.last_used = last_used
     app.state.revocations = revocations = Revocations(key_cache, channel)
     app.state.scopes = declared_scopes(operations)

@@ -23,6 +23,7 @@ Form = Literal["query", "message"]
 
 TIMEOUT_S = 30.0
 
+HEADER_TEXT = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 PRINTABLE = re.compile(r"[!-~]+")
 
 
@@ -71,6 +72,7 @@ def sign_call(
     now: float,
     nonce: str,
     form: Form = "query",
+    idempotency_key: str | None = None,
 ) -> SignedCall:
     """Sign method, path, query, nonce and the body; as a message also the host.
 
@@ -85,12 +87,15 @@ def sign_call(
         now: unix seconds.
         nonce: 16 to 64 of `[A-Za-z0-9_-]`, never used before.
         form: where the signature goes.
+        idempotency_key: the header of this name, the same for a call and its retries; a message signs it.
 
     Raises:
-        ValueError: the URL cannot be signed or sent as it is, or the method takes no body.
+        ValueError: the URL or the key cannot be signed or sent as it is, or the method takes no body.
     """
     if method == "HEAD" and body is not None:
         raise ValueError("A HEAD call has no body.")
+    if idempotency_key is not None and not HEADER_TEXT.fullmatch(idempotency_key):
+        raise ValueError("The idempotency key is empty, or has a character that no header has.")
     parts = split_url(url)
     path = parts.path or "/"
     content = None if body is None else body.encode()
@@ -102,6 +107,8 @@ def sign_call(
         headers = {"secret": mac}
         if content_type is not None:
             headers["content-type"] = content_type
+        if idempotency_key is not None:
+            headers["idempotency-key"] = idempotency_key
     else:
         query = parts.query
         if "key" in QueryParams(query):
@@ -119,6 +126,7 @@ def sign_call(
             nonce=nonce,
             body=content,
             content_type=content_type,
+            idempotency_key=idempotency_key,
         )
         # Else the sender writes the host in a way of its own: curl makes 127.0.0.1 of 127.1.
         headers["host"] = authority

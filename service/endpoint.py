@@ -1,4 +1,7 @@
-"""The adapter between HTTP and an endpoint: decode → endpoint → flush and refresh → encode → commit (R4)."""
+"""The adapter between HTTP and an endpoint: decode → endpoint → flush and refresh → encode → commit (R4).
+
+With an idempotency key the transaction begins with its claim and ends with its answer.
+"""
 
 import asyncio
 import contextlib
@@ -19,6 +22,8 @@ from starlette.types import Receive, Scope, Send
 from middleware.visit import Visit
 from service import shapes
 from service.authentication.extraction import RESERVED_PARAMETERS
+from service.idempotency.claims import Claim
+from service.idempotency.key import key_of
 from service.operation import Answer, Operation
 from service.problems import FieldError, Problem, is_conflict
 from service.session import RequestSession
@@ -28,6 +33,7 @@ NO_CONTENT = 204  # its answer has no length, RFC 9110, section 8.6
 LONGEST_PAUSE_S = 0.05  # doubled with each attempt, a random part of it is waited
 
 Decode = Callable[[bytes], Any]
+Answered = tuple[int, Any, Mapping[str, str]]
 
 _encoder = msgspec.json.Encoder()
 
@@ -60,11 +66,20 @@ class Adapter:
         raw = await read_json(request) if self.decode is not None else b""
         session: RequestSession = scope["state"]["session"]
         session.enter_endpoint(safe=operation.safe)
-        content, headers = await run(operation, visit, session, arguments, decode=self.decode, raw=raw)
+        key = None if operation.safe else await key_of(operation, request)
+        if key is None:
+            status, content, headers = await run(
+                operation, visit, session, arguments, decode=self.decode, raw=raw
+            )
+        else:
+            async with request.app.state.idempotency.turn(key, scope) as claim:
+                status, content, headers = await run(
+                    operation, visit, session, arguments, decode=self.decode, raw=raw, claim=claim
+                )
         if operation.answers is Response:
             await content(scope, receive, send)
         else:
-            await answer(send, operation.status, content, headers)
+            await answer(send, status, content, headers)
 
 
 async def answer(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:
@@ -85,21 +100,32 @@ async def run(
     *,
     decode: Decode | None,
     raw: bytes,
-) -> tuple[Any, dict[str, str]]:
-    """Run the endpoint as one unit of work, again from the start when it lost against another transaction."""
+    claim: Claim | None = None,
+) -> Answered:
+    """Run the endpoint as one unit of work, again from the start when it lost against another transaction.
+
+    With a claim, that and the stored answer are part of the unit, unless there is an answer already.
+    Returns status, content and headers; the content is a Response where the endpoint answers one.
+    """
     for attempt in range(ATTEMPTS):
         if decode is not None:
             arguments["body"] = decode_body(decode, raw)
         try:
+            if claim is not None and (replay := await claim.take(session)) is not None:
+                return replay.again()
+            session.seal(operation.idempotent)
             found = await operation.endpoint(**arguments)
+            session.seal(False)
             if operation.answers is Response:
                 if found.status_code < 400:  # noqa: PLR2004 - as in `Visit.settle`
                     visit.require_written()
                     await session.commit()
-                return found, {}
+                return found.status_code, found, {}
             await session.write_out()
             content, headers = encode(operation, found)
             visit.require_written()
+            if claim is not None:
+                await claim.keep(session, operation, content, headers)
             await session.commit()
         except DBAPIError as error:
             last = attempt + 1 == ATTEMPTS
@@ -108,7 +134,7 @@ async def run(
             await session.start_over()
             await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S * 2**attempt))  # noqa: S311 - no secret
         else:
-            return content, headers
+            return operation.status, content, headers
     raise AssertionError  # the last attempt returned or raised
 
 

@@ -54,6 +54,16 @@ SECURITY_SCHEMES: Json = {
     "signed_query_signature": {"type": "apiKey", "in": "header", "name": "secret", "description": SIGNATURE},
 }
 
+IDEMPOTENCY_KEY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "With it the call has one effect, however often it is sent within 24 hours "
+    "(draft-ietf-httpapi-idempotency-key-header-07). It is a string in quotes, or the same text without them.",
+    "schema": {"type": "string", "minLength": 1},
+    "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
+}
+
 HEADERS: Json = {
     "X-Request-ID": {
         "description": "The name of this visit: the one that the client sent, if it has this form, else a new one.",
@@ -64,6 +74,10 @@ HEADERS: Json = {
     "Link": {
         "description": 'The next page, if any, as `rel="next"` (RFC 8288).',
         "schema": {"type": "string"},
+    },
+    "Idempotent-Replayed": {
+        "description": "`true` when the effect was there before: this is the stored answer once more.",
+        "schema": {"type": "string", "enum": ["true"]},
     },
     "WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}},
     "Retry-After": {"description": "When to try again, in seconds.", "schema": {"type": "integer"}},
@@ -144,7 +158,11 @@ def describe(operation: Operation, schemas: Schemas) -> Json:
         "summary": operation.summary,
         "description": "\n\n".join(filter(None, [operation.description, who_may(operation)])),
         "security": security(operation),
-        "parameters": [*path_parameters(operation, schemas), *query_parameters(operation, schemas)],
+        "parameters": [
+            *path_parameters(operation, schemas),
+            *query_parameters(operation, schemas),
+            *([IDEMPOTENCY_KEY] if operation.idempotent else ()),
+        ],
     }
     if operation.scope is not None:
         described["x-scope"] = operation.scope
@@ -222,6 +240,8 @@ def success(operation: Operation, schemas: Schemas) -> Json:
         names.append("Location")
     if "next_cursor" in getattr(operation.answers, "__struct_fields__", ()):
         names.append("Link")
+    if operation.idempotent:
+        names.append("Idempotent-Replayed")
     answer: Json = {"description": HTTPStatus(operation.status).phrase, "headers": headers(names)}
     if operation.answers is Response:
         answer["content"] = {"*/*": {}}
@@ -245,10 +265,10 @@ def problem_name(codes: Sequence[str]) -> str:
 
 def problem_response(codes: Sequence[str], schemas: Schemas) -> Json:
     """Describe the problems of one status."""
-    sent = problems.Problem(codes[0]).response(None).headers
+    sent = {name for code in codes for name in problems.Problem(code).response(None).headers}
     return {
         "description": "\n".join(f"- `{code}`: {KINDS[code].title}." for code in codes),
-        "headers": headers(["X-Request-ID", *(name for name in HEADERS if name in sent)]),
+        "headers": headers(["X-Request-ID", *(name for name in HEADERS if name.lower() in sent)]),
         "content": {
             "application/problem+json": {
                 "schema": {"allOf": [schemas.of(Problem), {"properties": {"code": {"enum": list(codes)}}}]},
@@ -265,7 +285,8 @@ def problem_codes(operation: Operation) -> set[str]:
         (True, {"invalid_parameter"}),  # where a path takes none, any is refused
         (operation.parameters, {"not_found"}),
         (operation.body, {"malformed_json", "unsupported_media_type", "invalid_body", "body_too_large"}),
-        (not operation.safe, {"conflict", "commit_unknown"}),
+        (not operation.safe, {"conflict", "commit_unknown", "invalid_idempotency_key"}),
+        (operation.idempotent, {"idempotency_in_progress", "idempotency_mismatch"}),
         (not operation.public, {"two_credentials", "unauthenticated", "digest_mismatch"}),
         (not operation.public, {"key_revoked", "key_expired", "owner_inactive"}),
         (not operation.public, {"network_not_allowed", "too_many_failures"}),

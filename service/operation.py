@@ -47,6 +47,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     public: bool
     status: int
     retry: bool
+    idempotent: bool
     body: type[msgspec.Struct] | None
     query: type[msgspec.Struct] | None
     parameters: Mapping[str, Any]
@@ -77,6 +78,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         return (inspect.getdoc(self.endpoint) or "").partition("\n")[2].strip()
 
     @property
+    def one_time(self) -> frozenset[str]:
+        """The fields of the answer that are shown once, so that no replay has them."""
+        names: frozenset[str] = getattr(self.answers, "one_time", frozenset())
+        return names
+
+    @property
     def safe(self) -> bool:
         """Whether the method promises to change nothing."""
         return self.method in SAFE_METHODS
@@ -93,6 +100,7 @@ def route(
     status: int = 200,
     answers: Any = None,
     retry: bool = True,
+    idempotent: bool = False,
     problems: tuple[str, ...] = (),
     example: Any = None,
     path_example: Mapping[str, str] | None = None,
@@ -113,6 +121,9 @@ def route(
             a Struct; None for no content; or a Starlette `Response`, which is sent as it is.
         retry: run the endpoint again when it lost against another transaction; False for one whose effects
             outside the database must not happen twice.
+        idempotent: take an `Idempotency-Key`. The endpoint then changes nothing but by the request's session, and
+            leaves COMMIT to the adapter; what it answers, but for the names in the answer's `one_time`, is kept
+            for a day.
         problems: codes that only this endpoint raises.
         example: a body that works.
         path_example: a value for each name in the path, or for some of them.
@@ -146,6 +157,9 @@ def route(
     query = hints.get("query")
     if query is not None and (reserved := RESERVED_PARAMETERS & set(query.__struct_fields__)):
         raise RouteError(f"{where}: {', '.join(sorted(reserved))} belongs to signed queries.")
+    answers = _answers(hints.get("return"), where) if answers is None else answers
+    if idempotent:
+        _require_storable(method, public, answers, where)
     return Operation(
         method=method,
         path=path,
@@ -154,14 +168,32 @@ def route(
         public=public,
         status=status,
         retry=retry,
+        idempotent=idempotent,
         body=hints.get("body"),
         query=query,
         parameters={name: hints.get(name, str) for name in in_path},
-        answers=_answers(hints.get("return"), where) if answers is None else answers,
+        answers=answers,
         problems=problems,
         example=example,
         path_example=path_example or {},
     )
+
+
+def _require_storable(method: str, public: bool, answers: Any, where: str) -> None:
+    if method in SAFE_METHODS:
+        raise RouteError(f"{where}: idempotent=True is for methods that change something.")
+    if public:
+        raise RouteError(f"{where}: idempotent=True needs a key to tell one caller's calls from another's.")
+    if answers is Response:
+        raise RouteError(
+            f"{where}: idempotent=True stores the answer, so the endpoint returns a Struct or None."
+        )
+    fields: tuple[str, ...] = getattr(answers, "__struct_fields__", ())
+    unknown: set[str] = set(getattr(answers, "one_time", ())).difference(fields)
+    if unknown:
+        raise RouteError(
+            f"{where}: one_time names {', '.join(sorted(unknown))}, which the answer does not have."
+        )
 
 
 def _answers(annotation: Any, where: str) -> Any:

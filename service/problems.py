@@ -61,6 +61,12 @@ KINDS: Mapping[str, Kind] = {
         "A cursor is an opaque text that continues one list with the same filters. "
         "Use the next_cursor of the page before, unchanged and with the filters of that page, or start without one.",
     ),
+    "invalid_idempotency_key": Kind(
+        400,
+        "The Idempotency-Key cannot be taken",
+        "The header is there twice, is no string in quotes and no plain word either, has more than 255 characters, or "
+        "was sent to an operation that takes none; the detail says which. Nothing was changed.",
+    ),
     "two_credentials": Kind(
         400,
         "More than one credential",
@@ -171,6 +177,13 @@ KINDS: Mapping[str, Kind] = {
         "The user is not active",
         "A key is only made for an active user; this one is blocked or deleted.",
     ),
+    "idempotency_in_progress": Kind(
+        409,
+        "A call with this Idempotency-Key is under way",
+        "Another call with the same key, method and path has not ended yet, and was waited for in vain. "
+        "Send it again after Retry-After seconds, with the same Idempotency-Key: it is answered as the other one was, "
+        "or runs if that one failed.",
+    ),
     "body_too_large": Kind(
         413,
         "The body is too large",
@@ -186,6 +199,12 @@ KINDS: Mapping[str, Kind] = {
         "The body has the wrong shape",
         "The JSON is well-formed, but a field is missing, unknown, of the wrong type, or out of bounds. "
         "`errors` points at it with a JSON pointer (RFC 6901). Nothing was changed.",
+    ),
+    "idempotency_mismatch": Kind(
+        422,
+        "The Idempotency-Key was used for another call",
+        "A call with the same key, method and path was answered before, and its query or body was another one. "
+        "Nothing was changed. Take a new key for a new call; a key is forgotten after 24 hours.",
     ),
     "too_many_failures": Kind(
         429,
@@ -203,7 +222,7 @@ KINDS: Mapping[str, Kind] = {
         500,
         "It is not known whether the change was kept",
         "The connection to the database was lost while the change was being committed. It may have been kept or not: "
-        "read before you repeat it.",
+        "read before you repeat it, or repeat it with the Idempotency-Key that it was sent with.",
     ),
     "unavailable": Kind(
         503,
@@ -260,7 +279,8 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         headers = {"cache-control": "no-store", **self.headers}
         if self.kind.status == 401:  # noqa: PLR2004 - RFC 9110, section 11.6.1
             headers["www-authenticate"] = 'Bearer realm="latchkey"'
-        if self.kind.status in {429, 503}:  # RFC 6585, section 4, and RFC 9110, section 10.2.3
+        # RFC 6585, section 4, and RFC 9110, section 10.2.3
+        if self.kind.status in {429, 503} or self.code == "idempotency_in_progress":
             headers.setdefault("retry-after", str(RETRY_AFTER_S))
         return Response(
             msgspec.json.encode(content), self.kind.status, headers, media_type="application/problem+json"

@@ -27,6 +27,16 @@ class Engines(msgspec.Struct, frozen=True):
     replica: AsyncEngine | None = None
 
 
+class SealedSessionError(RuntimeError):
+    """The endpoint of an idempotent route commits: what it wrote could be there without the answer to replay."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the endpoint of a route with idempotent=True leaves COMMIT to the adapter: "
+            "no auto_commit=True and no commit of its own."
+        )
+
+
 class EndedSessionError(RuntimeError):
     """A session was used after it had ended; it would take a connection that nobody gives back."""
 
@@ -73,6 +83,7 @@ class RoutingSession(Session):
         self.transactional = False  # every statement on the writer: the endpoint of an unsafe method
         self.before_write: Callable[[], None] | None = None
         self.refusal: type[RuntimeError] | None = None  # why the session takes no more statements
+        self.sealed = False  # nobody may commit now
         self.on_writer = False
         self.wrote = False
         self.flushed = False  # in this transaction, whether it went well or not
@@ -266,6 +277,8 @@ def _note_flush(session: RoutingSession, _context: object) -> None:
 def _write_out_before_commit(session: RoutingSession) -> None:
     if session.in_nested_transaction():
         return
+    if session.sealed:
+        raise SealedSessionError
     session.write_out()
     session.commit_sent = True  # nothing but COMMIT itself can fail from here on
 

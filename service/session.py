@@ -132,6 +132,10 @@ class RequestSession(AsyncSession):
         engine = routing.engines.replica
         routing.reads_from = (routing.engines.reader if engine is None else engine).sync_engine
 
+    def seal(self, sealed: bool) -> None:
+        """Refuse every commit from now on, or allow them again: what an idempotent call writes is one transaction."""
+        self.sync_session.sealed = sealed
+
     async def run_sync(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Run `fn(session, …)` in one greenlet and on one connection: several steps for the price of one."""
 

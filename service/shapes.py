@@ -4,7 +4,7 @@ The bounds stand on the types, so that OpenAPI says the same as the decoder does
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -58,7 +58,12 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """What a client gets; no field has a default, so none is ever made up."""
+    """What a client gets; no field has a default, so none is ever made up.
+
+    `one_time` names the fields that are shown once and stored nowhere: null in the replay of an idempotent call.
+    """
+
+    one_time: ClassVar[frozenset[str]] = frozenset()
 
 
 # ---------------------------------------------------------------------- users
@@ -132,10 +137,21 @@ class Key(Output, frozen=True, kw_only=True):
     updated_at: Moment
 
 
-class KeyWithSecret(Key, frozen=True, kw_only=True):
-    """A new key; this is the only time that its secret is shown."""
+OneTimeSecret = Annotated[
+    str | None,
+    Meta(description="Shown only this once; null in the replay of a call with an Idempotency-Key."),
+]
 
-    secret: str
+
+class KeyWithSecret(Key, frozen=True, kw_only=True):
+    """A new key; this is the only time that its secret is shown.
+
+    The secret is stored nowhere, so the replay of an idempotent call has null in its place: rotate the key.
+    """
+
+    one_time: ClassVar[frozenset[str]] = frozenset({"secret"})
+
+    secret: OneTimeSecret
 
 
 class RotatedKey(KeyWithSecret, frozen=True, kw_only=True):

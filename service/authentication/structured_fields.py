@@ -1,7 +1,8 @@
-"""As much of Structured Fields (RFC 8941) as signatures need: two kinds of dictionary.
+"""As much of Structured Fields (RFC 8941) as is needed here: two kinds of dictionary, and a string.
 
     sig1=("@method" "@path");created=1700000000;tag="…"     inner_lists
     sig1=:SGVsbG8=:                                         byte_sequences
+    "8e03978e"                                              string
 
 A signature covers the text of its inner list as a serialiser writes it (RFC 9421, section 2.5).
 White space that a serialiser never writes inside a member is refused here, and values stay the texts that
@@ -30,6 +31,8 @@ _ITEM = _VALUE + _PARAMETERS
 _EACH_PARAMETER = re.compile(_PARAMETER)
 _INNER_LIST = re.compile(rf"({_KEY})=(\(((?:{_ITEM}(?: {_ITEM})*)?)\)({_PARAMETERS}))")
 _BYTE_SEQUENCE = re.compile(rf"({_KEY})=:([A-Za-z0-9+/=]*):")
+_ONE_STRING = re.compile(_STRING)
+_ESCAPED = re.compile(r'\\(["\\])')
 # Between members a proxy may have joined two header lines.
 _COMMA = re.compile(r"[ \t]*,[ \t]*")
 
@@ -75,6 +78,16 @@ def byte_sequences(text: str) -> dict[str, bytes]:
             raise ValueError("base64 that is not canonical")
         sequences[key] = decoded
     return sequences
+
+
+def string(text: str) -> str:
+    """Read an item that is a string, without parameters, and return what stands between its quotes.
+
+    Raises a ValueError that shows nothing of the text: it is no such item.
+    """
+    if not _ONE_STRING.fullmatch(text):
+        raise ValueError("no string")
+    return _ESCAPED.sub(r"\1", text[1:-1])
 
 
 def _members(member: re.Pattern[str], text: str) -> dict[str, re.Match[str]]:

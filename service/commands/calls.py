@@ -30,6 +30,9 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--secret", required=True, help="The key's secret; - reads it from standard input."),
     click.option("--data", help="The body, which is JSON."),
     click.option("--form", type=FORM, default="query", show_default=True, help="Where the signature goes."),
+    click.option(
+        "--idempotency-key", help="The same for a call and its retries, which then have one effect."
+    ),
 )
 
 
@@ -65,7 +68,14 @@ def call(**options: Any) -> None:
 
 
 def signed(
-    *, method: str, url: str, access_key: AccessKey, secret: str, data: str | None, form: Form
+    *,
+    method: str,
+    url: str,
+    access_key: AccessKey,
+    secret: str,
+    data: str | None,
+    form: Form,
+    idempotency_key: str | None,
 ) -> SignedCall:
     """Sign what the options say."""
     known = read_secret(secret)
@@ -79,6 +89,7 @@ def signed(
             now=time.time(),
             nonce=secrets.token_urlsafe(16),
             form=form,
+            idempotency_key=idempotency_key,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

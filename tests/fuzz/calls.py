@@ -212,7 +212,7 @@ def message_call(
             nonce=new_nonce(rng),
             body=None if content is None else content.encode("latin-1"),
             content_type="application/json" if body else None,
-            idempotency_key=f"order {rng.randrange(10**6)}" if idempotency_key else None,
+            idempotency_key=f'"order {rng.randrange(10**6)}"' if idempotency_key else None,
         )
         return Genuine(
             sent=Sent.made(method, path, asked, (("host", HOST), *headers.items()), content or ""),

@@ -12,11 +12,10 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
 
 from service import issuing, shapes
 from service.app import create_app
-from service.operation import METHODS, route
+from service.operation import METHODS, SAFE_METHODS, route
 from service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import opened
@@ -36,10 +35,9 @@ class Asked(shapes.Input, frozen=True, kw_only=True):
     tilde: str = ""
 
 
-async def echo(request: Request, rest: str, query: Asked) -> Response:
+async def echo(request: Request, rest: str, query: Asked) -> None:
     """Note who was let in."""
     request.app.state.seen.append(request.user.key.access_key)
-    return Response(status_code=200)
 
 
 class Cast(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +81,10 @@ def quiet() -> Iterator[None]:
 async def app(settings: Settings, quiet: None) -> AsyncIterator[Starlette]:
     """The whole application; `app.state.seen` lists whom its own route saw."""
     settings = msgspec.structs.replace(settings, auth_failures_per_min=0, body_limit_bytes=BODY_LIMIT_BYTES)
-    catch_all = [route(method, "/{rest:path}", echo, any_key=True) for method in sorted(METHODS)]
+    catch_all = [
+        route(method, "/{rest:path}", echo, any_key=True, idempotent=method not in SAFE_METHODS)
+        for method in sorted(METHODS)
+    ]
     async with opened(lambda: create_app(settings, routes=catch_all), settings) as app:
         app.state.verifier.clock = lambda: NOW
         app.state.seen = []

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -20,10 +21,12 @@ from service.app import create_app
 from service.operation import Operation, route
 from service.settings import Settings
 from tests.api import HeldKey, hold_key
-from tests.conftest import opened
+from tests.conftest import KEYRING, opened
+from tests.service.test_commands import Served
 from tests.sessions.probes import NewRow, raw
 
 POOL_SIZE = 5
+PROCESSES = 4
 PART = b"x" * 65536
 PARTS = 200  # far more than the buffers of a socket
 
@@ -61,6 +64,23 @@ def routes() -> Sequence[Operation]:
         raw(upload, "POST", "/upload"),
         route("POST", "/slow", write_slowly, public=True, status=201, answers=shapes.User),
     )
+
+
+@pytest.fixture(scope="module")
+def processes(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
+    """Four times `python -m service serve`, each on a port of its own, so that each surely gets its share."""
+    environ = {"LATCHKEY_DATABASE_URL": mariadb_url, "LATCHKEY_KEYRING": KEYRING}
+
+    def make(number: int) -> Served:
+        return Served(tmp_path_factory.mktemp(f"process{number}"), "serve", environ=environ)
+
+    made = [make(number) for number in range(PROCESSES)]
+    with contextlib.ExitStack() as running:
+        for one in made:
+            running.push(one)
+        with ThreadPoolExecutor(PROCESSES) as together:
+            started = list(together.map(Served.__enter__, made))
+        yield started
 
 
 class Serving(msgspec.Struct):

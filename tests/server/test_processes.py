@@ -1,12 +1,10 @@
 """Several processes on one MariaDB: they know of each other only what the database tells them."""
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
@@ -18,10 +16,10 @@ from service.authentication.message_signature import sign_message
 from service.authentication.query_signature import sign_query
 from service.settings import Settings
 from tests.api import HeldKey, hold_key
-from tests.conftest import KEYRING, on_mariadb, opened
+from tests.conftest import on_mariadb, opened
+from tests.server.conftest import PROCESSES
 from tests.service.test_commands import Served
 
-PROCESSES = 4
 COPIES = 50
 ROUNDS = 3
 HOST = "api.example.com"  # one name for all, as behind a load balancer: a signature covers it
@@ -34,23 +32,6 @@ class Reply(msgspec.Struct, frozen=True):
 
     status: int
     text: str
-
-
-@pytest.fixture(scope="module")
-def processes(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
-    """Four times `python -m service serve`, each on a port of its own, so that each surely gets its share."""
-    environ = {"LATCHKEY_DATABASE_URL": mariadb_url, "LATCHKEY_KEYRING": KEYRING}
-
-    def make(number: int) -> Served:
-        return Served(tmp_path_factory.mktemp(f"process{number}"), "serve", environ=environ)
-
-    made = [make(number) for number in range(PROCESSES)]
-    with contextlib.ExitStack() as running:
-        for one in made:
-            running.push(one)
-        with ThreadPoolExecutor(PROCESSES) as together:
-            started = list(together.map(Served.__enter__, made))
-        yield started
 
 
 @pytest.fixture
@@ -126,12 +107,14 @@ def on_the_wire(method: str, target: str, headers: dict[str, str], body: bytes =
     return "\r\n".join(lines).encode() + body
 
 
-async def send_copies(processes: list[Served], request: bytes) -> dict[int, list[Reply]]:
+async def send_copies(
+    processes: list[Served], request: bytes, copies: int = COPIES
+) -> dict[int, list[Reply]]:
     """Send copies of a request at the same moment, in turn to each process; returns the replies of each.
 
     Every copy is held back by one byte until all of them are there.
     """
-    gathered = asyncio.Barrier(COPIES)
+    gathered = asyncio.Barrier(copies)
     replies: dict[int, list[Reply]] = {one.process.pid: [] for one in processes}
 
     async def send(to: Served) -> None:
@@ -146,7 +129,7 @@ async def send_copies(processes: list[Served], request: bytes) -> dict[int, list
         replies[to.process.pid].append(Reply(int(answer.split(" ", 2)[1]), answer))
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        for number in range(COPIES):
+        for number in range(copies):
             group.create_task(send(processes[number % len(processes)]))
     return replies
 

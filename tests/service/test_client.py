@@ -96,6 +96,25 @@ class TestSigning:
         assert signature.content_sha256 == hashlib.sha256((body or "").encode()).digest()
         assert call.headers.get("content-type") == (None if body is None else "application/json")
 
+    @pytest.mark.parametrize("form", ["query", "message"])
+    def test_an_idempotency_key_is_sent_as_it_is_and_a_message_signs_it(self, form):
+        call = sign_call(
+            "POST", "http://h/x", access_key=KEY, secret=SECRET, body="{}", now=NOW, nonce=NONCE, form=form,
+            idempotency_key='"order 7"',
+        )  # fmt: skip
+
+        assert call.headers["idempotency-key"] == '"order 7"'
+        assert ("idempotency-key" in call.headers.get("signature-input", "")) is (form == "message")
+
+    @pytest.mark.parametrize("form", ["query", "message"])
+    @pytest.mark.parametrize("key", ["", " a", "a\r\nb: c", "é"])
+    def test_an_idempotency_key_that_no_header_can_hold_is_refused(self, form, key):
+        with pytest.raises(ValueError, match="idempotency key"):
+            sign_call(
+                "POST", "http://h/x", access_key=KEY, secret=SECRET, now=NOW, nonce=NONCE, form=form,
+                idempotency_key=key,
+            )  # fmt: skip
+
     def test_a_message_has_no_second_credential(self):
         with pytest.raises(ValueError, match="second credential"):
             signed("GET", "http://h/?a=1&k%65y=lka_1", form="message")

@@ -62,7 +62,7 @@ async def test_a_known_key_spares_its_round_trip_and_no_other(app, partner, trip
     await call(app, "POST", "/v1/users", key=partner, body={"email": "first@example.com", "name": "First"})
 
     with wire.listening() as commands:
-        answer = await call(app, method, target, key=partner, body=body)
+        answer = await call(app, method, target, key=partner, body=body, headers=trip.headers)
 
     reservation = int(partner.mode == "signed" and method != "GET")
     assert answer.status == trip.status, answer.body

@@ -239,7 +239,8 @@ def test_problems_stand_under_their_status(path, method):
             assert KINDS[code].status == status
             validate(resolved(example)["value"], content["schema"])
         assert ("WWW-Authenticate" in response["headers"]) is (status == 401)
-        assert ("Retry-After" in response["headers"]) is (status in {429, 503})
+        waits = status in {429, 503} or "idempotency_in_progress" in content["examples"]
+        assert ("Retry-After" in response["headers"]) is waits
 
 
 PRIVATE_OPERATIONS = [
@@ -272,7 +273,8 @@ async def assert_answers_as_described(app, path, method, status, *, query, key=N
 ALWAYS = {"internal_error", "unavailable", "invalid_parameter"}
 PRIVATE = {"two_credentials", "unauthenticated", "key_revoked", "key_expired", "owner_inactive"}
 PRIVATE |= {"network_not_allowed", "too_many_failures", "digest_mismatch"}
-UNSAFE = {"conflict", "commit_unknown"}
+UNSAFE = {"conflict", "commit_unknown", "invalid_idempotency_key"}
+ONCE = {"idempotency_in_progress", "idempotency_mismatch"}
 BODY = {"malformed_json", "unsupported_media_type", "invalid_body", "body_too_large"}
 
 
@@ -293,10 +295,12 @@ async def write_order(body: Order) -> None:
         (route("GET", "/v1/x", read_nothing, scope="x:read"), ALWAYS | PRIVATE | {"scope_missing"}),
         (route("DELETE", "/v1/x", read_nothing, public=True), ALWAYS | UNSAFE),
         (route("DELETE", "/v1/x", read_nothing, any_key=True), ALWAYS | PRIVATE | UNSAFE | {"coverage_required"}),
+        (route("DELETE", "/v1/x", read_nothing, any_key=True, idempotent=True),
+         ALWAYS | PRIVATE | UNSAFE | ONCE | {"coverage_required"}),
         (route("PUT", "/v1/x", write_order, public=True), ALWAYS | UNSAFE | BODY),
         (route("GET", "/v1/x", read_nothing, public=True, problems=("email_taken",)), ALWAYS | {"email_taken"}),
     ],
-    ids=["public", "a name in the path", "any key", "a scope", "unsafe", "unsafe, private", "a body", "its own"],
+    ids=["public", "a name in the path", "any key", "a scope", "unsafe", "unsafe, private", "once", "a body", "its own"],
 )  # fmt: skip
 def test_problems_follow_from_what_an_operation_is(operation: Operation, codes: set[str]):
     document = openapi.document([operation])

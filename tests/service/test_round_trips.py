@@ -23,6 +23,7 @@ class Trip(msgspec.Struct, frozen=True):
     status: int = 200
     body: Any = None
     query: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 USER = {"email": "ann@example.com", "name": "Ann"}
@@ -50,6 +51,12 @@ TRIPS = {
     "me": Trip("GET /v1/me", 1),
     # key; INSERT … RETURNING, COMMIT
     "create a user": Trip("POST /v1/users", 3, 201, USER),
+    # key; INSERT of the claim, INSERT … RETURNING of the user, UPDATE with the answer, COMMIT
+    "create a user once": Trip("POST /v1/users", 5, 201, USER, headers=(("idempotency-key", "5"),)),
+    # as without the header, and two more: INSERT of the claim, UPDATE with the answer
+    "change nothing of a user once": Trip(
+        "PATCH /v1/users/{id}", 5, 200, {}, headers=(("idempotency-key", "5"),)
+    ),
     # key; one more row than the page tells whether there is a next one
     "list users": Trip("GET /v1/users", 2),
     "filter users": Trip("GET /v1/users", 2, query="?email=partner@example.com&status=active&limit=1"),
@@ -102,12 +109,27 @@ async def test_an_operation_costs_so_many_commands(app, caller, trip: Trip):
     body = {**trip.body, "user_id": partner.user_id} if path == "/v1/keys" and trip.body else trip.body
 
     with wire.listening() as commands:
-        answer = await call(app, method, target, key=caller, body=body)
+        answer = await call(app, method, target, key=caller, body=body, headers=trip.headers)
 
     # the nonce, or the signature, of a call that changes something
     reservation = int(caller.mode == "signed" and method != "GET")
     assert answer.status == trip.status, answer.body
     assert len(commands) == trip.commands + reservation, commands
+
+
+@on_mariadb
+async def test_a_replay_costs_as_much_as_the_call(app, caller):
+    once = {"key": caller, "body": USER, "headers": [("idempotency-key", "5")]}
+    await call(app, "POST", "/v1/users", **once)
+
+    with wire.listening() as commands:
+        # As when the first answer was lost: a call of another second, so that its signature is another one.
+        app.state.verifier.clock = lambda clock=app.state.verifier.clock: clock() + 1
+        answer = await call(app, "POST", "/v1/users", **once)
+
+    # key; INSERT of the claim, which is there, ROLLBACK, that of the pool after an error, SELECT of the answer
+    assert answer.headers["idempotent-replayed"] == "true"
+    assert len(commands) == 5 + int(caller.mode == "signed"), commands
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/openapi.json", "/problems/conflict", "/nothing"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.authentication.structured_fields import byte_sequences, inner_lists
+from service.authentication.structured_fields import byte_sequences, inner_lists, string
 
 BYTES = "AAECAw=="
 
@@ -147,6 +147,34 @@ def test_what_another_serialiser_writes_is_read_and_covered_as_written(dictionar
     for key, (items, given_parameters) in dictionary.items():
         assert read[key].text == http_sf.ser([(items, given_parameters)])
         assert list(read[key].parameters) == list(given_parameters)
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
+def test_a_string_that_another_serialiser_writes_is_read(text):
+    assert string(http_sf.ser((text, {}))) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("a", id="a token"),
+        pytest.param('"', id="one quote"),
+        pytest.param('"a', id="no end"),
+        pytest.param('"a"b', id="something behind"),
+        pytest.param('"a";b', id="a parameter"),
+        pytest.param('"a"b"', id="a quote inside"),
+        pytest.param(r'"a\"', id="an escaped end"),
+        pytest.param(r'"\a"', id="an escape of nothing"),
+        pytest.param('"é"', id="outside ASCII"),
+        pytest.param('"a\n"', id="a control character"),
+        pytest.param('"a"\n', id="a newline at the end"),
+        pytest.param('"a", "b"', id="two"),
+    ],
+)
+def test_what_is_no_string_is_refused(text):
+    with pytest.raises(ValueError, match="no string"):
+        string(text)
 
 
 pieces = st.sampled_from(

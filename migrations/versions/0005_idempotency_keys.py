@@ -1,0 +1,32 @@
+"""Calls that were made with an idempotency key, and what they were answered."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+from models.types import Binary, UtcDateTime
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
+BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("id", Binary(32), nullable=False),
+        sa.Column("fingerprint", Binary(32), nullable=False),
+        sa.Column("status", sa.SmallInteger, nullable=True),
+        sa.Column("headers", BYTES, nullable=True),
+        sa.Column("body", BYTES, nullable=True),
+        sa.Column("expires_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_idempotency_keys"),
+        **TABLE,
+    )
+    op.create_index("ix_idempotency_keys_expires_at", "idempotency_keys", ["expires_at"])

@@ -1,0 +1,261 @@
+"""Claims: a row in the transaction of the effect, so that both are there or neither.
+
+    claim ── nobody has it ──▶ the endpoint runs, its answer is stored in the claim, COMMIT
+      │
+      ├── it is committed ──▶ the stored answer once more, or 422 for another body
+      └── it is being made ──▶ wait, with no connection in hand, for at most a second; then 409
+
+Copies in this process wait in memory for the one that came first, and get its answer from there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import msgspec
+from sqlalchemy import CursorResult, Insert, Table, bindparam, delete, inspect, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.compiler import compiles
+from starlette.types import Scope
+
+from models import IdempotencyKey
+from models.types import utc_in, utc_now
+from service.idempotency.key import Key, identify, read_header
+from service.operation import SAFE_METHODS, Operation
+from service.problems import Problem, error_number
+from service.session import RequestSession
+
+KEPT_S = 24 * 60 * 60  # 24 hours, in seconds
+PATIENCE_S = 1.0  # how long a copy waits for the one that came first
+FIRST_PAUSE_S = 0.01  # between two looks at a claim that another process makes; doubled each time
+LONGEST_PAUSE_S = 0.1
+
+LOCKED = 1205  # MariaDB and MySQL: somebody else holds the lock
+
+
+class ClaimLostError(RuntimeError):
+    """The endpoint ended the transaction that held its claim, so what it wrote since could happen twice."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the endpoint rolled back the transaction of its idempotency claim: "
+            "undo a part of the work in a SAVEPOINT, `async with session.begin_nested()`."
+        )
+
+
+class ClaimInsert(Insert):
+    """An INSERT that does not wait for a row which another transaction is inserting."""
+
+    inherit_cache = True
+
+
+@compiles(ClaimInsert, "mysql")
+@compiles(ClaimInsert, "mariadb")
+def _insert_without_waiting(element: ClaimInsert, compiler: Any, **kwargs: Any) -> str:
+    """Let MariaDB say at once that the row is locked; MySQL knows no such clause and waits, which is untested."""
+    text: str = compiler.visit_insert(element, **kwargs)
+    return f"SET STATEMENT innodb_lock_wait_timeout=0 FOR {text}" if compiler.dialect.is_mariadb else text
+
+
+_KEYS = inspect(IdempotencyKey).local_table
+assert isinstance(_KEYS, Table)  # noqa: S101 - what a declared model has
+_ONE = _KEYS.c.id == bindparam("key_id")
+_CLAIM = ClaimInsert(_KEYS).values(
+    id=bindparam("key_id"), fingerprint=bindparam("sent"), expires_at=utc_in(KEPT_S)
+)
+# Only a claim of one's own is without an answer: where it was lost, a copy may have made another one by now.
+_KEEP = (
+    update(_KEYS)
+    .where(_ONE, _KEYS.c.status.is_(None))
+    .values(status=bindparam("code"), headers=bindparam("fields"), body=bindparam("content"))
+)
+_FIND = select(_KEYS, (_KEYS.c.expires_at <= utc_now()).label("is_over")).where(_ONE)
+_LOOK = select(_KEYS.c.id).where(_ONE, _KEYS.c.status.is_not(None), _KEYS.c.expires_at > utc_now())
+_FORGET = delete(_KEYS).where(_ONE, _KEYS.c.expires_at <= utc_now())
+
+
+class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call was answered, without what is shown only once."""
+
+    fingerprint: bytes
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def again(self) -> tuple[int, bytes, Mapping[str, str]]:
+        """Return status, body and headers of a replay, which says that it is one."""
+        return self.status, self.body, {**self.headers, "idempotent-replayed": "true"}
+
+
+class Claim:
+    """One call's claim on its key.
+
+    Args:
+        key: of the call.
+        scope: of the call; a charge that waits there is given back when the call turns out to be a replay.
+        primary: tells the AUTOCOMMIT engine on the primary.
+    """
+
+    def __init__(self, key: Key, scope: Scope, primary: Callable[[], AsyncEngine]) -> None:
+        self.key = key
+        self.scope = scope
+        self.primary = primary
+        self.answer: StoredAnswer | None = None
+        """That of a copy that came first: it is durable."""
+        self.kept: StoredAnswer | None = None
+        """This call's own: it is durable once the transaction is."""
+        self._patience_s = PATIENCE_S
+
+    async def take(self, session: RequestSession) -> StoredAnswer | None:
+        """Claim the key as the first thing in a transaction of `session`; return the answer if it has one.
+
+        The session holds no connection while this waits.
+
+        Raises:
+            Problem: `idempotency_mismatch`, or `idempotency_in_progress` when the wait was in vain.
+        """
+        pause_s = FIRST_PAUSE_S
+        while self.answer is None:
+            try:
+                await session.execute(_CLAIM, {"key_id": self.key.id, "sent": self.key.fingerprint})
+            except IntegrityError:
+                await session.rollback()
+                self.answer = await find(self.primary(), self.key.id)
+            except DBAPIError as error:
+                if error_number(error) != LOCKED:
+                    raise
+                await session.rollback()
+                with self.waiting() as left_s:
+                    await asyncio.sleep(min(pause_s, left_s))
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            else:
+                session.sync_session.wrote = False  # a claim alone is no change that anybody would miss
+                return None
+        if self.answer.fingerprint != self.key.fingerprint:
+            raise Problem("idempotency_mismatch")
+        charge = self.scope["state"].get("charge")
+        if charge is not None:
+            await charge.refund()
+        return self.answer
+
+    async def keep(
+        self, session: RequestSession, operation: Operation, content: bytes, headers: Mapping[str, str]
+    ) -> None:
+        """Store the answer in the claim, before COMMIT.
+
+        Raises:
+            ClaimLostError: the claim is not there any more.
+        """
+        answer = StoredAnswer(
+            fingerprint=self.key.fingerprint,
+            status=operation.status,
+            headers=headers,
+            body=without(operation.one_time, content),
+        )
+        values = {
+            "key_id": self.key.id,
+            "code": answer.status,
+            "fields": msgspec.json.encode(answer.headers),
+            "content": answer.body,
+        }
+        done = await session.execute(_KEEP, values)
+        assert isinstance(done, CursorResult)  # noqa: S101 - what an UPDATE gives
+        if done.rowcount != 1:
+            raise ClaimLostError
+        self.kept = answer
+
+    @contextmanager
+    def waiting(self) -> Iterator[float]:
+        """Give the seconds for which a copy may still wait, all its waits together.
+
+        Raises:
+            Problem: `idempotency_in_progress`: none are left.
+        """
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        yield self._patience_s
+        self._patience_s -= clock() - begun
+        if self._patience_s <= 0:
+            raise Problem("idempotency_in_progress")
+
+
+class Idempotency:
+    """The claims of this process, so that its own copies wait for each other in memory.
+
+    Args:
+        primary: tells the AUTOCOMMIT engine on the primary; a replica would not know in time.
+    """
+
+    def __init__(self, primary: Callable[[], AsyncEngine]) -> None:
+        self.primary = primary
+        self._ahead: dict[bytes, asyncio.Future[StoredAnswer | None]] = {}
+
+    @asynccontextmanager
+    async def turn(self, key: Key, scope: Scope) -> AsyncIterator[Claim]:
+        """Wait until no other copy in this process is at work, and give the claim to take.
+
+        The claim brings the answer along when the copy ahead got one.
+
+        Raises:
+            Problem: `idempotency_in_progress`.
+        """
+        claim = Claim(key, scope, self.primary)
+        while (ahead := self._ahead.get(key.id)) is not None:
+            with claim.waiting() as left_s:
+                await asyncio.wait([ahead], timeout=left_s)
+            if ahead.done() and (answer := ahead.result()) is not None:
+                claim.answer = answer
+                yield claim
+                return
+        mine = self._ahead[key.id] = asyncio.get_running_loop().create_future()
+        durable: StoredAnswer | None = None
+        try:
+            yield claim
+            durable = claim.answer or claim.kept
+        finally:
+            del self._ahead[key.id]
+            mine.set_result(durable)
+
+    async def has_answer(self, scope: Scope) -> bool:
+        """Tell whether an authenticated call will be answered with a stored answer, or refused for its body."""
+        if scope["method"] in SAFE_METHODS:
+            return False
+        try:
+            text = read_header(scope["headers"])
+        except Problem:
+            return False  # the endpoint's adapter says so
+        if text is None:
+            return False
+        async with self.primary().connect() as connection:
+            found = await connection.execute(_LOOK, {"key_id": identify(scope, text)})
+            return found.first() is not None
+
+
+async def find(primary: AsyncEngine, id: bytes) -> StoredAnswer | None:
+    """Read a stored answer; None when there is none, or none any more: a row that is over makes way.
+
+    Raises:
+        Problem: `idempotency_in_progress` for a claim that something committed without an answer. Whether its
+            effect is whole nobody knows, so it is not run again.
+    """
+    async with primary.connect() as connection:
+        row = (await connection.execute(_FIND, {"key_id": id})).one_or_none()
+        if row is None:
+            return None
+        if row.is_over:
+            await connection.execute(_FORGET, {"key_id": id})
+            return None
+    if row.status is None:
+        raise Problem("idempotency_in_progress")
+    headers = msgspec.json.decode(row.headers, type=dict[str, str])
+    return StoredAnswer(fingerprint=row.fingerprint, status=row.status, headers=headers, body=row.body)
+
+
+def without(names: frozenset[str], content: bytes) -> bytes:
+    """Put null in the place of what is shown only once; every other byte stays."""
+    if not names:
+        return content
+    fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode(fields | dict.fromkeys(names, msgspec.Raw(b"null")))

@@ -1,0 +1,90 @@
+"""A wire between one process and MariaDB that can be held at a command, as if the process had stopped there."""
+
+import asyncio
+from types import TracebackType
+from typing import Literal, Self
+
+
+class Tap:
+    """Forwards every connection to a port; `port` is its own.
+
+    `hold` names a command by words that stand in it, and whether it is held before the server gets it, or after it
+    was executed and before its answer arrives. `held` is set when it has come to that. `cut` ends the connections
+    to the server, as the death of the process does.
+    """
+
+    def __init__(self, server_port: int) -> None:
+        self.server_port = server_port
+        self.held = asyncio.Event()
+        self._words: bytes | None = None
+        self._when: Literal["before", "after"] = "before"
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @property
+    def port(self) -> int:
+        return self._server.sockets[0].getsockname()[1]
+
+    def hold(self, words: bytes, when: Literal["before", "after"]) -> None:
+        self._words, self._when = words, when
+
+    def cut(self) -> None:
+        """End every connection, on both sides."""
+        for writer in self._writers:
+            writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        self.cut()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
+        self._writers += [writer, to_server]
+        silent = asyncio.Event()
+        try:
+            await asyncio.gather(
+                self._ask(reader, to_server, silent), self._answer(from_server, writer, silent)
+            )
+        except (OSError, asyncio.CancelledError):
+            pass  # cut, or the process has gone
+        finally:
+            writer.transport.abort()
+            to_server.transport.abort()
+            self._tasks.discard(task)
+
+    async def _ask(
+        self, reader: asyncio.StreamReader, to_server: asyncio.StreamWriter, silent: asyncio.Event
+    ) -> None:
+        while part := await reader.read(65536):
+            if self._words is not None and self._words in part:
+                if self._when == "before":
+                    self.held.set()
+                    await asyncio.Event().wait()
+                silent.set()
+            to_server.write(part)
+            await to_server.drain()
+        to_server.close()
+
+    async def _answer(
+        self, from_server: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event
+    ) -> None:
+        while part := await from_server.read(65536):
+            if silent.is_set():
+                self.held.set()
+                await asyncio.Event().wait()
+            writer.write(part)
+            await writer.drain()
+        writer.close()

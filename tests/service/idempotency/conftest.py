@@ -1,0 +1,50 @@
+"""The application with a team's routes that take a key."""
+
+import pytest
+
+import service.endpoint
+from service import shapes
+from service.operation import route
+from service.settings import Settings
+from tests.conftest import KEYRING
+from tests.service.idempotency.stage import (
+    commit_by_verb,
+    commit_inside,
+    commit_session,
+    plain,
+    roll_back,
+    stage,
+    team,
+    try_in_a_savepoint,
+    write,
+    write_as_asked,
+    write_slowly,
+)
+
+
+@pytest.fixture(autouse=True)
+def _new_stage(monkeypatch):
+    stage.__init__()
+    monkeypatch.setattr(service.endpoint, "LONGEST_PAUSE_S", 0.001)
+
+
+@pytest.fixture
+def settings(database_url):
+    """A pool of two that is waited for patiently: many copies come at once, on a machine that may be slow."""
+    return Settings(database_url=database_url, keyring=KEYRING, pool_size=2, pool_timeout_s=10.0)
+
+
+@pytest.fixture
+def routes():
+    return (
+        team("/write", write),
+        team("/slow", write_slowly),
+        team("/commit-by-verb", commit_by_verb),
+        team("/commit-session", commit_session),
+        team("/commit-inside", commit_inside),
+        team("/roll-back", roll_back),
+        team("/savepoint", try_in_a_savepoint),
+        team("/asked", write_as_asked),
+        route("POST", "/plain", plain, scope="users:write", answers=shapes.User),
+        route("POST", "/open", plain, public=True, answers=shapes.User),
+    )

@@ -1,0 +1,167 @@
+"""Only what went well is kept: whatever fails, the call runs again, and has one effect."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from models import IdempotencyKey, User
+from models.types import utc_in
+from service.idempotency.key import identify
+from tests.api import assert_problem, call, stored
+from tests.service.idempotency.stage import (
+    ANN,
+    is_replay,
+    rows,
+    send,
+    stage,
+)
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        pytest.param(ZeroDivisionError(), 500, id="an error of ours"),
+        pytest.param(OperationalError("", {}, Exception(1064, "syntax")), 500, id="one of the database"),
+        pytest.param(OperationalError("", {}, Exception(2013, "lost")), 503, id="the database is gone"),
+    ],
+)
+async def test_what_failed_runs_again(app, operator, error, status):
+    stage.errors = [error]
+
+    answers = [await send(app, "/write", key=operator) for _ in range(3)]
+
+    assert [(one.status, is_replay(one)) for one in answers] == [(status, False), (200, False), (200, True)]
+    assert stage.runs == 2
+
+
+async def test_what_was_refused_runs_again(app, operator):
+    await call(app, "POST", "/v1/users", key=operator, body=ANN)
+    path = f"/v1/users/{operator.user_id}"
+
+    refused = await send(app, path, key=operator, method="PATCH", body={"email": ANN["email"]})
+    found = await rows(app)
+    await call(app, "PATCH", "/v1/users/" + str((await User.filter_by(email=ANN["email"]).one()).id),
+               key=operator, body={"email": "free@example.com"})  # fmt: skip
+    again = await send(app, path, key=operator, method="PATCH", body={"email": ANN["email"]})
+
+    assert_problem(refused, 409, "email_taken")
+    assert found == []
+    assert again.status == 200
+
+
+async def test_a_refusal_drops_nothing_that_anybody_would_miss(app, operator, log_lines):
+    answer = await send(app, "/v1/users/77", key=operator, method="PATCH", body={"name": "Ann"})
+
+    assert_problem(answer, 404, "not_found")
+    assert await rows(app) == []
+    assert [one.getMessage() for one in log_lines if "drops" in one.getMessage()] == []
+
+
+@pytest.mark.parametrize("number", [1213, 1205])
+async def test_a_unit_of_work_that_lost_claims_anew(app, operator, number):
+    stage.errors = [OperationalError("", {}, Exception(number, "lost"))] * 2
+
+    answers = [await send(app, "/write", key=operator) for _ in range(2)]
+
+    assert [(one.status, is_replay(one)) for one in answers] == [(200, False), (200, True)]
+    assert stage.runs == 3
+    assert await User.filter_by(email_key=ANN["email"]).count() == 1
+
+
+async def test_a_conflict_at_commit_claims_anew(app, operator, monkeypatch):
+    """What a COMMIT that failed had stored is not answered: the endpoint runs again."""
+    commit_of = Session.commit
+    errors = [OperationalError("", {}, Exception(1213, "certification"))]
+
+    def fail_once(session):
+        if errors and session.in_transaction():
+            raise errors.pop()
+        commit_of(session)
+
+    monkeypatch.setattr(Session, "commit", fail_once)
+
+    answers = [await send(app, "/write", key=operator) for _ in range(2)]
+
+    assert [(one.status, is_replay(one)) for one in answers] == [(200, False), (200, True)]
+    assert stage.runs == 2
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["it was kept", "it was not"])
+async def test_after_a_commit_of_unknown_outcome_the_retry_makes_it_one_effect(
+    app, operator, monkeypatch, kept
+):
+    dialect = app.state.db.engine.sync_engine.dialect
+    do_commit = dialect.do_commit
+
+    def lose(connection):
+        if kept:
+            do_commit(connection)
+        raise OperationalError("COMMIT", {}, Exception(2013, "lost"), connection_invalidated=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dialect, "do_commit", lose)
+        unknown = await send(app, "/write", key=operator)
+
+    retry = await send(app, "/write", key=operator)
+
+    assert_problem(unknown, 500, "commit_unknown")
+    assert (retry.status, is_replay(retry)) == (200, kept)
+    assert await User.filter_by(email_key=ANN["email"]).count() == 1
+
+
+@pytest.mark.parametrize("path", ["/commit-by-verb", "/commit-session", "/commit-inside"])
+@pytest.mark.parametrize("headers", [[], [("idempotency-key", "5")]], ids=["without a key", "with one"])
+async def test_an_endpoint_that_commits_by_itself_is_refused_by_name(app, operator, log_lines, path, headers):
+    before = await stored(app.state.db.reader)
+
+    answer = await call(app, "POST", path, key=operator, body=ANN, headers=headers)
+
+    assert_problem(answer, 500, "internal_error")
+    assert any(one.exc_info and "leaves COMMIT to the adapter" in str(one.exc_info[1]) for one in log_lines)
+    assert await stored(app.state.db.reader) == before
+
+
+@pytest.mark.parametrize("quicker", [False, True], ids=["alone", "a copy is quicker"])
+async def test_an_endpoint_that_rolls_its_claim_back_is_refused_by_name(app, operator, log_lines, quicker):
+    async def be_quicker() -> None:
+        scope = {"user": type("", (), {"key": operator}), "method": "POST", "path": "/roll-back"}
+        values = {
+            "id": identify(scope, "5"),
+            "fingerprint": b"f" * 32,
+            "expires_at": utc_in(60),
+            "status": 200,
+        }
+        async with app.state.db.engine.begin() as connection:
+            await connection.execute(insert(IdempotencyKey.__table__).values(values))
+
+    stage.meanwhile = be_quicker if quicker else None
+    users = await User.filter().count()
+
+    answer = await send(app, "/roll-back", key=operator)
+
+    assert_problem(answer, 500, "internal_error")
+    assert any(one.exc_info and "SAVEPOINT" in str(one.exc_info[1]) for one in log_lines)
+    assert await User.filter().count() == users
+    assert [row.status for row in await rows(app)] == [200] * quicker
+
+
+async def test_a_part_may_be_taken_back_in_a_savepoint(app, operator):
+    answers = [await send(app, "/savepoint", key=operator) for _ in range(2)]
+
+    assert [(one.status, is_replay(one)) for one in answers] == [(200, False), (200, True)]
+
+
+async def test_a_call_that_is_cancelled_leaves_the_key_to_the_next_one(app, operator):
+    cancelled = asyncio.create_task(send(app, "/slow", key=operator))
+    await stage.entered.wait()
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    stage.go_on.set()
+
+    answer = await send(app, "/slow", key=operator)
+
+    assert (answer.status, is_replay(answer)) == (200, False)
+    assert await User.filter_by(email_key=ANN["email"]).count() == 1

@@ -1,0 +1,123 @@
+"""What is kept, for how long, and who may ask for it."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from models import IdempotencyKey, User
+from models.types import utc_in
+from tests.api import stored
+from tests.service.idempotency.stage import (
+    ANN,
+    BOB,
+    COPIES,
+    is_replay,
+    rows,
+    send,
+)
+
+
+@pytest.mark.parametrize("seconds, status", [(0, 409), (60, 201)], ids=["it is over", "not yet"])
+async def test_a_key_is_kept_for_a_day_and_then_forgotten(app, operator, seconds, status):
+    await send(app, key=operator)
+    ((_, _, _, _, _, expires_at),) = await rows(app)
+    created_at = (await User.filter_by(email_key=ANN["email"]).one()).created_at
+    assert 0 <= 24 * 60 * 60 - (expires_at - created_at).total_seconds() < 5
+    async with app.state.db.engine.begin() as connection:
+        await connection.execute(update(IdempotencyKey.__table__).values(expires_at=utc_in(seconds)))
+
+    answer = await send(app, key=operator)
+
+    assert answer.status == status, "the email is taken when the call runs again"
+
+
+async def test_a_key_that_is_over_is_taken_by_one_of_those_who_want_it(app, operator):
+    await send(app, "/write", key=operator)
+    async with app.state.db.engine.begin() as connection:
+        await connection.execute(update(IdempotencyKey.__table__).values(expires_at=utc_in(0)))
+
+    async with asyncio.TaskGroup() as group:
+        copies = [group.create_task(send(app, "/write", key=operator, body=BOB)) for _ in range(COPIES)]
+
+    assert Counter(is_replay(one.result()) for one in copies) == {False: 1, True: COPIES - 1}
+    assert len(await rows(app)) == 1
+
+
+@pytest.mark.parametrize("mode", ["bearer", "signed"])
+async def test_a_secret_is_stored_nowhere(app, operator, settings, mode):
+    body = {"user_id": operator.user_id, "name": "n", "mode": mode, "scopes": ["users:read"]}
+    created = await send(app, "/v1/keys", key=operator, body=body)
+    rotate = f"/v1/keys/{created.json['access_key']}/rotate"
+    rotated = await send(app, rotate, key=operator, body={"grace_s": 60})
+
+    replays = [
+        await send(app, "/v1/keys", key=operator, body=body),
+        await send(app, rotate, key=operator, body={"grace_s": 60}),
+    ]
+
+    assert [(one.status, one.json["secret"]) for one in replays] == [(201, None), (200, None)]
+    assert replays[0].json == created.json | {"secret": None}
+    assert replays[0].headers["cache-control"] == "no-store"
+    everything = repr(await stored(app.state.db.reader)).encode()
+    if "sqlite" in settings.database_url:
+        everything += whole_file(settings.database_url.partition("///")[2])
+    assert created.json["access_key"].encode() in everything
+    for answer in (created, rotated):
+        assert answer.json["secret"].encode() not in everything
+
+
+def whole_file(name: str) -> bytes:
+    """What lies on the disk, the log that is written ahead included."""
+    return b"".join(file.read_bytes() for file in Path(name).parent.glob(Path(name).name + "*"))
+
+
+class Charge:
+    """What a limit took."""
+
+    def __init__(self) -> None:
+        self.refunds = 0
+
+    async def refund(self) -> None:
+        self.refunds += 1
+
+
+async def test_a_replay_gives_back_what_was_charged(app, operator):
+    charges = [Charge(), Charge(), Charge()]
+
+    def charged(charge):
+        async def wrap(scope, receive, send):
+            await app({**scope, "state": {"charge": charge}}, receive, send)
+
+        return wrap
+
+    for charge, body in zip(charges, [ANN, ANN, BOB], strict=True):
+        await send(app, key=operator, body=body, wrap=charged(charge))
+
+    assert [charge.refunds for charge in charges] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "changes, known",
+    [
+        pytest.param({}, True, id="the same"),
+        pytest.param({"method": "GET"}, False, id="a safe method"),
+        pytest.param({"raw_path": b"/v1/keys"}, False, id="another path"),
+        pytest.param({"headers": []}, False, id="no key"),
+        pytest.param({"headers": [(b"idempotency-key", b"6")]}, False, id="another key"),
+        pytest.param({"headers": [(b"idempotency-key", b"a,b")]}, False, id="no key that can be read"),
+    ],
+)
+async def test_it_can_be_asked_whether_there_is_an_answer(app, operator, changes, known):
+    await send(app, key=operator)
+    scope = {
+        "user": type("", (), {"key": operator}),
+        "method": "POST",
+        "path": "/v1/users",
+        "raw_path": b"/v1/users",
+        "headers": [(b"idempotency-key", b'"5"')],
+    }
+
+    assert await app.state.idempotency.has_answer({**scope, **changes}) is known

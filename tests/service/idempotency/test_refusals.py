@@ -1,0 +1,91 @@
+"""Which keys are taken, where, and from whom."""
+
+import pytest
+from starlette.responses import Response
+
+from models import ApiKey
+from service import shapes
+from service.operation import RouteError, route
+from tests.api import assert_problem, call, stored
+from tests.service.idempotency.stage import ANN, is_replay, plain, rows, send
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "a b", "a,b", "a;b", 'a"b', "a\\b", '"a', '"a";b=1', "é", '"é"', "a" * 256, f'"{"a" * 256}"', '""'],
+)
+async def test_a_key_of_another_form_is_refused(app, operator, key):
+    assert_problem(await send(app, key=operator, once=key), 400, "invalid_idempotency_key")
+    assert await rows(app) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["a" * 255, f'"{"a" * 255}"', '"' + r"\\" * 255 + '"', "!#$%&'()*+-./:<=>?@[]^_`{|}~"]
+)
+async def test_the_longest_key_is_taken_and_so_is_every_plain_character(app, operator, key):
+    assert (await send(app, key=operator, once=key)).status == 201
+
+
+async def test_two_keys_are_refused(app, operator):
+    answer = await call(
+        app, "POST", "/v1/users", key=operator, body=ANN, headers=[("idempotency-key", "5")] * 2
+    )
+
+    assert_problem(answer, 400, "invalid_idempotency_key")
+
+
+@pytest.mark.parametrize("path", ["/plain", "/open"])
+async def test_a_key_is_refused_where_nothing_would_come_of_it(app, operator, path):
+    before = await stored(app.state.db.reader)
+
+    answer = await send(app, path, key=operator)
+
+    assert_problem(answer, 400, "invalid_idempotency_key")
+    assert await stored(app.state.db.reader) == before
+
+
+@pytest.mark.parametrize("key", ["5", "a,b"])
+async def test_a_key_means_nothing_where_nothing_is_changed(app, operator, key):
+    answer = await send(app, "/v1/users", key=operator, method="GET", body=None, once=key)
+
+    assert (answer.status, is_replay(answer)) == (200, False)
+    assert await rows(app) == []
+
+
+@pytest.mark.parametrize(
+    "change, status, code",
+    [
+        pytest.param({"status": "revoked"}, 401, "key_revoked", id="revoked"),
+        pytest.param({"scopes": ()}, 403, "scope_missing", id="without the scope"),
+        pytest.param({"allowed_networks": ("192.0.2.0/24",)}, 403, "network_not_allowed", id="elsewhere"),
+    ],
+)
+async def test_a_replay_is_for_those_who_may_call(app, operator, change, status, code):
+    await send(app, key=operator)
+    async with app.state.db.scoped_session() as session:
+        await (await ApiKey.filter_by(id=operator.id).one()).update(**change)
+        await session.commit()
+
+    assert_problem(await send(app, key=operator), status, code)
+
+
+class Blurred(shapes.Output, frozen=True):
+    """An answer that hides what it does not have."""
+
+    one_time = frozenset({"password"})
+
+
+@pytest.mark.parametrize(
+    "declaration, reason",
+    [
+        pytest.param({"method": "GET", "any_key": True}, "change something", id="a safe method"),
+        pytest.param({"public": True}, "one caller's calls", id="a public route"),
+        pytest.param({"any_key": True, "answers": Response}, "stores the answer", id="an answer of its own"),
+        pytest.param({"any_key": True, "answers": Blurred}, "password", id="a secret that is not there"),
+    ],
+)
+def test_a_route_that_could_not_keep_the_promise_does_not_start(declaration, reason):
+    declaration = {"method": "POST", "answers": shapes.User, **declaration}
+
+    with pytest.raises(RouteError, match=reason):
+        route(path="/x", endpoint=plain, idempotent=True, **declaration)

@@ -1,0 +1,183 @@
+"""A call with an Idempotency-Key has one effect and one answer, however often it is sent."""
+
+import asyncio
+import time
+from collections import Counter
+from itertools import count
+
+import msgspec
+import pytest
+
+from models import User
+from service.authentication.message_signature import sign_message
+from service.routes import ROUTES
+from tests.api import assert_problem, call, hold_key, stored
+from tests.service.idempotency.stage import (
+    ANN,
+    BOB,
+    COPIES,
+    is_replay,
+    send,
+    stage,
+)
+from tests.service.test_matrix import BODIES, Target
+
+ONCE = [one for one in ROUTES if one.idempotent]
+
+
+def test_every_operation_of_ours_that_may_change_something_takes_a_key():
+    assert [one.name for one in ROUTES if not one.safe] == [one.name for one in ONCE]
+    assert {one.method for one in ONCE} == {"POST", "PATCH", "DELETE"}
+
+
+@pytest.mark.parametrize("operation", ONCE, ids=lambda one: one.name)
+async def test_the_second_call_changes_nothing_and_is_answered_as_the_first(app, operator, operation):
+    scopes = () if operation.scope is None else (operation.scope,)
+    held = await hold_key(app, scopes=scopes)
+    target = Target(user_id=held.user_id, access_key=held.access_key, scopes=scopes)
+    path = operation.path.format(id=target.user_id, access_key=target.access_key)
+    if operation.name == "delete_user":
+        path = f"/v1/users/{(await hold_key(app, email='gone@example.com')).user_id}"
+    once = {"method": operation.method, "key": operator, "body": BODIES[operation.name](target)}
+
+    first = await send(app, path, **once)
+    before = await stored(app.state.db.reader)
+    second = await send(app, path, **once)
+
+    assert first.status == second.status == operation.status, first.body
+    assert (is_replay(first), is_replay(second)) == (False, True)
+    assert await stored(app.state.db.reader) == before
+    own = {"x-request-id", "idempotent-replayed", "content-length"}
+    assert {name: second.headers[name] for name in second.headers.keys() - own} == {
+        name: first.headers[name] for name in first.headers.keys() - own
+    }
+    if operation.one_time:
+        assert second.json == first.json | dict.fromkeys(operation.one_time)
+    else:
+        assert second.body == first.body
+
+
+@pytest.mark.parametrize(
+    "first, second",
+    [('"a b"', '"a b"'), ("abc", '"abc"'), ('"abc"', "abc"), (r'"a\"b"', r'"a\"b"'), (" abc ", "abc")],
+)
+async def test_the_same_key_may_be_spelled_in_two_ways(app, operator, first, second):
+    await send(app, key=operator, once=first)
+
+    assert is_replay(await send(app, key=operator, once=second))
+
+
+@pytest.mark.parametrize(
+    "query, body",
+    [
+        pytest.param("?note=b", ANN, id="another query"),
+        pytest.param("", ANN, id="no query"),
+        pytest.param("?note=a", BOB, id="another body"),
+        pytest.param("?note=a", b'{"email": "ann@example.com",  "name": "Ann"}', id="another spelling of it"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["bearer", "signed"])
+async def test_another_call_under_the_same_key_is_refused(app, mode, query, body):
+    caller = await hold_key(app, mode=mode)
+    app.state.verifier.clock = count(int(time.time())).__next__
+    await send(app, "/asked?note=a", key=caller)
+    before = [rows for table, rows in (await stored(app.state.db.reader)).items() if table != "nonces"]
+
+    assert_problem(await send(app, f"/asked{query}", key=caller, body=body), 422, "idempotency_mismatch")
+
+    after = [rows for table, rows in (await stored(app.state.db.reader)).items() if table != "nonces"]
+    assert after == before
+    assert is_replay(await send(app, "/asked?note=a", key=caller))
+
+
+async def test_a_key_belongs_to_one_access_key_one_method_and_one_path(app, operator):
+    other = await hold_key(app)
+    user = (await send(app, key=operator)).json["id"]
+    change = {"name": "Anna"}
+
+    answers = [
+        await send(app, key=other, body=BOB),
+        await send(app, "/write", key=operator, body={"email": "cat@example.com", "name": "Cat"}),
+        await send(app, f"/v1/users/{user}", key=operator, body=change, method="PATCH"),
+        await send(app, f"/v1/users/{operator.user_id}", key=operator, body=change, method="PATCH"),
+        await send(app, f"/v1/users/{user}", key=operator, body=None, method="DELETE"),
+    ]
+
+    assert [(one.status, is_replay(one)) for one in answers] == [
+        (201, False), (200, False), (200, False), (200, False), (204, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["query", "message"])
+async def test_a_retry_is_signed_anew(app, signer, form):
+    """A signature is good for one call, and what belongs to it is no part of what is asked."""
+    answers = []
+    for second in range(2):
+        app.state.verifier.clock = lambda second=second: time.time() + second
+        if form == "query":
+            answers.append(await send(app, key=signer))
+            continue
+        body = msgspec.json.encode(ANN)
+        headers = sign_message(
+            signer.secret,
+            signer.access_key,
+            app.state.verifier.clock(),
+            method="POST",
+            scheme="http",
+            authority="testserver",
+            raw_path="/v1/users",
+            nonce=f"nonce-0123456789-{second}",
+            body=body,
+            content_type="application/json",
+            idempotency_key='"5"',
+        )
+        answers.append(await call(app, "POST", "/v1/users", body=body, headers=list(headers.items())))
+
+    assert [one.status for one in answers] == [201, 201]
+    assert [is_replay(one) for one in answers] == [False, True]
+
+
+async def test_the_very_same_signed_call_is_no_retry(app, signer):
+    now = time.time()
+    app.state.verifier.clock = lambda: now
+
+    await send(app, key=signer)
+
+    assert_problem(await send(app, key=signer), 401, "replayed")
+
+
+async def test_a_message_must_sign_its_key(app, signer):
+    body = msgspec.json.encode(ANN)
+    headers = sign_message(
+        signer.secret,
+        signer.access_key,
+        time.time(),
+        method="POST",
+        scheme="http",
+        authority="testserver",
+        raw_path="/v1/users",
+        nonce="nonce-0123456789",
+        body=body,
+        content_type="application/json",
+    )
+
+    answer = await call(
+        app, "POST", "/v1/users", body=body, headers=[*headers.items(), ("idempotency-key", "5")]
+    )
+
+    assert_problem(answer, 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("path", ["/v1/users", "/slow"], ids=["quick", "slow"])
+async def test_of_copies_that_come_at_once_one_runs(app, operator, path):
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(send(app, path, key=operator)) for _ in range(COPIES)]
+        if path == "/slow":
+            await stage.entered.wait()
+            stage.go_on.set()
+
+    answers = [one.result() for one in calls]
+    assert {one.status for one in answers} == {201 if path == "/v1/users" else 200}
+    assert Counter(is_replay(one) for one in answers) == {False: 1, True: COPIES - 1}
+    assert len({one.body for one in answers}) == 1
+    assert await User.filter_by(email_key=ANN["email"]).count() == 1

@@ -1,0 +1,121 @@
+"""A copy waits for the one that came first, with no connection in hand, and not for long."""
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import insert
+from starlette.applications import Starlette
+
+from models import IdempotencyKey, User
+from models.types import utc_in
+from service.idempotency.key import identify
+from tests import wire
+from tests.api import HeldKey, assert_problem, call
+from tests.conftest import on_mariadb
+from tests.service.idempotency.stage import (
+    ANN,
+    BOB,
+    COPIES,
+    is_replay,
+    send,
+    stage,
+)
+
+
+async def test_a_copy_waits_a_second_and_no_longer(app, operator):
+    first = asyncio.create_task(send(app, "/slow", key=operator))
+    await stage.entered.wait()
+
+    begun = time.monotonic()
+    answer = await send(app, "/slow", key=operator)
+    waited_s = time.monotonic() - begun
+    stage.go_on.set()
+
+    assert_problem(answer, 409, "idempotency_in_progress")
+    assert answer.headers["retry-after"] == "1"
+    assert 0.9 < waited_s < 3
+    assert (await first).status == 200
+    assert is_replay(await send(app, "/slow", key=operator))
+
+
+async def test_those_who_wait_leave_the_pool_to_others(app, operator):
+    """The pool has two connections."""
+    async with asyncio.TaskGroup() as group:
+        copies = [group.create_task(send(app, "/slow", key=operator)) for _ in range(COPIES)]
+        await stage.entered.wait()
+        await asyncio.sleep(0.1)
+        held = app.state.db.checked_out()
+        other = await call(app, "GET", "/v1/users", key=operator)
+        stage.go_on.set()
+
+    assert held == 1
+    assert other.status == 200
+    assert Counter(one.result().status for one in copies) == {200: COPIES}
+
+
+async def test_those_who_waited_are_answered_from_memory(app, operator):
+    with wire.listening() as commands:
+        async with asyncio.TaskGroup() as group:
+            copies = [group.create_task(send(app, "/slow", key=operator)) for _ in range(COPIES)]
+            await stage.entered.wait()
+            await asyncio.sleep(0.2)
+            stage.go_on.set()
+
+    assert Counter(is_replay(one.result()) for one in copies) == {False: 1, True: COPIES - 1}
+    assert len([one for one in commands if "INSERT INTO idempotency_keys" in one]) == 1
+
+
+class Elsewhere:
+    """A claim that another process makes."""
+
+    def __init__(self, app: Starlette, key: HeldKey) -> None:
+        scope = {"user": type("", (), {"key": key}), "method": "POST", "path": "/v1/users"}
+        self.engine = app.state.db.engine
+        self.values = {"id": identify(scope, "5"), "fingerprint": b"f" * 32, "expires_at": utc_in(60)}
+
+    async def __aenter__(self) -> Any:
+        self.connection = await self.engine.connect()
+        await self.connection.execute(insert(IdempotencyKey.__table__).values(self.values))
+        return self.connection
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.connection.close()
+
+
+@on_mariadb
+async def test_a_claim_of_another_process_is_waited_for_without_a_connection(app, operator):
+    """It holds one of the two connections itself."""
+    begun = time.monotonic()
+    async with Elsewhere(app, operator), asyncio.TaskGroup() as group:
+        copies = [group.create_task(send(app, key=operator)) for _ in range(COPIES)]
+        await asyncio.sleep(0.2)
+        other = await call(app, "POST", "/v1/users", key=operator, body=BOB)
+    waited_s = time.monotonic() - begun
+
+    assert other.status == 201
+    for copy in copies:
+        assert_problem(copy.result(), 409, "idempotency_in_progress")
+    assert waited_s < 5
+    assert (await send(app, key=operator)).status == 201
+
+
+@on_mariadb
+async def test_a_claim_of_another_process_that_ends_is_followed_at_once(app, operator):
+    async with Elsewhere(app, operator) as connection:
+        copy = asyncio.create_task(send(app, key=operator))
+        await asyncio.sleep(0.1)
+        await connection.rollback()
+        answer = await copy
+
+    assert (answer.status, is_replay(answer)) == (201, False)
+
+
+async def test_a_claim_without_an_answer_is_never_run_again(app, operator):
+    """Whatever committed it, a statement that defines a table say, nobody knows how much of its effect is there."""
+    async with Elsewhere(app, operator) as connection:
+        await connection.commit()
+
+    assert_problem(await send(app, key=operator), 409, "idempotency_in_progress")
+    assert await User.filter_by(email_key=ANN["email"]).count() == 0
