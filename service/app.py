@@ -21,7 +21,7 @@ from middleware.content_digest import ContentDigestMiddleware
 from middleware.gate import GateMiddleware
 from middleware.request_id import RequestIDMiddleware
 from middleware.session import SessionMiddleware
-from service import logs, openapi, schema
+from service import housekeeping, logs, openapi, schema
 from service.authentication import lookup
 from service.authentication.backend import KeyBackend, Verifier, answer_refusal
 from service.authentication.channel import open_channel
@@ -182,7 +182,7 @@ def require_distinct(operations: Iterable[Operation]) -> None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Refuse a database that is not migrated; gather the uses of keys, follow their changes; close in the right order (R12)."""
+    """Refuse a database that is not migrated; run what goes on beside requests; close in the right order (R12)."""
     db: SQLAlchemy = app.state.db
     if not db.is_open:
         raise RuntimeError("this application was closed: make a new one with create_app().")
@@ -190,14 +190,17 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await schema.require_migrated(db.engine)
         last_used: LastUsed = app.state.last_used
         revocations: Revocations = app.state.revocations
-        following = asyncio.create_task(revocations.follow(), name="revocations")
-        writing = asyncio.create_task(last_used.write_for_ever(), name="last used")
+        tasks = [
+            asyncio.create_task(revocations.follow(), name="revocations"),
+            asyncio.create_task(last_used.write_for_ever(), name="last used"),
+            asyncio.create_task(housekeeping.purge_for_ever(db), name="housekeeping"),
+        ]
         try:
             yield
         finally:
-            for task in (following, writing):
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait([following, writing])
+            await asyncio.wait(tasks)
             await revocations.close()
             await last_used.write()
     finally:

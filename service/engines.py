@@ -144,7 +144,7 @@ def _note_lost_status(context: Any) -> None:
 
 def _reset_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
     """Roll back on return to the pool only if a transaction is open, which the driver knows for nothing."""
-    if not state.asyncio_safe:
+    if not state.asyncio_safe or state.terminate_only:  # what is closed next is rolled back by the server
         return
     lost = record.info.pop(LOST_STATUS, False)
     if state.transaction_was_reset:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 import service
 from service.commands.calls import call, sign
 from service.commands.keys import keys
-from service.commands.server import dev, keyring, migrate, openapi, serve
+from service.commands.server import dev, keyring, migrate, openapi, purge, serve
 from service.commands.users import users
 from service.problems import of_exception
 from service.schema import NotMigratedError
@@ -90,7 +90,7 @@ def latchkey() -> None:
     """
 
 
-for command in (migrate, serve, dev, openapi, keyring, users, keys, sign, call):
+for command in (migrate, purge, serve, dev, openapi, keyring, users, keys, sign, call):
     latchkey.add_command(command)
 
 

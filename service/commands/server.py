@@ -1,4 +1,4 @@
-"""The commands that prepare and run the service: `migrate`, `serve`, `dev`, `openapi`, `keyring`."""
+"""The commands that prepare and run the service: `migrate`, `purge`, `serve`, `dev`, `openapi`, `keyring`."""
 
 import logging
 import os
@@ -12,10 +12,11 @@ import uvicorn
 import middleware
 import models
 import service
-from service import logs, schema
+from service import housekeeping, logs, schema
 from service import openapi as description
 from service.app import open_keyring
 from service.authentication.keyring import KeyRing
+from service.commands.answers import aligned
 from service.commands.parameters import PORT
 from service.commands.rows import read_settings, work
 from service.dev import development_environ, prepare
@@ -23,6 +24,7 @@ from service.engines import create_engines
 from service.routes import ROUTES
 from service.settings import Settings
 
+TELL_EVERY_ROWS = 10_000  # a purge that takes long
 GRACE_S = 30  # how long requests in flight may take to end
 
 host = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -48,6 +50,30 @@ async def upgrade(settings: Settings) -> tuple[str | None, str | None]:
         found = await schema.revision(engine)
         await schema.upgrade(engine)
         return found, await schema.revision(engine)
+    finally:
+        await engine.dispose()
+
+
+@click.command()
+def purge() -> None:
+    """Delete what has expired, as the service does by itself; prints how many rows of each table. It needs no key ring."""
+    gone = work(purge_expired(read_settings()))
+    if gone is None:
+        raise click.ClickException("somebody else is purging this database.")
+    click.echo(aligned([[table, str(rows)] for table, rows in gone.items()]))
+
+
+async def purge_expired(settings: Settings) -> dict[str, int] | None:
+    """Purge, and say now and then how far it is; None when somebody else does."""
+
+    def tell(table: str, rows: int) -> None:
+        if rows % TELL_EVERY_ROWS == 0:
+            click.echo(f"{table}: {rows} so far", err=True)
+
+    engine = create_engines(settings).writer
+    try:
+        await schema.require_migrated(engine)
+        return await housekeeping.purge(engine, tell=tell)
     finally:
         await engine.dispose()
 

@@ -21,14 +21,16 @@ import click
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import insert
 
 import service
-from service import openapi, schema, shapes
+from models import Nonce
+from service import housekeeping, openapi, schema, shapes
 from service.app import create_app
 from service.authentication.channel import open_channel
 from service.authentication.credentials import parse_access_key, parse_secret
 from service.authentication.keyring import KeyRing
-from service.commands import latchkey
+from service.commands import latchkey, server
 from service.commands.parameters import GRACE
 from service.commands.server import reachable
 from service.database import SQLAlchemy
@@ -484,6 +486,8 @@ class TestMistakes:
                          "file is not a database", id="another kind of file"),
             pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, ("users", "list"),
                          "the database is at revision none and this release wants", id="not migrated"),
+            pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, ("purge",),
+                         "run `latchkey migrate`", id="purging what is not migrated"),
             pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, ("serve",),
                          "run `latchkey migrate`", id="serving what is not migrated"),
             pytest.param({"LATCHKEY_KEYRING": ""}, (*CREATE_KEY, "--scopes", ""), "`latchkey keyring` prints a new one",
@@ -643,6 +647,51 @@ class TestMigrate:
         assert run("migrate").stderr == f"The database is at revision {schema.head()} already.\n"
 
 
+class TestPurge:
+    def test_it_prints_how_many_rows_of_each_table_went_and_needs_no_key_ring(self, house, environ, run):
+        environ.delenv("LATCHKEY_KEYRING")
+        asyncio.run(insert_nonces(house, 3))
+
+        first, second = good(run("purge")), good(run("purge"))
+
+        assert first.stdout == "idempotency_keys  0\nnonces            3\n"
+        assert second.stdout == "idempotency_keys  0\nnonces            0\n"
+
+    def test_a_long_one_says_how_far_it_is(self, house, environ, run, monkeypatch):
+        monkeypatch.setattr(housekeeping, "BATCH_ROWS", 2)
+        monkeypatch.setattr(housekeeping, "PAUSE_S", 0)
+        monkeypatch.setattr(server, "TELL_EVERY_ROWS", 4)
+        asyncio.run(insert_nonces(house, 9))
+
+        result = run("purge")
+
+        assert (result.exit_code, result.stdout) == (0, "idempotency_keys  0\nnonces            9\n")
+        assert result.stderr == "nonces: 4 so far\nnonces: 8 so far\n"
+
+    def test_where_somebody_else_purges_it_says_so(self, sqlite_house, run, monkeypatch):
+        async def be_late(*_: object, **__: object) -> None:
+            return None
+
+        monkeypatch.setattr(housekeeping, "purge", be_late)
+
+        result = run("purge")
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == "Error: somebody else is purging this database.\n"
+
+
+async def insert_nonces(settings: Settings, rows: int) -> None:
+    """Write nonces that have ended."""
+    engine = create_engines(settings).writer
+    async with engine.begin() as connection:
+        ended = datetime.now(UTC) - timedelta(minutes=1)
+        await connection.execute(
+            insert(Nonce.__table__),
+            [{"access_key": NO_KEY, "nonce": b"n%d" % n, "expires_at": ended} for n in range(rows)],
+        )
+    await engine.dispose()
+
+
 class TestPrinting:
     def test_a_key_ring_that_works(self, run):
         first, second = (good(run("keyring")).stdout for _ in range(2))
@@ -661,7 +710,7 @@ class TestPrinting:
     def test_these_are_the_commands(self):
         assert sorted(name for name, _ in every_command()) == [
             "call", "dev", "keyring", "keys create", "keys list", "keys revoke", "keys rotate", "migrate", "openapi",
-            "serve", "sign", "users block", "users create", "users list", "users unblock",
+            "purge", "serve", "sign", "users block", "users create", "users list", "users unblock",
         ]  # fmt: skip
 
     @pytest.mark.parametrize("command", ["", "users", "keys", *(name for name, _ in every_command())])

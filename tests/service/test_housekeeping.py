@@ -1,0 +1,214 @@
+"""What has expired goes away, and nothing else does; by one at a time, however many try."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, insert, inspect, select, text
+from sqlalchemy.exc import OperationalError
+
+from models import Base, IdempotencyKey, Nonce
+from models.types import utc_in
+from service import housekeeping
+from service.app import create_app, lifespan
+from service.database import SQLAlchemy
+from service.housekeeping import EXPIRING, alone, purge
+from tests.conftest import on_mariadb
+
+NOTHING = {model.__tablename__: 0 for model in EXPIRING}
+
+
+def row_of(model: type[Base], number: int, expires_at: Any) -> dict[str, Any]:
+    """A row of a table that is purged; whoever adds a table says here what a row of it is."""
+    name = f"{number:032d}"
+    rows: dict[type[Base], dict[str, Any]] = {
+        Nonce: {"access_key": "lka_0", "nonce": name.encode()},
+        IdempotencyKey: {"id": name.encode(), "fingerprint": name.encode()},
+    }
+    return {**rows[model], "expires_at": expires_at}
+
+
+async def fill(db: SQLAlchemy, model: type[Base], *seconds: float, first: int = 0) -> None:
+    """Write rows that end so many seconds from now."""
+    now = datetime.now(UTC)
+    async with db.engine.begin() as connection:
+        rows = [row_of(model, first + n, now + timedelta(seconds=s)) for n, s in enumerate(seconds)]
+        await connection.execute(insert(model.__table__), rows)
+
+
+async def count(db: SQLAlchemy, model: type[Base]) -> int:
+    async with db.reader.connect() as connection:
+        return (await connection.execute(select(func.count()).select_from(model))).scalar_one()
+
+
+def test_every_table_that_is_purged_is_found_by_its_end():
+    """An index, or each batch would read the table from its beginning."""
+    for model in EXPIRING:
+        table = inspect(model).local_table
+        assert [index for index in table.indexes if list(index.columns) == [table.c.expires_at]], table.name
+
+
+@pytest.mark.parametrize("model", EXPIRING, ids=lambda model: model.__tablename__)
+async def test_what_has_ended_goes_and_the_rest_stays(db, model):
+    await fill(db, model, -86400, -1, 60, 86400)
+
+    gone = await purge(db.engine)
+
+    assert gone == NOTHING | {model.__tablename__: 2}
+    assert await count(db, model) == 2
+    assert await purge(db.engine) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "seconds, offset, gone",
+    [
+        pytest.param(-60, -3600, 0, id="our clock is behind"),
+        pytest.param(60, 3600, 0, id="our clock is ahead"),
+        pytest.param(-60, 0, 1, id="they agree"),
+    ],
+)
+async def test_both_clocks_must_say_that_it_is_over(db, seconds, offset, gone):
+    await fill(db, Nonce, seconds)
+
+    found = await purge(db.engine, clock=lambda: datetime.now(UTC) + timedelta(seconds=offset))
+
+    assert found["nonces"] == gone
+
+
+async def test_it_goes_in_batches_with_pauses_between(db, monkeypatch):
+    monkeypatch.setattr(housekeeping, "BATCH_ROWS", 10)
+    monkeypatch.setattr(housekeeping, "PAUSE_S", 0.001)
+    await fill(db, Nonce, *[-60.0] * 35, 60)
+    told: list[tuple[str, int]] = []
+
+    gone = await purge(db.engine, tell=lambda table, rows: told.append((table, rows)))
+
+    assert gone["nonces"] == 35
+    assert told == [("nonces", 10), ("nonces", 20), ("nonces", 30), ("nonces", 35)]
+
+
+async def test_between_two_batches_no_lock_is_held(db, monkeypatch):
+    monkeypatch.setattr(housekeeping, "BATCH_ROWS", 1)
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def write_meanwhile(seconds: float) -> None:
+        pauses.append(seconds)
+        await fill(db, Nonce, 60, first=100 + len(pauses))
+        await sleep(0)
+
+    await fill(db, Nonce, -60, -60)
+    monkeypatch.setattr(asyncio, "sleep", write_meanwhile)
+    await purge(db.engine)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+
+    assert len(pauses) == 2
+    assert await count(db, Nonce) == 2
+
+
+async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(db, monkeypatch):
+    """Its primary key is in the batch, and it is another one by now."""
+    await fill(db, IdempotencyKey, -60)
+    identify = housekeeping.identified
+
+    def renew(model, rows):
+        found.extend(rows)
+        return identify(model, rows)
+
+    found: list[Any] = []
+    monkeypatch.setattr(housekeeping, "identified", renew)
+    select_of = housekeeping.AsyncConnection.execute
+
+    async def execute(self, statement, *arguments, **options):
+        if statement.is_delete and found:
+            found.clear()
+            await self.commit()
+            async with db.engine.begin() as other:
+                await select_of(other, IdempotencyKey.__table__.update().values(expires_at=utc_in(60)))
+        return await select_of(self, statement, *arguments, **options)
+
+    monkeypatch.setattr(housekeeping.AsyncConnection, "execute", execute)
+
+    assert (await purge(db.engine))["idempotency_keys"] == 0
+    assert await count(db, IdempotencyKey) == 1
+
+
+@on_mariadb
+async def test_while_one_purges_nobody_else_does(db):
+    await fill(db, Nonce, -60)
+
+    async with alone(db.engine):
+        assert await purge(db.engine) is None
+    gone = await purge(db.engine)
+
+    assert gone["nonces"] == 1
+
+
+@on_mariadb
+async def test_whoever_dies_loses_the_lock(db, mariadb):
+    with pytest.raises(OperationalError, match=r"gone away|Lost connection"):
+        async with alone(db.engine) as connection:
+            number = (await connection.execute(text("SELECT CONNECTION_ID()"))).scalar_one()
+            mariadb.execute(f"KILL CONNECTION {number}")
+            while await purge(db.engine) is None:
+                await asyncio.sleep(0.01)
+
+
+@on_mariadb
+async def test_a_purge_that_is_cancelled_leaves_no_lock(db, monkeypatch):
+    monkeypatch.setattr(housekeeping, "BATCH_ROWS", 1)
+    monkeypatch.setattr(housekeeping, "PAUSE_S", 60)
+    await fill(db, Nonce, -60, -60)
+    purging = asyncio.create_task(purge(db.engine))
+    while await count(db, Nonce) == 2:
+        await asyncio.sleep(0.01)
+
+    purging.cancel()
+    await asyncio.wait([purging])
+    monkeypatch.setattr(housekeeping, "PAUSE_S", 0)
+    while (gone := await purge(db.engine)) is None:
+        await asyncio.sleep(0.01)
+
+    assert gone["nonces"] == 1
+
+
+async def test_a_purge_takes_no_connection_from_the_pool(db):
+    """A pool of two, of which both stay there for the others."""
+    async with alone(db.engine), db.engine.connect(), db.engine.connect():
+        assert db.checked_out() == 2
+
+
+async def test_the_service_purges_by_itself(settings, monkeypatch, caplog):
+    monkeypatch.setattr(housekeeping, "PURGE_EVERY_S", 0.01)
+    app = create_app(settings)
+    db = app.state.db
+    await fill(db, Nonce, -60, 60)
+
+    async with lifespan(app):
+        while await count(db, Nonce) == 2:
+            await asyncio.sleep(0.01)
+
+    assert not db.is_open
+
+
+async def test_a_purge_that_fails_is_tried_again(settings, monkeypatch, caplog, loggers):
+    monkeypatch.setattr(housekeeping, "PURGE_EVERY_S", 0.01)
+    tried: list[int] = []
+    done = asyncio.Event()
+
+    async def fail_once(_engine):
+        tried.append(1)
+        if len(tried) == 1:
+            raise ConnectionRefusedError
+        done.set()
+        return NOTHING
+
+    monkeypatch.setattr(housekeeping, "purge", fail_once)
+    app = create_app(settings)
+    logging.getLogger("latchkey").propagate = True
+    async with lifespan(app):
+        await done.wait()
+
+    assert "could not be deleted" in caplog.text
