@@ -7,16 +7,25 @@ PYTEST_ARGS ?= -q -n auto --maxprocesses 4
 COMPOSE ?= docker compose
 # `make lock LOCK_ARGS=--upgrade` takes newer releases; without it, only what pyproject.toml asks for changes.
 LOCK_ARGS ?=
+# `make bench ROUNDS=2 SECONDS=2 JOBS=read,create PEERS=latchkey,bare_asyncmy` is a quick look, which prints its tables;
+# a full run writes them into docs/performance.md, and so does WRITE=1.
+ROUNDS ?= 5
+SECONDS ?= 5
+JOBS ?=
+PEERS ?=
+REQUESTS ?= 300000
+WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-storm test-fuzz check lock openapi up down clean
+.PHONY: help dev test test-storm test-fuzz check bench bench-growth bench-soak lock openapi up down clean
 
 # Touched last, so that an installation that broke off is done again.
 READY := .venv/.ready
+BENCH_READY := .venv/.bench-ready
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 dev: $(READY) ## Set up everything and serve on 127.0.0.1:$PORT with reload
 	@exec .venv/bin/latchkey dev --port $(PORT)
@@ -37,6 +46,17 @@ check: $(READY) ## Lint, format, types, the borders between the packages, models
 	.venv/bin/lint-imports
 	.venv/bin/python -m migrations.check
 
+MEASURE = --rounds $(ROUNDS) --seconds $(SECONDS) --jobs "$(JOBS)" --peers "$(PEERS)" $(if $(WRITE),--write)
+
+bench: $(BENCH_READY) ## Measure Latchkey beside its peers (ROUNDS, SECONDS, JOBS, PEERS, WRITE)
+	.venv/bin/python -m benchmarks run peers $(MEASURE)
+
+bench-growth: $(BENCH_READY) ## Measure how cost grows with clients, pools, workers and rows
+	.venv/bin/python -m benchmarks run growth $(MEASURE)
+
+bench-soak: $(BENCH_READY) ## Send REQUESTS requests of all kinds and look at the memory
+	.venv/bin/python -m benchmarks soak --requests $(REQUESTS) $(if $(WRITE),--write)
+
 # The first lock is the widest; the others are held to its versions.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
@@ -44,6 +64,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 lock: $(READY) ## Write the locks again from pyproject.toml (LOCK_ARGS=--upgrade for newer releases)
 	$(COMPILE) pyproject.toml --extra dev --extra redis --output-file requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra redis --constraint requirements-dev.txt --output-file requirements.txt
+	$(COMPILE) pyproject.toml --extra bench --extra redis --constraint requirements-dev.txt --output-file requirements-bench.txt
 	echo setuptools | $(COMPILE) - --constraint requirements-dev.txt --output-file requirements-build.txt
 
 openapi: $(READY) ## Write docs/openapi.json from the routes
@@ -76,4 +97,8 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BENCH_READY): requirements-bench.txt $(READY)
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@

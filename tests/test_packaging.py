@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("middleware", "migrations", "models", "service")
-LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-build.txt")
+LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt", "requirements-build.txt")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # The places of the tree that git does not keep, and git's own.
@@ -75,9 +75,20 @@ class TestLocks:
             ("requirements.txt", PROJECT["project"]["optional-dependencies"]["redis"]),
             ("requirements-dev.txt", PROJECT["project"]["optional-dependencies"]["redis"]),
             ("requirements-dev.txt", PROJECT["project"]["optional-dependencies"]["dev"]),
+            ("requirements-bench.txt", PROJECT["project"]["dependencies"]),
+            ("requirements-bench.txt", PROJECT["project"]["optional-dependencies"]["bench"]),
             ("requirements-build.txt", PROJECT["build-system"]["requires"]),
         ],
-        ids=["service", "service in dev", "redis", "redis in dev", "dev", "build"],
+        ids=[
+            "service",
+            "service in dev",
+            "redis",
+            "redis in dev",
+            "dev",
+            "service in bench",
+            "bench",
+            "build",
+        ],
     )
     def test_every_dependency_is_locked(self, lock, requirements):
         locked = pins(lock)
@@ -90,8 +101,12 @@ class TestLocks:
         assert pins("requirements.txt").items() <= everything.items()
         assert pins("requirements-build.txt").items() <= everything.items()
 
-    def test_the_service_brings_no_tool_of_development(self):
-        tools = {name_of(tool) for tool in PROJECT["project"]["optional-dependencies"]["dev"]}
+    def test_the_peers_run_on_the_versions_of_the_service(self):
+        assert pins("requirements.txt").items() <= pins("requirements-bench.txt").items()
+
+    @pytest.mark.parametrize("extra", ["dev", "bench"])
+    def test_the_service_brings_no_tool_of_development(self, extra):
+        tools = {name_of(tool) for tool in PROJECT["project"]["optional-dependencies"][extra]}
 
         assert tools & pins("requirements.txt").keys() == set()
 
@@ -112,6 +127,9 @@ class TestMake:
             "test",
             "test-storm",
             "check",
+            "bench",
+            "bench-growth",
+            "bench-soak",
             "lock",
             "openapi",
             "up",

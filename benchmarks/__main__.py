@@ -1,0 +1,139 @@
+"""`python -m benchmarks`: what `make bench`, `make bench-growth` and `make bench-soak` run."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from benchmarks import growth, jobs, soak, targets
+from benchmarks.document import FULL_ROUNDS, RESULTS, keep, write_part
+from benchmarks.figures import Run
+from benchmarks.jobs import Job
+from benchmarks.load import GENERATORS, LoadError
+from benchmarks.rows import KEYS_IN_USE
+from benchmarks.run import run_jobs
+from benchmarks.tables import REFUSED, Column, circumstances, job_table, targets_table
+from benchmarks.targets import Target
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of run, and the part of the document that it writes."""
+
+    jobs: tuple[Job, ...]
+    targets: tuple[Target, ...]
+    columns: tuple[Column, ...] = ()
+    keys_in_use: int = KEYS_IN_USE
+
+
+KINDS = {
+    "peers": Kind(jobs=jobs.JOBS, targets=targets.TARGETS),
+    "growth": Kind(
+        jobs=growth.JOBS, targets=growth.TARGETS, columns=(REFUSED,), keys_in_use=growth.KEYS_IN_USE
+    ),
+}
+
+write_option = click.option("--write", is_flag=True, help="Write the document, however short the run.")
+results_option = click.option(
+    "--results", type=click.Path(path_type=Path), default=RESULTS, help="The folder for the raw results."
+)
+
+
+@click.group()
+def main() -> None:
+    """Measure Latchkey beside its peers."""
+
+
+@main.command()
+@click.argument("name", metavar="KIND", type=click.Choice(list(KINDS)))
+@click.option("--rounds", type=click.IntRange(min=1), default=FULL_ROUNDS, show_default=True)
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True)
+@click.option("--jobs", "job_names", default="", help="Names with commas between; all without it.")
+@click.option("--peers", default="", help="Modules with commas between; all without it.")
+@click.option("--generator", type=click.Choice(GENERATORS), help="Without it wrk, where it is there.")
+@results_option
+@write_option
+def run(
+    *,
+    name: str,
+    rounds: int,
+    seconds: float,
+    job_names: str,
+    peers: str,
+    generator: str | None,
+    results: Path,
+    write: bool,
+) -> None:
+    """Measure in rounds and turns: KIND is peers, Latchkey beside the others, or growth, how cost grows.
+
+    A whole run of at least five rounds writes its part of docs/performance.md; any other prints it.
+    """
+    kind = KINDS[name]
+    try:
+        chosen = jobs.choose(kind.jobs, split(job_names), split(peers))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    found = run_jobs(
+        chosen,
+        rounds=rounds,
+        seconds=seconds,
+        tell=tell,
+        generator=generator,
+        keys_in_use=kind.keys_in_use,
+    )
+    whole = chosen == list(kind.jobs) and rounds >= FULL_ROUNDS and not found.failures
+    publish(name, found, text_of(kind, found, chosen), results, write=write or whole)
+    for failure in found.failures:
+        tell(f"FAILED: {failure.job}: {failure.contestant}: {failure.reason}")
+    sys.exit(1 if found.failures else 0)
+
+
+@main.command("soak")
+@click.option("--requests", "count", type=click.IntRange(min=1), default=soak.REQUESTS, show_default=True)
+@click.option("--settled-after", type=click.IntRange(min=1), default=soak.SETTLED_AFTER, show_default=True)
+@results_option
+@write_option
+def soak_command(*, count: int, settled_after: int, results: Path, write: bool) -> None:
+    """Send many requests of all kinds to one server, and look at its memory and at what is left in the end."""
+    try:
+        found = soak.run_soak(count, settled_after, tell)
+    except LoadError as error:
+        raise click.ClickException(str(error)) from None
+    publish("soak", found, soak.soak_table(found), results, write=write or count >= soak.REQUESTS)
+    sys.exit(1 if found.verdict() == soak.NOT_REACHED else 0)
+
+
+def tell(line: str) -> None:
+    """Show progress on standard error."""
+    click.echo(line, err=True)
+
+
+def split(text: str) -> list[str]:
+    """Split a list at its commas."""
+    return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def text_of(kind: Kind, found: Run, chosen: list[Job]) -> str:
+    """Write what was found, as the document shows it."""
+    return "\n\n".join(
+        [
+            circumstances(found),
+            *(f"### {job.name}: {job.title}\n\n{job_table(found, job, kind.columns)}" for job in chosen),
+            f"### What was to be reached\n\n{targets_table(kind.targets, found)}",
+        ]
+    )
+
+
+def publish(name: str, found: Any, text: str, results: Path, *, write: bool) -> None:
+    """Keep the raw results; write the text into the document, or print it."""
+    tell(f"raw results: {keep(name, found, results)}")
+    if write:
+        write_part(name, text)
+        tell("written to docs/performance.md")
+    else:
+        click.echo(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The jobs, and who does them: which variants of which peers, and what each is sent."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from benchmarks import requests
+from benchmarks.servers import Variant
+
+LATCHKEY = "Latchkey"
+LOGGED = "Latchkey with its access log"
+CACHED = "Latchkey with its key cache"
+SIGNED = "Latchkey, signed"
+ASYNCMY = "bare asyncmy function"
+DEPENDS = "FastAPI with Depends"
+LITESTAR = "Litestar with Advanced Alchemy"
+SCOPED = "fastapi-async-sqlalchemy"
+REPLACED = "the shape that is replaced"
+BARE = "bare function without a database"
+
+PEERS = {
+    "latchkey": LATCHKEY,
+    "bare_asyncmy": ASYNCMY,
+    "bare_asgi": BARE,
+    "fastapi_depends": DEPENDS,
+    "litestar_alchemy": LITESTAR,
+    "async_sqlalchemy": SCOPED,
+    "replaced": REPLACED,
+}
+"""The modules of the peers, and what the tables call them."""
+
+
+class Contestant(msgspec.Struct, frozen=True, kw_only=True):
+    """Who does a job: a variant of a peer, and what it is sent."""
+
+    name: str
+    variant: Variant
+    make: requests.Make = requests.reads
+    cycles: bool = True
+    """The same requests are sent again and again; else each once."""
+    connections: int = 32
+    idle: int = 0
+    """Keep-alive clients beside those that send."""
+    accepts: tuple[int, ...] = ()
+    """Statuses beside 2xx that are good answers."""
+    rows: int | None = None
+    """How many users and keys its database has; None is that of the run."""
+    beside: str | None = None
+    """With whom the table compares it; None is the first of the job."""
+    everywhere: bool = False
+    """It may use all cores, and not only the one of the servers."""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is measured, and those who do it, in turns."""
+
+    name: str
+    title: str
+    contestants: tuple[Contestant, ...]
+
+
+def variant(module: str, **environ: str) -> Variant:
+    """Start a peer with something of its own in the environment."""
+    return Variant(module=module, environ=environ)
+
+
+LOGGING = Variant(module="latchkey", environ={"ACCESS_LOG": "1"}, discards_log=True)
+READ = tuple(Contestant(name=name, variant=variant(module)) for module, name in PEERS.items())
+CREATE = tuple(msgspec.structs.replace(one, make=requests.creates, cycles=False) for one in READ)
+
+JOBS = (
+    Job(
+        name="read",
+        title="`GET /v1/me` with a bearer key; key and owner are looked up in the database on every call",
+        contestants=(*READ, Contestant(name=LOGGED, variant=LOGGING)),
+    ),
+    Job(
+        name="cached",
+        title="the same with the key cache on, beside those who look up",
+        contestants=(
+            Contestant(name=CACHED, variant=variant("latchkey", LATCHKEY_KEY_CACHE_TTL_S="60")),
+            *(one for one in READ if one.name in {LATCHKEY, ASYNCMY, BARE}),
+        ),
+    ),
+    Job(
+        name="create",
+        title="`POST /v1/users` with a bearer key: insert, commit, and what the database decided in the answer",
+        contestants=CREATE,
+    ),
+    Job(
+        name="signed",
+        title="the read with a message signature (RFC 9421) and a nonce that is reserved, beside the bearer's",
+        contestants=(
+            Contestant(name=SIGNED, variant=variant("latchkey"), make=requests.signed_reads, cycles=False),
+            *(one for one in READ if one.name == LATCHKEY),
+        ),
+    ),
+    Job(
+        name="idle",
+        title="the read for 50 clients, while 1,000 others keep their connections open and wait",
+        contestants=tuple(msgspec.structs.replace(one, connections=50, idle=1000) for one in READ),
+    ),
+)
+
+
+def choose(jobs: Iterable[Job], names: Iterable[str], peers: Iterable[str]) -> list[Job]:
+    """Keep the jobs with these names, and in them those who are variants of these peers; nothing named is all.
+
+    Raises:
+        ValueError: a name is not known.
+    """
+    jobs, names, peers = list(jobs), list(names), list(peers)
+    for given, known in ((names, [job.name for job in jobs]), (peers, list(PEERS))):
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(f"{', '.join(unknown)} is not among {', '.join(known)}")
+    return [
+        msgspec.structs.replace(
+            job,
+            contestants=tuple(one for one in job.contestants if not peers or one.variant.module in peers),
+        )
+        for job in jobs
+        if not names or job.name in names
+    ]

@@ -1,0 +1,112 @@
+"""The check before a run: every peer gives Latchkey's answers, or its figures would be worth nothing."""
+
+import http.client
+import json
+import re
+import secrets
+from typing import Any
+
+import msgspec
+
+from benchmarks.rows import HeldKey
+from benchmarks.servers import Server
+from service.authentication.credentials import new_secret
+
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}Z")
+TIMEOUT_S = 20
+
+
+class UnlikeError(AssertionError):
+    """A peer answers otherwise than Latchkey."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came back."""
+
+    status: int
+    body: Any
+
+
+def ask(server: Server, key: HeldKey, method: str, target: str, body: Any = None) -> Answer:
+    """Make one request."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
+    headers = {"authorization": f"Bearer {key.secret}"}
+    try:
+        content = None if body is None else json.dumps(body)
+        if content is not None:
+            headers["content-type"] = "application/json"
+        connection.request(method, target, content, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+    finally:
+        connection.close()
+    found = json.loads(text) if answer.status < http.HTTPStatus.BAD_REQUEST else None
+    return Answer(answer.status, found)
+
+
+def require_alike(latchkey: Server, peer: Server) -> None:
+    """Compare a read, a refusal and a create.
+
+    Raises:
+        UnlikeError: one of them differs, and how.
+    """
+    name, database = peer.variant.module, peer.database
+    key = database.bearer[0]
+    require_same_read(latchkey, peer, key)
+    for wrong in (HeldKey(key.access_key, new_secret("lk")), database.signed[0]):
+        if (found := ask(peer, wrong, "GET", "/v1/me")).status != http.HTTPStatus.UNAUTHORIZED:
+            raise UnlikeError(f"{name} answers {found.status} to a key that it must refuse")
+    require_same_create(latchkey, peer, key)
+
+
+def require_same_read(latchkey: Server, peer: Server, key: HeldKey) -> None:
+    """Compare the answers to a read, keys sorted and moments to the letter.
+
+    But for the last use of the key, which Latchkey notes every few seconds, and which a cache tells late.
+    """
+    expected, found = (ask(server, key, "GET", "/v1/me") for server in (latchkey, peer))
+    for answer in (expected, found):
+        if answer.body is not None and MOMENT.fullmatch(str(answer.body["key"]["last_used_at"])):
+            answer.body["key"]["last_used_at"] = None
+    if found != expected:
+        raise UnlikeError(f"{peer.variant.module} reads {_difference(expected, found)}")
+
+
+def require_same_create(latchkey: Server, peer: Server, key: HeldKey) -> None:
+    """Compare a created user with one that Latchkey creates, but for what must differ."""
+    shapes = []
+    for server in (latchkey, peer):
+        body = {"email": f"{secrets.token_hex(8)}@example.com", "name": "Likeness"}
+        found = ask(server, key, "POST", "/v1/users", body)
+        user = found.body if isinstance(found.body, dict) else {}
+        shapes.append(
+            Answer(
+                found.status,
+                {
+                    **user,
+                    "id": type(user.get("id")).__name__,
+                    "email": user.get("email") == body["email"],
+                    **{at: bool(MOMENT.fullmatch(str(user.get(at)))) for at in ("created_at", "updated_at")},
+                },
+            )
+        )
+    if shapes[0] != shapes[1]:
+        raise UnlikeError(f"{peer.variant.module} creates {_difference(*shapes)}")
+
+
+def _difference(expected: Answer, found: Answer) -> str:
+    if expected.status != found.status or not isinstance(found.body, dict):
+        return f"{found.status} instead of {expected.status}"
+    lines = (_lines(expected.body), _lines(found.body))
+    return f"{sorted(lines[1] - lines[0])} instead of {sorted(lines[0] - lines[1])}"
+
+
+def _lines(body: dict[str, Any]) -> set[str]:
+    """Write each value with the way to it on a line."""
+    found = set()
+    for name, value in body.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{line}" for line in _lines(value)}
+        else:
+            found.add(f"{name}: {json.dumps(value)}")
+    return found

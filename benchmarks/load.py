@@ -1,0 +1,137 @@
+"""The load: requests that were made before, how many clients send them, and what came of it."""
+
+import http
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+GENERATORS = ("wrk", "geventhttpclient")
+
+Words = tuple[str, str, dict[str, str], bytes]
+"""A request: its method, its target, its headers and its body."""
+
+
+class LoadError(RuntimeError):
+    """The load generator failed, or an answer was none that the job asks for; such a figure is worth nothing."""
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sent."""
+
+    requests: Sequence[bytes]
+    """As they go over the wire."""
+    cycles: bool
+    """Begin anew at the end; else none is sent twice, and running out of them is an error."""
+    connections: int = 32
+    seconds: float = 5.0
+    accepts: tuple[int, ...] = ()
+    """Statuses beside 2xx that are good answers here. To count them costs `wrk` time."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it, as every load generator tells it."""
+
+    requests: int
+    duration_us: int
+    p50_us: int
+    p99_us: int
+    bad_statuses: int
+    """400 and above, those that are accepted among them."""
+    accepted: int
+    """Those that the load accepts."""
+    broken: int
+    """Connections that could not be made, read or written."""
+    timeouts: int
+    spent: int
+    """How often the requests ran out."""
+
+    @property
+    def rps(self) -> float:
+        """Answers a second."""
+        return self.requests / self.duration_us * 1_000_000
+
+    def faults(self) -> list[str]:
+        """Name what must not have happened."""
+        found = {
+            "answers with an error status": self.bad_statuses - self.accepted,
+            "broken connections": self.broken,
+            "timeouts": self.timeouts,
+            "clients without a request left to send": self.spent,
+        }
+        faults = [f"{number} {name}" for name, number in found.items() if number]
+        return faults if self.requests else [*faults, "no answers at all"]
+
+
+class Tally:
+    """Counts answers, for a generator that is written in Python."""
+
+    def __init__(self) -> None:
+        self.latencies_us: list[int] = []
+        self.bad_statuses = self.accepted = self.broken = self.timeouts = self.spent = 0
+
+    def note(self, status: int, took_us: int, accepts: frozenset[int]) -> None:
+        """Count an answer."""
+        self.latencies_us.append(took_us)
+        self.bad_statuses += status >= http.HTTPStatus.BAD_REQUEST
+        self.accepted += status in accepts
+
+    def outcome(self, duration_us: int) -> Outcome:
+        """Sum up."""
+        ordered = sorted(self.latencies_us)
+        return Outcome(
+            requests=len(ordered),
+            duration_us=duration_us,
+            p50_us=percentile(ordered, 50),
+            p99_us=percentile(ordered, 99),
+            bad_statuses=self.bad_statuses,
+            accepted=self.accepted,
+            broken=self.broken,
+            timeouts=self.timeouts,
+            spent=self.spent,
+        )
+
+
+def percentile(ordered: Sequence[int], percent: int) -> int:
+    """Return the smallest value that `percent` of all are not above; 0 of none."""
+    return ordered[math.ceil(len(ordered) * percent / 100) - 1] if ordered else 0
+
+
+def write_requests(file: Path, requests: Iterable[bytes]) -> None:
+    """Write requests as the load generators read them: each with its length in front."""
+    with file.open("wb") as target:
+        for request in requests:
+            target.write(b"%d\n%b" % (len(request), request))
+
+
+def read_requests(file: Path) -> list[bytes]:
+    """Read what `write_requests` wrote."""
+    found = []
+    with file.open("rb") as source:
+        while length := source.readline():
+            found.append(source.read(int(length)))
+    return found
+
+
+def encode_request(method: str, target: str, headers: dict[str, str], body: bytes = b"") -> bytes:
+    """Write a request as it goes over the wire (RFC 9112)."""
+    if body:
+        headers = {**headers, "content-type": "application/json", "content-length": str(len(body))}
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+def decode_request(request: bytes) -> Words:
+    """Take apart what `encode_request` wrote."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    method, target, _ = first.split(" ")
+    return method, target, dict(line.split(": ", 1) for line in lines), body
+
+
+def choose_generator() -> str:
+    """Tell which load generator this machine has: `wrk`, or else the one that the extra brings."""
+    wrk, other = GENERATORS
+    return wrk if shutil.which(wrk) else other

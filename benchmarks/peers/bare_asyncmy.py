@@ -1,0 +1,124 @@
+"""An ASGI function on asyncmy's own pool, without SQLAlchemy or a framework: the limit of a server with a database.
+
+It does nothing that the job does not ask for: one SELECT by AUTOCOMMIT, and bytes from msgspec.
+"""
+
+import hmac
+import os
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncmy
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from benchmarks.peers.asgi import answer, authorization, read_body, with_lifespan
+from benchmarks.peers.bearer import digest_of_header
+from benchmarks.peers.structs import Key, Me, NewUser, User
+
+KEY = Key.__struct_fields__
+USER = User.__struct_fields__
+WORDS = frozenset({"scopes", "allowed_networks"})
+
+FIND = (
+    f"SELECT s.secret_sha256, s.expires_at, {', '.join(f'k.{name}' for name in KEY)}, "
+    f"{', '.join(f'u.{name}' for name in USER)} "
+    "FROM key_secrets s JOIN api_keys k ON k.id = s.api_key_id JOIN users u ON u.id = k.user_id"
+)
+FIND_ONE = FIND + " WHERE s.secret_sha256 = %s"
+CREATE = (
+    "INSERT INTO users (email, email_key, name, status, created_at, updated_at) "
+    "VALUES (%s, %s, %s, 'active', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)) "
+    f"RETURNING {', '.join(USER)}"
+)
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(NewUser).decode
+
+
+def as_json(value: Any) -> Any:
+    """Turn a column's value into what the answer has."""
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def make_user(values: Any) -> User:
+    """Make a user of the columns of its row."""
+    return User(**dict(zip(USER, map(as_json, values), strict=True)))
+
+
+def make_me(row: Any) -> Me:
+    """Make the answer of a read from a row of `FIND`."""
+    key: dict[str, Any] = {
+        name: tuple(value.split()) if name in WORDS else as_json(value)
+        for name, value in zip(KEY, row[2 : 2 + len(KEY)], strict=True)
+    }
+    return Me(user=make_user(row[2 + len(KEY) :]), key=Key(**key))
+
+
+def authenticate(row: Any, digest: bytes, now: datetime) -> Me | None:
+    """Tell who calls from a row of `FIND`; None when nobody may."""
+    if not hmac.compare_digest(row[0], digest):
+        return None
+    me, ends_at = make_me(row), as_json(row[1])
+    valid = (
+        (ends_at is None or ends_at > now)
+        and me.key.mode == "bearer"
+        and me.key.status == "active"
+        and (me.key.expires_at is None or me.key.expires_at > now)
+        and me.user.status == "active"
+    )
+    return me if valid else None
+
+
+def connect_arguments() -> dict[str, Any]:
+    """Say where the database is, in the words of `asyncmy.connect`."""
+    url = urlsplit(os.environ["DATABASE_URL"])
+    return {
+        "host": url.hostname,
+        "port": url.port,
+        "user": url.username,
+        "password": url.password,
+        "db": url.path[1:],
+        "charset": "utf8mb4",
+        "autocommit": True,
+    }
+
+
+def create_app() -> ASGIApp:
+    """Build the application."""
+    pool: Any = None
+
+    async def open_pool() -> None:
+        nonlocal pool
+        size = int(os.environ["POOL_SIZE"])
+        pool = await asyncmy.create_pool(minsize=1, maxsize=size, **connect_arguments())
+
+    async def close_pool() -> None:
+        pool.close()
+        await pool.wait_closed()
+
+    async def query(sql: str, values: tuple[Any, ...]) -> Any:
+        async with pool.acquire() as connection, connection.cursor() as cursor:
+            await cursor.execute(sql, values)
+            return await cursor.fetchone()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        me = None
+        digest = digest_of_header(authorization(scope))
+        if digest is not None and (row := await query(FIND_ONE, (digest,))):
+            me = authenticate(row, digest, datetime.now(UTC))
+        if me is None:
+            await answer(send, 401)
+        elif scope["method"] == "GET" and scope["path"] == "/v1/me":
+            await answer(send, 200, encode(me))
+        elif scope["method"] == "POST" and scope["path"] == "/v1/users" and "users:write" in me.key.scopes:
+            body = decode(await read_body(receive))
+            row = await query(CREATE, (body.email, body.email.casefold(), body.name))
+            await answer(send, 201, encode(make_user(row)))
+        else:
+            await answer(send, 404)
+
+    return with_lifespan(app, open_pool, close_pool)

@@ -1,0 +1,79 @@
+"""FastAPI with `Depends`, SQLAlchemy's asyncio ORM and asyncmy.
+
+A dependency with `yield` gives the session, another one the key, and response models write the answer, as
+FastAPI's tutorial teaches; `expire_on_commit=False` and the eager load are what SQLAlchemy's asyncio chapter asks for.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException, Request, status
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import joinedload
+
+from benchmarks.peers import schemas
+from benchmarks.peers.bearer import digest_of_token
+from benchmarks.peers.tables import ApiKey, KeySecret, User, is_valid
+
+bearer = HTTPBearer()
+
+
+async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
+    """Give each request a session."""
+    async with request.app.state.sessions() as session:
+        yield session
+
+
+SessionDep = Annotated[AsyncSession, Depends(get_session)]
+
+
+async def get_key(
+    credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)], session: SessionDep
+) -> ApiKey:
+    """Tell which key calls, or answer 401."""
+    digest = digest_of_token(credentials.credentials)
+    found = None
+    if digest is not None:
+        found = await session.scalar(
+            select(KeySecret)
+            .options(joinedload(KeySecret.api_key).joinedload(ApiKey.user))
+            .where(KeySecret.secret_sha256 == digest)
+        )
+    if found is None or not is_valid(found, found.api_key, found.api_key.user, datetime.now(UTC)):
+        raise HTTPException(status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
+    return found.api_key
+
+
+KeyDep = Annotated[ApiKey, Depends(get_key)]
+
+
+async def read_me(key: KeyDep) -> schemas.Me:
+    """Answer who calls."""
+    return schemas.Me(user=schemas.User.model_validate(key.user), key=schemas.Key.model_validate(key))
+
+
+async def create_user(body: schemas.NewUser, key: KeyDep, session: SessionDep) -> User:
+    """Create a user."""
+    if "users:write" not in key.scopes:
+        raise HTTPException(status.HTTP_403_FORBIDDEN)
+    user = User(email=body.email, email_key=body.email.casefold(), name=body.name)
+    session.add(user)
+    await session.commit()
+    await session.refresh(user)
+    return user
+
+
+def create_app() -> FastAPI:
+    """Build the application."""
+    engine = create_async_engine(
+        os.environ["DATABASE_URL"], pool_size=int(os.environ["POOL_SIZE"]), max_overflow=0
+    )
+    app = FastAPI()
+    app.state.sessions = async_sessionmaker(engine, expire_on_commit=False)
+    app.get("/v1/me")(read_me)
+    app.post("/v1/users", status_code=status.HTTP_201_CREATED, response_model=schemas.User)(create_user)
+    return app

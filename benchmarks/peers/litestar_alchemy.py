@@ -1,0 +1,118 @@
+"""Litestar with Advanced Alchemy, its official companion for SQLAlchemy.
+
+The plugin gives the session and commits with a good answer, services with their repositories read and write, and
+msgspec Structs are the schemas, as both documentations teach. The key is a dependency: Litestar also documents a
+middleware for authentication, which here would only open a second session.
+"""
+
+import os
+from datetime import UTC, datetime
+
+from advanced_alchemy.base import DefaultBase
+from advanced_alchemy.extensions.litestar import (
+    AsyncSessionConfig,
+    EngineConfig,
+    SQLAlchemyAsyncConfig,
+    SQLAlchemyPlugin,
+    providers,
+)
+from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from advanced_alchemy.service import SQLAlchemyAsyncRepositoryService
+from litestar import Litestar, Request, get, post
+from litestar.di import Provide
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+from sqlalchemy.orm import Mapped, joinedload, relationship
+
+from benchmarks.peers.bearer import digest_of_header
+from benchmarks.peers.structs import Key as KeyOut
+from benchmarks.peers.structs import Me, NewUser
+from benchmarks.peers.structs import User as UserOut
+from benchmarks.peers.tables import KeyColumns, SecretColumns, UserColumns, is_valid
+
+
+class User(UserColumns, DefaultBase):
+    """An owner of keys."""
+
+
+class ApiKey(KeyColumns, DefaultBase):
+    """A key and its owner."""
+
+    user: Mapped[User] = relationship()
+
+
+class KeySecret(SecretColumns, DefaultBase):
+    """A version of a key's secret, and the key."""
+
+    api_key: Mapped[ApiKey] = relationship()
+
+
+class UserService(SQLAlchemyAsyncRepositoryService[User]):
+    """Users."""
+
+    class Repository(SQLAlchemyAsyncRepository[User]):
+        """Users in the database."""
+
+        model_type = User
+
+    repository_type = Repository
+
+
+class SecretService(SQLAlchemyAsyncRepositoryService[KeySecret]):
+    """Secrets of keys."""
+
+    class Repository(SQLAlchemyAsyncRepository[KeySecret]):
+        """Secrets in the database."""
+
+        model_type = KeySecret
+
+    repository_type = Repository
+
+
+WITH_OWNER = [joinedload(KeySecret.api_key).joinedload(ApiKey.user)]
+
+
+async def provide_key(request: Request, secrets: SecretService) -> ApiKey:
+    """Tell which key calls, or answer 401."""
+    digest = digest_of_header(request.headers.get("authorization"))
+    found = None
+    if digest is not None:
+        found = await secrets.get_one_or_none(secret_sha256=digest, load=WITH_OWNER)
+    if found is None or not is_valid(found, found.api_key, found.api_key.user, datetime.now(UTC)):
+        raise NotAuthorizedException
+    return found.api_key
+
+
+@get("/v1/me")
+async def read_me(key: ApiKey, secrets: SecretService) -> Me:
+    """Answer who calls."""
+    return Me(
+        user=secrets.to_schema(key.user, schema_type=UserOut), key=secrets.to_schema(key, schema_type=KeyOut)
+    )
+
+
+@post("/v1/users")
+async def create_user(data: NewUser, key: ApiKey, users: UserService) -> UserOut:
+    """Create a user."""
+    if "users:write" not in key.scopes:
+        raise PermissionDeniedException
+    user = await users.create({"email": data.email, "email_key": data.email.casefold(), "name": data.name})
+    return users.to_schema(user, schema_type=UserOut)
+
+
+def create_app() -> Litestar:
+    """Build the application."""
+    config = SQLAlchemyAsyncConfig(
+        connection_string=os.environ["DATABASE_URL"],
+        engine_config=EngineConfig(pool_size=int(os.environ["POOL_SIZE"]), max_overflow=0),
+        session_config=AsyncSessionConfig(expire_on_commit=False),
+        before_send_handler="autocommit",
+    )
+    return Litestar(
+        route_handlers=[read_me, create_user],
+        plugins=[SQLAlchemyPlugin(config=config)],
+        dependencies={
+            "users": Provide(providers.create_service_provider(UserService)),
+            "secrets": Provide(providers.create_service_provider(SecretService)),
+            "key": Provide(provide_key),
+        },
+    )

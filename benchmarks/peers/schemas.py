@@ -1,0 +1,55 @@
+"""What goes in and out of the FastAPI peers, as Pydantic models."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class User(BaseModel):
+    """A user as it is answered."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    email: str
+    name: str
+    status: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class Key(BaseModel):
+    """A key as it is answered."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    access_key: str
+    user_id: int
+    name: str
+    mode: str
+    scopes: tuple[str, ...]
+    allowed_networks: tuple[str, ...]
+    status: str
+    secret_version: int
+    old_secret_calls: int
+    old_secret_last_used_at: datetime | None
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Me(BaseModel):
+    """Who calls, and with which key."""
+
+    user: User
+    key: Key
+
+
+class NewUser(BaseModel):
+    """The body of a create."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    email: str = Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")
+    name: str = Field(min_length=1, max_length=200)

@@ -1,0 +1,51 @@
+"""What goes in and out of the peers that encode with msgspec: Latchkey's answers, without importing its models."""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+
+class User(msgspec.Struct, frozen=True):
+    """A user as it is answered."""
+
+    id: int
+    email: str
+    name: str
+    status: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A key as it is answered."""
+
+    access_key: str
+    user_id: int
+    name: str
+    mode: str
+    scopes: tuple[str, ...]
+    allowed_networks: tuple[str, ...]
+    status: str
+    secret_version: int
+    old_secret_calls: int
+    old_secret_last_used_at: datetime | None
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Me(msgspec.Struct, frozen=True):
+    """Who calls, and with which key."""
+
+    user: User
+    key: Key
+
+
+class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a create."""
+
+    email: Annotated[str, Meta(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
+    name: Annotated[str, Meta(min_length=1, max_length=200)]

@@ -1,0 +1,86 @@
+"""The models of the peers that map with SQLAlchemy, over the tables that Latchkey's migrations make."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from models.types import BigId, Binary, BinaryText, UtcDateTime, Words, utc_now
+
+
+class UserColumns:
+    """An owner of keys."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    email: Mapped[str] = mapped_column(String(254))
+    email_key: Mapped[str] = mapped_column(BinaryText(1524), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    status: Mapped[str] = mapped_column(String(16), default="active")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
+
+
+class KeyColumns:
+    """A key."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    access_key: Mapped[str] = mapped_column(BinaryText(64), unique=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[str] = mapped_column(String(200))
+    mode: Mapped[str] = mapped_column(String(16))
+    scopes: Mapped[tuple[str, ...]] = mapped_column(Words)
+    allowed_networks: Mapped[tuple[str, ...]] = mapped_column(Words)
+    status: Mapped[str] = mapped_column(String(16))
+    secret_version: Mapped[int]
+    old_secret_calls: Mapped[int]
+    old_secret_last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class SecretColumns:
+    """A version of a key's secret."""
+
+    __tablename__ = "key_secrets"
+
+    api_key_id: Mapped[int] = mapped_column(ForeignKey("api_keys.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    secret_sha256: Mapped[bytes] = mapped_column(Binary(32), unique=True)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Base(DeclarativeBase):
+    """The declarative base of those that bring none."""
+
+
+class User(UserColumns, Base):
+    """An owner of keys."""
+
+
+class ApiKey(KeyColumns, Base):
+    """A key and its owner."""
+
+    user: Mapped[User] = relationship()
+
+
+class KeySecret(SecretColumns, Base):
+    """A version of a key's secret, and the key."""
+
+    api_key: Mapped[ApiKey] = relationship()
+
+
+def is_valid(secret: SecretColumns, key: KeyColumns, owner: UserColumns, now: datetime) -> bool:
+    """Tell whether a secret still opens its key, the key is in force, and its owner is active."""
+    return (
+        (secret.expires_at is None or secret.expires_at > now)
+        and key.mode == "bearer"
+        and key.status == "active"
+        and (key.expires_at is None or key.expires_at > now)
+        and owner.status == "active"
+    )

@@ -1,0 +1,93 @@
+"""What the jobs send, written out as it goes over the wire."""
+
+import functools
+import itertools
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from benchmarks.load import encode_request
+from benchmarks.rows import Database, HeldKey
+from service.authentication.credentials import new_access_key, new_secret
+from service.authentication.message_signature import sign_message
+
+Make = Callable[[Database, int, int], Sequence[bytes]]
+"""Makes requests of the database, the server's port, and how many are wanted, if none may be sent twice."""
+
+PREFIX = "lk"
+
+
+def host(port: int) -> dict[str, str]:
+    """Name the server."""
+    return {"host": f"127.0.0.1:{port}"}
+
+
+def bearer(port: int, key: HeldKey) -> dict[str, str]:
+    """Name the server and show the secret."""
+    return host(port) | {"authorization": f"Bearer {key.secret}"}
+
+
+def reads(database: Database, port: int, _count: int) -> Sequence[bytes]:
+    """Ask who calls, once with each of the bearer keys."""
+    return [encode_request("GET", "/v1/me", bearer(port, key)) for key in database.bearer]
+
+
+def lists(limit: int) -> Make:
+    """Make requests for so many users."""
+
+    def make(database: Database, port: int, _count: int) -> Sequence[bytes]:
+        target = f"/v1/users?limit={limit}"
+        return [encode_request("GET", target, bearer(port, key)) for key in database.bearer]
+
+    return make
+
+
+def creates(database: Database, port: int, count: int) -> Sequence[bytes]:
+    """Create users whose email nobody has."""
+    return list(itertools.islice(_endless_creates(database, port), count))
+
+
+def _endless_creates(database: Database, port: int) -> Iterator[bytes]:
+    run = secrets.token_hex(6)
+    for number, key in enumerate(itertools.cycle(database.bearer)):
+        body = json.dumps({"email": f"{run}-{number}@example.com", "name": "Made by a benchmark"})
+        yield encode_request("POST", "/v1/users", bearer(port, key), body.encode())
+
+
+def signed_reads(database: Database, port: int, count: int) -> Sequence[bytes]:
+    """Ask who calls with a signed message (RFC 9421), each with a nonce of its own."""
+    run, now, named = secrets.token_hex(8), time.time(), host(port)
+    made = []
+    for number, key in zip(range(count), itertools.cycle(database.signed), strict=False):
+        signature = sign_message(
+            key.secret,
+            key.access_key,
+            now,
+            method="GET",
+            scheme="http",
+            authority=named["host"],
+            raw_path="/v1/me",
+            nonce=f"{run}{number:08}",
+        )
+        made.append(encode_request("GET", "/v1/me", named | signature))
+    return made
+
+
+def mixture(database: Database, port: int, count: int) -> Sequence[bytes]:
+    """Send of ten requests six reads, two creates, one with a key that nobody has, and one for what is not there."""
+    read = itertools.cycle(reads(database, port, 0))
+    create = _endless_creates(database, port)
+    missing = itertools.cycle(
+        encode_request("GET", "/v1/users/9000000000000000000", bearer(port, key)) for key in database.bearer
+    )
+    take = [
+        functools.partial(next, source)
+        for source in (read, read, read, create, read, missing, read, read, create)
+    ]
+    made: list[bytes] = []
+    while len(made) < count:
+        nobody = HeldKey(new_access_key(PREFIX), new_secret(PREFIX))
+        made += [one() for one in take]
+        made.append(encode_request("GET", "/v1/me", bearer(port, nobody)))
+    return made

@@ -1,0 +1,128 @@
+"""The database of a run: a private MariaDB, Latchkey's own migrations, and as many users and keys as are asked for."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import processes
+from service import schema
+from service.authentication.credentials import AccessKey, Secret, hash_secret, new_access_key, new_secret
+from service.authentication.keyring import KeyRing
+from service.engines import create_engines
+from service.routes import ROUTES, declared_scopes
+from service.settings import Settings
+from tests.mariadb import PrivateMariaDB
+
+PREFIX = "lk"
+KEYS_IN_USE = 100
+"""How many keys the load is spread over; of each there is one that signs and one that does not."""
+
+# Nine servers with two pools of 80 each would be more than the usual 151, and the usual buffer of 128 MiB is less
+# than a million users and keys.
+SERVER_SETTINGS = "SET GLOBAL max_connections = 2000; SET GLOBAL innodb_buffer_pool_size = 1024 * 1024 * 1024"
+FILL = """
+USE `{database}`;
+SET @moment = TIMESTAMP'2026-01-02 03:04:05.678901';
+INSERT INTO users (id, email, email_key, name, status, created_at, updated_at)
+SELECT seq, CONCAT('user', seq, '@example.com'), CONCAT('user', seq, '@example.com'), CONCAT('User ', seq),
+       'active', @moment, @moment FROM seq_1_to_{rows};
+INSERT INTO api_keys (id, access_key, user_id, name, mode, scopes, allowed_networks, status, created_at, updated_at)
+SELECT seq, CONCAT('lka_', LPAD(seq, 22, '0')), seq, CONCAT('Key ', seq), 'bearer', '{scopes}', '', 'active',
+       @moment, @moment FROM seq_1_to_{rows};
+INSERT INTO key_secrets (api_key_id, version, secret_sha256, created_at)
+SELECT seq, 1, UNHEX(SHA2(CONCAT('nobody holds key ', seq), 256)), @moment FROM seq_1_to_{rows};
+"""
+HOLD = """
+UPDATE `{database}`.api_keys SET access_key = '{access_key}', mode = '{mode}' WHERE id = {id};
+UPDATE `{database}`.key_secrets SET secret_sha256 = 0x{digest}, sealed = {sealed} WHERE api_key_id = {id};
+"""
+
+
+class HeldKey(msgspec.Struct, frozen=True):
+    """A key whose secret the load has."""
+
+    access_key: AccessKey
+    secret: Secret
+
+
+class Database(msgspec.Struct, frozen=True, kw_only=True):
+    """A migrated database with rows in it."""
+
+    url: str
+    keyring: str
+    rows: int
+    bearer: tuple[HeldKey, ...]
+    signed: tuple[HeldKey, ...]
+    pid: int
+    """Of the server."""
+
+
+@contextmanager
+def running() -> Iterator[PrivateMariaDB]:
+    """Run a MariaDB, ready for many connections and many rows."""
+    with PrivateMariaDB() as server:
+        server.execute(SERVER_SETTINGS)
+        yield server
+
+
+def make_database(
+    server: PrivateMariaDB, name: str, *, rows: int, keys_in_use: int = KEYS_IN_USE
+) -> Database:
+    """Make a database with `rows` users, and as many keys; those that are used are spread evenly over them."""
+    if rows < 2 * keys_in_use:
+        raise ValueError(f"{rows} rows are too few for {keys_in_use} keys of each mode")
+    server.create_database(name)
+    url = server.url_of(name)
+    asyncio.run(_migrate(url))
+    scopes = " ".join(sorted(declared_scopes(ROUTES)))
+    server.execute(FILL.format(database=name, rows=rows, scopes=scopes))
+    text = KeyRing.generate_text()
+    ring = KeyRing.from_text(text)
+    step = rows // keys_in_use
+    bearer = _hold(server, name, range(1, rows + 1, step)[:keys_in_use], None)
+    signed = _hold(server, name, range(2, rows + 1, step)[:keys_in_use], ring)
+    server.execute(f"ANALYZE TABLE `{name}`.users, `{name}`.api_keys, `{name}`.key_secrets")
+    return Database(url=url, keyring=text, rows=rows, bearer=bearer, signed=signed, pid=server_pid(server))
+
+
+def _hold(
+    server: PrivateMariaDB, database: str, ids: Sequence[int], ring: KeyRing | None
+) -> tuple[HeldKey, ...]:
+    held, statements = [], ["START TRANSACTION;"]
+    for row in ids:
+        key = HeldKey(new_access_key(PREFIX), new_secret(PREFIX))
+        sealed = "NULL" if ring is None else "0x" + ring.seal_secret(key.secret, key.access_key, 1).hex()
+        statements.append(
+            HOLD.format(
+                database=database,
+                id=row,
+                access_key=key.access_key,
+                mode="bearer" if ring is None else "signed",
+                digest=hash_secret(key.secret).hex(),
+                sealed=sealed,
+            )
+        )
+        held.append(key)
+    server.execute("".join([*statements, "COMMIT;"]))
+    return tuple(held)
+
+
+async def _migrate(url: str) -> None:
+    engine = create_engines(Settings(database_url=url)).writer
+    try:
+        await schema.upgrade(engine)
+    finally:
+        await engine.dispose()
+
+
+def server_pid(server: PrivateMariaDB) -> int:
+    """Tell the process id of the server."""
+    return int(Path(server.execute("SELECT @@pid_file").strip()).read_text())
+
+
+def database_cpu_s(database: Database) -> float:
+    """Tell how much CPU time the database has had."""
+    return processes.cpu_s(database.pid)

@@ -1,0 +1,167 @@
+"""A server under test: one peer in a process of its own, started, asked until it answers, and stopped."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from benchmarks import processes
+from benchmarks.rows import Database
+
+STARTING_TIMEOUT_S = 60
+STOPPING_TIMEOUT_S = 30
+KEEP_ALIVE_S = 600  # an idle client is still there when the measurement ends
+POOL_SIZE = 40
+CLOCK_WINDOW_S = 3600  # requests are signed before they are sent
+OURS = "LATCHKEY_"
+
+
+class ServerError(RuntimeError):
+    """A server does not start, or went away; the text ends with what it said last."""
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """A peer and how it is started."""
+
+    module: str
+    """In `benchmarks.peers`."""
+    environ: dict[str, str] = {}
+    discards_log: bool = False
+    """What it logs goes to /dev/null, and can be shown to nobody."""
+    pool_size: int = POOL_SIZE
+    workers: int = 1
+
+
+def environ_of(variant: Variant, database: Database) -> dict[str, str]:
+    """Say to a server where its database is; of the settings that happen to be set here it hears nothing."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return {
+        **inherited,
+        "DATABASE_URL": database.url,
+        "POOL_SIZE": str(variant.pool_size),
+        "LATCHKEY_DATABASE_URL": database.url,
+        "LATCHKEY_POOL_SIZE": str(variant.pool_size),
+        "LATCHKEY_KEYRING": database.keyring,
+        "LATCHKEY_CLOCK_WINDOW_S": str(CLOCK_WINDOW_S),
+        **variant.environ,
+    }
+
+
+class Server:
+    """One peer behind uvicorn, with uvloop and httptools and no access log of uvicorn's own.
+
+    Args:
+        variant: what is started.
+        database: what it reads and writes.
+        cores: where it runs; its workers and threads stay there too.
+    """
+
+    def __init__(self, variant: Variant, database: Database, *, cores: frozenset[int]) -> None:
+        self.variant = variant
+        self.database = database
+        self.cores = cores
+        self.port = _free_port()
+        self._log = Path(os.devnull)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id, of the parent when there are several workers."""
+        assert self._process is not None  # noqa: S101 - inside the `with` block
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        """Start, and wait until it accepts connections."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        if not self.variant.discards_log:
+            descriptor, name = tempfile.mkstemp(prefix=f"{self.variant.module}-", suffix=".log")
+            os.close(descriptor)
+            self._log = Path(name)
+        command = [
+            *(
+                sys.executable,
+                "-m",
+                "uvicorn",
+                "--factory",
+                f"benchmarks.peers.{self.variant.module}:create_app",
+            ),
+            *("--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.variant.workers)),
+            *("--loop", "uvloop", "--http", "httptools", "--timeout-keep-alive", str(KEEP_ALIVE_S)),
+            *("--no-access-log", "--no-proxy-headers", "--no-server-header", "--log-level", "warning"),
+        ]
+        with self._log.open("ab") as log:
+            self._process = process = subprocess.Popen(
+                command,
+                env=environ_of(self.variant, self.database),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        os.sched_setaffinity(process.pid, self.cores)
+        deadline = time.monotonic() + STARTING_TIMEOUT_S
+        while not self._is_listening():
+            if process.poll() is not None:
+                raise ServerError(f"{self.variant.module} did not start: {self.last_words()}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self.variant.module} does not answer: {self.last_words()}")
+            time.sleep(0.05)
+
+    def _is_listening(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def last_words(self) -> str:
+        """Answer the last line that it wrote, which of a traceback is the error."""
+        text = self._read_log()
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        errors = [line for line in lines if "Error: " in line]
+        return (errors or lines or ["it said nothing"])[-1]
+
+    def cpu_s(self) -> float:
+        """Tell the seconds of CPU that it has had, its workers included."""
+        return processes.cpu_s(self.pid)
+
+    def stop(self) -> str:
+        """Ask it to shut down, and wait; answers what it wrote."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOPPING_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        text = self._read_log()
+        if self._log.is_file():
+            self._log.unlink()
+        return text
+
+    def _read_log(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.is_file() else ""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

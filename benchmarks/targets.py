@@ -1,0 +1,98 @@
+"""The figures that Latchkey is to show, and what a run says of each. Nothing here is known before it was measured."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from benchmarks.figures import Run, divide
+from benchmarks.jobs import ASYNCMY, CACHED, DEPENDS, LATCHKEY, LITESTAR, REPLACED, SCOPED, SIGNED
+
+Value = Callable[[Run], float | None]
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be reached."""
+
+    sentence: str
+    bound: float
+    value: Value
+    direction: Literal["at least", "at most"] = "at least"
+    unit: str = "times"
+
+    def verdict(self, found: float | None) -> str:
+        """Say whether it is reached."""
+        if found is None:
+            return "not measured"
+        reached = found >= self.bound if self.direction == "at least" else found <= self.bound
+        return "reached" if reached else "**not reached**"
+
+    def wanted(self) -> str:
+        """Write the bound."""
+        return f"{self.direction} {self.bound:g} {self.unit}".rstrip()
+
+    def found(self, value: float | None) -> str:
+        """Write what was found."""
+        return "" if value is None else f"{value:.2f} {self.unit}".rstrip()
+
+
+def rps(one: tuple[str, str], other: tuple[str, str]) -> Value:
+    """Compare requests a second."""
+    return lambda run: run.ratio("rps", one, other)
+
+
+def cpu(one: tuple[str, str], other: tuple[str, str]) -> Value:
+    """Compare the CPU time for a request."""
+    return lambda run: run.ratio("cpu_ms", one, other)
+
+
+def tail(run: Run) -> float | None:
+    """Compare the p99 of Latchkey's reads with their p50."""
+    found = run.of("read", LATCHKEY)
+    return None if found is None else divide(found.p99_ms.median, found.p50_ms.median)
+
+
+TARGETS = (
+    *(
+        Target(
+            sentence=f"read: requests a second, against {peer}",
+            bound=bound,
+            value=rps(("read", LATCHKEY), ("read", peer)),
+        )
+        for peer, bound in ((DEPENDS, 2.5), (LITESTAR, 2.5), (REPLACED, 6.0))
+    ),
+    Target(
+        sentence=f"read: CPU for a request, against the {ASYNCMY}",
+        bound=3.0,
+        direction="at most",
+        value=cpu(("read", LATCHKEY), ("read", ASYNCMY)),
+    ),
+    Target(
+        sentence=f"read from the key cache: requests a second, against the {ASYNCMY}, which looks up",
+        bound=1.0,
+        value=rps(("cached", CACHED), ("cached", ASYNCMY)),
+    ),
+    *(
+        Target(
+            sentence=f"create: requests a second, against {peer}",
+            bound=2.0,
+            value=rps(("create", LATCHKEY), ("create", peer)),
+        )
+        for peer in (DEPENDS, LITESTAR, SCOPED, REPLACED)
+    ),
+    Target(
+        sentence="signed read: requests a second, against the bearer's",
+        bound=0.6,
+        value=rps(("signed", SIGNED), ("signed", LATCHKEY)),
+    ),
+    Target(sentence="read: p99 for 32 clients, against p50", bound=3.0, direction="at most", value=tail),
+)
+
+
+def judge(targets: Sequence[Target], run: Run) -> list[tuple[str, str, str, str]]:
+    """Write a line for each target: what it is, what is wanted, what was found, and the verdict."""
+    lines = []
+    for target in targets:
+        value = target.value(run)
+        lines.append((target.sentence, target.wanted(), target.found(value), target.verdict(value)))
+    return lines

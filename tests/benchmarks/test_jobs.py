@@ -1,0 +1,35 @@
+"""Which jobs and peers a run has."""
+
+import pytest
+
+from benchmarks.jobs import JOBS, LATCHKEY, PEERS, choose
+
+
+def test_without_names_it_is_all_of_them():
+    assert choose(JOBS, [], []) == list(JOBS)
+
+
+def test_jobs_and_peers_are_chosen_by_name():
+    (job,) = choose(JOBS, ["create"], ["latchkey", "bare_asyncmy"])
+
+    assert job.name == "create"
+    assert {one.variant.module for one in job.contestants} == {"latchkey", "bare_asyncmy"}
+
+
+@pytest.mark.parametrize(
+    ("names", "peers", "known"),
+    [(["raed"], [], "read, cached"), ([], ["django"], ", ".join(PEERS))],
+    ids=["job", "peer"],
+)
+def test_a_name_that_is_not_known_is_refused_with_those_that_are(names, peers, known):
+    with pytest.raises(ValueError, match=known):
+        choose(JOBS, names, peers)
+
+
+def test_latchkey_does_every_job_and_frameworks_read_and_create():
+    by_name = {job.name: {one.name for one in job.contestants} for job in JOBS}
+
+    assert set(by_name) == {"read", "cached", "create", "signed", "idle"}
+    assert all(any(name.startswith(LATCHKEY) for name in names) for names in by_name.values())
+    for name in ("read", "create", "idle"):
+        assert set(PEERS.values()) <= by_name[name]

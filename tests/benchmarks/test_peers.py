@@ -1,0 +1,109 @@
+"""Every peer gives Latchkey's answers, and a peer that does not is found out."""
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from benchmarks import likeness, rows
+from benchmarks.jobs import PEERS
+from benchmarks.likeness import UnlikeError
+from benchmarks.machine import share_cores
+from benchmarks.measure import References
+from benchmarks.rows import Database, HeldKey
+from benchmarks.servers import Server, ServerError, Variant, environ_of
+from tests.mariadb import require_or_skip
+
+NEEDS = {
+    "litestar_alchemy": "advanced_alchemy",
+    "async_sqlalchemy": "fastapi_async_sqlalchemy",
+    "replaced": "aiomysql",
+}
+
+pytestmark = pytest.mark.mariadb
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    require_or_skip()
+    with rows.running() as server:
+        yield rows.make_database(server, "peers", rows=20, keys_in_use=4)
+
+
+@pytest.fixture(scope="module")
+def references() -> Iterator[References]:
+    with ExitStack() as running:
+        yield References(share_cores(), running)
+
+
+def serve(database: Database, module: str, **environ: str) -> Server:
+    return Server(Variant(module=module, environ=environ), database, cores=share_cores().all)
+
+
+@pytest.mark.parametrize("module", [name for name in PEERS if name != "latchkey"])
+def test_a_peer_answers_as_latchkey_does(module, database, references):
+    if module in NEEDS and importlib.util.find_spec(NEEDS[module]) is None:
+        pytest.skip(f"{NEEDS[module]} is of the extra `bench`, which `make bench` installs")
+
+    with serve(database, module) as peer:
+        references.require_alike(peer)
+
+
+def test_a_peer_that_reads_otherwise_is_found_out(database, references, monkeypatch):
+    ask = likeness.ask
+
+    def careless(server: Server, key: HeldKey, method: str, target: str, body=None):
+        found = ask(server, key, method, target, body)
+        if server.variant.module == "bare_asgi" and method == "GET" and found.body is not None:
+            found.body["key"]["name"] = "another"
+        return found
+
+    monkeypatch.setattr(likeness, "ask", careless)
+
+    with serve(database, "bare_asgi") as peer, pytest.raises(UnlikeError, match=r'key\.name: "another"'):
+        references.require_alike(peer)
+
+
+def test_a_peer_that_lets_anybody_in_is_found_out(database, references, monkeypatch):
+    ask = likeness.ask
+
+    def generous(server: Server, key: HeldKey, method: str, target: str, body=None):
+        known = key if server.variant.module == "latchkey" else database.bearer[0]
+        return ask(server, known, method, target, body)
+
+    monkeypatch.setattr(likeness, "ask", generous)
+
+    with serve(database, "bare_asgi") as peer, pytest.raises(UnlikeError, match="200 to a key"):
+        references.require_alike(peer)
+
+
+def test_a_server_that_does_not_start_says_why(database):
+    with pytest.raises(ServerError, match="there is no setting LATCHKEY_POOL_SIZES"):
+        serve(database, "latchkey", LATCHKEY_POOL_SIZES="5").__enter__()
+
+
+def test_servers_hear_nothing_of_the_settings_that_happen_to_be_set(monkeypatch):
+    monkeypatch.setenv("LATCHKEY_READER_URL", "mysql+asyncmy://elsewhere/latchkey")
+    database = Database(url="a", keyring="b", rows=0, bearer=(), signed=(), pid=0)
+
+    environ = environ_of(Variant(module="latchkey"), database)
+
+    assert "LATCHKEY_READER_URL" not in environ
+    assert environ["LATCHKEY_DATABASE_URL"] == environ["DATABASE_URL"] == "a"
+
+
+def test_too_few_rows_for_the_keys_are_refused():
+    with pytest.raises(ValueError, match="too few"):
+        rows.make_database(object(), "small", rows=7, keys_in_use=4)  # type: ignore[arg-type]  # it is not reached
+
+
+def test_a_server_leaves_no_log_behind(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    with serve(database, "bare_asgi"):
+        logs = list(tmp_path.iterdir())
+
+    assert [log.suffix for log in logs] == [".log"]
+    assert list(tmp_path.iterdir()) == []
