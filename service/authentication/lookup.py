@@ -75,7 +75,6 @@ _WITH_OWNER_AND_SECRETS = (
     .select_from(_KEYS)
     .outerjoin(_USERS, _USERS.c.id == _KEYS.c.user_id)
     .outerjoin(_SECRETS, _SECRETS.c.api_key_id == _KEYS.c.id)
-    .order_by(_SECRETS.c.version.desc())
 )
 _GIVEN = _SECRETS.alias()
 BY_SECRET = Prepared(
@@ -119,13 +118,14 @@ def _found(rows: Sequence[Sequence[Any]]) -> Found:
     user = dict(zip(USER_FIELDS, values[end_of_key:end_of_user], strict=True))
     if user["id"] is None:
         raise OwnerNotFound(key["access_key"])
+    secrets = (
+        StoredSecret(**dict(zip(SECRET_FIELDS, row[end_of_user:], strict=True)))
+        for row in rows
+        if row[end_of_user] is not None
+    )
     return Found(
         key_id=values[0],
         key=shapes.Key(**key),
         user=shapes.User(**user),
-        secrets=tuple(
-            StoredSecret(**dict(zip(SECRET_FIELDS, row[end_of_user:], strict=True)))
-            for row in rows
-            if row[end_of_user] is not None
-        ),
+        secrets=tuple(sorted(secrets, key=lambda one: -one.version)),  # the server would write a table for it
     )
