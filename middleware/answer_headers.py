@@ -1,6 +1,6 @@
 """Headers that every answer to a request gets, whoever answers it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,10 +10,12 @@ class AnswerHeadersMiddleware:
 
     It is asked when the answer starts, so it can tell what was found out about the request on the way. Outside
     of everything that answers, the last resort included; else the errors that are answered further out lack
-    the headers.
+    the headers. What the request held is given back by then, so it may read something up.
     """
 
-    def __init__(self, app: ASGIApp, *, headers: Callable[[Scope], Iterable[tuple[bytes, bytes]]]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, headers: Callable[[Scope], Awaitable[Sequence[tuple[bytes, bytes]]]]
+    ) -> None:
         self.app = app
         self.headers = headers
 
@@ -24,7 +26,7 @@ class AnswerHeadersMiddleware:
             return
 
         async def add(message: Message) -> None:
-            if message["type"] == "http.response.start" and (added := self.headers(scope)):
+            if message["type"] == "http.response.start" and (added := await self.headers(scope)):
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 

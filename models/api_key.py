@@ -7,7 +7,8 @@ from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base
-from models.types import BigId, Binary, BinaryText, UtcDateTime, Words, utc_now
+from models.limit import Quota, RateLimit
+from models.types import BigId, Binary, BinaryText, Json, UtcDateTime, Words, utc_now
 from models.user import NAME_LENGTH
 from models.watched import Watched
 
@@ -33,6 +34,10 @@ class ApiKey(Watched):
     mode: Mapped[str] = mapped_column(String(16))
     scopes: Mapped[tuple[str, ...]] = mapped_column(Words)
     allowed_networks: Mapped[tuple[str, ...]] = mapped_column(Words, default=())
+    limits: Mapped[tuple[RateLimit, ...]] = mapped_column(
+        Json(tuple[RateLimit, ...], empty=()), nullable=True, default=()
+    )
+    quota: Mapped[Quota | None] = mapped_column(Json(Quota))
     status: Mapped[str] = mapped_column(String(16), default="active")
     secret_version: Mapped[int] = mapped_column(default=1)
     old_secret_calls: Mapped[int] = mapped_column(BigInteger, default=0)

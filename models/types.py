@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import BigInteger, DateTime, Dialect, Integer, LargeBinary, Text, literal
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
@@ -90,6 +91,26 @@ class Words(TypeDecorator[tuple[str, ...]]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:  # noqa: ARG002
         """Split."""
         return None if value is None else tuple(value.split())
+
+
+class Json(TypeDecorator[Any]):
+    """A value of the type `kind` as JSON text; `empty` is stored as NULL."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, kind: Any, *, empty: Any = None) -> None:
+        super().__init__()
+        self.kind = kind
+        self.empty = empty
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Encode."""
+        return None if value == self.empty else msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
+        """Decode."""
+        return self.empty if value is None else msgspec.json.decode(value, type=self.kind)
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
-from models.types import BigId, BinaryText, UtcDateTime, utc_now
+from models.limit import Quota, RateLimit
+from models.types import BigId, BinaryText, Json, UtcDateTime, utc_now
 from models.watched import Watched
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ class User(Watched):
     email_key: Mapped[str] = mapped_column(BinaryText(EMAIL_KEY_BYTES), unique=True)
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
     status: Mapped[str] = mapped_column(String(16), default="active")
+    limits: Mapped[tuple[RateLimit, ...]] = mapped_column(
+        Json(tuple[RateLimit, ...], empty=()), nullable=True, default=()
+    )
+    quota: Mapped[Quota | None] = mapped_column(Json(Quota))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 
 import msgspec
 from starlette.applications import Starlette
@@ -36,6 +37,10 @@ from service.endpoint import Adapter
 from service.idempotency.claims import Idempotency
 from service.issuing import Issuer
 from service.last_used import LastUsed
+from service.limits.counters import Counters
+from service.limits.gate import Limits
+from service.limits.headers import Headers
+from service.limits.till import Till
 from service.networks import NetworkError, Proxies
 from service.operation import Operation, RouteError
 from service.problems import Problem, answer_failure, answer_http_exception, answer_problem
@@ -79,12 +84,16 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
         failures=Failures(settings.auth_failures_per_min),
     )
     replays = Replays(lambda: db.reader, settings.clock_window_s)
+    limits = Limits(Till(Counters(lambda: db.reader)), settings.limits_on_outage)
     app = Starlette(
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
     )
     app.router = IndexedRouter(
         [
-            make_route(operation, () if operation.public else private_corridor(operation, verifier, replays))
+            make_route(
+                operation,
+                () if operation.public else private_corridor(operation, verifier, replays, limits),
+            )
             for operation in operations
         ],
         lifespan=lifespan,
@@ -94,6 +103,7 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     app.state.verifier = verifier
     app.state.replays = replays
     app.state.idempotency = Idempotency(lambda: db.reader)
+    app.state.limits = limits
     app.state.last_used = last_used
     app.state.revocations = revocations = Revocations(key_cache, channel)
     app.state.scopes = declared_scopes(operations)
@@ -102,7 +112,7 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     if settings.key_cache_ttl_s or channel is not None:
         db.watch(revocations.announce)
     app.user_middleware = [
-        Middleware(AnswerHeadersMiddleware, headers=retirement_headers),
+        Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, limits)),
         Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),
         Middleware(AccessLogMiddleware, client=proxies.client_text),
         Middleware(
@@ -113,9 +123,14 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     return app
 
 
-def private_corridor(operation: Operation, verifier: Verifier, replays: Replays) -> list[Middleware]:
-    """List what a private route asks, in this order: who calls, is it the signed body, is it the first time."""
-    return [
+def private_corridor(
+    operation: Operation, verifier: Verifier, replays: Replays, limits: Limits
+) -> list[Middleware]:
+    """List what a private route asks, in this order.
+
+    Who calls, is it the signed body, is it the first time, is it within the limits.
+    """
+    corridor = [
         Middleware(
             AuthenticationMiddleware,
             backend=KeyBackend(verifier, operation.scope),
@@ -124,6 +139,9 @@ def private_corridor(operation: Operation, verifier: Verifier, replays: Replays)
         Middleware(ContentDigestMiddleware, expected=signed_digest, problem=Problem("digest_mismatch")),
         Middleware(GateMiddleware, refusal=replays.refusal),
     ]
+    if operation.cost:
+        corridor.append(Middleware(GateMiddleware, refusal=partial(limits.refusal, cost=operation.cost)))
+    return corridor
 
 
 def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
@@ -138,6 +156,11 @@ def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
     # Starlette ends its patterns with $, which matches before a last newline too: /v1/me%0A is no path of ours.
     made.path_regex = re.compile(made.path_regex.pattern.removesuffix("$") + r"\Z")
     return made
+
+
+async def answer_headers(limits: Limits, scope: Scope) -> Headers:
+    """Tell what was found out about a call on the way, whoever answers it."""
+    return retirement_headers(scope) + await limits.headers(scope)
 
 
 def signed_digest(scope: Scope) -> bytes | None:
@@ -203,5 +226,6 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
             await asyncio.wait(tasks)
             await revocations.close()
             await last_used.write()
+            await app.state.limits.close()
     finally:
         await db.close()

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, Table, delete, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from models import Base, IdempotencyKey, Nonce
+from models import Base, IdempotencyKey, LimitCounter, Nonce
 from models.query import identified
 from models.types import utc_now
 from service.database import SQLAlchemy
 
 log = logging.getLogger("latchkey.housekeeping")
 
-EXPIRING: tuple[type[Base], ...] = (IdempotencyKey, Nonce)
+EXPIRING: tuple[type[Base], ...] = (IdempotencyKey, LimitCounter, Nonce)
 
 BATCH_ROWS = 1000
 PAUSE_S = 0.05  # between two batches, for the others

@@ -6,6 +6,7 @@ import msgspec
 from sqlalchemy import delete, update
 
 from models import ApiKey, KeySecret, User
+from models.limit import Quota, RateLimit
 from service.authentication.credentials import AccessKey, Secret, hash_secret, new_access_key, new_secret
 from service.authentication.keyring import KeyRing
 
@@ -38,6 +39,8 @@ class Issuer(msgspec.Struct, frozen=True):
         scopes: list[str],
         expires_at: datetime | None,
         allowed_networks: tuple[str, ...] = (),
+        limits: tuple[RateLimit, ...] = (),
+        quota: Quota | None = None,
     ) -> tuple[ApiKey, Secret]:
         """Make a key of `owner` and flush it; the secret is in the answer and, in plain, nowhere else."""
         access_key, now = new_access_key(self.prefix), datetime.now(UTC)
@@ -49,6 +52,8 @@ class Issuer(msgspec.Struct, frozen=True):
             mode=mode,
             scopes=tuple(scopes),
             allowed_networks=allowed_networks,
+            limits=limits,
+            quota=quota,
             expires_at=expires_at,
             secrets=[stored],
         )

@@ -31,7 +31,9 @@ Users, the API keys they hold, and the calls that partners make with those keys.
 - A parameter that an operation does not take is refused, never ignored.
 - Times are RFC 3339 in UTC.
 - A call with a secret that a rotation has replaced is answered with `Deprecation` (RFC 9745), which is when, and
-  `Sunset` (RFC 8594), which is until when the old secret still works."""
+  `Sunset` (RFC 8594), which is until when the old secret still works.
+- A call of a key that is limited, or whose owner is, is answered with `RateLimit-Policy` and `RateLimit`
+  (draft-ietf-httpapi-ratelimit-headers-10), whoever answers it."""
 
 INFO = {"title": "Latchkey", "description": ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}
 
@@ -78,6 +80,14 @@ HEADERS: Json = {
     "Idempotent-Replayed": {
         "description": "`true` when the effect was there before: this is the stored answer once more.",
         "schema": {"type": "string", "enum": ["true"]},
+    },
+    "RateLimit-Policy": {
+        "description": "To a key that is limited: its rules, with allowance `q` and window `w` in seconds.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": "To a key that is limited: what is left of each rule, `r`, and `t` seconds until more is.",
+        "schema": {"type": "string"},
     },
     "WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}},
     "Retry-After": {"description": "When to try again, in seconds.", "schema": {"type": "integer"}},
@@ -164,6 +174,8 @@ def describe(operation: Operation, schemas: Schemas) -> Json:
             *([IDEMPOTENCY_KEY] if operation.idempotent else ()),
         ],
     }
+    if operation.cost != 1:
+        described["x-cost"] = operation.cost
     if operation.scope is not None:
         described["x-scope"] = operation.scope
     if operation.body is not None:
@@ -236,6 +248,8 @@ def request_body(operation: Operation, schemas: Schemas) -> Json:
 def success(operation: Operation, schemas: Schemas) -> Json:
     """Describe the answer when all went well."""
     names = ["X-Request-ID"]
+    if not operation.public:
+        names += ["RateLimit-Policy", "RateLimit"]
     if operation.status == HTTPStatus.CREATED:
         names.append("Location")
     if "next_cursor" in getattr(operation.answers, "__struct_fields__", ()):
@@ -291,6 +305,8 @@ def problem_codes(operation: Operation) -> set[str]:
         (not operation.public, {"key_revoked", "key_expired", "owner_inactive"}),
         (not operation.public, {"network_not_allowed", "too_many_failures"}),
         (not operation.public and not operation.safe, {"coverage_required"}),
+        (not operation.public and operation.cost, {"rate_limited", "quota_exceeded"}),
+        (not operation.public and operation.cost > 1, {"cost_above_limit"}),
         (operation.scope, {"scope_missing"}),
     ]
     return {*operation.problems}.union(*(codes for holds, codes in brought if holds))

@@ -48,6 +48,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     retry: bool
     idempotent: bool
+    cost: int
+    """What a call is charged to limits and quotas, in units."""
     body: type[msgspec.Struct] | None
     query: type[msgspec.Struct] | None
     parameters: Mapping[str, Any]
@@ -101,6 +103,7 @@ def route(
     answers: Any = None,
     retry: bool = True,
     idempotent: bool = False,
+    cost: int = 1,
     problems: tuple[str, ...] = (),
     example: Any = None,
     path_example: Mapping[str, str] | None = None,
@@ -124,6 +127,7 @@ def route(
         idempotent: take an `Idempotency-Key`. The endpoint then changes nothing but by the request's session, and
             leaves COMMIT to the adapter; what it answers, but for the names in the answer's `one_time`, is kept
             for a day.
+        cost: what a call is charged to the limits and quotas of its key and owner, in units; 0 is nothing.
         problems: codes that only this endpoint raises.
         example: a body that works.
         path_example: a value for each name in the path, or for some of them.
@@ -134,10 +138,7 @@ def route(
     where = f"{method} {path}"
     if method not in METHODS:
         raise RouteError(f"{where}: the method is one of {', '.join(sorted(METHODS))}.")
-    if (scope is not None) + any_key + public != 1:
-        raise RouteError(f"{where}: say exactly one of scope=, any_key=True and public=True.")
-    if scope is not None and not SCOPE_SHAPE.fullmatch(scope):
-        raise RouteError(f"{where}: the scope {scope!r} is not of the form noun:verb.")
+    _require_caller(where, scope=scope, any_key=any_key, public=public, cost=cost)
     if not inspect.iscoroutinefunction(endpoint):
         raise RouteError(
             f"{where}: {getattr(endpoint, '__name__', endpoint)!r} is not `async def`; "
@@ -169,6 +170,7 @@ def route(
         status=status,
         retry=retry,
         idempotent=idempotent,
+        cost=cost,
         body=hints.get("body"),
         query=query,
         parameters={name: hints.get(name, str) for name in in_path},
@@ -194,6 +196,16 @@ def _require_storable(method: str, public: bool, answers: Any, where: str) -> No
         raise RouteError(
             f"{where}: one_time names {', '.join(sorted(unknown))}, which the answer does not have."
         )
+
+
+def _require_caller(where: str, *, scope: str | None, any_key: bool, public: bool, cost: int) -> None:
+    """Refuse a declaration that does not say who may call, and who pays."""
+    if (scope is not None) + any_key + public != 1:
+        raise RouteError(f"{where}: say exactly one of scope=, any_key=True and public=True.")
+    if scope is not None and not SCOPE_SHAPE.fullmatch(scope):
+        raise RouteError(f"{where}: the scope {scope!r} is not of the form noun:verb.")
+    if cost < 0 or (public and cost != 1):
+        raise RouteError(f"{where}: cost is 0 or more units, of a route that is not public.")
 
 
 def _answers(annotation: Any, where: str) -> Any:

@@ -136,6 +136,12 @@ KINDS: Mapping[str, Kind] = {
         "A signed call that changes something must sign its method, its path and, with a body, its content_sha256; "
         "else the same signature would be good for another call. The detail names what is missing.",
     ),
+    "cost_above_limit": Kind(
+        403,
+        "The call costs more than a limit ever allows",
+        "The endpoint costs more units than a limit or a quota of the key or its owner has at all, so waiting does not help; "
+        "the detail names it. An operator can raise it.",
+    ),
     "not_found": Kind(
         404,
         "There is nothing here",
@@ -213,6 +219,19 @@ KINDS: Mapping[str, Kind] = {
         "prove who sent them. Until Retry-After seconds have passed none is looked at, a right one neither. "
         "Mend what fails: the key, the clock, or what is signed.",
     ),
+    "rate_limited": Kind(
+        429,
+        "A limit is reached",
+        "The key, or all keys of its owner together, may do no more within a stretch of time; the detail names the limit, "
+        "and an `owner.` before its name says that it is the owner's. The call was charged to no limit. "
+        "After Retry-After seconds it fits, unless other calls were faster.",
+    ),
+    "quota_exceeded": Kind(
+        429,
+        "A quota is spent",
+        "The key, or all keys of its owner together, may do no more on this day or in this month, in UTC. "
+        "The call was charged to no limit. Retry-After is how many seconds it is to the next one; an operator can raise the quota.",
+    ),
     "internal_error": Kind(
         500,
         "Something went wrong here",
@@ -289,6 +308,13 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         await self.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
+
+
+def field_problem(pointer: str, detail: str) -> Problem:
+    """A fault of the body that its type could not tell."""
+    return Problem(
+        "invalid_body", f"The body is wrong at {pointer!r}: {detail}.", errors=[FieldError(pointer, detail)]
+    )
 
 
 def is_conflict(error: BaseException | None) -> bool:

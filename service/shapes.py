@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from models.limit import NAME_PATTERN as LIMIT_NAME_PATTERN
+from models.limit import Quota, RateLimit
 from models.user import EMAIL_LENGTH, NAME_LENGTH
 from service.networks import LARGEST_LIST
 
@@ -24,6 +26,7 @@ NAME_PATTERN = rf"^[^{CONTROL}]+{END}"
 WORDS_FOR_PATTERNS = {
     EMAIL_PATTERN: "an email address, with one @ and no space or control character",
     NAME_PATTERN: "text without control characters",
+    LIMIT_NAME_PATTERN: "a lower-case letter and at most 31 more letters, digits, `_` or `-`",
 }
 """What a client is told in place of a pattern."""
 
@@ -36,6 +39,13 @@ Networks = Annotated[
     Meta(
         max_length=LARGEST_LIST,
         description="Where the key may be used from, in blocks of addresses as in 192.0.2.0/24; empty is anywhere.",
+    ),
+]
+MOST_LIMITS = 5
+RateLimits = Annotated[
+    list[RateLimit],
+    Meta(
+        max_length=MOST_LIMITS, description="A call is charged to all of them or to none; empty is no limit."
     ),
 ]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -76,6 +86,8 @@ class User(Output, frozen=True, kw_only=True):
     email: str
     name: str
     status: UserStatus
+    limits: tuple[RateLimit, ...]
+    quota: Quota | None
     created_at: Moment
     updated_at: Moment
 
@@ -95,11 +107,16 @@ class NewUser(Input, frozen=True, kw_only=True):
 
 
 class UserChange(Input, frozen=True, kw_only=True):
-    """The body of `PATCH /v1/users/{id}`; what is absent stays."""
+    """The body of `PATCH /v1/users/{id}`; what is absent stays, `quota` null is none.
+
+    `limits` and `quota` are of all keys of the user together.
+    """
 
     email: Email | UnsetType = UNSET
     name: Name | UnsetType = UNSET
     status: Literal["active", "blocked"] | UnsetType = UNSET
+    limits: RateLimits | UnsetType = UNSET
+    quota: Quota | UnsetType | None = UNSET
 
 
 class UserQuery(Input, frozen=True, kw_only=True):
@@ -127,6 +144,8 @@ class Key(Output, frozen=True, kw_only=True):
     mode: Mode
     scopes: tuple[str, ...]
     allowed_networks: tuple[str, ...]
+    limits: tuple[RateLimit, ...]
+    quota: Quota | None
     status: KeyStatus
     secret_version: int
     old_secret_calls: int
@@ -181,6 +200,8 @@ class NewKey(NewMyKey, frozen=True, kw_only=True):
     """The body of `POST /v1/keys`; without `expires_at` the key never expires."""
 
     user_id: Id
+    limits: RateLimits = []
+    quota: Quota | None = None
 
 
 class Rotation(Input, frozen=True, kw_only=True):
@@ -193,13 +214,23 @@ class Rotation(Input, frozen=True, kw_only=True):
     version: SecretVersion | UnsetType = UNSET
 
 
-class KeyChange(Input, frozen=True, kw_only=True):
-    """The body of `PATCH /v1/keys/{access_key}`; what is absent stays, `expires_at` null is never."""
+class MyKeyChange(Input, frozen=True, kw_only=True):
+    """The body of `PATCH /v1/me/keys/{access_key}`; what is absent stays, `expires_at` null is never."""
 
     name: Name | UnsetType = UNSET
     scopes: Scopes | UnsetType = UNSET
     allowed_networks: Networks | UnsetType = UNSET
     expires_at: Moment | UnsetType | None = UNSET
+
+
+class KeyChange(MyKeyChange, frozen=True, kw_only=True):
+    """The body of `PATCH /v1/keys/{access_key}`; what is absent stays.
+
+    `expires_at` null is never, `quota` null is none.
+    """
+
+    limits: RateLimits | UnsetType = UNSET
+    quota: Quota | UnsetType | None = UNSET
 
 
 class MyKeyQuery(Input, frozen=True, kw_only=True):

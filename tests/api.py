@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models import ApiKey, Base, User
+from models.limit import Quota, RateLimit
 from service.authentication.credentials import AccessKey, Secret
 from service.authentication.query_signature import sign_query
 from service.problems import KINDS
@@ -45,6 +46,8 @@ async def hold_key(
     status: str = "active",
     expires_at: datetime | None = None,
     allowed_networks: Iterable[str] = (),
+    limits: Iterable[RateLimit] = (),
+    quota: Quota | None = None,
 ) -> HeldKey:
     """Make a key as the command line would; `scopes` None is every one, and the owner is made if need be."""
     async with app.state.db.scoped_session() as session:
@@ -57,6 +60,8 @@ async def hold_key(
             scopes=sorted(app.state.scopes) if scopes is None else list(scopes),
             expires_at=expires_at,
             allowed_networks=tuple(allowed_networks),
+            limits=tuple(limits),
+            quota=quota,
         )
         if status != "active":
             await key.update(status=status)

@@ -43,6 +43,7 @@ from service.authentication.lookup import Found, NoKeyMatch, StoredSecret
 from service.authentication.principal import Principal
 from service.authentication.replay import Claim
 from service.authentication.retirement import retirement_of
+from service.limits.account import accounts_of
 from service.networks import Address, Proxies, contains, read_networks
 from service.problems import Problem
 
@@ -155,6 +156,7 @@ class Verifier:
         retirement = scope["state"]["retirement"] = retirement_of(found, proved.secret)
         if retirement is not None:
             self.note_old_use(found.key_id, retirement.version, now)
+        scope["state"]["accounts"] = accounts_of(found.key_id, found.key, found.user)
         if found.key.allowed_networks:
             require_allowed(found.key, self.proxies.client(scope))
         if proved.missing:

@@ -34,6 +34,8 @@ def aligned(table: list[list[str]]) -> str:
 
 def cell(value: Any) -> str:
     """Write one value."""
-    if isinstance(value, list):
-        value = ",".join(value)
+    if isinstance(value, list | tuple):
+        value = ",".join(map(cell, value))
+    if isinstance(value, dict):
+        value = " ".join(f"{name}={part}" for name, part in value.items())
     return "-" if value is None or value == "" else str(value)

@@ -6,17 +6,20 @@ import click
 import msgspec
 
 from models import ApiKey
+from models.limit import Quota, RateLimit
 from service import shapes
 from service.app import open_keyring
 from service.commands.answers import show, show_page
 from service.commands.parameters import (
     GRACE,
     KEY_STATUS,
+    LIMIT,
     MODE,
     MOMENT,
     NAME,
     NETWORKS,
     PUBLIC_ID,
+    QUOTA,
     SCOPES,
     USER,
     as_json,
@@ -24,7 +27,9 @@ from service.commands.parameters import (
 )
 from service.commands.rows import lock_user, opened, read_settings, work
 from service.endpoints.keys import fields_of, lock_key
+from service.endpoints.limits import distinct_limits
 from service.issuing import Issuer
+from service.problems import Problem
 
 COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires_at", "last_used_at")
 
@@ -42,6 +47,10 @@ def keys() -> None:
 @click.option(
     "--networks", type=NETWORKS, default="", help="Where it may be used from, as 192.0.2.0/24; else anywhere."
 )
+@click.option(
+    "--limit", "limits", type=LIMIT, multiple=True, help="As burst=100/60s; up to five, and all of them hold."
+)
+@click.option("--quota", type=QUOTA, help="As 10000/day or 250000/month, in UTC.")
 @click.option("--expires-at", type=MOMENT, help="Without it, never.")
 @as_json
 def create(
@@ -51,12 +60,23 @@ def create(
     mode: str,
     scopes: list[str],
     networks: tuple[str, ...],
+    limits: tuple[RateLimit, ...],
+    quota: Quota | None,
     expires_at: datetime | None,
     as_json: bool,
 ) -> None:
     """Create a key and print it with its secret, which is shown only this once."""
     key = work(
-        create_key(user, name=name, mode=mode, scopes=scopes, networks=networks, expires_at=expires_at)
+        create_key(
+            user,
+            name=name,
+            mode=mode,
+            scopes=scopes,
+            networks=networks,
+            limits=checked(limits),
+            quota=quota,
+            expires_at=expires_at,
+        )
     )
     show(key, as_json=as_json)
     if not as_json:
@@ -70,6 +90,8 @@ async def create_key(
     mode: str,
     scopes: list[str],
     networks: tuple[str, ...],
+    limits: tuple[RateLimit, ...],
+    quota: Quota | None,
     expires_at: datetime | None,
 ) -> shapes.KeyWithSecret:
     """Create a key for an active user and commit."""
@@ -80,7 +102,14 @@ async def create_key(
         if owner.status != "active":
             raise click.ClickException(f"the user {reference} is {owner.status}: only active users get keys.")
         key, secret = await issuer.issue(
-            owner, name=name, mode=mode, scopes=scopes, allowed_networks=networks, expires_at=expires_at
+            owner,
+            name=name,
+            mode=mode,
+            scopes=scopes,
+            allowed_networks=networks,
+            limits=limits,
+            quota=quota,
+            expires_at=expires_at,
         )
         await session.commit()
         return shapes.KeyWithSecret(**msgspec.structs.asdict(shown(key)), secret=secret)
@@ -162,6 +191,16 @@ async def revoke_key(access_key: str) -> shapes.Key:
         await key.update(status="revoked")
         await session.commit()
         return shown(key)
+
+
+def checked(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
+    """Refuse what no key can have; each limit by itself is right."""
+    if len(limits) > shapes.MOST_LIMITS:
+        raise click.UsageError(f"--limit: at most {shapes.MOST_LIMITS}.")
+    try:
+        return distinct_limits(limits)
+    except Problem as problem:
+        raise click.UsageError(f"--limit: {problem.errors[0].detail}.") from None
 
 
 def shown(key: ApiKey) -> shapes.Key:

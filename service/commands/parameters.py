@@ -7,9 +7,11 @@ from typing import Any, get_args
 import click
 import msgspec
 
+from models.limit import Quota, RateLimit
 from service import shapes
 from service.authentication.credentials import AccessKey, parse_access_key
 from service.endpoints.keys import canonical_networks, future_utc, require_declared
+from service.endpoints.limits import distinct_limits
 from service.problems import Problem
 from service.routes import ROUTES, declared_scopes
 
@@ -95,6 +97,44 @@ class Duration(click.ParamType[int]):
         return seconds
 
 
+class LimitValue(click.ParamType[RateLimit]):
+    """A limit with its name, its amount and its window."""
+
+    name = "name=n/window"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> RateLimit:
+        found = re.fullmatch(r"([^=]*)=([0-9]{1,10})/([0-9]{1,9})([smhd]?)", value, re.ASCII)
+        fields = found and {
+            "name": found[1],
+            "limit": int(found[2]),
+            "window_s": int(found[3]) * SECONDS[found[4]],
+        }
+        try:
+            limit = msgspec.convert(fields, RateLimit)
+            distinct_limits([limit])
+        except (msgspec.ValidationError, Problem):
+            self.fail(
+                "it must be a name, how much, and in which time, as in burst=100/60s or hourly=1000/1h; "
+                "names are lower-case and not 'quota', and the time is at most 31d.",
+                param,
+                ctx,
+            )
+        return limit
+
+
+class QuotaValue(click.ParamType[Quota]):
+    """A quota with its period."""
+
+    name = "n/day or n/month"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Quota:
+        limit, _, per = value.partition("/")
+        try:
+            return msgspec.convert({"limit": limit, "per": per}, Quota, strict=False)
+        except msgspec.ValidationError:
+            self.fail("it must be how much in which period, as in 10000/day or 250000/month.", param, ctx)
+
+
 class UserReference(click.ParamType[int | str]):
     """A user's id or email."""
 
@@ -126,6 +166,8 @@ SCOPES = ScopeList("a:b,c:d", shapes.Scopes, "at most 100 scopes of at most 100 
 NETWORKS = NetworkList("a/n,b/n", shapes.Networks, "at most 100 blocks of at most 50 characters each")
 MOMENT = FutureMoment("RFC 3339", shapes.Moment, "a moment with its offset, as in 2031-12-31T12:00:00Z")
 GRACE = Duration()
+LIMIT = LimitValue()
+QUOTA = QuotaValue()
 USER = UserReference()
 PUBLIC_ID = PublicId()
 

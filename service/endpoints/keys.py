@@ -9,14 +9,16 @@ from msgspec import UNSET
 from starlette.requests import Request
 
 from models import ApiKey
+from models.limit import Quota, RateLimit
 from models.query import Query
 from service import shapes
 from service.authentication.principal import Principal
+from service.endpoints.limits import distinct_limits
 from service.endpoints.users import lock_user
 from service.networks import NetworkError, parse_networks
 from service.operation import Answer
 from service.paging import page
-from service.problems import FieldError, Problem
+from service.problems import Problem, field_problem
 
 PATH = "/v1/keys"
 OUT_OF_RANGE = "The parameter 'expires_before' is wrong: the moment is out of range in UTC."
@@ -28,7 +30,8 @@ async def create_key(request: Request, body: shapes.NewKey) -> Answer:
     The answer holds the secret, the only time that it is shown.
     A key that creates another needs every scope that it gives.
     """
-    return await make_key(request, body, path=PATH, owner_id=body.user_id)
+    limits = distinct_limits(body.limits)
+    return await make_key(request, body, path=PATH, owner_id=body.user_id, limits=limits, quota=body.quota)
 
 
 async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
@@ -77,7 +80,15 @@ async def revoke_key(access_key: str) -> None:
 # ---------------------------------------------------------------------- what `/v1/me/keys` does too
 
 
-async def make_key(request: Request, body: shapes.NewMyKey, *, path: str, owner_id: int) -> Answer:
+async def make_key(
+    request: Request,
+    body: shapes.NewMyKey,
+    *,
+    path: str,
+    owner_id: int,
+    limits: tuple[RateLimit, ...],
+    quota: Quota | None,
+) -> Answer:
     """Create a key of an owner, who is locked meanwhile."""
     require_declared(body.scopes, request.app.state.scopes)
     networks = canonical_networks(body.allowed_networks)
@@ -94,6 +105,8 @@ async def make_key(request: Request, body: shapes.NewMyKey, *, path: str, owner_
         mode=body.mode,
         scopes=body.scopes,
         allowed_networks=networks,
+        limits=limits,
+        quota=quota,
         expires_at=expires_at,
     )
     await request.state.session.write_out()
@@ -122,7 +135,7 @@ async def list_page(
     )
 
 
-def changes_of(request: Request, body: shapes.KeyChange) -> dict[str, Any]:
+def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, Any]:
     """Read what a key is to get, and refuse what no key can have."""
     changes = shapes.given(body)
     if "scopes" in changes:
@@ -130,6 +143,8 @@ def changes_of(request: Request, body: shapes.KeyChange) -> dict[str, Any]:
         changes["scopes"] = tuple(changes["scopes"])
     if "allowed_networks" in changes:
         changes["allowed_networks"] = canonical_networks(changes["allowed_networks"])
+    if "limits" in changes:
+        changes["limits"] = distinct_limits(changes["limits"])
     if changes.get("expires_at") is not None:
         changes["expires_at"] = future_utc(changes["expires_at"])
     return changes
@@ -223,10 +238,3 @@ def in_utc(moment: datetime | None, otherwise: Problem) -> datetime | None:
         return None if moment is None else moment.astimezone(UTC)
     except OverflowError:
         raise otherwise from None
-
-
-def field_problem(pointer: str, detail: str) -> Problem:
-    """A fault of the body that its type could not tell."""
-    return Problem(
-        "invalid_body", f"The body is wrong at {pointer!r}: {detail}.", errors=[FieldError(pointer, detail)]
-    )

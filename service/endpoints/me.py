@@ -1,7 +1,7 @@
 """The caller: `/v1/me`, and the keys of its owner: `/v1/me/keys`.
 
-What a key may do with other keys is bounded by what it is itself: by its scopes, as everywhere, by its end, and by
-the networks that it may be used from.
+What a key may do with other keys is bounded by what it is itself: by its scopes, as everywhere, by its end, by the
+networks that it may be used from, and by its limits and its quota.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from models import ApiKey
 from service import shapes
 from service.authentication.principal import Principal
 from service.endpoints import keys
+from service.limits.account import holds, holds_quota
 from service.networks import covered_by, read_networks
 from service.operation import Answer
 from service.problems import FieldError, Problem
@@ -30,10 +31,18 @@ async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
 
     The answer holds the secret, the only time that it is shown.
     The new key has no scope that the caller's key lacks, does not outlive it, and is not used from wider networks.
+    It gets the limits and the quota of the caller's key, and counts for itself.
     """
     networks = keys.canonical_networks(body.allowed_networks)
     require_narrower(request.user, {"expires_at": body.expires_at, "allowed_networks": networks})
-    return await keys.make_key(request, body, path=PATH, owner_id=request.user.user.id)
+    return await keys.make_key(
+        request,
+        body,
+        path=PATH,
+        owner_id=request.user.user.id,
+        limits=request.user.key.limits,
+        quota=request.user.key.quota,
+    )
 
 
 async def list_my_keys(request: Request, query: shapes.MyKeyQuery) -> Answer:
@@ -50,11 +59,12 @@ async def read_my_key(request: Request, access_key: str) -> ApiKey:
     return keys.found(await keys.named(access_key, request.user.user.id).first())
 
 
-async def change_my_key(request: Request, access_key: str, body: shapes.KeyChange) -> ApiKey:
+async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyChange) -> ApiKey:
     """Change a key of the caller's owner.
 
     What is absent stays; `expires_at` null is never.
     The caller's key needs every scope that the key has or gets, and the key must not outlive it, neither as it is nor as it gets.
+    Limits and quota are the operator's to change.
     """
     changes = keys.changes_of(request, body)
     require_narrower(request.user, changes)
@@ -79,9 +89,8 @@ async def revoke_my_key(request: Request, access_key: str) -> None:
 async def lock_my_key(request: Request, access_key: str) -> ApiKey:
     """Lock a key of the caller's owner that reaches no further than the caller's."""
     key = keys.found(await keys.lock_key(access_key, request.user.user.id))
-    if faults := wider(
-        request.user, {"expires_at": key.expires_at, "allowed_networks": key.allowed_networks}
-    ):
+    bounds = ("expires_at", "allowed_networks", "limits", "quota")
+    if faults := wider(request.user, {name: getattr(key, name) for name in bounds}):
         raise Problem("key_wider", f"The key reaches further than the one that asks: {faults[0].detail}.")
     return key
 
@@ -106,4 +115,8 @@ def wider(caller: Principal, bounds: Mapping[str, Any]) -> list[FieldError]:
         if not covered_by(asked_networks, read_networks(caller.key.allowed_networks)):
             detail = "a key cannot be used from where the one that asks may not"
             faults.append(FieldError("/allowed_networks", detail))
+    if "limits" in bounds and not holds(caller.key.limits, bounds["limits"]):
+        faults.append(FieldError("/limits", "a key cannot have fewer limits than the one that asks"))
+    if "quota" in bounds and not holds_quota(caller.key.quota, bounds["quota"]):
+        faults.append(FieldError("/quota", "a key cannot have a larger quota than the one that asks"))
     return faults

@@ -7,7 +7,7 @@ from service import shapes
 from service.authentication.credentials import decode_base64
 from service.authentication.explanation import explain
 from service.client import host_header, split_url
-from service.endpoints.keys import field_problem
+from service.problems import field_problem
 
 
 async def explain_signature(request: Request, body: shapes.SignedRequest) -> shapes.SignatureReport:

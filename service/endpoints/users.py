@@ -6,6 +6,7 @@ from starlette.requests import Request
 
 from models import ApiKey, User
 from service import shapes
+from service.endpoints.limits import distinct_limits
 from service.operation import Answer
 from service.paging import page
 from service.problems import Problem
@@ -55,14 +56,18 @@ async def change_user(id: shapes.PathId, body: shapes.UserChange) -> User:
     """Change a user.
 
     What is absent stays; `{}` changes nothing. `status` blocks and unblocks.
+    `limits` and `quota` hold for all keys of the user together.
     """
+    changes = shapes.given(body)
+    if "limits" in changes:
+        changes["limits"] = distinct_limits(changes["limits"])
     user = await lock_user(parse_id(id))
     if user is None:
         raise Problem("not_found")
     if user.status == "deleted":
         raise Problem("user_deleted")
     try:
-        await user.update(**shapes.given(body))
+        await user.update(**changes)
     except IntegrityError as error:
         raise email_taken(error) from error
     return user

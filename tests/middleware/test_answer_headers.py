@@ -8,7 +8,7 @@ from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouche
 NOTICE = (b"notice", b"on the way")
 
 
-def noticed(scope):
+async def noticed(scope):
     return [NOTICE] if scope.get("seen") else []
 
 

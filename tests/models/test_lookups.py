@@ -156,7 +156,7 @@ async def test_a_step_leaves_the_query_that_it_came_from_alone(people):
 UNKNOWN = {
     "a name": (
         lambda: User.filter(nmae="Ann"),
-        "User has no column 'nmae'; it has created_at, email, email_key, id, name, status, updated_at.",
+        "User has no column 'nmae'; it has created_at, email, email_key, id, limits, name, quota, status, updated_at.",
     ),
     "a name with an operator": (lambda: User.filter_by(nmae__like="A%"), "User has no column 'nmae'; it has"),
     "a relation as a column": (lambda: User.filter(keys=[]), "User has no column 'keys'; it has"),

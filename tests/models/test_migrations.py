@@ -114,6 +114,7 @@ async def test_the_secrets_of_the_release_before_get_a_version(engine):
         ("lka_signed", 1, "signed", (), "revoked"),
     ]
     assert [key.allowed_networks for key in api_keys] == [(), ()]
+    assert [(key.limits, key.quota) for key in api_keys] == [((), None)] * 2
     assert [(key.secret_version, key.old_secret_calls, key.old_secret_last_used_at) for key in api_keys] == [
         (1, 0, None),
         (1, 0, None),

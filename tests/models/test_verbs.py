@@ -45,7 +45,7 @@ async def test_create_refuses_an_attribute_that_is_not_there(db):
         await User.create(emial="ann@example.com", auto_commit=True)
 
     assert str(raised.value) == (
-        "User has no attribute 'emial'; it has created_at, email, email_key, id, keys, name, status, updated_at."
+        "User has no attribute 'emial'; it has created_at, email, email_key, id, keys, limits, name, quota, status, updated_at."
     )
 
 

@@ -1,4 +1,7 @@
-"""The whole application behind a real uvicorn on a real socket, in this process: its pools can be looked at."""
+"""The whole application behind a real uvicorn on a real socket.
+
+In this process, where its pools can be looked at; and four times in processes of their own.
+"""
 
 import asyncio
 import contextlib

@@ -163,7 +163,10 @@ class TestUsers:
     def test_one_is_shown_a_line_a_field(self, sqlite_house, run):
         shown = good(run("users", "create", "--email", "ann@example.com", "--name", "Ann")).stdout
 
-        assert re.match(r"id +1\nemail +ann@example\.com\nname +Ann\nstatus +active\ncreated_at", shown)
+        assert re.match(
+            r"id +1\nemail +ann@example\.com\nname +Ann\nstatus +active\nlimits +-\nquota +-\ncreated_at",
+            shown,
+        )
 
 
 class TestKeys:
@@ -297,6 +300,20 @@ class TestKeys:
 
         assert made["allowed_networks"] == ["10.0.0.0/8", "2001:db8::1/128"]
 
+    def test_a_key_may_be_limited(self, ann, run):
+        options = ("--limit", "burst=100/60s", "--limit", "hourly=1000/1h", "--quota", "10000/day")
+        create = ("keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "")
+        made = answered(run(*create, *options, "--json"))
+        shown = run(*create, *options).stdout
+
+        assert made["limits"] == [
+            {"name": "burst", "limit": 100, "window_s": 60},
+            {"name": "hourly", "limit": 1000, "window_s": 3600},
+        ]
+        assert made["quota"] == {"limit": 10000, "per": "day"}
+        assert "name=burst limit=100 window_s=60,name=hourly limit=1000 window_s=3600\n" in shown
+        assert "limit=10000 per=day\n" in shown
+
     def test_a_blocked_owner_gets_none(self, ann, run):
         good(run("users", "block", str(ann)))
 
@@ -394,6 +411,19 @@ class TestMistakes:
             pytest.param(("users", "block", "2"), 1, "the user 2 is deleted, and stays so.", id="a deleted user"),
             pytest.param(("users", "list", "--status", "gone"), 2, "'gone' is not one of 'active'", id="status"),
             pytest.param(("users", "list", "--limit", "0"), 2, "0 is not in the range", id="limit"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "burst=100"), 2, "it must be a name, how much, and in",
+                         id="a limit without a window"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "b=0/1s"), 2, "it must be a name", id="a limit of 0"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "b=1/32d"), 2, "it must be a name",
+                         id="a long window"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "quota=1/1s"), 2, "and not 'quota'",
+                         id="a limit that is named as the quota"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "b=1/1s", "--limit", "b=2/1s"), 2,
+                         "--limit: the name is there twice.", id="two limits of a name"),
+            pytest.param((*CREATE_KEY, "--scopes", "", *(part for n in "abcdef" for part in ("--limit", f"{n}=1/1s"))),
+                         2, "--limit: at most 5.", id="six limits"),
+            pytest.param((*CREATE_KEY, "--scopes", "", "--quota", "5/week"), 2, "it must be how much in which period",
+                         id="a quota of a week"),
             pytest.param((*CREATE_KEY, "--scopes", "users:fly"), 2, "'users:fly': there is no such scope; there are "
                          "keys:read", id="an undeclared scope"),
             pytest.param((*CREATE_KEY, "--scopes", "users:read,users:read"), 2, "the scope is there twice",

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, insert, inspect, select, text
 from sqlalchemy.exc import OperationalError
 
-from models import Base, IdempotencyKey, Nonce
+from models import Base, IdempotencyKey, LimitCounter, Nonce
 from models.types import utc_in
 from service import housekeeping
 from service.app import create_app, lifespan
@@ -25,6 +25,7 @@ def row_of(model: type[Base], number: int, expires_at: Any) -> dict[str, Any]:
     name = f"{number:032d}"
     rows: dict[type[Base], dict[str, Any]] = {
         Nonce: {"access_key": "lka_0", "nonce": name.encode()},
+        LimitCounter: {"subject": name, "version": 1, "state": b""},
         IdempotencyKey: {"id": name.encode(), "fingerprint": name.encode()},
     }
     return {**rows[model], "expires_at": expires_at}

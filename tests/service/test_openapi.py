@@ -216,7 +216,7 @@ async def test_a_list_that_goes_on_links_as_described(app, caller):
     answer = await call(app, "GET", "/v1/users?limit=1", key=await hold_key(app))
 
     assert {"x-request-id", "link"} <= answer.headers.keys()
-    assert described.keys() == {"X-Request-ID", "Link"}
+    assert described.keys() == {"X-Request-ID", "RateLimit-Policy", "RateLimit", "Link"}
 
 
 # ---------------------------------------------------------------------- the problems
@@ -275,6 +275,8 @@ PRIVATE = {"two_credentials", "unauthenticated", "key_revoked", "key_expired", "
 PRIVATE |= {"network_not_allowed", "too_many_failures", "digest_mismatch"}
 UNSAFE = {"conflict", "commit_unknown", "invalid_idempotency_key"}
 ONCE = {"idempotency_in_progress", "idempotency_mismatch"}
+CHARGED = {"rate_limited", "quota_exceeded"}
+PRIVATE |= CHARGED
 BODY = {"malformed_json", "unsupported_media_type", "invalid_body", "body_too_large"}
 
 
@@ -292,6 +294,8 @@ async def write_order(body: Order) -> None:
         (route("GET", "/v1/x", read_nothing, public=True), ALWAYS),
         (route("GET", "/v1/x/{id}", read_order, public=True), ALWAYS | {"not_found"}),
         (route("GET", "/v1/x", read_nothing, any_key=True), ALWAYS | PRIVATE),
+        (route("GET", "/v1/x", read_nothing, any_key=True, cost=0), ALWAYS | PRIVATE - CHARGED),
+        (route("GET", "/v1/x", read_nothing, any_key=True, cost=2), ALWAYS | PRIVATE | {"cost_above_limit"}),
         (route("GET", "/v1/x", read_nothing, scope="x:read"), ALWAYS | PRIVATE | {"scope_missing"}),
         (route("DELETE", "/v1/x", read_nothing, public=True), ALWAYS | UNSAFE),
         (route("DELETE", "/v1/x", read_nothing, any_key=True), ALWAYS | PRIVATE | UNSAFE | {"coverage_required"}),
@@ -300,7 +304,8 @@ async def write_order(body: Order) -> None:
         (route("PUT", "/v1/x", write_order, public=True), ALWAYS | UNSAFE | BODY),
         (route("GET", "/v1/x", read_nothing, public=True, problems=("email_taken",)), ALWAYS | {"email_taken"}),
     ],
-    ids=["public", "a name in the path", "any key", "a scope", "unsafe", "unsafe, private", "once", "a body", "its own"],
+    ids=["public", "a name in the path", "any key", "free", "dear", "a scope", "unsafe", "unsafe, private", "once",
+         "a body", "its own"],
 )  # fmt: skip
 def test_problems_follow_from_what_an_operation_is(operation: Operation, codes: set[str]):
     document = openapi.document([operation])

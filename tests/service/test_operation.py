@@ -99,6 +99,7 @@ async def say_an_answer(request: Request) -> Answer:
 
 
 METHODS = "the method is one of DELETE, GET, PATCH, POST, PUT."
+COST = "cost is 0 or more units, of a route that is not public."
 ONE_OF = "say exactly one of scope=, any_key=True and public=True."
 
 
@@ -139,6 +140,8 @@ ONE_OF = "say exactly one of scope=, any_key=True and public=True."
         pytest.param(("GET", "/x", say_an_answer), {"public": True},
                      "the endpoint returns <class 'service.operation.Answer'>; "
                      "say with answers= which Struct is answered.", id="an Answer alone"),
+        pytest.param(("GET", "/x", greet), {"any_key": True, "cost": -1}, COST, id="a cost below 0"),
+        pytest.param(("GET", "/x", greet), {"public": True, "cost": 2}, COST, id="a cost that nobody pays"),
     ],
 )  # fmt: skip
 def test_a_route_that_cannot_work_is_refused_with_a_sentence(arguments, options, sentence):

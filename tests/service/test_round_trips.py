@@ -13,6 +13,7 @@ from service.routes import ROUTES, SIGNED_REQUEST
 from tests import wire
 from tests.api import HeldKey, call, hold_key
 from tests.conftest import on_mariadb
+from tests.service.limits.rules import limit, limit_owner, per_day
 
 
 class Trip(msgspec.Struct, frozen=True):
@@ -130,6 +131,44 @@ async def test_a_replay_costs_as_much_as_the_call(app, caller):
     # key; INSERT of the claim, which is there, ROLLBACK, that of the pool after an error, SELECT of the answer
     assert answer.headers["idempotent-replayed"] == "true"
     assert len(commands) == 5 + int(caller.mode == "signed"), commands
+
+
+LIMIT = limit("burst", 1000)
+LIMITED = {
+    # key; the counter, the counter again with what the call costs
+    "a key": ((LIMIT,), None, (), 3),
+    "a key with several limits and a quota": ((LIMIT, limit("other", 1000)), per_day(1000), (), 3),
+    "an owner": ((), None, (LIMIT,), 3),
+    # both counters are read by one query and written by one
+    "a key and its owner": ((LIMIT,), per_day(1000), (LIMIT,), 3),
+    # key; the counter, which is not written
+    "a key at its limit": ((limit("burst", 1),), None, (), 2),
+    "nobody": ((), None, (), 1),
+}
+
+
+@on_mariadb
+@pytest.mark.parametrize("limits, quota, owners, commands_each", LIMITED.values(), ids=LIMITED)
+async def test_a_limited_read_costs_two_commands_more(app, operator, limits, quota, owners, commands_each):
+    key = await hold_key(app, scopes=[], email="limited@example.com", limits=limits, quota=quota)
+    await limit_owner(app, key.user_id, *owners)
+    await call(app, "GET", "/v1/me", key=key)
+
+    with wire.listening() as commands:
+        await call(app, "GET", "/v1/me", key=key)
+
+    assert len(commands) == commands_each, commands
+
+
+@on_mariadb
+async def test_the_first_limited_read_costs_no_more(app, operator):
+    await call(app, "GET", "/v1/me", key=operator)
+    key = await hold_key(app, scopes=[], limits=[LIMIT])
+
+    with wire.listening() as commands:
+        await call(app, "GET", "/v1/me", key=key)
+
+    assert len(commands) == 3, commands
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/openapi.json", "/problems/conflict", "/nothing"])

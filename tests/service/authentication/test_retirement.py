@@ -35,6 +35,7 @@ def found(key_ends_at: datetime | None = None) -> Found:
             "mode": "bearer",
             "scopes": (),
             "allowed_networks": (),
+            "limits": (),
             "status": "active",
             "secret_version": 2,
             "old_secret_calls": 0,

@@ -38,6 +38,8 @@ async def test_a_created_key_is_answered_as_it_is_stored_with_its_secret(app, op
         **NIGHTLY,
         "mode": mode,
         "allowed_networks": [],
+        "limits": [],
+        "quota": None,
         "status": "active",
         "secret_version": 1,
         "old_secret_calls": 0,

@@ -37,6 +37,8 @@ async def test_a_created_user_is_answered_as_it_is_stored(app, operator):
         "id": user.id,
         **ANN,
         "status": "active",
+        "limits": [],
+        "quota": None,
         "created_at": rfc3339(user.created_at),
         "updated_at": rfc3339(user.updated_at),
     }

@@ -1,0 +1,31 @@
+"""How much keys and owners may do, and what was counted of it; without a value, there is no limit."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+from models.types import BinaryText, UtcDateTime
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
+
+
+def upgrade() -> None:
+    for table in ("users", "api_keys"):
+        op.add_column(table, sa.Column("limits", sa.Text, nullable=True))
+        op.add_column(table, sa.Column("quota", sa.Text, nullable=True))
+    op.create_table(
+        "limit_counters",
+        sa.Column("subject", BinaryText(32), nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.LargeBinary, nullable=False),
+        sa.Column("expires_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("subject", name="pk_limit_counters"),
+        **TABLE,
+    )
+    op.create_index("ix_limit_counters_expires_at", "limit_counters", ["expires_at"])

@@ -1,0 +1,207 @@
+"""The counters in the database: read with its clock, written only if nobody was first."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+from sqlalchemy import (
+    Alias,
+    CursorResult,
+    Executable,
+    Table,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from models import LimitCounter
+from models.types import utc_now
+from service.limits.period import from_microseconds, to_microseconds
+from service.prepared import Prepared
+from service.problems import is_conflict
+
+_counters = cast("Table", LimitCounter.__table__)
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A counter as it was read."""
+
+    version: int
+    state: bytes
+
+
+class Write(msgspec.Struct, frozen=True):
+    """A counter as it is to be; `version` is the one that was read, None when there was no row."""
+
+    subject: str
+    version: int | None
+    state: bytes
+    moment: int
+    """When it was read, in microseconds since 1970, as the next."""
+    expires_at: int
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """The counters that are there, by subject, and the moment of the database in microseconds since 1970."""
+
+    clock: int
+    found: Mapping[str, Stored]
+
+
+_a_subject, _b_subject = (bindparam(f"{one}_subject", type_=_counters.c.subject.type) for one in "ab")
+
+# The clock comes along whether there are counters or not.
+_one_row = select(literal_column("1").label("one")).subquery()
+_READ = Prepared(
+    select(utc_now(), _counters.c.subject, _counters.c.version, _counters.c.state).select_from(
+        _one_row.outerjoin(_counters, _counters.c.subject.in_([_a_subject, _b_subject]))
+    )
+)
+_WRITE_ONE = (
+    update(_counters)
+    .where(_counters.c.subject == _a_subject, _counters.c.version == bindparam("a_version"))
+    .values(version=_counters.c.version + 1, state=bindparam("a_state"), expires_at=bindparam("a_expires_at"))
+)
+
+
+def _write_two_by_join() -> Executable:
+    """MariaDB and MySQL: both rows are found and locked by one join, so both change or neither."""
+    a, b = cast("Alias", _counters.alias("a")), cast("Alias", _counters.alias("b"))
+    return (
+        update(a)
+        .where(a.c.subject == _a_subject, a.c.version == bindparam("a_version"))
+        .where(a.c.subject != b.c.subject)  # which says that this pairs each row with each on purpose
+        .where(b.c.subject == _b_subject, b.c.version == bindparam("b_version"))
+        .values(
+            {
+                a.c.version: a.c.version + 1,
+                a.c.state: bindparam("a_state"),
+                a.c.expires_at: bindparam("a_expires_at"),
+                b.c.version: b.c.version + 1,
+                b.c.state: bindparam("b_state"),
+                b.c.expires_at: bindparam("b_expires_at"),
+            }
+        )
+    )
+
+
+def _write_two_by_count() -> Executable:
+    """SQLite, which joins no two rows in an UPDATE and has one writer at a time: it counts the rows first."""
+    read = _counters.alias("as_read")
+    as_read = (
+        select(func.count())
+        .select_from(read)
+        .where(
+            or_(
+                and_(read.c.subject == _a_subject, read.c.version == bindparam("a_version")),
+                and_(read.c.subject == _b_subject, read.c.version == bindparam("b_version")),
+            )
+        )
+        .scalar_subquery()
+    )
+    is_a = _counters.c.subject == _a_subject
+    return (
+        update(_counters)
+        .where(_counters.c.subject.in_([_a_subject, _b_subject]), as_read == 2)  # noqa: PLR2004 - both
+        .values(
+            version=_counters.c.version + 1,
+            **{
+                name: case(
+                    (is_a, bindparam(f"a_{name}", type_=_counters.c[name].type)),
+                    else_=bindparam(f"b_{name}", type_=_counters.c[name].type),
+                )
+                for name in ("state", "expires_at")
+            },
+        )
+    )
+
+
+_WRITE_TWO = {"sqlite": _write_two_by_count(), "mysql": _write_two_by_join(), "mariadb": _write_two_by_join()}
+
+
+class Counters:
+    """The table of counters, outside of any transaction.
+
+    Args:
+        primary: tells the AUTOCOMMIT engine on the primary; a replica would not know in time.
+    """
+
+    def __init__(self, primary: Callable[[], AsyncEngine]) -> None:
+        self._primary = primary
+
+    async def read(self, subjects: Sequence[str]) -> Reading:
+        """Read one counter or two, and the database's clock, in one round trip."""
+        try:
+            rows = await greenlet_spawn(self._select, subjects)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            # A pooled connection had died; a read may be run again.
+            rows = await greenlet_spawn(self._select, subjects)
+        return Reading(
+            to_microseconds(rows[0][0]),
+            {subject: Stored(version, state) for _, subject, version, state in rows if subject is not None},
+        )
+
+    def _select(self, subjects: Sequence[str]) -> Sequence[Any]:
+        with self._primary().sync_engine.connect() as connection:
+            return _READ.run(connection, {"a_subject": subjects[0], "b_subject": subjects[-1]})
+
+    async def write(self, writes: Sequence[Write]) -> bool:
+        """Write one counter or two, both or neither; False, and nothing written, when somebody was first."""
+        new = [one for one in writes if one.version is None]
+        try:
+            if new and len(new) < len(writes):
+                # Made empty, for the next attempt to write both by one statement.
+                await self._insert([msgspec.structs.replace(one, state=b"") for one in new])
+                return False
+            if new:
+                await self._insert(new)
+                return True
+            return await self._update(writes)
+        except IntegrityError:
+            return False
+        except DBAPIError as error:
+            if is_conflict(error):
+                return False
+            raise
+
+    async def _insert(self, writes: Sequence[Write]) -> None:
+        """Make rows. Versions begin with the moment, so that a row that is made anew has none of the one before."""
+        rows = [
+            {
+                "subject": one.subject,
+                "version": one.moment,
+                "state": one.state,
+                "expires_at": from_microseconds(one.expires_at),
+            }
+            for one in writes
+        ]
+        await greenlet_spawn(self._execute, insert(_counters).values(rows), {})
+
+    async def _update(self, writes: Sequence[Write]) -> bool:
+        values: dict[str, Any] = {}
+        for letter, one in zip("ab", writes, strict=False):
+            values |= {
+                f"{letter}_subject": one.subject,
+                f"{letter}_version": one.version,
+                f"{letter}_state": one.state,
+                f"{letter}_expires_at": from_microseconds(one.expires_at),
+            }
+        statement = _WRITE_ONE if len(writes) == 1 else _WRITE_TWO[self._primary().dialect.name]
+        return await greenlet_spawn(self._execute, statement, values) > 0
+
+    def _execute(self, statement: Executable, values: Mapping[str, Any]) -> int:
+        """Run a statement that commits by itself, in one greenlet; returns how many rows it found."""
+        with self._primary().sync_engine.connect() as connection:
+            result = cast("CursorResult[Any]", connection.execute(statement, values))
+            return result.rowcount

@@ -1,0 +1,135 @@
+"""Limits are exact over several processes, which know of each other only what the database tells them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from starlette.applications import Starlette
+
+from models.limit import Quota, RateLimit
+from service.app import create_app
+from service.authentication import lookup
+from service.limits.account import accounts_of
+from service.settings import Settings
+from tests.api import HeldKey, hold_key
+from tests.conftest import KEYRING, on_mariadb, opened
+from tests.server.conftest import PROCESSES
+from tests.service.limits.rules import limit, limit_owner, per_day
+from tests.service.test_commands import Served
+
+CALLS = 1000
+CLIENTS = 32
+EMAIL = "partner@example.com"
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+CASES = [
+    # limits, quota, the owner's limits, how many get through, what is left
+    pytest.param([limit("burst", 300, 3600)], None, [], 300, {"burst": 0}, id="a limit"),
+    pytest.param([], per_day(500), [], 500, {"quota": 0}, id="a quota"),
+    pytest.param(
+        [limit("few", 300, 3600), limit("many", 400, 3600)], None, [], 300, {"few": 0, "many": 100}, id="two"
+    ),
+    pytest.param(
+        [limit("many", 400, 3600)], None, [limit("few", 300, 3600)], 300, {"many": 100, "owner.few": 0},
+        id="a key and its owner",
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[Starlette]:
+    """The application in this process, to make keys with and to look at what was counted."""
+    async with opened(lambda: create_app(settings), settings) as app:
+        yield app
+
+
+async def spend(ports: Sequence[int], key: HeldKey) -> Counter[int]:
+    """Make calls from many clients at once, in turn to each port; returns how often each status came."""
+    name, value = key.bearer
+    request = f"GET /v1/me HTTP/1.1\r\nhost: x\r\n{name}: {value}\r\n\r\n".encode()
+    statuses: Counter[int] = Counter()
+    calls = iter(range(CALLS))
+
+    async def client(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in calls:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+            await reader.readexactly(int(fields[b"content-length"]))
+            statuses[int(head.split(b" ", 2)[1])] += 1
+            assert b"ratelimit" in fields
+        writer.close()
+        await writer.wait_closed()
+
+    async with asyncio.timeout(120), asyncio.TaskGroup() as group:
+        for number in range(CLIENTS):
+            group.create_task(client(ports[number % len(ports)]))
+    return statuses
+
+
+async def left(app: Starlette, key: HeldKey) -> dict[str, int]:
+    """Read what is left of each rule."""
+    async with app.state.db.scoped_session() as session:
+        found = await lookup.by_access_key(session, key.access_key)
+    accounts = accounts_of(found.key_id, found.key, found.user)
+    return {figure.name: figure.remaining for figure in await app.state.limits._till.look(accounts)}
+
+
+async def assert_exact(
+    app: Starlette,
+    ports: Sequence[int],
+    limits: Sequence[RateLimit],
+    quota: Quota | None,
+    owners: Sequence[RateLimit],
+    through: int,
+    remaining: dict[str, int],
+) -> None:
+    """Call more often than allowed, and find that exactly so many calls got through and were counted."""
+    key = await hold_key(app, scopes=[], email=EMAIL, limits=limits, quota=quota)
+    await limit_owner(app, key.user_id, *owners)
+
+    statuses = await spend(ports, key)
+
+    assert statuses == {200: through, 429: CALLS - through}
+    assert await left(app, key) == remaining
+
+
+@on_mariadb
+@pytest.mark.parametrize("limits, quota, owners, through, remaining", CASES)
+async def test_four_processes_let_exactly_so_many_through(
+    app: Starlette, processes: list[Served], limits, quota, owners, through, remaining
+) -> None:
+    assert len(processes) == PROCESSES
+
+    await assert_exact(app, [one.port for one in processes], limits, quota, owners, through, remaining)
+
+
+@on_sqlite
+@pytest.mark.parametrize("limits, quota, owners, through, remaining", CASES)
+async def test_one_process_on_sqlite_lets_exactly_so_many_through(
+    app: Starlette, settings: Settings, tmp_path, limits, quota, owners, through, remaining
+) -> None:
+    environ = {"LATCHKEY_DATABASE_URL": settings.database_url, "LATCHKEY_KEYRING": KEYRING}
+    with Served(tmp_path, "serve", environ=environ) as served:
+        await assert_exact(app, [served.port], limits, quota, owners, through, remaining)
+
+
+@on_mariadb
+async def test_two_keys_of_an_owner_share_exactly_what_is_the_owners(
+    app: Starlette, processes: list[Served]
+) -> None:
+    """Two keys at once, each over all processes: their counters are written together with the one they share."""
+    keys = [await hold_key(app, scopes=[], email=EMAIL, limits=[limit("own", 1000, 3600)]) for _ in range(2)]
+    await limit_owner(app, keys[0].user_id, limit("shared", 300, 3600), quota=per_day(2000))
+    ports = [one.port for one in processes]
+
+    found = await asyncio.gather(*(spend(ports, key) for key in keys))
+
+    through = [statuses[200] for statuses in found]
+    assert sum(through) == 300
+    assert found[0] + found[1] == Counter({200: 300, 429: 2 * CALLS - 300})
+    for key, got in zip(keys, through, strict=True):
+        assert await left(app, key) == {"own": 1000 - got, "owner.shared": 0, "owner.quota": 1700}
