@@ -119,7 +119,7 @@ class Base(DeclarativeBase):
         self._guard_write(f"{type(self).__name__}.save", session, auto_commit=auto_commit)
         async with self.resolve(session) as work:
             work.add(self)
-            if self in work.new or work.is_modified(self):
+            if inspect(self).pending or work.is_modified(self):
                 hooks.wish(work.sync_session, self, refresh)
             elif refresh:
                 await self.refresh(session=work)

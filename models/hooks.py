@@ -66,9 +66,13 @@ def refresh_written(session: Session) -> None:
 
 
 def want_refresh(session: Session) -> bool:
-    """Tell whether anything that was written has to be selected again."""
+    """Tell whether anything that was written has to be selected again; what has not is not asked twice."""
     wishes = session.info.get(WISHES, {})
-    return any(columns_to_refresh(one, wishes.get(one)) for one in session.info.get(WRITTEN, ()))
+    if any(columns_to_refresh(one, wishes.get(one)) for one in session.info.get(WRITTEN, ())):
+        return True
+    session.info.pop(WRITTEN, None)
+    session.info.pop(WISHES, None)
+    return False
 
 
 def columns_to_refresh(instance: "Base", wish: bool | None) -> frozenset[str]:

@@ -5,7 +5,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
-from sqlalchemy import Connection, Dialect, Insert, Select
+from sqlalchemy import Dialect, Engine, Insert, PoolProxiedConnection, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util.concurrency import await_
 
@@ -37,36 +37,44 @@ class Prepared:
         self.statement = statement
         self._plans: WeakKeyDictionary[Dialect, Plan] = WeakKeyDictionary()
 
-    def run(self, connection: Connection, values: Mapping[str, Any]) -> list[Values]:
-        """Answer the rows; it runs in a greenlet of SQLAlchemy's, as `run_sync` starts one.
+    def run(self, engine: Engine, values: Mapping[str, Any]) -> list[Values]:
+        """Answer the rows, by a connection of the engine's pool; for an engine that is in AUTOCOMMIT mode.
+
+        It runs in a greenlet of SQLAlchemy's, as `run_sync` starts one.
 
         Raises:
             DBAPIError: as an execution does, with `connection_invalidated` when the connection is lost; then, and
                 when it is cancelled, the connection is not used again.
         """
-        plan = self._plans.get(connection.dialect) or self._plan(connection.dialect)
+        dialect = engine.dialect
+        plan = self._plans.get(dialect) or self._plan(dialect)
         given = tuple(
             values[name] if convert is None else convert(values[name]) for name, convert in plan.parameters
         )
-        pooled = connection.connection
+        pooled: PoolProxiedConnection | None = None
         try:
+            pooled = engine.raw_connection()
             rows = await_(fetch(pooled.driver_connection, plan.sql, given))
-        except connection.dialect.loaded_dbapi.Error as error:
-            lost = connection.dialect.is_disconnect(error, pooled.dbapi_connection, None)
-            if lost:
-                connection.invalidate(error)
+        except dialect.loaded_dbapi.Error as error:
+            lost = pooled is not None and dialect.is_disconnect(error, pooled.dbapi_connection, None)
+            if pooled is not None and lost:
+                pooled.invalidate(error)
             raise DBAPIError.instance(
                 plan.sql,
                 given,
                 error,
-                connection.dialect.loaded_dbapi.Error,
-                hide_parameters=connection.engine.hide_parameters,
+                dialect.loaded_dbapi.Error,
+                hide_parameters=engine.hide_parameters,
                 connection_invalidated=lost,
-                dialect=connection.dialect,
+                dialect=dialect,
             ) from error
         except BaseException as error:
-            connection.invalidate(error)
+            if pooled is not None:
+                pooled.invalidate(error)
             raise
+        finally:
+            if pooled is not None:
+                pooled.close()
         return [plan_row(plan.columns, row) for row in rows]
 
     def _plan(self, dialect: Dialect) -> Plan:

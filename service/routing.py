@@ -209,8 +209,7 @@ class RoutingSession(Session):
         if self.on_writer:
             own = self.connection(bind_arguments={"bind": engine})
             return own.execute(prepared.statement, values).all()
-        with engine.connect() as connection:
-            return prepared.run(connection, values)
+        return prepared.run(engine, values)
 
     def run(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         """Run `function(session, …)` as one step: it holds one connection for all that it reads."""

@@ -1,8 +1,7 @@
 """No signed call is taken twice: its nonce is reserved, once it has proved itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 from sqlalchemy import Table, insert, inspect
@@ -79,11 +78,7 @@ class Replays:
         expires_at = datetime.fromtimestamp(claim.created, UTC) + timedelta(seconds=self.window_s + SKEW_S)
         values = {"access_key": claim.access_key, "nonce": claim.nonce, "expires_at": expires_at}
         try:
-            await greenlet_spawn(self._insert, values)
+            await greenlet_spawn(_RESERVE.run, self.primary().sync_engine, values)
         except IntegrityError:
             return False
         return True
-
-    def _insert(self, values: Mapping[str, Any]) -> None:
-        with self.primary().sync_engine.connect() as connection:
-            _RESERVE.run(connection, values)

@@ -153,8 +153,8 @@ class Counters:
         )
 
     def _select(self, subjects: Sequence[str]) -> Sequence[Any]:
-        with self._primary().sync_engine.connect() as connection:
-            return _READ.run(connection, {"a_subject": subjects[0], "b_subject": subjects[-1]})
+        engine = self._primary().sync_engine
+        return _READ.run(engine, {"a_subject": subjects[0], "b_subject": subjects[-1]})
 
     async def write(self, writes: Sequence[Write]) -> bool:
         """Write one counter or two, both or neither; False, and nothing written, when somebody was first."""
