@@ -48,6 +48,8 @@ def create_app() -> ASGIApp:
                 email=body.email,
                 name=body.name,
                 status="active",
+                limits=(),
+                quota=None,
                 created_at=now,
                 updated_at=now,
             )

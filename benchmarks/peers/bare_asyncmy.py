@@ -5,6 +5,7 @@ It does nothing that the job does not ask for: one SELECT by AUTOCOMMIT, and byt
 
 import hmac
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,11 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.peers.asgi import answer, authorization, read_body, with_lifespan
 from benchmarks.peers.bearer import digest_of_header
-from benchmarks.peers.structs import Key, Me, NewUser, User
+from benchmarks.peers.structs import Key, Me, NewUser, Quota, RateLimit, User
 
 KEY = Key.__struct_fields__
 USER = User.__struct_fields__
-WORDS = frozenset({"scopes", "allowed_networks"})
 
 FIND = (
     f"SELECT s.secret_sha256, s.expires_at, {', '.join(f'k.{name}' for name in KEY)}, "
@@ -35,6 +35,8 @@ CREATE = (
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(NewUser).decode
+decode_limits = msgspec.json.Decoder(tuple[RateLimit, ...]).decode
+decode_quota = msgspec.json.Decoder(Quota).decode
 
 
 def as_json(value: Any) -> Any:
@@ -44,18 +46,29 @@ def as_json(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
+READERS: dict[str, Callable[[Any], Any]] = {
+    "scopes": lambda text: tuple(text.split()),
+    "allowed_networks": lambda text: tuple(text.split()),
+    "limits": lambda text: () if text is None else decode_limits(text),
+    "quota": lambda text: None if text is None else decode_quota(text),
+}
+"""What reads the columns that are more than a value."""
+
+
+def read_columns(names: tuple[str, ...], values: Any) -> dict[str, Any]:
+    """Name what the columns of a row say."""
+    return {name: READERS.get(name, as_json)(value) for name, value in zip(names, values, strict=True)}
+
+
 def make_user(values: Any) -> User:
     """Make a user of the columns of its row."""
-    return User(**dict(zip(USER, map(as_json, values), strict=True)))
+    return User(**read_columns(USER, values))
 
 
 def make_me(row: Any) -> Me:
     """Make the answer of a read from a row of `FIND`."""
-    key: dict[str, Any] = {
-        name: tuple(value.split()) if name in WORDS else as_json(value)
-        for name, value in zip(KEY, row[2 : 2 + len(KEY)], strict=True)
-    }
-    return Me(user=make_user(row[2 + len(KEY) :]), key=Key(**key))
+    end = 2 + len(KEY)
+    return Me(user=make_user(row[end:]), key=Key(**read_columns(KEY, row[2:end])))
 
 
 def authenticate(row: Any, digest: bytes, now: datetime) -> Me | None:

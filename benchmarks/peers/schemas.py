@@ -5,6 +5,25 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class RateLimit(BaseModel):
+    """A limit as it is answered."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    limit: int
+    window_s: int
+
+
+class Quota(BaseModel):
+    """A quota as it is answered."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    limit: int
+    per: str
+
+
 class User(BaseModel):
     """A user as it is answered."""
 
@@ -14,6 +33,8 @@ class User(BaseModel):
     email: str
     name: str
     status: str
+    limits: tuple[RateLimit, ...]
+    quota: Quota | None
     created_at: datetime
     updated_at: datetime
 
@@ -29,6 +50,8 @@ class Key(BaseModel):
     mode: str
     scopes: tuple[str, ...]
     allowed_networks: tuple[str, ...]
+    limits: tuple[RateLimit, ...]
+    quota: Quota | None
     status: str
     secret_version: int
     old_secret_calls: int

@@ -7,6 +7,21 @@ import msgspec
 from msgspec import Meta
 
 
+class RateLimit(msgspec.Struct, frozen=True):
+    """A limit as it is stored and answered."""
+
+    name: str
+    limit: int
+    window_s: int
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """A quota as it is stored and answered."""
+
+    limit: int
+    per: str
+
+
 class User(msgspec.Struct, frozen=True):
     """A user as it is answered."""
 
@@ -14,6 +29,8 @@ class User(msgspec.Struct, frozen=True):
     email: str
     name: str
     status: str
+    limits: tuple[RateLimit, ...]
+    quota: Quota | None
     created_at: datetime
     updated_at: datetime
 
@@ -27,6 +44,8 @@ class Key(msgspec.Struct, frozen=True):
     mode: str
     scopes: tuple[str, ...]
     allowed_networks: tuple[str, ...]
+    limits: tuple[RateLimit, ...]
+    quota: Quota | None
     status: str
     secret_version: int
     old_secret_calls: int

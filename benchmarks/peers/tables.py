@@ -5,7 +5,10 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from models.types import BigId, Binary, BinaryText, UtcDateTime, Words, utc_now
+from benchmarks.peers.structs import Quota, RateLimit
+from models.types import BigId, Binary, BinaryText, Json, UtcDateTime, Words, utc_now
+
+LIMITS = Json(tuple[RateLimit, ...], empty=())
 
 
 class UserColumns:
@@ -18,6 +21,8 @@ class UserColumns:
     email_key: Mapped[str] = mapped_column(BinaryText(1524), unique=True)
     name: Mapped[str] = mapped_column(String(200))
     status: Mapped[str] = mapped_column(String(16), default="active")
+    limits: Mapped[tuple[RateLimit, ...]] = mapped_column(LIMITS, nullable=True, default=())
+    quota: Mapped[Quota | None] = mapped_column(Json(Quota))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
 
@@ -34,6 +39,8 @@ class KeyColumns:
     mode: Mapped[str] = mapped_column(String(16))
     scopes: Mapped[tuple[str, ...]] = mapped_column(Words)
     allowed_networks: Mapped[tuple[str, ...]] = mapped_column(Words)
+    limits: Mapped[tuple[RateLimit, ...]] = mapped_column(LIMITS, nullable=True, default=())
+    quota: Mapped[Quota | None] = mapped_column(Json(Quota))
     status: Mapped[str] = mapped_column(String(16))
     secret_version: Mapped[int]
     old_secret_calls: Mapped[int]

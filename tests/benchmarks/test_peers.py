@@ -14,7 +14,7 @@ from benchmarks.machine import share_cores
 from benchmarks.measure import References
 from benchmarks.rows import Database, HeldKey
 from benchmarks.servers import Server, ServerError, Variant, environ_of
-from tests.mariadb import require_or_skip
+from tests.mariadb import PrivateMariaDB, require_or_skip
 
 NEEDS = {
     "litestar_alchemy": "advanced_alchemy",
@@ -22,14 +22,34 @@ NEEDS = {
     "replaced": "aiomysql",
 }
 
+# The load's keys have none, or the peers would not do the same work; that they could is still worth knowing.
+LIMIT = """
+UPDATE limited.users SET limits = '[{"name":"burst","limit":9000,"window_s":60}]';
+UPDATE limited.api_keys SET limits = '[{"name":"hour","limit":9000,"window_s":3600}]',
+  quota = '{"limit":9000,"per":"month"}';
+"""
+
 pytestmark = pytest.mark.mariadb
+every_peer = pytest.mark.parametrize("module", [name for name in PEERS if name != "latchkey"])
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
+def mariadb() -> Iterator[PrivateMariaDB]:
     require_or_skip()
     with rows.running() as server:
-        yield rows.make_database(server, "peers", rows=20, keys_in_use=4)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database(mariadb) -> Database:
+    return rows.make_database(mariadb, "peers", rows=20, keys_in_use=4)
+
+
+@pytest.fixture(scope="module")
+def limited(mariadb) -> Database:
+    made = rows.make_database(mariadb, "limited", rows=20, keys_in_use=4)
+    mariadb.execute(LIMIT)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +62,24 @@ def serve(database: Database, module: str, **environ: str) -> Server:
     return Server(Variant(module=module, environ=environ), database, cores=share_cores().all)
 
 
-@pytest.mark.parametrize("module", [name for name in PEERS if name != "latchkey"])
-def test_a_peer_answers_as_latchkey_does(module, database, references):
+def require_packages(module: str) -> None:
     if module in NEEDS and importlib.util.find_spec(NEEDS[module]) is None:
         pytest.skip(f"{NEEDS[module]} is of the extra `bench`, which `make bench` installs")
 
+
+@every_peer
+def test_a_peer_answers_as_latchkey_does(module, database, references):
+    require_packages(module)
+
     with serve(database, module) as peer:
+        references.require_alike(peer)
+
+
+@every_peer
+def test_a_peer_reads_limits_and_quotas_as_latchkey_does(module, limited, references):
+    require_packages(module)
+
+    with serve(limited, module) as peer:
         references.require_alike(peer)
 
 
