@@ -37,6 +37,20 @@ class SealedSessionError(RuntimeError):
         )
 
 
+class Rules:
+    """What a session may do: told to it from outside, also before it does anything."""
+
+    __slots__ = ("before_write", "engines", "reads_from", "refusal", "sealed", "transactional")
+
+    def __init__(self, engines: Engines) -> None:
+        self.engines = engines
+        self.reads_from: Engine = engines.reader.sync_engine
+        self.transactional = False  # every statement on the writer: the endpoint of an unsafe method
+        self.before_write: Callable[[], None] | None = None
+        self.refusal: type[RuntimeError] | None = None  # why the session takes no more statements
+        self.sealed = False  # nobody may commit now
+
+
 class EndedSessionError(RuntimeError):
     """A session was used after it had ended; it would take a connection that nobody gives back."""
 
@@ -76,14 +90,9 @@ class RoutingSession(Session):
     SELECT goes to the writer, and from there on the session stays on it until it commits or rolls back.
     """
 
-    def __init__(self, *args: Any, engines: Engines, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, rules: Rules, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.engines = engines
-        self.reads_from: Engine = engines.reader.sync_engine
-        self.transactional = False  # every statement on the writer: the endpoint of an unsafe method
-        self.before_write: Callable[[], None] | None = None
-        self.refusal: type[RuntimeError] | None = None  # why the session takes no more statements
-        self.sealed = False  # nobody may commit now
+        self.rules = rules
         self.on_writer = False
         self.wrote = False
         self.flushed = False  # in this transaction, whether it went well or not
@@ -102,16 +111,16 @@ class RoutingSession(Session):
         **kwargs: Any,  # noqa: ARG002 - as in Session
     ) -> Any:
         """Choose the engine for one statement."""
-        if self.refusal is not None:
-            raise self.refusal
+        if self.rules.refusal is not None:
+            raise self.rules.refusal
         if bind is not None:
             return bind
         plain_read = isinstance(clause, Select | CompoundSelect) and clause._for_update_arg is None  # noqa: SLF001 - there is no public way to ask
         if not self.on_writer:
-            if plain_read and not self.transactional and not self._begun_by_hand and not self._flushing:
-                return self.reads_from
-            if not self.transactional and self.before_write is not None:
-                self.before_write()
+            if plain_read and not self.rules.transactional and not self._begun_by_hand and not self._flushing:
+                return self.rules.reads_from
+            if not self.rules.transactional and self.rules.before_write is not None:
+                self.rules.before_write()
             if not self._flushing:  # a flush gave it back before it began its own transaction
                 self.give_back()
             self.on_writer = True
@@ -119,7 +128,7 @@ class RoutingSession(Session):
         self.only_read = self.only_read and (plain_read or reads_as_text(clause))
         self.flushed = self.flushed or self._flushing
         self.wrote = self.wrote or self._flushing or writes(clause)
-        return self.engines.writer.sync_engine
+        return self.rules.engines.writer.sync_engine
 
     @property
     def _begun_by_hand(self) -> bool:
@@ -276,7 +285,7 @@ def _note_flush(session: RoutingSession, _context: object) -> None:
 def _write_out_before_commit(session: RoutingSession) -> None:
     if session.in_nested_transaction():
         return
-    if session.sealed:
+    if session.rules.sealed:
         raise SealedSessionError
     session.write_out()
     session.commit_sent = True  # nothing but COMMIT itself can fail from here on

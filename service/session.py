@@ -16,7 +16,7 @@ from middleware.completion import complete
 from middleware.visit import OpenWriteError, SettledSessionError, UnwrittenWorkError, Visit
 from models import hooks
 from service.prepared import Prepared
-from service.routing import EndedSessionError, RoutingSession
+from service.routing import EndedSessionError, Engines, RoutingSession, Rules
 
 log = logging.getLogger("latchkey.session")
 
@@ -69,12 +69,14 @@ class RequestSession(AsyncSession):
         *,
         registry: MutableMapping[Any, Any],
         closings: "set[asyncio.Task[None]]",
+        engines: Engines,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         task = current_task()
         if task is None:
             raise RuntimeError("a session belongs to a task: open it in one, not in a callback.")
+        self.rules = Rules(engines)
+        self._arguments = kwargs
         self._registry = registry  # the scoped session's, by task
         self._closings = closings  # closings under way outside requests; shutdown waits for them
         self._task = task
@@ -86,24 +88,36 @@ class RequestSession(AsyncSession):
         if not self._is_requests_own:
             task.add_done_callback(self._end_with_task)
             if visit is not None:
-                self.sync_session.before_write = partial(visit.allow_write, task)
+                self.rules.before_write = partial(visit.allow_write, task)
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the session inside when it is first asked for: most requests whose key is remembered never do (R3)."""
+        if name not in {"sync_session", "_proxied"}:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        super().__init__(rules=self.rules, **self._arguments)
+        return self.__dict__[name]
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing was asked of the session yet."""
+        return "sync_session" not in self.__dict__
 
     # ------------------------------------------------------------------ what a visit asks
 
     @property
     def idle(self) -> bool:
         """Nothing is pending and no transaction is open."""
-        return self.sync_session.idle
+        return self.untouched or self.sync_session.idle
 
     @property
     def on_writer(self) -> bool:
         """The session holds a connection of the writing engine."""
-        return self.sync_session.on_writer
+        return not self.untouched and self.sync_session.on_writer
 
     @property
     def unwritten(self) -> str | None:
         """The changes that nothing has committed yet, in words, or None."""
-        return self.sync_session.unwritten
+        return None if self.untouched else self.sync_session.unwritten
 
     async def let_go(self) -> None:
         """Hold no connection while a part of a body is waited for, or sent.
@@ -111,6 +125,8 @@ class RequestSession(AsyncSession):
         Raises:
             OpenWriteError: a write or a lock is open, which would have to wait with it.
         """
+        if self.untouched:
+            return
         routing = self.sync_session
         if not routing.on_writer:
             routing.give_back()
@@ -121,20 +137,19 @@ class RequestSession(AsyncSession):
 
     def retire(self) -> None:
         """Refuse further statements: the answer of the request has started."""
-        self.sync_session.refusal = SettledSessionError
+        self.rules.refusal = SettledSessionError
 
     # ------------------------------------------------------------------ where statements go
 
     def enter_endpoint(self, *, safe: bool) -> None:
         """Choose where the endpoint reads: a safe method on the replica if there is one, else the writer."""
-        routing = self.sync_session
-        routing.transactional = not safe
-        engine = routing.engines.replica
-        routing.reads_from = (routing.engines.reader if engine is None else engine).sync_engine
+        rules = self.rules
+        rules.transactional = not safe
+        rules.reads_from = (rules.engines.replica or rules.engines.reader).sync_engine
 
     def seal(self, sealed: bool) -> None:
         """Refuse every commit from now on, or allow them again: what an idempotent call writes is one transaction."""
-        self.sync_session.sealed = sealed
+        self.rules.sealed = sealed
 
     async def run_sync(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Run `fn(session, …)` in one greenlet and on one connection: several steps for the price of one."""
@@ -152,10 +167,13 @@ class RequestSession(AsyncSession):
     async def start_over(self) -> None:
         """Roll back and forget every instance, as if nothing had been read or written."""
         await self.rollback()
-        self.sync_session.expunge_all()
+        if not self.untouched:
+            self.sync_session.expunge_all()
 
     async def write_out(self) -> None:
         """Flush, and bring back what the database decided; nothing is committed yet."""
+        if self.untouched:
+            return
         routing = self.sync_session
         if not routing.clean or (routing.wrote and hooks.want_refresh(routing)):
             await super().run_sync(RoutingSession.write_out)  # type: ignore[arg-type]  # our sync_session_class
@@ -172,6 +190,8 @@ class RequestSession(AsyncSession):
         Raises:
             CommitUnknownError: the connection was lost, or the deadline passed, after COMMIT was sent.
         """
+        if self.untouched:
+            return
         routing = self.sync_session
         if not routing.on_writer and not routing.streaming and routing.clean:
             routing.drop_connection()
@@ -217,7 +237,7 @@ class RequestSession(AsyncSession):
         async with type(self)(
             registry={},
             closings=self._closings,
-            engines=self.sync_session.engines,
+            engines=self.rules.engines,
             autoflush=False,
             expire_on_commit=False,
         ) as own:
@@ -226,7 +246,7 @@ class RequestSession(AsyncSession):
 
     async def rollback(self) -> None:
         """Roll back to the end, cancelled or not."""
-        if not self.sync_session.idle:
+        if not self.idle:
             await complete(bounded(super().rollback()))
 
     async def __aenter__(self) -> Self:
@@ -257,7 +277,10 @@ class RequestSession(AsyncSession):
         if self._ended:
             return
         self._ended = True
-        if self.sync_session.refusal is not None and (late := self.unwritten):
+        if self.untouched:
+            self._leave()
+            return
+        if self.rules.refusal is not None and (late := self.unwritten):
             log.error("after the answer had started, %s was added to the request's session and is lost", late)
         try:
             try:
@@ -273,7 +296,7 @@ class RequestSession(AsyncSession):
             self._leave()
 
     def _leave(self) -> None:
-        self.sync_session.refusal = EndedSessionError
+        self.rules.refusal = EndedSessionError
         if self._registry.get(self._task) is self:
             del self._registry[self._task]
         if not self._is_requests_own:
@@ -290,9 +313,10 @@ class RequestSession(AsyncSession):
             visit.note_unwritten(self, task)
         elif lost := self.unwritten:
             log.error("the task %r ended without committing %s", task.get_name(), lost)
-        if not self.sync_session.in_transaction() and not hooks.are_waiting(self.sync_session):
+        if self.untouched or not (self.sync_session.in_transaction() or hooks.are_waiting(self.sync_session)):
             self._ended = True
-            self.sync_session.close()
+            if not self.untouched:
+                self.sync_session.close()
             self._leave()
             return
         closing = task.get_loop().create_task(self.end())

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 
-from service import app
 from service.database import SQLAlchemy
+from service.serving import create_served_app
 
 REMAINDER = "remainder: "
 REST_S = 2.0  # how long the server may take to come to rest: it notes the use of keys every few seconds
@@ -22,7 +22,7 @@ REST_S = 2.0  # how long the server may take to come to rest: it notes the use o
 
 def create_app() -> Starlette:
     """Build the application from the environment."""
-    made = app.create_app()
+    made = create_served_app()
     if os.environ.get("ACCESS_LOG") != "1":
         logging.getLogger("latchkey.access").setLevel(logging.WARNING)
     if os.environ.get("TELL_REMAINDER") == "1":

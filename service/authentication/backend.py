@@ -280,14 +280,13 @@ class Verifier:
     @contextlib.contextmanager
     def _counting(self, scope: Scope, public_id: str) -> Iterator[None]:
         """Refuse at once whom this address and this public id failed for too often; else count if it fails."""
-        pair = self.proxies.client(scope), public_id
-        wait_s = self.failures.wait_s(pair)
+        wait_s = self.failures.wait_s((self.proxies.client(scope), public_id)) if self.failures else 0
         if wait_s:
             raise Refused(Problem("too_many_failures", headers={"retry-after": str(wait_s)}))
         try:
             yield
         except Unauthenticated:
-            self.failures.note(pair)
+            self.failures.note((self.proxies.client(scope), public_id))
             raise
 
     def moment(self) -> datetime:

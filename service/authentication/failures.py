@@ -37,6 +37,10 @@ class Failures:
         self.memory = memory
         self._pairs: OrderedDict[Pair, dict[int, int]] = OrderedDict()
 
+    def __bool__(self) -> bool:
+        """Whether any pair is remembered."""
+        return bool(self._pairs)
+
     def note(self, pair: Pair) -> None:
         """Count one failure of a pair."""
         if not self.limit:
@@ -51,8 +55,6 @@ class Failures:
 
     def wait_s(self, pair: Pair) -> int:
         """Return in how many seconds the pair may try again; 0 is at once."""
-        if pair not in self._pairs:
-            return 0
         now = self.clock()
         seconds = self._remembered(pair, now)
         left, free_at = sum(seconds.values()), now

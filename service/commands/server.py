@@ -122,7 +122,7 @@ def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: b
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     packages = (service, middleware, models)
     uvicorn.run(
-        "service.app:create_app",
+        "service.serving:create_served_app",
         factory=True,
         host=host,
         port=port,

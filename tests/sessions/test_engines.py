@@ -28,7 +28,7 @@ STATEMENTS = {
 
 
 def engine_of(session: RequestSession, bind: Any) -> str:
-    engines = session.sync_session.engines
+    engines = session.rules.engines
     names = {engines.writer: "writer", engines.reader: "reader", engines.replica: "replica"}
     return next(name for engine, name in names.items() if engine is not None and engine.sync_engine is bind)
 
