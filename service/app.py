@@ -84,7 +84,10 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
         failures=Failures(settings.auth_failures_per_min),
     )
     replays = Replays(lambda: db.reader, settings.clock_window_s)
-    limits = Limits(Till(Counters(lambda: db.reader)), settings.limits_on_outage)
+    idempotency = Idempotency(lambda: db.reader)
+    limits = Limits(
+        Till(Counters(lambda: db.reader)), settings.limits_on_outage, exempt=idempotency.has_answer
+    )
     app = Starlette(
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
     )
@@ -102,7 +105,7 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     app.state.issuer = Issuer(settings.key_prefix, keyring)
     app.state.verifier = verifier
     app.state.replays = replays
-    app.state.idempotency = Idempotency(lambda: db.reader)
+    app.state.idempotency = idempotency
     app.state.limits = limits
     app.state.last_used = last_used
     app.state.revocations = revocations = Revocations(key_cache, channel)

@@ -7,7 +7,8 @@ from weakref import WeakKeyDictionary
 import msgspec
 from sqlalchemy import Dialect, Engine, Insert, PoolProxiedConnection, Select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.util.concurrency import await_
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util.concurrency import await_, greenlet_spawn
 
 Convert = Callable[[Any], Any]
 Values = tuple[Any, ...]
@@ -37,10 +38,27 @@ class Prepared:
         self.statement = statement
         self._plans: WeakKeyDictionary[Dialect, Plan] = WeakKeyDictionary()
 
-    def run(self, engine: Engine, values: Mapping[str, Any]) -> list[Values]:
-        """Answer the rows, by a connection of the engine's pool; for an engine that is in AUTOCOMMIT mode.
+    async def run(self, engine: AsyncEngine, values: Mapping[str, Any]) -> list[Values]:
+        """Answer the rows, by a connection of the engine's pool; for an engine that is in AUTOCOMMIT mode."""
+        return await greenlet_spawn(self.run_sync, engine.sync_engine, values)
 
-        It runs in a greenlet of SQLAlchemy's, as `run_sync` starts one.
+    def run_sync(self, engine: Engine, values: Mapping[str, Any]) -> list[Values]:
+        """Answer the rows; it runs in a greenlet of SQLAlchemy's.
+
+        A SELECT whose pooled connection turns out dead is run once more.
+
+        Raises:
+            DBAPIError: as `_run_once`.
+        """
+        try:
+            return self._run_once(engine, values)
+        except DBAPIError as error:
+            if not error.connection_invalidated or isinstance(self.statement, Insert):
+                raise
+            return self._run_once(engine, values)
+
+    def _run_once(self, engine: Engine, values: Mapping[str, Any]) -> list[Values]:
+        """Answer the rows.
 
         Raises:
             DBAPIError: as an execution does, with `connection_invalidated` when the connection is lost; then, and

@@ -5,7 +5,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import msgspec
-from sqlalchemy import CompoundSelect, Engine, Select, TextClause, TextualSelect, event
+from sqlalchemy import CompoundSelect, Select, TextClause, TextualSelect, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
@@ -44,7 +44,7 @@ class Rules:
 
     def __init__(self, engines: Engines) -> None:
         self.engines = engines
-        self.reads_from: Engine = engines.reader.sync_engine
+        self.reads_from = engines.reader
         self.transactional = False  # every statement on the writer: the endpoint of an unsafe method
         self.before_write: Callable[[], None] | None = None
         self.refusal: type[RuntimeError] | None = None  # why the session takes no more statements
@@ -118,7 +118,7 @@ class RoutingSession(Session):
         plain_read = isinstance(clause, Select | CompoundSelect) and clause._for_update_arg is None  # noqa: SLF001 - there is no public way to ask
         if not self.on_writer:
             if plain_read and not self.rules.transactional and not self._begun_by_hand and not self._flushing:
-                return self.rules.reads_from
+                return self.rules.reads_from.sync_engine
             if not self.rules.transactional and self.rules.before_write is not None:
                 self.rules.before_write()
             if not self._flushing:  # a flush gave it back before it began its own transaction
@@ -218,7 +218,7 @@ class RoutingSession(Session):
         if self.on_writer:
             own = self.connection(bind_arguments={"bind": engine})
             return own.execute(prepared.statement, values).all()
-        return prepared.run(engine, values)
+        return prepared.run_sync(engine, values)
 
     def run(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         """Run `function(session, …)` as one step: it holds one connection for all that it reads."""

@@ -145,7 +145,7 @@ class RequestSession(AsyncSession):
         """Choose where the endpoint reads: a safe method on the replica if there is one, else the writer."""
         rules = self.rules
         rules.transactional = not safe
-        rules.reads_from = (rules.engines.replica or rules.engines.reader).sync_engine
+        rules.reads_from = rules.engines.replica or rules.engines.reader
 
     def seal(self, sealed: bool) -> None:
         """Refuse every commit from now on, or allow them again: what an idempotent call writes is one transaction."""
@@ -162,6 +162,9 @@ class RequestSession(AsyncSession):
 
     async def read(self, prepared: Prepared, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Run a prepared SELECT of columns past the ORM; it goes where any other goes."""
+        rules = self.rules
+        if self.untouched and not rules.transactional and rules.refusal is None:
+            return await prepared.run(rules.reads_from, values)
         return await super().run_sync(RoutingSession.read, prepared, values)  # type: ignore[arg-type]  # our sync_session_class
 
     async def start_over(self) -> None:

@@ -7,7 +7,6 @@ import msgspec
 from sqlalchemy import Table, insert, inspect
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.util.concurrency import greenlet_spawn
 from starlette.types import Scope
 
 from models import Nonce
@@ -78,7 +77,7 @@ class Replays:
         expires_at = datetime.fromtimestamp(claim.created, UTC) + timedelta(seconds=self.window_s + SKEW_S)
         values = {"access_key": claim.access_key, "nonce": claim.nonce, "expires_at": expires_at}
         try:
-            await greenlet_spawn(_RESERVE.run, self.primary().sync_engine, values)
+            await _RESERVE.run(self.primary(), values)
         except IntegrityError:
             return False
         return True

@@ -140,21 +140,12 @@ class Counters:
 
     async def read(self, subjects: Sequence[str]) -> Reading:
         """Read one counter or two, and the database's clock, in one round trip."""
-        try:
-            rows = await greenlet_spawn(self._select, subjects)
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            # A pooled connection had died; a read may be run again.
-            rows = await greenlet_spawn(self._select, subjects)
+        values = {"a_subject": subjects[0], "b_subject": subjects[-1]}
+        rows = await _READ.run(self._primary(), values)
         return Reading(
             to_microseconds(rows[0][0]),
             {subject: Stored(version, state) for _, subject, version, state in rows if subject is not None},
         )
-
-    def _select(self, subjects: Sequence[str]) -> Sequence[Any]:
-        engine = self._primary().sync_engine
-        return _READ.run(engine, {"a_subject": subjects[0], "b_subject": subjects[-1]})
 
     async def write(self, writes: Sequence[Write]) -> bool:
         """Write one counter or two, both or neither; False, and nothing written, when somebody was first."""

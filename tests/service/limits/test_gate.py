@@ -181,6 +181,41 @@ async def test_a_call_that_is_sent_twice_is_charged_once(app: Starlette) -> None
     assert [remaining(one) for one in answers] == [{"burst": 4, "quota": 4}] * 3
 
 
+async def test_the_replay_of_an_idempotent_call_costs_nothing_and_is_answered_when_nothing_is_left(
+    app: Starlette,
+) -> None:
+    """Whoever lost the answer to the last call of the month still gets it."""
+    key = await hold_key(app, scopes=["users:write"], quota=per_day(1))
+    body = {"email": "ann@example.com", "name": "Ann"}
+    create = [
+        await call(app, "POST", "/v1/users", key=key, body=body, headers=[("idempotency-key", name)])
+        for name in ("one", "one", "two")
+    ]
+
+    first, replay, other = create
+    assert (first.status, replay.status, replay.headers["idempotent-replayed"]) == (201, 201, "true")
+    assert replay.body == first.body
+    assert remaining(replay) == {"quota": 0}
+    assert_problem(other, 429, "quota_exceeded")
+
+
+async def test_copies_that_come_at_once_cost_one_call(app: Starlette) -> None:
+    """Those that were charged before they knew better get it back."""
+    key = await hold_key(app, scopes=["users:write"], limits=[limit(limit=9)])
+    body = {"email": "ann@example.com", "name": "Ann"}
+
+    answers = await asyncio.gather(
+        *(
+            call(app, "POST", "/v1/users", key=key, body=body, headers=[("idempotency-key", "one")])
+            for _ in range(4)
+        )
+    )
+
+    assert [one.status for one in answers] == [201] * 4
+    last = await call(app, "GET", "/free", key=key)
+    assert remaining(last) == {"burst": 8}
+
+
 # ---------------------------------------------------------------------- whoever answers it
 
 
