@@ -111,7 +111,7 @@ class TestRemainder:
         assert left == {"sessions": 0, "checked_out": 1}
 
     def test_the_access_log_is_off_unless_it_is_asked_for(self, environ, settings, monkeypatch):
-        monkeypatch.setattr(latchkey.app, "create_app", lambda: None)
+        monkeypatch.setattr(latchkey, "create_served_app", lambda: None)
         monkeypatch.delenv("TELL_REMAINDER")
         log = logging.getLogger("latchkey.access")
         log.setLevel(logging.NOTSET)
