@@ -1,5 +1,6 @@
 """`python -m benchmarks`: what `make bench`, `make bench-growth` and `make bench-soak` run."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ results_option = click.option(
 @click.group()
 def main() -> None:
     """Measure Latchkey beside its peers."""
+    # As Ctrl-C, which ends the servers too; `make` passes this one on, and a shell may start it with the other ignored.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @main.command()
