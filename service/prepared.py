@@ -39,26 +39,25 @@ class Prepared:
         self._plans: WeakKeyDictionary[Dialect, Plan] = WeakKeyDictionary()
 
     async def run(self, engine: AsyncEngine, values: Mapping[str, Any]) -> list[Values]:
-        """Answer the rows, by a connection of the engine's pool; for an engine that is in AUTOCOMMIT mode."""
-        return await greenlet_spawn(self.run_sync, engine.sync_engine, values)
-
-    def run_sync(self, engine: Engine, values: Mapping[str, Any]) -> list[Values]:
-        """Answer the rows; it runs in a greenlet of SQLAlchemy's.
+        """Answer the rows, by a connection of the engine's pool; for an engine that is in AUTOCOMMIT mode.
 
         A SELECT whose pooled connection turns out dead is run once more.
 
         Raises:
-            DBAPIError: as `_run_once`.
+            DBAPIError: as `run_once`.
         """
+        return await greenlet_spawn(self._run, engine.sync_engine, values)
+
+    def _run(self, engine: Engine, values: Mapping[str, Any]) -> list[Values]:
         try:
-            return self._run_once(engine, values)
+            return self.run_once(engine, values)
         except DBAPIError as error:
             if not error.connection_invalidated or isinstance(self.statement, Insert):
                 raise
-            return self._run_once(engine, values)
+            return self.run_once(engine, values)
 
-    def _run_once(self, engine: Engine, values: Mapping[str, Any]) -> list[Values]:
-        """Answer the rows.
+    def run_once(self, engine: Engine, values: Mapping[str, Any]) -> list[Values]:
+        """Answer the rows, in a greenlet of SQLAlchemy's.
 
         Raises:
             DBAPIError: as an execution does, with `connection_invalidated` when the connection is lost; then, and

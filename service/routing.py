@@ -218,7 +218,7 @@ class RoutingSession(Session):
         if self.on_writer:
             own = self.connection(bind_arguments={"bind": engine})
             return own.execute(prepared.statement, values).all()
-        return prepared.run_sync(engine, values)
+        return prepared.run_once(engine, values)  # a step runs what it reads once more by itself
 
     def run(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         """Run `function(session, …)` as one step: it holds one connection for all that it reads."""

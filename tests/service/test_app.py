@@ -1,6 +1,7 @@
 """The application as a whole: how it starts, how it ends, and how a request walks through it."""
 
 import asyncio
+import gc
 
 import pytest
 from sqlalchemy import event
@@ -14,6 +15,7 @@ from middleware.session import SessionMiddleware
 from service.app import create_app
 from service.database import SQLAlchemy
 from service.schema import NotMigratedError
+from service.serving import create_served_app
 from service.settings import Settings, SettingsError
 from tests.api import assert_problem, call, stored
 from tests.conftest import KEYRING
@@ -64,6 +66,23 @@ async def test_a_database_that_is_not_migrated_is_refused_with_the_command_to_ru
             pass
 
     assert not app.state.db.is_open
+
+
+async def test_a_served_application_is_none_of_the_garbage_collectors_business(
+    monkeypatch, loggers, database_url
+):
+    """A full collection would look through all of it, and stop every request meanwhile."""
+    monkeypatch.setenv("LATCHKEY_KEYRING", KEYRING)
+    monkeypatch.setenv("LATCHKEY_DATABASE_URL", database_url)
+    frozen = gc.get_freeze_count()
+
+    app = create_served_app()
+    try:
+        assert gc.get_freeze_count() > frozen + 10_000
+        assert all(found is not app for found in gc.get_objects(generation=2))
+    finally:
+        gc.unfreeze()
+        await app.state.db.close()
 
 
 async def test_closing_writes_the_last_uses_and_closes_the_database(app, operator):

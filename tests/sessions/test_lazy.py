@@ -48,3 +48,36 @@ async def test_no_sql_pays_for_no_shielded_close_and_no_commit(
     await request(app, "GET", "/read")
 
     assert shielded == []
+
+
+async def test_no_sql_makes_nothing_inside_the_session(make_app: MakeApp) -> None:
+    """Nor does what the corridor says to the session, or asks of it, on the way out."""
+    met: list[sessions.RequestSession] = []
+
+    async def nothing(request: Request) -> None:
+        met.append(request.state.session)
+        await request.state.session.commit()
+        await request.state.session.rollback()
+
+    for method in ("GET", "POST"):
+        answer = await request(make_app(probe(nothing, method)), method, "/probe")
+        assert answer.status == 200
+
+    assert [session.untouched for session in met] == [True, True]
+
+
+async def test_what_a_session_was_told_before_it_did_anything_holds(
+    db: SQLAlchemy, make_app: MakeApp
+) -> None:
+    """An unsafe method's endpoint reads on the writer, though nothing was asked of the session before."""
+    seen: dict[str, Any] = {}
+
+    async def read(request: Request) -> None:
+        session = request.state.session
+        seen["before"] = session.untouched
+        await User.get(1)
+        seen["after"] = session.untouched, session.on_writer
+
+    await request(make_app(probe(read, "POST")), "POST", "/probe")
+
+    assert seen == {"before": True, "after": (False, True)}

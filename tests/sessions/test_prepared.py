@@ -125,6 +125,29 @@ async def test_a_connection_that_died_in_the_pool_is_replaced(db: SQLAlchemy, fi
 
 
 @on_mariadb
+@pytest.mark.parametrize("touched", [False, True], ids=["the session's first", "after something else"])
+async def test_a_server_that_was_started_anew_costs_no_read(
+    db: SQLAlchemy, first: int, touched: bool
+) -> None:
+    """Every connection in the pool is dead then, not only the one that a read happens to take."""
+    async with db.reader.connect() as one, db.reader.connect() as two:
+        ids = [(await each.exec_driver_sql("SELECT CONNECTION_ID()")).scalar_one() for each in (one, two)]
+    async with db.engine.connect() as other:
+        for dead in ids:
+            await other.exec_driver_sql(f"KILL {dead}")
+
+    async def read() -> list[Any]:
+        async with db.scoped_session() as session:
+            if touched:
+                assert session.sync_session.idle
+            return list(await session.read(USER, {"id": first}))
+
+    found = await asyncio.gather(*(asyncio.create_task(read()) for _ in range(20)))
+
+    assert found == [[("first",)]] * 20
+
+
+@on_mariadb
 async def test_a_cancelled_read_costs_its_connection(db: SQLAlchemy) -> None:
     """What it had asked may still come, and nobody else may get it."""
     slow = Prepared(select(func.sleep(bindparam("seconds"))))
