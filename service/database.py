@@ -4,9 +4,10 @@ import asyncio
 import logging
 from asyncio import current_task
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session
 
 from models import Base, Watched
 from models.watched import Watcher
@@ -67,15 +68,16 @@ class SQLAlchemy(metaclass=Singleton):
         if self._engines is not None:
             raise RuntimeError("the database is open already: `await db.close()` first.")
         engines = create_engines(settings)
-        maker = async_sessionmaker(
-            class_=RequestSession,
+        # A sessionmaker would look at each of its arguments for each session.
+        maker: Any = partial(
+            RequestSession,
             autoflush=False,
             expire_on_commit=False,
             engines=engines,
             closings=self._closings,
         )
         scoped = async_scoped_session(maker, scopefunc=current_task)
-        maker.configure(registry=scoped.registry.registry)
+        maker.keywords["registry"] = scoped.registry.registry
         self._engines = engines
         self._scoped_session = scoped
         Base.scoped_session = scoped

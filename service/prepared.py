@@ -1,14 +1,15 @@
 """A statement that is compiled once and then sent as it is: for what every call asks."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
 from sqlalchemy import Dialect, Engine, Insert, PoolProxiedConnection, Select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.util.concurrency import await_, greenlet_spawn
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 Convert = Callable[[Any], Any]
 Values = tuple[Any, ...]
@@ -46,18 +47,15 @@ class Prepared:
         Raises:
             DBAPIError: as `run_once`.
         """
-        return await greenlet_spawn(self._run, engine.sync_engine, values)
-
-    def _run(self, engine: Engine, values: Mapping[str, Any]) -> list[Values]:
         try:
-            return self.run_once(engine, values)
+            return await self.run_once(engine, values)
         except DBAPIError as error:
             if not error.connection_invalidated or isinstance(self.statement, Insert):
                 raise
-            return self.run_once(engine, values)
+            return await self.run_once(engine, values)
 
-    def run_once(self, engine: Engine, values: Mapping[str, Any]) -> list[Values]:
-        """Answer the rows, in a greenlet of SQLAlchemy's.
+    async def run_once(self, engine: AsyncEngine, values: Mapping[str, Any]) -> list[Values]:
+        """Answer the rows.
 
         Raises:
             DBAPIError: as an execution does, with `connection_invalidated` when the connection is lost; then, and
@@ -68,26 +66,28 @@ class Prepared:
         given = tuple(
             values[name] if convert is None else convert(values[name]) for name, convert in plan.parameters
         )
+        errors = dialect.loaded_dbapi.Error
         pooled: PoolProxiedConnection | None = None
+        lost = False
         try:
-            pooled = engine.raw_connection()
-            rows = await_(fetch(pooled.driver_connection, plan.sql, given))
-        except dialect.loaded_dbapi.Error as error:
-            lost = pooled is not None and dialect.is_disconnect(error, pooled.dbapi_connection, None)
-            if pooled is not None and lost:
-                pooled.invalidate(error)
+            pooled = await take(engine.sync_engine)
+            rows = await fetch(pooled.driver_connection, plan.sql, given)
+        except errors as error:
+            if pooled is not None and dialect.is_disconnect(error, pooled.dbapi_connection, None):
+                lost = True
+                await greenlet_spawn(pooled.invalidate, error)
             raise DBAPIError.instance(
                 plan.sql,
                 given,
                 error,
-                dialect.loaded_dbapi.Error,
-                hide_parameters=engine.hide_parameters,
+                errors,
+                hide_parameters=engine.sync_engine.hide_parameters,
                 connection_invalidated=lost,
                 dialect=dialect,
             ) from error
         except BaseException as error:
             if pooled is not None:
-                pooled.invalidate(error)
+                await greenlet_spawn(pooled.invalidate, error)
             raise
         finally:
             if pooled is not None:
@@ -109,6 +109,20 @@ class Prepared:
             columns=tuple((place, convert) for place, convert in enumerate(columns) if convert is not None),
         )
         return plan
+
+
+async def take(engine: Engine) -> PoolProxiedConnection:
+    """Take a connection out of the pool.
+
+    One that is idle there is taken at once. SQLAlchemy waits in a greenlet, for another or for a new one, and to make
+    a greenlet costs as much time as the driver needs to ask.
+    """
+    if engine.pool.checkedin():  # type: ignore[attr-defined]  # QueuePool, always
+        with contextlib.suppress(
+            MissingGreenlet
+        ):  # it was idle for too long, or dead, and has to be made anew
+            return engine.raw_connection()
+    return await greenlet_spawn(engine.raw_connection)
 
 
 async def fetch(driver: Any, sql: str, given: Values) -> Sequence[Values]:

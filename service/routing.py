@@ -9,7 +9,7 @@ from sqlalchemy import CompoundSelect, Select, TextClause, TextualSelect, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
-from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from models import hooks
 from models.errors import NotLoadedError
@@ -218,7 +218,8 @@ class RoutingSession(Session):
         if self.on_writer:
             own = self.connection(bind_arguments={"bind": engine})
             return own.execute(prepared.statement, values).all()
-        return prepared.run_once(engine, values)  # a step runs what it reads once more by itself
+        # A step runs what it reads once more by itself.
+        return await_(prepared.run_once(self.rules.reads_from, values))
 
     def run(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         """Run `function(session, …)` as one step: it holds one connection for all that it reads."""

@@ -7,15 +7,19 @@ from starlette.applications import Starlette
 
 from service.app import create_app
 
+NEW_OBJECTS = 20_000  # more than are made before the collector looks for garbage among them
+
 
 def create_served_app() -> Starlette:
     """Build the application from the environment, and take what is there by then out of the garbage collector's way.
 
     Modules, mappers and routes live as long as the process does. To look through all of them again and again for
-    garbage stops every request of the worker, for tens of milliseconds each time.
+    garbage stops every request of the worker, for tens of milliseconds each time. What requests leave behind is hardly
+    ever garbage either: it goes when its last user does, so looking for it is worth that many new objects.
     """
     app = create_app()
     configure_mappers()  # else the first query does it
     gc.collect()
     gc.freeze()
+    gc.set_threshold(NEW_OBJECTS)
     return app

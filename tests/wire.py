@@ -2,6 +2,9 @@
 
 On MariaDB a subclass of the driver's connection counts in the one method through which every command
 goes; events of SQLAlchemy would see about half of them. SQLite has no wire, so statements are counted.
+
+A prepared statement is noted by its text each time it is executed. Preparing it is once more for each connection, and
+is noted only for who listens with `preparing=True`.
 """
 
 from collections.abc import Iterator
@@ -11,23 +14,26 @@ from typing import Any
 
 import aiosqlite
 import pytest
-from asyncmy.connection import Connection
+from asyncmy.connection import Connection, PreparedStatement
+from asyncmy.constants.COMMAND import COM_STMT_CLOSE, COM_STMT_EXECUTE, COM_STMT_PREPARE
 from sqlalchemy import event
 
 from service.routing import Engines
 
 _commands: ContextVar[list[str] | None] = ContextVar("commands", default=None)
+_preparing: ContextVar[bool] = ContextVar("preparing", default=False)
 
 
 @contextmanager
-def listening() -> Iterator[list[str]]:
+def listening(*, preparing: bool = False) -> Iterator[list[str]]:
     """Collect the commands that this context and the tasks it starts send."""
     commands: list[str] = []
-    token = _commands.set(commands)
+    tokens = _commands.set(commands), _preparing.set(preparing)
     try:
         yield commands
     finally:
-        _commands.reset(token)
+        _commands.reset(tokens[0])
+        _preparing.reset(tokens[1])
 
 
 def note(command: str) -> None:
@@ -39,8 +45,24 @@ def note(command: str) -> None:
 class CountingConnection(Connection):
     """The driver's connection, telling what it sends."""
 
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.prepared: dict[bytes, str] = {}  # by the id with which each execution begins
+
+    async def prepare(self, query: bytes | str) -> PreparedStatement:
+        statement = await super().prepare(query)
+        text = query.decode() if isinstance(query, bytes) else query
+        self.prepared[statement._statement_id.to_bytes(4, "little")] = text
+        return statement
+
     async def _execute_command(self, command: Any, sql: Any) -> Any:
-        note(sql.decode(errors="replace") if isinstance(sql, bytes) else str(sql))
+        if command == COM_STMT_EXECUTE:
+            note(self.prepared[sql[:4]])
+        elif command == COM_STMT_PREPARE:
+            if _preparing.get():
+                note("PREPARE")
+        elif command != COM_STMT_CLOSE:  # which the server does not answer
+            note(sql.decode(errors="replace") if isinstance(sql, bytes) else str(sql))
         return await super()._execute_command(command, sql)
 
 

@@ -4,13 +4,17 @@ import asyncio
 from types import TracebackType
 from typing import Literal, Self
 
+# A packet begins with three bytes of length and one of number; then comes the command, or what kind of answer it is.
+COMMAND_AT = 4
+PREPARE, EXECUTE, OK = b"\x16", b"\x17", b"\x00"
+
 
 class Tap:
     """Forwards every connection to a port; `port` is its own.
 
     `hold` names a command by words that stand in it, and whether it is held before the server gets it, or after it
     was executed and before its answer arrives. `held` is set when it has come to that. `cut` ends the connections
-    to the server, as the death of the process does.
+    to the server, as the death of the process does. A prepared statement is held when it is executed.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -53,11 +57,9 @@ class Tap:
         self._tasks.add(task)
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
         self._writers += [writer, to_server]
-        silent = asyncio.Event()
+        line = Line()
         try:
-            await asyncio.gather(
-                self._ask(reader, to_server, silent), self._answer(from_server, writer, silent)
-            )
+            await asyncio.gather(self._ask(reader, to_server, line), self._answer(from_server, writer, line))
         except (OSError, asyncio.CancelledError):
             pass  # cut, or the process has gone
         finally:
@@ -65,26 +67,49 @@ class Tap:
             to_server.transport.abort()
             self._tasks.discard(task)
 
-    async def _ask(
-        self, reader: asyncio.StreamReader, to_server: asyncio.StreamWriter, silent: asyncio.Event
-    ) -> None:
+    async def _ask(self, reader: asyncio.StreamReader, to_server: asyncio.StreamWriter, line: "Line") -> None:
         while part := await reader.read(65536):
-            if self._words is not None and self._words in part:
+            text = line.text_of(part)
+            if self._words is not None and self._words in text:
                 if self._when == "before":
                     self.held.set()
                     await asyncio.Event().wait()
-                silent.set()
+                line.silent = True
             to_server.write(part)
             await to_server.drain()
         to_server.close()
 
     async def _answer(
-        self, from_server: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event
+        self, from_server: asyncio.StreamReader, writer: asyncio.StreamWriter, line: "Line"
     ) -> None:
         while part := await from_server.read(65536):
-            if silent.is_set():
+            line.note_answer(part)
+            if line.silent:
                 self.held.set()
                 await asyncio.Event().wait()
             writer.write(part)
             await writer.drain()
         writer.close()
+
+
+class Line:
+    """One connection: what it prepared, and whether it has fallen silent. Each packet arrives as one part."""
+
+    def __init__(self) -> None:
+        self.silent = False
+        self._prepared: dict[bytes, bytes] = {}
+        self._preparing: bytes | None = None
+
+    def text_of(self, part: bytes) -> bytes:
+        """Tell what a packet has the server do now: of an execution, the statement and its values."""
+        command = part[COMMAND_AT : COMMAND_AT + 1]
+        if command == EXECUTE:
+            return self._prepared[part[COMMAND_AT + 1 : COMMAND_AT + 5]] + part
+        self._preparing = part if command == PREPARE else None
+        return b"" if command == PREPARE else part
+
+    def note_answer(self, part: bytes) -> None:
+        """Learn the number that the server gives a statement, unless it could not be prepared."""
+        if self._preparing is not None and part[COMMAND_AT : COMMAND_AT + 1] == OK:
+            self._prepared[part[COMMAND_AT + 1 : COMMAND_AT + 5]] = self._preparing
+        self._preparing = None

@@ -74,14 +74,16 @@ async def test_a_served_application_is_none_of_the_garbage_collectors_business(
     """A full collection would look through all of it, and stop every request meanwhile."""
     monkeypatch.setenv("LATCHKEY_KEYRING", KEYRING)
     monkeypatch.setenv("LATCHKEY_DATABASE_URL", database_url)
-    frozen = gc.get_freeze_count()
+    frozen, thresholds = gc.get_freeze_count(), gc.get_threshold()
 
     app = create_served_app()
     try:
         assert gc.get_freeze_count() > frozen + 10_000
         assert all(found is not app for found in gc.get_objects(generation=2))
+        assert gc.get_threshold()[0] > thresholds[0]
     finally:
         gc.unfreeze()
+        gc.set_threshold(*thresholds)
         await app.state.db.close()
 
 

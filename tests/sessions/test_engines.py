@@ -159,6 +159,19 @@ class TestOnTheWire:
 
         assert len(commands) == 1
 
+    async def test_a_connection_prepares_a_statement_once(
+        self, db: SQLAlchemy, make_app: MakeApp, first: int
+    ) -> None:
+        async def read(request: Request) -> None:
+            await User.get(first)
+
+        app = make_app(probe(read))
+        with wire.listening(preparing=True) as commands:
+            await request(app, "GET", "/probe")
+            await request(app, "GET", "/probe")
+
+        assert [command.split()[0] for command in commands][-3:] == ["PREPARE", "SELECT", "SELECT"]
+
     async def test_a_create_is_insert_and_commit(self, db: SQLAlchemy, make_app: MakeApp, first: int) -> None:
         """With refreshed values in the answer; the pool sends nothing when the connection returns."""
 

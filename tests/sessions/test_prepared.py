@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from models import ApiKey, User
+from service import prepared
 from service.database import SQLAlchemy
 from service.prepared import Prepared
 from service.routing import EndedSessionError
@@ -45,7 +47,7 @@ async def keys(db: SQLAlchemy, first: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prepared", "values"),
+    ("asked", "values"),
     [
         pytest.param(BY_KEY, {"access_key": "lka_A"}, id="one"),
         pytest.param(BY_KEY, {"access_key": "lka_x"}, id="none"),
@@ -53,11 +55,11 @@ async def keys(db: SQLAlchemy, first: int) -> None:
     ],
 )
 async def test_it_answers_what_the_session_would(
-    db: SQLAlchemy, keys: None, prepared: Prepared, values: dict[str, Any]
+    db: SQLAlchemy, keys: None, asked: Prepared, values: dict[str, Any]
 ) -> None:
     async with db.scoped_session() as session:
-        rows = await session.read(prepared, values)
-        usual = (await session.execute(prepared.statement, values)).all()
+        rows = await session.read(asked, values)
+        usual = (await session.execute(asked.statement, values)).all()
 
     assert [tuple(row) for row in rows] == [tuple(row) for row in usual]
     assert len(rows) == {"lka_A": 1, "lka_x": 0}.get(values.get("access_key", ""), 2)
@@ -71,6 +73,35 @@ async def test_it_costs_one_command_and_holds_nothing_afterwards(db: SQLAlchemy,
             rows = await session.read(USER, {"id": 1})
 
         assert (len(commands), list(rows), db.checked_out()) == (1, [("first",)], 0)
+
+
+async def test_an_idle_connection_is_taken_without_a_greenlet(
+    db: SQLAlchemy, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To make one costs as much as the driver needs to ask."""
+    made = []
+
+    async def spawn(function: Any, *arguments: Any) -> Any:
+        made.append(function)
+        return await greenlet_spawn(function, *arguments)
+
+    monkeypatch.setattr(prepared, "greenlet_spawn", spawn)
+    numbers = []
+    for _ in range(2):
+        await USER.run(db.reader, {"id": first})
+        numbers.append(len(made))
+
+    assert numbers == [1, 1]
+
+
+async def test_it_waits_for_a_connection_that_another_holds(db: SQLAlchemy, first: int) -> None:
+    async with db.reader.connect(), db.reader.connect():  # the pool has two
+        reading = asyncio.create_task(USER.run(db.reader, {"id": first}))
+        await asyncio.sleep(0.05)
+        assert not reading.done()
+
+    assert list(await reading) == [("first",)]
+    assert db.checked_out() == 0
 
 
 async def test_on_the_writer_it_sees_what_was_written(db: SQLAlchemy, first: int) -> None:
