@@ -251,31 +251,27 @@ class Verifier:
     ) -> tuple[Found, StoredSecret]:
         """Find a key that signs, and the one of its live secrets for which `proves` holds.
 
-        Two secrets are opened and tried whatever there are, dummies where they lack: the time tells neither
-        whether the key exists nor whether it was rotated.
+        For who proves nothing two secrets are opened and tried whatever there are, dummies where they lack: the time
+        tells neither whether the key exists nor whether it was rotated. Who proves it with the newest knows both.
         """
         failure: Unauthenticated | None = None
         found: Found | None = None
+        live: list[StoredSecret] = []
         try:
             found = await self.keys.by_access_key(scope["state"]["session"], access_key)
         except Unauthenticated as error:
             failure = error
-        live: list[StoredSecret] = []
         if found is not None and signs(found, access_key):
             now = self.moment()
             live = [one for one in found.secrets if one.is_live(now)]
+            for stored in live:
+                if proves(self.open_secret(access_key, stored)):
+                    return found, stored
         else:
             failure = failure or Unauthenticated("a signature with a key that does not sign")
-        opened = [self.open_secret(access_key, one) for one in live]
-        opened += [
-            self.open_secret(self.dummy.access_key, self._dummy_sealed)
-            for _ in range(LIVE_SECRETS - len(live))
-        ]
-        proved = [proves(secret) for secret in opened]  # all of them, always
-        stored = next((one for one, holds in zip(live, proved, strict=False) if holds), None)
-        if found is None or stored is None:
-            raise failure or Unauthenticated("a wrong signature")
-        return found, stored
+        for _ in range(LIVE_SECRETS - len(live)):
+            proves(self.open_secret(self.dummy.access_key, self._dummy_sealed))
+        raise failure or Unauthenticated("a wrong signature")
 
     @contextlib.contextmanager
     def _counting(self, scope: Scope, public_id: str) -> Iterator[None]:

@@ -133,3 +133,13 @@ async def test_an_unknown_key_costs_what_a_wrong_proof_costs(app, cast, monkeypa
 
     assert costs[0] == costs[1]
     assert len(costs[0][0]) == 1
+
+
+async def test_who_proves_it_with_the_newest_secret_costs_no_second_one(app, cast, monkeypatch):
+    opened = []
+    work = KeyRing.open_secret
+    monkeypatch.setattr(KeyRing, "open_secret", lambda *a: opened.append(a) or work(*a))
+
+    answer = await signed(cast.signer).send(app)
+
+    assert (answer.status, len(opened)) == (200, 1)
