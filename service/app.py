@@ -229,6 +229,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
             await asyncio.wait(tasks)
             await revocations.close()
             await last_used.write()
+            await app.state.replays.close()
             await app.state.limits.close()
     finally:
         await db.close()

@@ -1,8 +1,8 @@
 """A statement that is compiled once and then sent as it is: for what every call asks."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -13,6 +13,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 Convert = Callable[[Any], Any]
 Values = tuple[Any, ...]
+R = TypeVar("R")
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -23,6 +24,12 @@ class Plan(msgspec.Struct, frozen=True):
     """Each placeholder's name, in their order, and what the driver wants made of its value."""
     columns: tuple[tuple[int, Convert], ...]
     """The columns whose values the driver does not give as they are meant."""
+
+    def give(self, values: Mapping[str, Any]) -> Values:
+        """Put values in the order of the placeholders, as the driver wants them."""
+        return tuple(
+            values[name] if convert is None else convert(values[name]) for name, convert in self.parameters
+        )
 
 
 class Prepared:
@@ -61,38 +68,20 @@ class Prepared:
             DBAPIError: as an execution does, with `connection_invalidated` when the connection is lost; then, and
                 when it is cancelled, the connection is not used again.
         """
-        dialect = engine.dialect
-        plan = self._plans.get(dialect) or self._plan(dialect)
-        given = tuple(
-            values[name] if convert is None else convert(values[name]) for name, convert in plan.parameters
-        )
-        errors = dialect.loaded_dbapi.Error
-        pooled: PoolProxiedConnection | None = None
-        lost = False
-        try:
-            pooled = await take(engine.sync_engine)
-            rows = await fetch(pooled.driver_connection, plan.sql, given)
-        except errors as error:
-            if pooled is not None and dialect.is_disconnect(error, pooled.dbapi_connection, None):
-                lost = True
-                await greenlet_spawn(pooled.invalidate, error)
-            raise DBAPIError.instance(
-                plan.sql,
-                given,
-                error,
-                errors,
-                hide_parameters=engine.sync_engine.hide_parameters,
-                connection_invalidated=lost,
-                dialect=dialect,
-            ) from error
-        except BaseException as error:
-            if pooled is not None:
-                await greenlet_spawn(pooled.invalidate, error)
-            raise
-        finally:
-            if pooled is not None:
-                pooled.close()
+        plan = self._plans.get(engine.dialect) or self._plan(engine.dialect)
+        rows = await send(engine, fetch, plan.sql, plan.give(values))
         return [plan_row(plan.columns, row) for row in rows]
+
+    async def insert_together(self, engine: AsyncEngine, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert several rows with one statement: all of them, or none when one of them cannot be.
+
+        For an engine in AUTOCOMMIT mode on MariaDB or MySQL. SQLite's driver would insert those before the wrong one.
+
+        Raises:
+            DBAPIError: as `run_once`.
+        """
+        plan = self._plans.get(engine.dialect) or self._plan(engine.dialect)
+        await send(engine, insert_many, plan.sql, [plan.give(values) for values in rows])
 
     def _plan(self, dialect: Dialect) -> Plan:
         compiled = self.statement.compile(dialect=dialect)
@@ -125,12 +114,51 @@ async def take(engine: Engine) -> PoolProxiedConnection:
     return await greenlet_spawn(engine.raw_connection)
 
 
+async def send(engine: AsyncEngine, ask: Callable[[Any, str, Any], Awaitable[R]], sql: str, given: Any) -> R:
+    """Ask on a connection of the pool, with the errors and the consequences that an execution has."""
+    dialect = engine.dialect
+    pool = engine.sync_engine.pool
+    errors = dialect.loaded_dbapi.Error
+    pooled: PoolProxiedConnection | None = None
+    lost = False
+    try:
+        pooled = await take(engine.sync_engine)
+        return await ask(pooled.driver_connection, sql, given)
+    except errors as error:
+        if pooled is not None and dialect.is_disconnect(error, pooled.dbapi_connection, None):
+            lost = True
+            # As after any execution: the others that are as old are made anew when they are taken.
+            await greenlet_spawn(pool._invalidate, pooled, error)  # noqa: SLF001 - there is no public way
+        raise DBAPIError.instance(
+            sql,
+            given,
+            error,
+            errors,
+            hide_parameters=engine.sync_engine.hide_parameters,
+            connection_invalidated=lost,
+            dialect=dialect,
+        ) from error
+    except BaseException as error:
+        if pooled is not None:
+            await greenlet_spawn(pooled.invalidate, error)
+        raise
+    finally:
+        if pooled is not None:
+            pooled.close()
+
+
 async def fetch(driver: Any, sql: str, given: Values) -> Sequence[Values]:
     """Ask the driver; both of them speak alike, asyncmy and aiosqlite."""
     async with driver.cursor() as cursor:
         await cursor.execute(sql, given)
         rows: Sequence[Values] = await cursor.fetchall()
         return rows
+
+
+async def insert_many(driver: Any, sql: str, given: Sequence[Values]) -> None:
+    """Have asyncmy insert rows: in bulk on MariaDB, as one INSERT with many VALUES on MySQL."""
+    async with driver.cursor() as cursor:
+        await cursor.executemany(sql, given)
 
 
 def plan_row(columns: tuple[tuple[int, Convert], ...], row: Values) -> Values:

@@ -20,6 +20,8 @@ from sqlalchemy import event
 
 from service.routing import Engines
 
+COM_STMT_BULK_EXECUTE = 0xFA  # MariaDB's own; the driver knows it, and does not name it
+
 _commands: ContextVar[list[str] | None] = ContextVar("commands", default=None)
 _preparing: ContextVar[bool] = ContextVar("preparing", default=False)
 
@@ -56,7 +58,7 @@ class CountingConnection(Connection):
         return statement
 
     async def _execute_command(self, command: Any, sql: Any) -> Any:
-        if command == COM_STMT_EXECUTE:
+        if command in {COM_STMT_EXECUTE, COM_STMT_BULK_EXECUTE}:
             note(self.prepared[sql[:4]])
         elif command == COM_STMT_PREPARE:
             if _preparing.get():

@@ -1,17 +1,19 @@
 """No signed call is taken twice: its nonce is reserved, once it has proved itself."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 from sqlalchemy import Table, insert, inspect
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.types import Scope
 
 from models import Nonce
 from service.prepared import Prepared
-from service.problems import Problem
+from service.problems import Problem, is_conflict
 
 SKEW_S = 10  # how far the clocks of several workers may be apart
 
@@ -45,8 +47,28 @@ async def is_used(session: AsyncSession, claim: Claim) -> bool:
     return await session.get(Nonce, at) is not None
 
 
+class Order(msgspec.Struct, frozen=True, eq=False):
+    """A claim that waits to be reserved; who waits for it holds `first`: whether nobody was before it."""
+
+    claim: Claim
+    first: asyncio.Future[bool]
+
+    def tell(self, first: bool) -> None:
+        """Tell who waits, if anybody still does."""
+        if not self.first.done():
+            self.first.set_result(first)
+
+    def fail(self, error: Exception) -> None:
+        """Tell who waits, if anybody still does, that nobody knows."""
+        if not self.first.done():
+            self.first.set_exception(error)
+
+
 class Replays:
     """The nonces that were used.
+
+    While some are being reserved, the next ones wait here, and all that wait are reserved with one INSERT: so a busy
+    worker pays for a round trip and a COMMIT once for many calls, and a quiet one waits for nobody.
 
     Args:
         primary: tells the AUTOCOMMIT engine on the primary; a replica would not know in time.
@@ -56,6 +78,8 @@ class Replays:
     def __init__(self, primary: Callable[[], AsyncEngine], window_s: int) -> None:
         self.primary = primary
         self.window_s = window_s
+        self._waiting: list[Order] = []
+        self._work: asyncio.Task[None] | None = None
 
     async def refusal(self, scope: Scope) -> Problem | None:
         """Reserve the nonce of an authenticated call; a problem when it was used before.
@@ -68,16 +92,67 @@ class Replays:
         return Problem("replayed")
 
     async def reserve(self, claim: Claim) -> bool:
-        """Reserve a nonce with one INSERT that commits by itself; False when somebody was first.
+        """Reserve a nonce, committed at once; False when somebody was first.
 
         It stays when the endpoint fails: a call that was refused is not sent again, it is signed again. It
         is kept until no clock takes the signature any more, counted from its own `created`: counted from
         now, a call that is dated ahead could outlive its nonce.
         """
-        expires_at = datetime.fromtimestamp(claim.created, UTC) + timedelta(seconds=self.window_s + SKEW_S)
-        values = {"access_key": claim.access_key, "nonce": claim.nonce, "expires_at": expires_at}
+        order = Order(claim, asyncio.get_running_loop().create_future())
+        self._waiting.append(order)
+        if self._work is None:
+            # A task of its own: the call that happens to be the first may be cancelled, and others wait with it.
+            self._work = asyncio.create_task(self._reserve_waiting(), name="nonces")
+        return await order.first
+
+    async def close(self) -> None:
+        """Wait until nothing is being reserved."""
+        if self._work is not None:
+            await asyncio.wait([self._work])
+
+    async def _reserve_waiting(self) -> None:
+        orders: list[Order] = []
         try:
-            await _RESERVE.run(self.primary(), values)
+            while orders := [one for one in self._waiting if not one.first.done()]:
+                self._waiting = []
+                try:
+                    await self._reserve_together(orders)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+                    for order in orders:
+                        order.fail(error)
+        finally:
+            self._work = None
+            for order in (*orders, *self._waiting):
+                order.first.cancel()  # of those that wait when the loop ends; else nobody does
+            self._waiting = []
+
+    async def _reserve_together(self, orders: Sequence[Order]) -> None:
+        engine = self.primary()
+        if len(orders) > 1 and engine.dialect.name != "sqlite":
+            try:
+                await _RESERVE.insert_together(engine, [self._row(one.claim) for one in orders])
+            except DBAPIError as error:
+                # Somebody was before one of them, or is about to be, and none is reserved: each for itself.
+                if not isinstance(error, IntegrityError) and not is_conflict(error):
+                    raise
+            else:
+                for order in orders:
+                    order.tell(True)
+                return
+        async with asyncio.TaskGroup() as group:
+            for order in orders:
+                group.create_task(self._reserve_alone(order))
+
+    async def _reserve_alone(self, order: Order) -> None:
+        try:
+            await _RESERVE.run(self.primary(), self._row(order.claim))
         except IntegrityError:
-            return False
-        return True
+            order.tell(False)
+        except Exception as error:  # noqa: BLE001 - it belongs to who waits
+            order.fail(error)
+        else:
+            order.tell(True)
+
+    def _row(self, claim: Claim) -> dict[str, Any]:
+        expires_at = datetime.fromtimestamp(claim.created, UTC) + timedelta(seconds=self.window_s + SKEW_S)
+        return {"access_key": claim.access_key, "nonce": claim.nonce, "expires_at": expires_at}

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, func, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from models import ApiKey, User
+from models import ApiKey, Nonce, User
 from service import prepared
 from service.database import SQLAlchemy
 from service.prepared import Prepared
@@ -28,6 +28,7 @@ BY_TIME = Prepared(
         KEYS.c.id
     )
 )
+NONCE = Prepared(insert(Nonce.__table__))
 USER = Prepared(select(USERS.c.name).where(USERS.c.id == bindparam("id")))
 
 
@@ -176,6 +177,39 @@ async def test_a_server_that_was_started_anew_costs_no_read(
     found = await asyncio.gather(*(asyncio.create_task(read()) for _ in range(20)))
 
     assert found == [[("first",)]] * 20
+
+
+@on_mariadb
+async def test_of_a_server_that_was_started_anew_one_insert_hears(db: SQLAlchemy, first: int) -> None:
+    """It is not run again, nobody knows what became of it; the next one gets a connection that lives."""
+    async with db.reader.connect() as one, db.reader.connect() as two:
+        ids = [(await each.exec_driver_sql("SELECT CONNECTION_ID()")).scalar_one() for each in (one, two)]
+    async with db.engine.connect() as other:
+        for dead in ids:
+            await other.exec_driver_sql(f"KILL {dead}")
+
+    async with db.reader.connect():  # holds the one of the two that is taken first
+        row = {"access_key": "lka_a", "nonce": b"n", "expires_at": datetime(2030, 1, 1, tzinfo=UTC)}
+        with pytest.raises(DBAPIError) as caught:
+            await NONCE.run(db.reader, row)
+        assert caught.value.connection_invalidated
+
+    await NONCE.run(db.reader, row)
+
+
+@on_mariadb
+async def test_rows_are_inserted_together_or_not_at_all(db: SQLAlchemy) -> None:
+    def row(nonce: bytes) -> dict[str, Any]:
+        return {"access_key": "lka_a", "nonce": nonce, "expires_at": datetime(2030, 1, 1, tzinfo=UTC)}
+
+    await NONCE.insert_together(db.reader, [row(b"1"), row(b"2")])
+    with pytest.raises(IntegrityError):
+        await NONCE.insert_together(db.reader, [row(b"3"), row(b"2"), row(b"4")])
+
+    async with db.reader.connect() as connection:
+        found = (await connection.execute(select(Nonce.nonce).order_by(Nonce.nonce))).scalars().all()
+    assert found == [b"1", b"2"]
+    assert db.checked_out() == 0
 
 
 @on_mariadb

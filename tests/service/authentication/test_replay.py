@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 from sqlalchemy import func, select
@@ -10,8 +11,11 @@ from starlette.applications import Starlette
 
 from models import Nonce
 from service.authentication.query_signature import sign_query
+from service.authentication.replay import Claim, Replays
+from service.prepared import Prepared
 from tests import wire
 from tests.api import HeldKey, assert_problem, hold_key
+from tests.conftest import on_mariadb
 from tests.requests import Answer, request
 
 NONCE = "n0nce-0123456789abcdef"
@@ -134,3 +138,101 @@ async def test_a_call_with_a_nonce_costs_one_round_trip_more(app: Starlette, sig
         await send(app, signer)
 
     assert len(commands) == 2
+
+
+async def send_many(app: Starlette, key: HeldKey, nonces: Iterable[str]) -> list[Answer]:
+    """Send a call with each nonce, all of them at the same moment."""
+    return await asyncio.gather(*(asyncio.create_task(send(app, key, nonce=one)) for one in nonces))
+
+
+def nonces(number: int) -> list[str]:
+    return [f"n0nce-0123456789-{place}" for place in range(number)]
+
+
+async def test_calls_that_wait_reserve_together(app: Starlette, signer: HeldKey) -> None:
+    """A COMMIT for each call is what a busy worker would spend most of its time with."""
+    await send(app, signer, nonce="warming-up-0123456789")
+
+    with wire.listening() as commands:
+        answers = await send_many(app, signer, nonces(20))
+
+    inserts = [one for one in commands if one.startswith("INSERT")]
+    on_sqlite = app.state.db.engine.dialect.name == "sqlite"
+    assert [one.status for one in answers] == [200] * 20
+    assert await reserved(app) == 21
+    assert len(inserts) == 20 if on_sqlite else len(inserts) < 10
+
+
+async def test_who_waits_beside_a_copy_is_taken(app: Starlette, signer: HeldKey) -> None:
+    """One that was used makes the INSERT of all of them fail, and costs the others nothing."""
+    first, used, *others = nonces(12)
+    await send(app, signer, nonce=used)
+
+    answers = await send_many(app, signer, [first, *others[:5], used, *others[5:], others[0]])
+
+    assert Counter(answer.status for answer in answers) == {200: 11, 401: 2}
+    assert_problem(answers[6], 401, "replayed")
+    assert await reserved(app) == 12
+
+
+@on_mariadb
+async def test_a_conflict_with_another_worker_is_settled_one_by_one(
+    app: Starlette, signer: HeldKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers with the same copies in another order wait for each other, and the server ends one of them."""
+
+    async def lose(*_arguments: object) -> None:
+        raise OperationalError("INSERT", {}, Exception(1213, "Deadlock found"))
+
+    monkeypatch.setattr(Prepared, "insert_together", lose)
+
+    assert [one.status for one in await send_many(app, signer, nonces(8))] == [200] * 8
+
+
+@on_mariadb
+async def test_when_the_store_fails_nobody_who_waits_is_taken_and_the_next_one_is(
+    app: Starlette, signer: HeldKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_arguments: object) -> None:
+        raise OperationalError("INSERT", {}, Exception(2013, "Lost connection"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Prepared, "insert_together", fail)
+        answers = await send_many(app, signer, nonces(8))
+
+    refused = [one for one in answers if one.status != 200]
+    assert len(refused) >= 6  # the first may have been alone
+    for one in refused:
+        assert_problem(one, 503, "unavailable")
+    assert (await send(app, signer, nonce="after-0123456789abcdef")).status == 200
+
+
+async def test_who_gives_up_takes_nobody_along(app: Starlette, signer: HeldKey) -> None:
+    """The first call starts the reservation of those behind it."""
+    replays: Replays = app.state.replays
+    claims = [Claim.of_nonce(signer.access_key, one, 1_700_000_000) for one in nonces(6)]
+    waiting = [asyncio.create_task(replays.reserve(one)) for one in claims]
+    await asyncio.sleep(0)  # they all wait now
+    waiting[0].cancel()
+    waiting[3].cancel()
+
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [one is True for one in found] == [False, True, True, False, True, True]
+    assert all(isinstance(found[place], asyncio.CancelledError) for place in (0, 3))
+
+
+async def test_closing_waits_for_what_is_being_reserved(app: Starlette, signer: HeldKey) -> None:
+    """The call may have gone; its INSERT has not, and the engine is disposed next."""
+    replays: Replays = app.state.replays
+    call = asyncio.create_task(
+        replays.reserve(Claim.of_nonce(signer.access_key, NONCE, 1_700_000_000)), name="call"
+    )
+    while not app.state.db.checked_out():
+        await asyncio.sleep(0)
+    call.cancel()
+
+    await replays.close()
+
+    assert app.state.db.checked_out() == 0
+    assert await reserved(app) == 1
