@@ -31,9 +31,16 @@ class Plan(msgspec.Struct, frozen=True):
             values[name] if convert is None else convert(values[name]) for name, convert in self.parameters
         )
 
+    def read(self, row: Sequence[Any]) -> Values:
+        """Make of the driver's row what is meant."""
+        values = list(row)
+        for place, convert in self.columns:
+            values[place] = convert(values[place])
+        return tuple(values)
+
 
 class Prepared:
-    """A SELECT of a table's columns, with `bindparam`s where its values go, or an INSERT of one row.
+    """A SELECT of a table's columns, with `bindparam`s where its values go, or an INSERT of one row, perhaps RETURNING.
 
     It goes to the driver past what SQLAlchemy does for each execution, whatever that is of: the cache key, the
     context, the metadata of the result. Of an authenticated call that was half of the time. What stays is what
@@ -68,9 +75,8 @@ class Prepared:
             DBAPIError: as an execution does, with `connection_invalidated` when the connection is lost; then, and
                 when it is cancelled, the connection is not used again.
         """
-        plan = self._plans.get(engine.dialect) or self._plan(engine.dialect)
-        rows = await send(engine, fetch, plan.sql, plan.give(values))
-        return [plan_row(plan.columns, row) for row in rows]
+        plan = self.plan_for(engine.dialect)
+        return [plan.read(row) for row in await send(engine, fetch, plan.sql, plan.give(values))]
 
     async def insert_together(self, engine: AsyncEngine, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert several rows with one statement: all of them, or none when one of them cannot be.
@@ -80,14 +86,18 @@ class Prepared:
         Raises:
             DBAPIError: as `run_once`.
         """
-        plan = self._plans.get(engine.dialect) or self._plan(engine.dialect)
+        plan = self.plan_for(engine.dialect)
         await send(engine, insert_many, plan.sql, [plan.give(values) for values in rows])
 
-    def _plan(self, dialect: Dialect) -> Plan:
+    def plan_for(self, dialect: Dialect) -> Plan:
+        """Compile it, once for each dialect."""
+        plan = self._plans.get(dialect)
+        if plan is not None:
+            return plan
         compiled = self.statement.compile(dialect=dialect)
         columns = (
             column.type.dialect_impl(dialect).result_processor(dialect, None)
-            for column in (() if isinstance(self.statement, Insert) else self.statement.selected_columns)
+            for column in self.statement.exported_columns
         )
         plan = self._plans[dialect] = Plan(
             sql=str(compiled),
@@ -159,11 +169,3 @@ async def insert_many(driver: Any, sql: str, given: Sequence[Values]) -> None:
     """Have asyncmy insert rows: in bulk on MariaDB, as one INSERT with many VALUES on MySQL."""
     async with driver.cursor() as cursor:
         await cursor.executemany(sql, given)
-
-
-def plan_row(columns: tuple[tuple[int, Convert], ...], row: Values) -> Values:
-    """Convert one row."""
-    values = list(row)
-    for place, convert in columns:
-        values[place] = convert(values[place])
-    return tuple(values)

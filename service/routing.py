@@ -13,6 +13,7 @@ from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from models import hooks
 from models.errors import NotLoadedError
+from service.insertion import insert_lone
 from service.prepared import Prepared
 
 M = TypeVar("M", bound=Callable[..., Any])
@@ -240,6 +241,10 @@ class RoutingSession(Session):
         except BaseException:
             self.wrote = False  # a flush that fails has rolled back everything
             raise
+
+    def _flush(self, objects: Any = None) -> None:
+        if objects or not insert_lone(self, self.rules.engines.writer.dialect):
+            super()._flush(objects)
 
     def write_out(self) -> None:
         """Flush, and bring back what the database decided (R10), inside the transaction."""
