@@ -99,8 +99,9 @@ class Visit:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Leave the context to whoever was there before."""
+        """Leave the context to whoever was there before, and the session, which knows its visit, without a cycle."""
         self.finished = True
+        self.session = None
         _visit.reset(self._token)
 
     def welcome(self, session: VisitingSession, task: "asyncio.Task[Any]") -> bool:
