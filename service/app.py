@@ -48,6 +48,10 @@ from service.router import IndexedRouter
 from service.routes import ROUTES, declared_scopes
 from service.settings import Settings, SettingsError
 
+STOP_AGAIN_S = (
+    1.0  # how long a task that goes on beside requests may tidy up before it is cancelled once more
+)
+
 
 def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] = ()) -> Starlette:
     """Build the application and open its database object; nothing connects before it starts.
@@ -224,12 +228,22 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await stop(tasks)
             await revocations.close()
             await last_used.write()
             await app.state.replays.close()
             await app.state.limits.close()
     finally:
         await db.close()
+
+
+async def stop(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once may not be enough: a driver that waits by `asyncio.wait_for` can lose a cancellation, before Python 3.12.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=STOP_AGAIN_S)

@@ -92,10 +92,19 @@ class Listener:
 
 @contextlib.asynccontextmanager
 async def bounded(timeout_s: float = TIMEOUT_S) -> AsyncIterator[None]:
-    """Bound a conversation with Redis, and say its failure in one way."""
+    """Bound a conversation with Redis, say its failure in one way, and let no cancellation get lost in it.
+
+    redis-py sends by `asyncio.wait_for`, which before Python 3.12 answers as if nothing were, when it is cancelled at
+    the moment at which it is done.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in one
+    cancelled_before = task.cancelling()
     try:
         async with asyncio.timeout(timeout_s):
             yield
+        if task.cancelling() > cancelled_before:
+            raise asyncio.CancelledError
     except (redis_package("redis.exceptions").RedisError, OSError) as error:
         raise UnreachableError(str(error) or type(error).__name__) from error
 

@@ -12,6 +12,7 @@ from middleware.answer_headers import AnswerHeadersMiddleware
 from middleware.body_limit import BodyLimitMiddleware
 from middleware.request_id import RequestIDMiddleware
 from middleware.session import SessionMiddleware
+from service import app as app_module
 from service.app import create_app
 from service.database import SQLAlchemy
 from service.schema import NotMigratedError
@@ -132,3 +133,24 @@ async def test_an_ordinary_refusal_is_no_warning(app, operator, log_lines):
     await call(app, "POST", "/v1/users", key=operator, body=body)
 
     assert [line.getMessage() for line in log_lines if line.levelname not in {"INFO", "DEBUG"}] == []
+
+
+async def test_what_goes_on_beside_requests_is_stopped_though_a_driver_loses_a_cancellation(monkeypatch):
+    monkeypatch.setattr(app_module, "STOP_AGAIN_S", 0.01)
+    lost = []
+
+    async def go_on() -> None:
+        while True:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                if len(lost) == 2:
+                    raise
+                lost.append("one")
+
+    tasks = [asyncio.create_task(go_on()), asyncio.create_task(asyncio.sleep(30))]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await app_module.stop(tasks)
+
+    assert [len(lost), *(task.cancelled() for task in tasks)] == [2, True, True]

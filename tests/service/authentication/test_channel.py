@@ -164,3 +164,39 @@ async def test_a_password_that_is_wrong_is_unreachable_and_not_shown(redis: Priv
 
     await channel.close()
     assert "hush" not in str(unreachable.value)
+
+
+async def test_a_cancellation_that_redis_py_loses_is_none_the_less_one(monkeypatch):
+    """Before Python 3.12 its `wait_for` does, when it is cancelled at the moment at which it is done."""
+    channel = open_channel(Settings(redis_url="redis://127.0.0.1:1"))
+
+    async def lose(_name: str) -> bytes:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return b"5"
+        raise AssertionError
+
+    monkeypatch.setattr(channel._client, "get", lose)
+    counting = asyncio.create_task(channel.count())
+    await asyncio.sleep(0)
+    counting.cancel()
+    await asyncio.wait([counting])
+
+    assert counting.cancelled()
+
+
+async def test_a_deadline_around_it_that_redis_py_loses_is_none_the_less_one(monkeypatch):
+    """The hooks of a commit have one."""
+    channel = open_channel(Settings(redis_url="redis://127.0.0.1:1"))
+
+    async def lose(*_arguments: object) -> None:
+        try:
+            await asyncio.sleep(0.5)
+        except asyncio.CancelledError:
+            return
+
+    monkeypatch.setattr(channel._client, "eval", lose)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await channel.publish("users 1")
