@@ -90,10 +90,15 @@ class Inserter:
         return found
 
 
+def is_of_table(column: Any) -> bool:
+    """Tell a column of a table from an expression, and from a column of a subquery."""
+    return isinstance(column, Column) and isinstance(column.table, Table)
+
+
 def is_plain(column: Any) -> bool:
     """Tell whether a column takes values and what the database decides, and None is NULL."""
     return (
-        isinstance(column, Column)
+        is_of_table(column)
         and column.computed is None
         and column.identity is None
         and not column.type.should_evaluate_none
@@ -103,7 +108,7 @@ def is_plain(column: Any) -> bool:
 
 def is_decided(column: Any) -> bool:
     """Tell whether the database has a value for a column that is not given."""
-    return isinstance(column, Column) and (
+    return is_of_table(column) and (
         column is column.table.autoincrement_column
         or column.server_default is not None
         or (column.default is not None and column.default.is_clause_element)

@@ -86,6 +86,12 @@ class Dog(Animal):
     __mapper_args__ = {"polymorphic_identity": "dog"}  # noqa: RUF012
 
 
+class Viewed(Odd):
+    """A part of a table under another name."""
+
+    __table__ = select(Parent.__table__).alias("viewed")
+
+
 class Counted(Odd):
     __tablename__ = "odd_counted"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -135,6 +141,7 @@ NOT_LONE: dict[str, Callable[[], Base | list[Base]]] = {
     "a subclass": Dog,
     "a superclass": Animal,
     "a callable default": Counted,
+    "a table under another name": lambda: Viewed(name="p"),
 }
 
 
