@@ -99,9 +99,9 @@ class Visit:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Leave the context to whoever was there before, and the session, which knows its visit, without a cycle."""
+        """Leave the context to whoever was there before."""
         self.finished = True
-        self.session = None
+        self.session = None  # it knows its visit: together they would wait for the garbage collector
         _visit.reset(self._token)
 
     def welcome(self, session: VisitingSession, task: "asyncio.Task[Any]") -> bool:

@@ -48,9 +48,7 @@ from service.router import IndexedRouter
 from service.routes import ROUTES, declared_scopes
 from service.settings import Settings, SettingsError
 
-STOP_AGAIN_S = (
-    1.0  # how long a task that goes on beside requests may tidy up before it is cancelled once more
-)
+STOP_AGAIN_S = 1.0  # how long a task that was cancelled may tidy up before it is cancelled once more
 
 
 def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] = ()) -> Starlette:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import asyncmy
 import hypothesis
 import pytest
+from sqlalchemy import MetaData, text
 
 from models import Base
 from service import schema
@@ -143,6 +144,18 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
         if "mysql" in settings.database_url:
             await empty(settings)
     assert complaints.heard == []
+
+
+@asynccontextmanager
+async def tables_of(metadata: MetaData, database: SQLAlchemy) -> AsyncIterator[None]:
+    """Have the tables of models that exist for tests only."""
+    async with database.engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    yield
+    async with database.engine.begin() as connection:
+        if connection.dialect.name == "mysql":  # a connection that a test has lost shall fail it, not hang it
+            await connection.execute(text("SET SESSION lock_wait_timeout = 5"))
+        await connection.run_sync(metadata.drop_all)
 
 
 async def assert_nothing_left(database: SQLAlchemy) -> None:

@@ -8,19 +8,15 @@ from sqlalchemy import text
 
 from models import User
 from service.database import SQLAlchemy
+from tests.conftest import tables_of
 from tests.models.probes import Probe
 from tests.wire import listening
 
 
 @pytest.fixture
 async def probes(db: SQLAlchemy) -> AsyncIterator[None]:
-    async with db.engine.begin() as connection:
-        await connection.run_sync(Probe.metadata.create_all)
-    yield
-    async with db.engine.begin() as connection:
-        if connection.dialect.name == "mysql":  # a connection that a test has lost shall fail it, not hang it
-            await connection.execute(text("SET SESSION lock_wait_timeout = 5"))
-        await connection.run_sync(Probe.metadata.drop_all)
+    async with tables_of(Probe.metadata, db):
+        yield
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from models.types import BigId, Json, UtcDateTime, Words, utc_now
 from service import routing
 from service.database import SQLAlchemy
 from service.routing import RoutingSession
-from tests.conftest import on_mariadb
+from tests.conftest import on_mariadb, tables_of
 
 
 class Odd(Base):
@@ -103,11 +103,8 @@ numbers = iter(range(1, 1000))
 
 @pytest.fixture
 async def tables(db: SQLAlchemy) -> AsyncIterator[None]:
-    async with db.engine.begin() as connection:
-        await connection.run_sync(Odd.metadata.create_all)
-    yield
-    async with db.engine.begin() as connection:
-        await connection.run_sync(Odd.metadata.drop_all)
+    async with tables_of(Odd.metadata, db):
+        yield
 
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
