@@ -1,17 +1,17 @@
 """What models want done around a commit: refresh before it, their own hook after it (R10).
 
-The session calls these functions and hands itself in; they never look a session up, because a commit
-that runs to its end does so in another task.
+The session calls these functions and hands itself in, and what it has flushed; they never look a session up,
+because a commit that runs to its end does so in another task.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect, select
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import InstanceState, Mapper, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from models.query import identified
@@ -23,137 +23,139 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("latchkey.models")
 
-# Each instance with the SAVEPOINTs in which it was flushed; None is the transaction itself.
-Notes = dict["Base", set[SessionTransaction | None]]
-
 HOOKS_DEADLINE_S = 5.0  # for all the hooks of one commit
 
-WRITTEN = "latchkey_written"  # flushed in this transaction, not refreshed yet
-TOUCHED = "latchkey_touched"  # flushed or deleted in this transaction, for the after-commit hooks
-COMMITTED = "latchkey_committed"  # durable, their hooks not run yet
-WISHES = "latchkey_wishes"  # what a verb said with refresh=True or refresh=False
+
+Wishes = dict[InstanceState[Any], bool]
+
+
+class Changes:
+    """The instances that were flushed in a transaction since its beginning, or since one of its SAVEPOINTs.
+
+    They are kept by their state, which tells them apart whatever a model calls equal.
+    """
+
+    __slots__ = ("touched", "written")
+
+    def __init__(self) -> None:
+        self.touched: dict[InstanceState[Any], Any] = {}
+        """Flushed or deleted, for the after-commit hooks."""
+        self.written: dict[InstanceState[Any], bool | None] = {}
+        """Flushed and not refreshed yet, with what a verb said about that."""
+
+    def collect(self, session: Session, wishes: Wishes) -> None:
+        """Note what a flush wrote; called after it, while the session still tells new from dirty."""
+        for instance in (*session.new, *(one for one in session.dirty if session.is_modified(one))):
+            state = inspect(instance)
+            self.touched[state] = instance
+            self.written[state] = wishes.pop(state, self.written.get(state))
+        for instance in session.deleted:
+            self.touched[inspect(instance)] = instance
+
+    def absorb(self, inner: "Changes") -> None:
+        """Take over what was flushed in a SAVEPOINT that was released."""
+        self.touched |= inner.touched
+        for state, wish in inner.written.items():
+            if wish is not None or state not in self.written:
+                self.written[state] = wish
 
 
 def wish(session: Session, instance: "Base", refresh: bool | None) -> None:
-    """Remember what a verb said about refreshing `instance`; None leaves it to the model."""
-    if refresh is not None:
-        session.info.setdefault(WISHES, {})[instance] = refresh
+    """Remember what a verb says about refreshing an instance that is flushed next; None leaves it to the model."""
+    wishes: Wishes | None = getattr(session, "wishes", None)
+    if wishes is not None and refresh is not None:
+        wishes[inspect(instance)] = refresh
 
 
-def collect(session: Session) -> None:
-    """Note what a flush wrote; called after it, while the session still tells new from dirty."""
-    touched: Notes = session.info.setdefault(TOUCHED, {})
-    written: Notes = session.info.setdefault(WRITTEN, {})
-    inside = session.get_nested_transaction()
-    for instance in (*session.new, *(one for one in session.dirty if session.is_modified(one))):
-        touched.setdefault(instance, set()).add(inside)
-        written.setdefault(instance, set()).add(inside)
-    for instance in session.deleted:
-        touched.setdefault(instance, set()).add(inside)
-
-
-def refresh_written(session: Session) -> None:
+def refresh_written(session: Session, levels: Iterable[Changes]) -> None:
     """Bring back what the database decided, with one SELECT for each class and set of columns."""
-    written: Notes = session.info.pop(WRITTEN, {})
-    wishes = session.info.pop(WISHES, {})
-    wanted: dict[tuple[type[Base], frozenset[str]], list[Base]] = {}
-    for instance in written:
-        names = columns_to_refresh(instance, wishes.get(instance))
-        if names:
-            wanted.setdefault((type(instance), names), []).append(instance)
-    for (model, names), instances in wanted.items():
-        _select_again(session, model, sorted(names), instances)
+    wanted: dict[tuple[Mapper[Any], frozenset[str]], list[InstanceState[Any]]] = {}
+    for changes in levels:
+        for state, wish in changes.written.items():
+            names = columns_to_refresh(state, wish)
+            if names:
+                wanted.setdefault((state.mapper, names), []).append(state)
+        changes.written.clear()
+    for (mapper, names), states in wanted.items():
+        select_again(session, mapper, sorted(names), states)
 
 
-def want_refresh(session: Session) -> bool:
-    """Tell whether anything that was written has to be selected again; what has not is not asked twice."""
-    wishes = session.info.get(WISHES, {})
-    if any(columns_to_refresh(one, wishes.get(one)) for one in session.info.get(WRITTEN, ())):
-        return True
-    session.info.pop(WRITTEN, None)
-    session.info.pop(WISHES, None)
+def want_refresh(levels: Iterable[Changes]) -> bool:
+    """Return whether anything that was written has to be selected again; what has not is not asked twice."""
+    for changes in levels:
+        if any(columns_to_refresh(state, wish) for state, wish in changes.written.items()):
+            return True
+        changes.written.clear()
     return False
 
 
-def columns_to_refresh(instance: "Base", wish: bool | None) -> frozenset[str]:
+def columns_to_refresh(state: InstanceState[Any], wish: bool | None) -> frozenset[str]:
     """Return the column attributes of a written instance that a SELECT has to bring back."""
-    state = inspect(instance)
     if wish is False or not state.persistent:
         return frozenset()
     columns = state.mapper.column_attrs.keys()
     if wish:
         return frozenset(columns)
-    declared = type(instance).refresh_on_commit
+    declared = getattr(state.class_, "refresh_on_commit", False)
     if declared is True:
         # Not what is merely absent: a column that was left out of an INSERT reads as None.
         return frozenset(state.expired_attributes.intersection(columns))
     return frozenset(declared or ())
 
 
-def _select_again(session: Session, model: "type[Base]", names: list[str], instances: "list[Base]") -> None:
-    # Plain columns, set one by one: a populating query would also reset relations that were loaded.
-    keys = inspect(model).primary_key
-    identities: dict[Any, Base] = {inspect(instance).identity: instance for instance in instances}
-    columns = [getattr(model, name) for name in names]
-    for row in session.execute(select(*keys, *columns).where(identified(model, list(identities)))):
-        instance = identities[tuple(row[: len(keys)])]
-        for name, value in zip(names, row[len(keys) :], strict=True):
-            set_committed_value(instance, name, value)
+def select_again(
+    session: Session, mapper: Mapper[Any], names: list[str], states: list[InstanceState[Any]]
+) -> None:
+    """Select columns of rows that were written, and set them one by one.
 
-
-def mark_committed(session: Session) -> None:
-    """Hand what was touched on to the after-commit hooks: it is durable now."""
-    touched: Notes = session.info.pop(TOUCHED, {})
-    waiting = [instance for instance in touched if instance.has_after_commit()]
-    if waiting:
-        session.info.setdefault(COMMITTED, []).extend(waiting)
-
-
-def mark_in_doubt(session: Session) -> None:
-    """Hand what was touched on to those after-commit hooks that would rather run once too often than not.
-
-    To be called before the rollback, which forgets what was touched.
+    A SELECT of instances would pass what a listener or a loader option does to queries, which may hide the rows, and
+    would reset relations that were loaded. So the tables are asked, on the session's own connection.
     """
-    touched: Notes = session.info.get(TOUCHED, {})
-    waiting = [instance for instance in touched if instance.runs_in_doubt and instance.has_after_commit()]
-    if waiting:
-        session.info.setdefault(COMMITTED, []).extend(waiting)
+    connection = session.connection(bind_arguments={"mapper": mapper})
+    keys = mapper.primary_key
+    columns = [mapper.column_attrs[name].columns[0] for name in names]
+    statement = select(*keys, *columns).select_from(mapper.persist_selectable)
+    waiting = {state.identity: state for state in states if state.identity is not None}
+    for row in connection.execute(statement.where(identified(mapper, list(waiting)))):
+        state = waiting.pop(tuple(row[: len(keys)]), None)
+        if state is not None:
+            set_loaded(state, names, row[len(keys) :])
+    # What is left was given a key that the database writes otherwise: a number as text, or another case.
+    for identity, state in waiting.items():
+        found = connection.execute(statement.where(identified(mapper, [identity]))).first()
+        if found is not None:
+            set_loaded(state, names, found[len(keys) :])
 
 
-def forget(session: Session) -> None:
-    """Drop what was noted since the beginning of the transaction, or the SAVEPOINT, that was rolled back."""
-    gone = session.get_nested_transaction()
-    if gone is None:
-        for name in (WRITTEN, TOUCHED, WISHES):
-            session.info.pop(name, None)
-        return
-    for name in (WRITTEN, TOUCHED):
-        notes: Notes = session.info.get(name, {})
-        for instance, places in list(notes.items()):
-            places -= {place for place in places if gone in lineage(place)}
-            if not places:
-                del notes[instance]
+def set_loaded(state: InstanceState[Any], names: list[str], values: Sequence[Any]) -> None:
+    """Set attributes as a SELECT of the instance would have done."""
+    instance = state.obj()
+    for name, value in zip(names, values, strict=True):
+        set_committed_value(instance, name, value)
+    for listener in state.manager.dispatch.refresh:  # which makes tracked values of JSON and the like
+        listener(state, None, names)
 
 
-def lineage(transaction: SessionTransaction | None) -> Iterator[SessionTransaction]:
-    """Walk from a SAVEPOINT to those around it."""
-    while transaction is not None:
-        yield transaction
-        transaction = transaction.parent
+def with_hooks(changes: Changes, *, in_doubt: bool = False) -> list[Any]:
+    """Return the instances whose after-commit hooks are to be run for these changes.
+
+    After a COMMIT of which nobody knows whether it went through, those are the ones of models that would rather run
+    theirs once too often than not.
+    """
+    return [
+        instance
+        for instance in changes.touched.values()
+        if declares_hook(type(instance)) and (not in_doubt or getattr(type(instance), "runs_in_doubt", False))
+    ]
 
 
-def are_waiting(session: Session) -> bool:
-    """Tell whether after-commit hooks have not run yet."""
-    return COMMITTED in session.info
+def declares_hook(model: type[Any]) -> bool:
+    """Return whether a model declares an after-commit hook; one on another base has none."""
+    asks = getattr(model, "has_after_commit", None)
+    return asks is not None and asks()
 
 
-def take_committed(session: Session) -> "list[Base]":
-    """Hand out, once, the instances whose after-commit hooks have not run yet."""
-    waiting: list[Base] = session.info.pop(COMMITTED, [])
-    return waiting
-
-
-async def run_after_commit(instances: "list[Base]", session: "AsyncSession") -> None:
+async def run_after_commit(instances: list[Any], session: "AsyncSession") -> None:
     """Run after-commit hooks on a session of their own; one that fails is logged and fails nobody.
 
     They share one deadline, because they run to their end although their request was cancelled.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, TypeVarTuple
 
 from sqlalchemy import ColumnElement, Result, Select, func, inspect, literal, select, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, joinedload, selectinload
+from sqlalchemy.orm import InstrumentedAttribute, Mapper, joinedload, selectinload
 
 from models.errors import UnknownLookupError
 from models.types import BinaryText
@@ -60,7 +60,7 @@ def column_of(model: type[Any], name: str) -> InstrumentedAttribute[Any]:
     return attribute
 
 
-def identified(model: type[Any], identities: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
+def identified(model: type[Any] | Mapper[Any], identities: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
     """Turn primary keys, each a tuple of its columns, into a condition."""
     keys: Sequence[ColumnElement[Any]] = inspect(model).primary_key
     if len(keys) == 1:

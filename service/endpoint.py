@@ -119,14 +119,14 @@ async def run(
             if operation.answers is Response:
                 if found.status_code < 400:  # noqa: PLR2004 - as in `Visit.settle`
                     visit.require_written()
-                    await session.commit()
+                    await session.settle()
                 return found.status_code, found, {}
             await session.write_out()
             content, headers = encode(operation, found)
             visit.require_written()
             if claim is not None:
                 await claim.keep(session, operation, content, headers)
-            await session.commit()
+            await session.settle()
         except DBAPIError as error:
             last = attempt + 1 == ATTEMPTS
             if last or not operation.retry or visit.commits or not is_conflict(error):

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from service.routing import Engines
 from service.settings import Settings, SettingsError
+from service.transaction import keep_records
 
 CONNECT_TIMEOUT_S = 5  # a server that is gone would hold the connect for minutes
 PREPARED_STATEMENTS = (
@@ -39,7 +40,9 @@ def create_engines(settings: Settings) -> Engines:
     replica = None
     if settings.reader_url is not None:
         replica = _reader(parse_url(settings.reader_url, "LATCHKEY_READER_URL"), settings)
-    return Engines(writer=_writer(url, settings), reader=_reader(url, settings), replica=replica)
+    writer = _writer(url, settings)
+    keep_records(writer)
+    return Engines(writer=writer, reader=_reader(url, settings), replica=replica)
 
 
 def parse_url(text: str, variable: str) -> URL:

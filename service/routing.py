@@ -1,11 +1,11 @@
 """Where a session's statements go: reads to the reader, everything else to the writer (R8, R5, R10, R11)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import msgspec
-from sqlalchemy import CompoundSelect, Select, TextClause, TextualSelect, event
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
@@ -13,8 +13,9 @@ from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from models import hooks
 from models.errors import NotLoadedError
-from service.insertion import insert_lone
 from service.prepared import Prepared
+from service.statements import is_plain_read, locks
+from service.transaction import RECORD, TransactionRecord
 
 M = TypeVar("M", bound=Callable[..., Any])
 R = TypeVar("R")
@@ -26,6 +27,12 @@ class Engines(msgspec.Struct, frozen=True):
     writer: AsyncEngine
     reader: AsyncEngine
     replica: AsyncEngine | None = None
+
+    def include(self, bind: Any) -> bool:
+        """Return whether `bind` is one of them."""
+        return any(
+            one is not None and one.sync_engine is bind for one in (self.writer, self.reader, self.replica)
+        )
 
 
 class SealedSessionError(RuntimeError):
@@ -58,6 +65,16 @@ class EndedSessionError(RuntimeError):
     def __init__(self) -> None:
         super().__init__(
             "this session has ended: open another one, `async with db.scoped_session() as session`."
+        )
+
+
+class ForeignBindError(RuntimeError):
+    """A model or a statement is bound to an engine that is none of the database's."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a session of this database uses its engines only, so that one COMMIT keeps all that it wrote: "
+            "for another engine or connection open a session of its own, `async with AsyncSession(engine) as other`."
         )
 
 
@@ -94,14 +111,12 @@ class RoutingSession(Session):
     def __init__(self, *args: Any, rules: Rules, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rules = rules
-        self.on_writer = False
-        self.wrote = False
-        self.flushed = False  # in this transaction, whether it went well or not
-        self.only_read = True  # on the writer, without a lock or anything else that ends with the transaction
-        self.commit_sent = False
+        self.record = TransactionRecord()
+        self.durable: list[Any] = []  # instances whose change is committed and whose hooks have not run yet
         self.depth = 0
-        self.statements = 0  # on the writer, in this transaction
-        self.streaming = False  # a server-side cursor needs its connection until the transaction ends
+        self.is_flushing = False
+
+    # ------------------------------------------------------------------ where statements go
 
     def get_bind(
         self,
@@ -111,25 +126,35 @@ class RoutingSession(Session):
         bind: Any = None,
         **kwargs: Any,  # noqa: ARG002 - as in Session
     ) -> Any:
-        """Choose the engine for one statement."""
-        if self.rules.refusal is not None:
-            raise self.rules.refusal
+        """Return the engine that a statement would go to; nothing is taken, and nothing changes."""
+        rules = self.rules
+        if rules.refusal is not None:
+            raise rules.refusal
         if bind is not None:
+            if not rules.engines.include(bind):
+                raise ForeignBindError
             return bind
-        plain_read = isinstance(clause, Select | CompoundSelect) and clause._for_update_arg is None  # noqa: SLF001 - there is no public way to ask
-        if not self.on_writer:
-            if plain_read and not self.rules.transactional and not self._begun_by_hand and not self._flushing:
-                return self.rules.reads_from.sync_engine
-            if not self.rules.transactional and self.rules.before_write is not None:
-                self.rules.before_write()
-            if not self._flushing:  # a flush gave it back before it began its own transaction
-                self.give_back()
-            self.on_writer = True
-        self.statements += 1
-        self.only_read = self.only_read and (plain_read or reads_as_text(clause))
-        self.flushed = self.flushed or self._flushing
-        self.wrote = self.wrote or self._flushing or writes(clause)
-        return self.rules.engines.writer.sync_engine
+        if self.record.on_writer or rules.transactional or self._begun_by_hand or self.is_flushing:
+            return rules.engines.writer.sync_engine
+        return (rules.reads_from if is_plain_read(clause) else rules.engines.writer).sync_engine
+
+    def make_way(self, clause: Any = None, bind: Any = None) -> None:
+        """Before anything goes to the writer, ask whether it may, and give the reader's connection back."""
+        rules = self.rules
+        if (
+            self.record.on_writer
+            or self.get_bind(clause=clause, bind=bind) is not rules.engines.writer.sync_engine
+        ):
+            return
+        if not rules.transactional and rules.before_write is not None:
+            rules.before_write()
+        self.give_back()
+
+    def bind_mapper(self, *_arguments: Any) -> None:
+        """Refuse: a session has the engines of its database."""
+        raise ForeignBindError
+
+    bind_table = bind_mapper  # type: ignore[assignment]  # it takes a table, and refuses it alike
 
     @property
     def _begun_by_hand(self) -> bool:
@@ -141,13 +166,41 @@ class RoutingSession(Session):
     @property
     def may_read_again(self) -> bool:
         """Nothing but one read has happened on the connection."""
-        first = not self.on_writer or (self.statements == 1 and not self._begun_by_hand)
-        return self.depth == 1 and not self.wrote and not self.flushed and first
+        record = self.record
+        first = not record.on_writer or (record.statements == 1 and not self._begun_by_hand)
+        return self.depth == 1 and not record.sent_write and first
+
+    # ------------------------------------------------------------------ what is open
+
+    @property
+    def on_writer(self) -> bool:
+        """It holds a connection of the writing engine."""
+        return self.record.on_writer
+
+    @property
+    def only_read(self) -> bool:
+        """Nothing would be lost if the transaction ended here."""
+        return self.record.only_read and not self._begun_by_hand
+
+    @property
+    def wishes(self) -> hooks.Wishes:
+        """What verbs say about refreshing instances that are flushed next."""
+        return self.record.wishes
+
+    @property
+    def changes(self) -> hooks.Changes:
+        """What has been flushed at the innermost level of the transaction."""
+        return self.record.changes
+
+    @property
+    def all_changes(self) -> Iterable[hooks.Changes]:
+        """What has been flushed in the transaction, level by level."""
+        return (level.changes for level in self.record.levels)
 
     @property
     def clean(self) -> bool:
         """No instance waits for a flush."""
-        return self._is_clean()
+        return not (self.identity_map.check_modified() or self.new or self.deleted)
 
     @property
     def blank(self) -> bool:
@@ -157,17 +210,16 @@ class RoutingSession(Session):
     @property
     def idle(self) -> bool:
         """Nothing is pending and no transaction is open."""
-        return not self.in_transaction() and self._is_clean()
+        return not self.in_transaction() and self.clean
 
     @property
     def unwritten(self) -> str | None:
         """The changes that nothing has committed, in words."""
-        if self._is_clean():
-            return "what it wrote" if self.wrote else None
-        pending = [*self.new, *self.deleted, *(one for one in self.dirty if self.is_modified(one))]
-        if pending:
-            return ", ".join(sorted({type(one).__name__ for one in pending}))
-        return "what it wrote" if self.wrote else None
+        if not self.clean:
+            pending = [*self.new, *self.deleted, *(one for one in self.dirty if self.is_modified(one))]
+            if pending:
+                return ", ".join(sorted({type(one).__name__ for one in pending}))
+        return "what it wrote" if self.record.wrote else None
 
     def give_back(self) -> None:
         """Return the reader's connection to its pool; what was loaded stays loaded and attached (R5).
@@ -175,32 +227,43 @@ class RoutingSession(Session):
         Ending the transaction object alone does it: nothing goes over the wire, because the reader is in
         AUTOCOMMIT mode, and neither `rollback()`, which expires, nor `close()`, which detaches, is needed.
         """
-        if not self.on_writer and not self.streaming and not self._begun_by_hand:
+        if not self.record.on_writer and not self.record.streaming and not self._begun_by_hand:
             self.drop_connection()
 
     def drop_connection(self) -> None:
-        """End the transaction object without a word to the instances."""
+        """End the transaction object without a word to the instances; to the caller it goes on."""
         if (transaction := self.get_transaction()) is not None:
+            record = self.record
             transaction.close()
+            self.record = record.after_giving_back()
+
+    # ------------------------------------------------------------------ statements
 
     @step
     def execute(self, statement: Any, params: Any = None, **kwargs: Any) -> Any:
-        options = dict(kwargs.pop("execution_options", None) or {})
+        return super().execute(statement, params, **self._prepared_for(statement, kwargs))
+
+    @step
+    def scalar(self, statement: Any, params: Any = None, **kwargs: Any) -> Any:
+        return super().scalar(statement, params, **self._prepared_for(statement, kwargs))
+
+    @step
+    def scalars(self, statement: Any, params: Any = None, **kwargs: Any) -> Any:
+        return super().scalars(statement, params, **self._prepared_for(statement, kwargs))
+
+    def _prepared_for(self, statement: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Make the session ready for a statement, and return the arguments that it is executed with."""
         if not in_greenlet():
             raise NotLoadedError("what a query outside an await asks for")
+        options = kwargs.get("execution_options") or {}
         if options.get("stream_results"):
-            self.streaming = True
-        if getattr(statement, "_for_update_arg", None) is not None:
+            self.record.streaming = True
+        if locks(statement):
             # A stale copy is worth no lock; what was changed in it is written first, not lost.
             self.flush()
-            options["populate_existing"] = True
-        return super().execute(statement, params, execution_options=options, **kwargs)
-
-    def scalar(self, *args: Any, **kwargs: Any) -> Any:
-        return self.execute(*args, **kwargs).scalar()
-
-    def scalars(self, *args: Any, **kwargs: Any) -> Any:
-        return self.execute(*args, **kwargs).scalars()
+            kwargs["execution_options"] = {**options, "populate_existing": True}
+        self.make_way(statement, (kwargs.get("bind_arguments") or {}).get("bind"))
+        return kwargs
 
     get = step(Session.get)
     get_one = step(Session.get_one)
@@ -215,10 +278,9 @@ class RoutingSession(Session):
     @step
     def read(self, prepared: Prepared, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Run a prepared SELECT where any other would go; past the ORM, which makes no instances of it."""
-        engine = self.get_bind(clause=prepared.statement)
-        if self.on_writer:
-            own = self.connection(bind_arguments={"bind": engine})
-            return own.execute(prepared.statement, values).all()
+        if self.get_bind(clause=prepared.statement) is self.rules.engines.writer.sync_engine:
+            rows: Sequence[Sequence[Any]] = self.connection().execute(prepared.statement, values).all()
+            return rows
         # A step runs what it reads once more by itself.
         return await_(prepared.run_once(self.rules.reads_from, values))
 
@@ -232,24 +294,33 @@ class RoutingSession(Session):
             if not self.depth:
                 self.give_back()
 
+    def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Any:
+        """Return the connection of the transaction: the writer's, unless another one is asked for."""
+        self.make_way(bind=(bind_arguments or {}).get("bind"))
+        return super().connection(bind_arguments, execution_options)
+
+    # ------------------------------------------------------------------ flush, commit, rollback
+
+    def begin(self, nested: bool = False) -> SessionTransaction:
+        """Begin a transaction, or a SAVEPOINT, on the writer."""
+        self.give_back()
+        return super().begin(nested)
+
     def flush(self, objects: Any = None) -> None:
-        """Write pending changes; inside `run`, after the reader's connection went back."""
-        if self.depth and not self.on_writer and not self._is_clean():
-            self.give_back()
+        """Write pending changes, on the writer."""
+        if self.clean:
+            return
+        self.make_way()
+        outer, self.is_flushing = self.is_flushing, True
         try:
             super().flush(objects)
-        except BaseException:
-            self.wrote = False  # a flush that fails has rolled back everything
-            raise
-
-    def _flush(self, objects: Any = None) -> None:
-        if objects or not insert_lone(self, self.rules.engines.writer.dialect):
-            super()._flush(objects)
+        finally:
+            self.is_flushing = outer
 
     def write_out(self) -> None:
         """Flush, and bring back what the database decided (R10), inside the transaction."""
         self.flush()
-        hooks.refresh_written(self)
+        hooks.refresh_written(self, self.all_changes)
 
     def commit(self) -> None:
         """Write out and commit."""
@@ -257,34 +328,35 @@ class RoutingSession(Session):
         super().commit()
 
     def rollback(self) -> None:
-        """Roll back; pending instances go too, even when no transaction was open."""
-        if not self.in_transaction() and not self._is_clean():
-            self.begin()
+        """Roll back, and expire what was loaded; pending instances go too, even when nothing is open."""
+        if not self.in_transaction() and (self.record.began or not self.clean):
+            super().begin()
         super().rollback()
 
 
-def writes(clause: Any) -> bool:
-    """Tell whether a statement is one whose loss somebody would notice.
+@event.listens_for(RoutingSession, "after_begin")
+def _note_connection(
+    session: RoutingSession, transaction: SessionTransaction, connection: Connection
+) -> None:
+    if transaction.nested:
+        return
+    record = session.record
+    if connection.engine is session.rules.engines.writer.sync_engine:
+        record.on_writer = record.began = True
+        connection.execution_options(**{RECORD: record})
+    else:
+        record.on_reader = record.began = True
 
-    Text is judged by its first word, as the server would: it can hold anything.
-    """
-    if isinstance(clause, TextualSelect):
-        clause = clause.element
-    if isinstance(clause, TextClause):
-        words = clause.text.split(maxsplit=1)
-        return not words or words[0].upper() not in {"SELECT", "SHOW", "EXPLAIN", "PRAGMA", "SET"}
-    return bool(getattr(clause, "is_dml", False))
 
-
-def reads_as_text(clause: Any) -> bool:
-    """Tell whether a text only reads, and takes no lock that would end with the transaction."""
-    return isinstance(clause, TextClause) and not writes(clause) and " FOR " not in clause.text.upper()
+@event.listens_for(RoutingSession, "after_transaction_create")
+def _begin_savepoint(session: RoutingSession, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.record.begin_savepoint()
 
 
 @event.listens_for(RoutingSession, "after_flush")
 def _note_flush(session: RoutingSession, _context: object) -> None:
-    session.wrote = True
-    hooks.collect(session)
+    session.changes.collect(session, session.wishes)
 
 
 @event.listens_for(RoutingSession, "before_commit")
@@ -294,24 +366,24 @@ def _write_out_before_commit(session: RoutingSession) -> None:
     if session.rules.sealed:
         raise SealedSessionError
     session.write_out()
-    session.commit_sent = True  # nothing but COMMIT itself can fail from here on
 
 
 @event.listens_for(RoutingSession, "after_commit")
 def _note_commit(session: RoutingSession) -> None:
     if session.in_nested_transaction():
-        return
-    hooks.mark_committed(session)
+        session.record.levels[-1].released = True
+    else:
+        session.durable += hooks.with_hooks(session.changes)
 
 
 @event.listens_for(RoutingSession, "after_rollback")
-def _forget_written(session: RoutingSession) -> None:
-    hooks.forget(session)
+def _forget_level(session: RoutingSession) -> None:
+    session.record.levels[-1].roll_back()
 
 
 @event.listens_for(RoutingSession, "after_transaction_end")
-def _leave_writer(session: RoutingSession, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        session.on_writer = session.wrote = session.flushed = session.streaming = False
-        session.statements = 0
-        session.only_read = True
+def _end_record(session: RoutingSession, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.record.end_savepoint()
+    elif transaction.parent is None:
+        session.record = TransactionRecord()

@@ -16,7 +16,7 @@ from middleware.completion import complete
 from middleware.visit import OpenWriteError, SettledSessionError, UnwrittenWorkError, Visit
 from models import hooks
 from service.prepared import Prepared
-from service.routing import EndedSessionError, Engines, RoutingSession, Rules
+from service.routing import EndedSessionError, Engines, ForeignBindError, RoutingSession, Rules
 
 log = logging.getLogger("latchkey.session")
 
@@ -61,7 +61,6 @@ class RequestSession(AsyncSession):
     closes when its task ends (R7).
     """
 
-    sync_session: RoutingSession
     sync_session_class = RoutingSession
 
     def __init__(
@@ -75,6 +74,8 @@ class RequestSession(AsyncSession):
         task = current_task()
         if task is None:
             raise RuntimeError("a session belongs to a task: open it in one, not in a callback.")
+        if kwargs.get("bind") is not None or kwargs.get("binds"):
+            raise ForeignBindError
         self.rules = Rules(engines)
         self._arguments = kwargs
         self._registry = registry  # the scoped session's, by task
@@ -84,23 +85,31 @@ class RequestSession(AsyncSession):
         self._ended = False
         self._runs_hooks = True
         self._visit = visit = Visit.current()
+        self._inside: RoutingSession | None = None
         self._is_requests_own = visit is not None and visit.welcome(self, task)
         if not self._is_requests_own:
             task.add_done_callback(self._end_with_task)
             if visit is not None:
                 self.rules.before_write = partial(visit.allow_write, task)
 
-    def __getattr__(self, name: str) -> Any:
-        """Make the session inside when it is first asked for: most requests whose key is remembered never do (R3)."""
-        if name not in {"sync_session", "_proxied"}:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        super().__init__(rules=self.rules, **self._arguments)
-        return self.__dict__[name]
+    @property  # type: ignore[override]  # made when it is first read, and of our own class
+    def sync_session(self) -> RoutingSession:
+        """The session inside, made when it is first asked for: most requests whose key is remembered never do (R3)."""
+        if self._inside is None:
+            super().__init__(rules=self.rules, **self._arguments)
+            assert self._inside is not None  # noqa: S101 - the setter has run
+        return self._inside
+
+    @sync_session.setter
+    def sync_session(self, inside: RoutingSession) -> None:
+        self._inside = inside
+
+    _proxied = sync_session
 
     @property
     def untouched(self) -> bool:
         """Nothing was asked of the session yet."""
-        return "sync_session" not in self.__dict__
+        return self._inside is None
 
     # ------------------------------------------------------------------ what a visit asks
 
@@ -178,7 +187,7 @@ class RequestSession(AsyncSession):
         if self.untouched:
             return
         routing = self.sync_session
-        if not routing.clean or (routing.wrote and hooks.want_refresh(routing)):
+        if not routing.clean or hooks.want_refresh(routing.all_changes):
             await super().run_sync(RoutingSession.write_out)  # type: ignore[arg-type]  # our sync_session_class
 
     # ------------------------------------------------------------------ commit, rollback, end
@@ -196,9 +205,6 @@ class RequestSession(AsyncSession):
         if self.untouched:
             return
         routing = self.sync_session
-        if not routing.on_writer and not routing.streaming and routing.clean:
-            routing.drop_connection()
-            return
         if not routing.clean:
             try:
                 await self.flush()  # may wait for a lock: nothing is sent that must run to its end
@@ -207,34 +213,42 @@ class RequestSession(AsyncSession):
                 raise
         await complete(self.finish_commit(super().commit()))
 
+    async def settle(self) -> None:
+        """Commit what is left, if anything is: after reads alone there is nothing to end."""
+        if not self.idle:
+            await self.commit()
+
     async def finish_commit(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what sends COMMIT under the deadline, tell what its failure means, and run the hooks."""
         routing = self.sync_session
-        routing.commit_sent = False
+        record = routing.record
         try:
             async with asyncio.timeout(COMMIT_DEADLINE_S):
                 await work
         except Exception as error:
-            unknown = routing.commit_sent and (
+            unknown = record.commit_sent and (
                 isinstance(error, TimeoutError | OSError)
                 or (isinstance(error, DBAPIError) and error.connection_invalidated)
             )
             if unknown:
-                hooks.mark_in_doubt(routing)
+                routing.durable += hooks.with_hooks(record.changes, in_doubt=True)
             await bounded(super().rollback())
             if unknown:
-                if self._visit is not None:
-                    self._visit.commits += 1
+                self._note_commit()
                 await self._run_hooks()
                 raise CommitUnknownError("the connection was lost after COMMIT was sent") from error
             raise
+        if record.commit_sent:
+            self._note_commit()
+        await self._run_hooks()
+
+    def _note_commit(self) -> None:
         if self._visit is not None:
             self._visit.commits += 1
-        await self._run_hooks()
 
     async def _run_hooks(self) -> None:
         """Run the after-commit hooks on another session: what they do, and undo, is not this one's business."""
-        waiting = hooks.take_committed(self.sync_session)
+        waiting, self.sync_session.durable = self.sync_session.durable, []
         if not waiting or not self._runs_hooks:
             return
         async with type(self)(
@@ -248,8 +262,8 @@ class RequestSession(AsyncSession):
             await hooks.run_after_commit(waiting, own)
 
     async def rollback(self) -> None:
-        """Roll back to the end, cancelled or not."""
-        if not self.idle:
+        """Roll back to the end, cancelled or not; what was loaded is expired, as by any other session."""
+        if not self.idle or (not self.untouched and self.sync_session.record.began):
             await complete(bounded(super().rollback()))
 
     async def __aenter__(self) -> Self:
@@ -287,7 +301,7 @@ class RequestSession(AsyncSession):
             log.error("after the answer had started, %s was added to the request's session and is lost", late)
         try:
             try:
-                if hooks.are_waiting(self.sync_session):  # committed inside `run_sync`, past `commit()`
+                if self.sync_session.durable:  # committed inside `run_sync`, past `commit()`
                     await self.rollback()
                     await complete(self._run_hooks())
             finally:
@@ -316,7 +330,7 @@ class RequestSession(AsyncSession):
             visit.note_unwritten(self, task)
         elif lost := self.unwritten:
             log.error("the task %r ended without committing %s", task.get_name(), lost)
-        if self.untouched or not (self.sync_session.in_transaction() or hooks.are_waiting(self.sync_session)):
+        if self.untouched or not (self.sync_session.in_transaction() or self.sync_session.durable):
             self._ended = True
             if not self.untouched:
                 self.sync_session.close()

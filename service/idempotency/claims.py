@@ -131,7 +131,7 @@ class Claim:
                     await asyncio.sleep(min(pause_s, left_s))
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             else:
-                session.sync_session.wrote = False  # a claim alone is no change that anybody would miss
+                session.sync_session.record.overlook()  # a claim alone is no change that anybody would miss
                 return None
         if self.answer.fingerprint != self.key.fingerprint:
             raise Problem("idempotency_mismatch")

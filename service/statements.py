@@ -1,0 +1,126 @@
+"""What a statement does: SQLAlchemy knows it of its own constructs, and text is judged as a whole (R8)."""
+
+import enum
+import itertools
+import re
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import CompoundSelect, Select, TextualSelect
+from sqlalchemy.orm import FromStatement
+from sqlalchemy.schema import ExecutableDDLElement
+from sqlalchemy.sql.lambdas import LambdaElement
+
+
+class Effect(enum.Enum):
+    """What would be lost if the transaction of a statement ended without COMMIT."""
+
+    READS = "nothing"
+    LOCKS = "a lock"
+    WRITES = "a change"
+    UNKNOWN = "perhaps something"
+
+
+def unwrapped(statement: Any) -> Any:
+    """Return the statement inside of what the ORM and lambdas put around it."""
+    while True:
+        if isinstance(statement, LambdaElement):
+            statement = statement._resolved  # noqa: SLF001 - there is no public way to ask
+        elif isinstance(statement, FromStatement | TextualSelect):
+            statement = statement.element
+        else:
+            return statement
+
+
+def locks(statement: Any) -> bool:
+    """Return whether a SELECT, or a part of a UNION, is FOR UPDATE."""
+    statement = unwrapped(statement)
+    if isinstance(statement, CompoundSelect) and any(locks(part) for part in statement.selects):
+        return True
+    return getattr(statement, "_for_update_arg", None) is not None
+
+
+def is_plain_read(statement: Any) -> bool:
+    """Return whether a statement is a SELECT of SQLAlchemy's, without a lock: the one kind that reads on the reader."""
+    return isinstance(unwrapped(statement), Select | CompoundSelect) and not locks(statement)
+
+
+def effect_of(statement: Any, sql: str) -> Effect:
+    """Return the effect of a statement that is sent as `sql`; `statement` is None for the driver's own SQL."""
+    statement = unwrapped(statement)
+    if isinstance(statement, Select | CompoundSelect):
+        return Effect.LOCKS if locks(statement) else Effect.READS
+    if isinstance(statement, ExecutableDDLElement) or getattr(statement, "is_dml", False):
+        return Effect.WRITES
+    return effect_of_text(sql)
+
+
+# Quoted text and names, comments, words, and what else counts. MariaDB and MySQL execute the comments that begin with
+# an exclamation mark: their beginning and their end are passed over, and what is between is read.
+TOKENS = re.compile(
+    r"""
+    '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`]|``)*`
+    | /\*M?!\d* | \*/ | /\*.*?\*/ | (?:--|\#)[^\n]*
+    | (?P<word>[^\W\d]\w*) | (?P<sign>[;(])
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+READING = frozenset({"SELECT", "WITH", "VALUES", "TABLE", "SHOW", "DESCRIBE", "DESC", "HELP"})
+EXPLAINING = frozenset({"EXPLAIN", "DESCRIBE", "DESC"})
+WRITING = frozenset(
+    {"INSERT", "UPDATE", "DELETE", "REPLACE", "CALL", "LOAD", "TRUNCATE", "CREATE", "DROP", "ALTER", "RENAME"}
+)
+CHANGING_ROWS = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE"})
+SETTING = frozenset({"SET", "USE", "PRAGMA", "SAVEPOINT", "RELEASE", "ROLLBACK"})
+LOCKING = (("FOR", "UPDATE"), ("FOR", "SHARE"), ("IN", "SHARE"))
+
+
+@lru_cache(maxsize=1024)
+def effect_of_text(sql: str) -> Effect:
+    """Return the effect of a statement that somebody wrote out."""
+    words = [(found["word"] or found["sign"]).upper() for found in TOKENS.finditer(sql) if found.lastgroup]
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word == ";":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    effects = [effect_of_words(part) for part in parts if part]
+    return max(effects, key=ORDER.index) if effects else Effect.UNKNOWN
+
+
+ORDER = (Effect.READS, Effect.UNKNOWN, Effect.LOCKS, Effect.WRITES)
+
+
+def effect_of_words(words: list[str]) -> Effect:
+    """Return the effect of one statement, given what in it is neither quoted nor a comment."""
+    while words and words[0] == "(":
+        words = words[1:]
+    first = words[0] if words else ""
+    if first == "ANALYZE" or (first in EXPLAINING and "ANALYZE" in words):
+        return effect_of_analysis(words)
+    if first in EXPLAINING or first in SETTING:
+        return Effect.READS
+    if first in WRITING or (first == "WITH" and changes_rows(words)):
+        return Effect.WRITES
+    if first not in READING:
+        return Effect.UNKNOWN
+    if any(pair in LOCKING for pair in itertools.pairwise(words)):
+        return Effect.LOCKS
+    return Effect.UNKNOWN if "INTO" in words else Effect.READS
+
+
+def effect_of_analysis(words: list[str]) -> Effect:
+    """Return the effect of ANALYZE or EXPLAIN ANALYZE, which runs the statement that it explains."""
+    starts = READING | CHANGING_ROWS
+    place = next((place for place, word in enumerate(words) if word in starts - EXPLAINING - {"TABLE"}), None)
+    return Effect.UNKNOWN if place is None else effect_of_words(words[place:])
+
+
+def changes_rows(words: list[str]) -> bool:
+    """Return whether a statement that begins with its subqueries changes rows."""
+    for before, word, after in zip(words, words[1:], words[2:], strict=False):
+        # INSERT(...) and REPLACE(...) are functions too, and UPDATE stands in FOR UPDATE.
+        if word in CHANGING_ROWS and after != "(" and before != "FOR":
+            return True
+    return False

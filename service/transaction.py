@@ -1,0 +1,134 @@
+"""What a session has done in its transaction: one object, which ends with it (R4, R8, R10)."""
+
+from typing import Any, Self
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from models.hooks import Changes, Wishes
+from service.statements import Effect, effect_of
+
+RECORD = "latchkey_record"  # the execution option by which a connection knows the record
+
+
+class Level:
+    """What was done in a transaction since its beginning, or since one of its SAVEPOINTs."""
+
+    __slots__ = ("changes", "locked", "released", "unsure", "wrote")
+
+    def __init__(self) -> None:
+        self.roll_back()
+        self.released = False  # a SAVEPOINT that is over, and kept
+
+    def roll_back(self) -> None:
+        """Forget what was done."""
+        self.wrote = False
+        self.locked = False
+        self.unsure = False  # a statement that nobody could judge
+        self.changes = Changes()
+
+    def absorb(self, inner: "Level") -> None:
+        """Take over what was done in a SAVEPOINT."""
+        self.wrote = self.wrote or inner.wrote
+        self.locked = self.locked or inner.locked
+        self.unsure = self.unsure or inner.unsure
+        self.changes.absorb(inner.changes)
+
+
+class TransactionRecord:
+    """What was written, flushed, locked and begun in one transaction of a session.
+
+    It is there before the transaction begins, and a new one takes its place when that has ended, whatever ended it.
+    A reader's connection that goes back between two statements ends no transaction in the eyes of a caller:
+    `after_giving_back` is the record that goes on then.
+    """
+
+    __slots__ = (
+        "began",
+        "commit_sent",
+        "levels",
+        "on_reader",
+        "on_writer",
+        "sent_write",
+        "statements",
+        "streaming",
+        "wishes",
+    )
+
+    def __init__(self, *, began: bool = False, wishes: Wishes | None = None) -> None:
+        self.began = began  # a plain session would be in a transaction
+        self.on_reader = False  # it holds a connection of a reading engine
+        self.on_writer = False
+        self.statements = 0  # that were sent to the writer
+        self.sent_write = False  # one of them writes, whatever became of it
+        self.streaming = False  # a server-side cursor needs its connection until the transaction ends
+        self.commit_sent = False
+        self.levels = [Level()]
+        self.wishes: Wishes = {} if wishes is None else wishes  # about instances that are flushed next
+
+    def after_giving_back(self) -> Self:
+        """Return the record that follows when nothing but the connection has ended."""
+        return type(self)(began=True, wishes=self.wishes)
+
+    @property
+    def wrote(self) -> bool:
+        """A change was sent that has to be committed."""
+        return any(level.wrote for level in self.levels)
+
+    @property
+    def only_read(self) -> bool:
+        """Nothing would be lost if the transaction ended here."""
+        return not any(level.wrote or level.locked or level.unsure for level in self.levels)
+
+    @property
+    def changes(self) -> Changes:
+        """What has been flushed at the innermost level."""
+        return self.levels[-1].changes
+
+    def note(self, effect: Effect) -> None:
+        """Take note of a statement that is sent to the writer."""
+        self.statements += 1
+        level = self.levels[-1]
+        if effect is Effect.WRITES:
+            self.sent_write = level.wrote = True
+        elif effect is Effect.LOCKS:
+            level.locked = True
+        elif effect is Effect.UNKNOWN:
+            level.unsure = True
+
+    def begin_savepoint(self) -> None:
+        """Begin a level."""
+        self.levels.append(Level())
+
+    def end_savepoint(self) -> None:
+        """End the innermost level: what was done in it stays only if it was released."""
+        ended = self.levels.pop()
+        if ended.released:
+            self.levels[-1].absorb(ended)
+
+    def overlook(self) -> None:
+        """Count what was written until now as no change that anybody would miss; it stays open like a lock."""
+        for level in self.levels:
+            level.locked = level.locked or level.wrote
+            level.wrote = False
+
+
+def keep_records(writer: AsyncEngine) -> None:
+    """Have the writing engine note what its connections send, by whatever way, in the record of their session."""
+    event.listen(writer.sync_engine, "before_cursor_execute", _note_statement)
+    event.listen(writer.sync_engine, "commit", _note_commit)
+
+
+def _note_statement(
+    connection: Any, _cursor: Any, sql: str, _parameters: Any, context: Any, _many: bool
+) -> None:
+    record: TransactionRecord | None = connection.get_execution_options().get(RECORD)
+    if record is not None:
+        compiled = None if context is None else context.compiled
+        record.note(effect_of(None if compiled is None else compiled.statement, sql))
+
+
+def _note_commit(connection: Any) -> None:
+    record: TransactionRecord | None = connection.get_execution_options().get(RECORD)
+    if record is not None:
+        record.commit_sent = True

@@ -1,0 +1,367 @@
+"""What a session has done is kept for each transaction and SAVEPOINT, and ends with it (R4, R6, R10)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, event, insert, inspect, select, text, update
+from sqlalchemy.exc import IntegrityError
+from starlette.requests import Request
+
+from middleware.visit import UnwrittenWorkError
+from models import User
+from models.errors import NotLoadedError
+from service.database import SQLAlchemy
+from service.routing import ForeignBindError
+from service.session import RequestSession
+from tests.requests import request
+from tests.sessions.conftest import MakeApp
+from tests.sessions.probes import probe
+
+pytestmark = pytest.mark.usefixtures("first")
+
+Work = Callable[[RequestSession], Awaitable[Any]]
+
+
+async def names(db: SQLAlchemy) -> list[str]:
+    async with db.scoped_session() as session:
+        return list(await session.scalars(select(User.name).order_by(User.id)))
+
+
+# ---------------------------------------------------------------------- SAVEPOINTs
+
+
+async def fail_inside(session: RequestSession) -> None:
+    """A write, then a duplicate that is skipped by its SAVEPOINT."""
+    await User.create(email="third@example.com", name="third", session=session)
+    with pytest.raises(IntegrityError):
+        async with session.begin_nested():
+            session.add(User(email="FIRST@example.com", name="double"))
+            await session.flush()
+
+
+async def test_a_flush_that_fails_in_a_savepoint_leaves_the_write_before_it(
+    db: SQLAlchemy, make_app: MakeApp
+) -> None:
+    """In a block it is missed; in a request it is committed, and the changed instance is answered."""
+    with pytest.raises(UnwrittenWorkError):
+        async with db.scoped_session() as session:
+            await fail_inside(session)
+
+    async def skip(request: Request) -> str:
+        changed = await User.get(1, session=request.state.session)
+        changed.name = "changed"
+        await fail_inside(request.state.session)
+        return changed.name
+
+    answer = await request(make_app(probe(skip, "POST")), "POST", "/probe")
+
+    assert answer.json == {"seen": "changed"}
+    assert await names(db) == ["changed", "second", "third"]
+
+
+async def test_a_child_whose_flush_failed_in_a_savepoint_still_lost_what_it_wrote(
+    db: SQLAlchemy, make_app: MakeApp
+) -> None:
+    async def parent(request: Request) -> None:
+        async def child() -> None:
+            await fail_inside(db.scoped_session())
+
+        await asyncio.create_task(child())
+
+    answer = await request(make_app(probe(parent, "POST")), "POST", "/probe")
+
+    assert answer.status == 500
+    assert await names(db) == ["first", "second"]
+
+
+async def test_a_savepoint_that_was_rolled_back_by_hand_is_no_lost_work(
+    db: SQLAlchemy, make_app: MakeApp
+) -> None:
+    async def give_up(session: RequestSession) -> str | None:
+        nested = await session.begin_nested()
+        await User.create(email="third@example.com", name="third", session=session)
+        inner = await session.begin_nested()
+        await session.execute(update(User).values(name="x"))
+        await inner.commit()
+        await nested.rollback()
+        return session.unwritten
+
+    async with db.scoped_session() as session:
+        assert await give_up(session) is None
+
+    async def ask(request: Request) -> Any:
+        return await give_up(request.state.session)
+
+    assert (await request(make_app(probe(ask, "POST")), "POST", "/probe")).json == {"seen": None}
+    assert await names(db) == ["first", "second"]
+
+
+async def test_a_savepoint_that_was_released_is_work_of_the_transaction(db: SQLAlchemy) -> None:
+    with pytest.raises(UnwrittenWorkError):
+        async with db.scoped_session() as session, session.begin_nested():
+            session.add(User(email="third@example.com", name="third"))
+
+
+# ---------------------------------------------------------------------- writes by any way
+
+WAYS: dict[str, Work] = {}
+
+
+def way(function: Work) -> Work:
+    WAYS[(function.__doc__ or "").rstrip(".")] = function
+    return function
+
+
+RENAME = "UPDATE users SET name = 'x'"
+
+
+@way
+async def _(session: RequestSession) -> None:
+    """A statement on the connection."""
+    await (await session.connection()).execute(update(User).values(name="x"))
+
+
+@way
+async def _(session: RequestSession) -> None:
+    """Text on the connection."""
+    await (await session.connection()).execute(text(RENAME))
+
+
+@way
+async def _(session: RequestSession) -> None:
+    """The driver's SQL."""
+    await (await session.connection()).exec_driver_sql(RENAME)
+
+
+@way
+async def _(session: RequestSession) -> None:
+    """The connection of run_sync."""
+    await session.run_sync(lambda inner: inner.connection().exec_driver_sql(RENAME))
+
+
+@way
+async def _(session: RequestSession) -> None:
+    """A function on the synchronous connection."""
+    connection = await session.connection()
+    await connection.run_sync(lambda inner: inner.exec_driver_sql(RENAME))
+
+
+@way
+async def _(session: RequestSession) -> None:
+    """A SAVEPOINT of the connection."""
+    connection = await session.connection()
+    async with connection.begin_nested():
+        await connection.exec_driver_sql(RENAME)
+
+
+@way
+async def _(session: RequestSession) -> None:
+    """Text that begins with a subquery."""
+    await session.execute(text("WITH x AS (SELECT 1) " + RENAME) if is_sqlite(session) else text(RENAME))
+
+
+@way
+async def _(session: RequestSession) -> None:
+    """A bulk method of the session."""
+    await session.run_sync(lambda inner: inner.bulk_update_mappings(User, [{"id": 1, "name": "x"}]))
+
+
+@way
+async def _(session: RequestSession) -> None:
+    """Bulk saved instances."""
+    await session.run_sync(lambda inner: inner.bulk_save_objects([User(email="b@example.com", name="b")]))
+
+
+@way
+async def _(session: RequestSession) -> None:
+    """The old query object."""
+    await session.run_sync(lambda inner: inner.query(User).update({"name": "x"}))
+
+
+def is_sqlite(session: RequestSession) -> bool:
+    return session.rules.engines.writer.dialect.name == "sqlite"
+
+
+@pytest.mark.parametrize("work", WAYS.values(), ids=WAYS)
+async def test_a_write_by_any_way_is_missed_in_a_block(db: SQLAlchemy, work: Work) -> None:
+    with pytest.raises(UnwrittenWorkError, match="without committing"):
+        async with db.scoped_session() as session:
+            await work(session)
+
+
+@pytest.mark.parametrize("work", WAYS.values(), ids=WAYS)
+async def test_a_write_by_any_way_is_committed_with_the_answer(
+    db: SQLAlchemy, make_app: MakeApp, work: Work
+) -> None:
+    before = await names(db)
+
+    async def change(request: Request) -> None:
+        await work(request.state.session)
+
+    for method in ("GET", "POST"):
+        answer = await request(make_app(probe(change, method)), method, "/probe")
+        assert answer.status in {200, 409}  # one of them inserts the same row again
+    assert await names(db) != before
+
+
+async def test_a_connection_that_only_reads_is_no_lost_work(db: SQLAlchemy) -> None:
+    async with db.scoped_session() as session:
+        connection = await session.connection()
+        (await connection.execute(select(User.id))).all()
+        (await connection.exec_driver_sql("SELECT 1")).all()
+
+
+# ---------------------------------------------------------------------- get_bind and other engines
+
+
+async def test_get_bind_looks_and_changes_nothing(db: SQLAlchemy) -> None:
+    async with db.scoped_session() as session:
+        for clause in (None, select(User), insert(User), text("UPDATE users SET name = 'x'")):
+            session.get_bind(clause=clause)
+            assert not session.on_writer
+            assert session.unwritten is None
+            assert not session.in_transaction()
+        await session.scalars(select(User))
+        assert not session.on_writer
+
+
+async def test_asking_for_the_bind_of_a_child_s_write_is_no_write(db: SQLAlchemy, make_app: MakeApp) -> None:
+    async def parent(request: Request) -> str:
+        await User.create(email="third@example.com", name="third")
+
+        async def child() -> str:
+            session = db.scoped_session()
+            session.get_bind(clause=insert(User))
+            return str((await session.get(User, 1)).name)
+
+        return await asyncio.create_task(child())
+
+    assert (await request(make_app(probe(parent, "POST")), "POST", "/probe")).json == {"seen": "first"}
+
+
+ELSEWHERE = create_engine("sqlite://")
+
+FOREIGN: dict[str, Work] = {
+    "a mapper": lambda session: session.run_sync(lambda inner: inner.bind_mapper(User, ELSEWHERE)),
+    "a table": lambda session: session.run_sync(lambda inner: inner.bind_table(User.__table__, ELSEWHERE)),
+    "a statement": lambda session: session.execute(select(User), bind_arguments={"bind": ELSEWHERE}),
+    "a scalar": lambda session: session.scalar(select(User), bind_arguments={"bind": ELSEWHERE}),
+    "a connection": lambda session: session.connection(bind_arguments={"bind": ELSEWHERE}),
+}
+
+
+@pytest.mark.parametrize("bind", FOREIGN.values(), ids=FOREIGN)
+async def test_another_engine_is_refused_by_name(db: SQLAlchemy, make_app: MakeApp, bind: Work) -> None:
+    async with db.scoped_session() as session:
+        with pytest.raises(ForeignBindError, match="open a session of its own"):
+            await bind(session)
+
+    async def ask(request: Request) -> str:
+        with pytest.raises(ForeignBindError):
+            await bind(request.state.session)
+        return "refused"
+
+    for method in ("GET", "POST"):
+        answer = await request(make_app(probe(ask, method)), method, "/probe")
+        assert answer.json == {"seen": "refused"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"bind": ELSEWHERE}, {"binds": {User: ELSEWHERE}}], ids=["bind", "binds"]
+)
+async def test_a_session_of_other_engines_is_refused_by_name(db: SQLAlchemy, arguments: Any) -> None:
+    with pytest.raises(ForeignBindError):
+        db.scoped_session(**arguments)
+
+    assert not db.scoped_session.registry.has()
+
+
+async def test_an_engine_of_ours_may_be_named(db: SQLAlchemy) -> None:
+    async with db.scoped_session() as session:
+        for engine in (db.reader, db.engine):
+            found = await session.scalar(select(User.id), bind_arguments={"bind": engine.sync_engine})
+            assert found == 1
+        assert session.on_writer
+
+
+# ---------------------------------------------------------------------- rollback and commit
+
+
+async def test_a_rollback_expires_what_was_read(db: SQLAlchemy, make_app: MakeApp) -> None:
+    """As in any session, though the reader's connection went back with the rows."""
+
+    async def read_and_roll_back(session: RequestSession) -> bool:
+        user = await session.get(User, 1)
+        await session.rollback()
+        assert inspect(user).expired
+        with pytest.raises(NotLoadedError, match=r"User\.name"):
+            user.name  # noqa: B018 - reading is the test
+        await session.refresh(user)
+        return user.name == "first"
+
+    async with db.scoped_session() as session:
+        assert await read_and_roll_back(session)
+
+    async def ask(request: Request) -> bool:
+        return await read_and_roll_back(request.state.session)
+
+    for method in ("GET", "POST"):
+        assert (await request(make_app(probe(ask, method)), method, "/probe")).json == {"seen": True}
+
+
+async def test_a_rollback_right_after_a_commit_expires_nothing(db: SQLAlchemy) -> None:
+    async with db.scoped_session() as session:
+        user = await session.get(User, 1)
+        await session.commit()
+        await session.rollback()
+
+        assert user.name == "first"
+
+
+async def test_a_commit_after_reads_alone_tells_who_listens(db: SQLAlchemy) -> None:
+    told = []
+    async with db.scoped_session() as session:
+        for name in ("before_commit", "after_commit"):
+            event.listen(session.sync_session, name, lambda _session, name=name: told.append(name))
+        await session.get(User, 1)
+        await session.commit()
+
+    assert told == ["before_commit", "after_commit"]
+
+
+# ---------------------------------------------------------------------- who listens, and options
+
+
+async def test_a_create_is_heard_by_whoever_listens_to_its_engine(db: SQLAlchemy) -> None:
+    heard: list[str] = []
+
+    def before(_connection: Any, clause: Any, *_more: Any) -> None:
+        heard.append(f"before {type(clause).__name__}")
+
+    def after(_connection: Any, clause: Any, *_more: Any) -> None:
+        heard.append(f"after {type(clause).__name__}")
+
+    event.listen(db.engine.sync_engine, "before_execute", before)
+    event.listen(db.engine.sync_engine, "after_execute", after)
+    await User.create(email="third@example.com", name="third", auto_commit=True)
+
+    assert heard == ["before Insert", "after Insert"]
+
+
+async def test_a_failed_insert_wants_its_transaction_rolled_back(db: SQLAlchemy) -> None:
+    """Else what was written before it is lost without a word."""
+    async with db.scoped_session() as session:
+        await User.create(email="before@example.com", name="before")
+        double = User(email="first@example.com", name="again")
+        session.add(double)
+        with pytest.raises(IntegrityError) as caught:
+            await session.flush()
+        assert "first@example.com" not in str(caught.value).replace(str(caught.value.orig), "")
+        assert inspect(double).transient
+        await session.rollback()
+        await User.create(email="anew@example.com", name="anew")
+        await session.commit()
+
+    assert await names(db) == ["first", "second", "anew"]
