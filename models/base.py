@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self, overload
 
 from sqlalchemy import MetaData, event, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Mapper
 
 from models import hooks, loading
 from models.binding import belongs_to_class, belongs_to_instance
@@ -243,10 +243,14 @@ class Base(DeclarativeBase):
         """Whether the model declares an after-commit hook."""
         return cls.after_commit is not Base.after_commit
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the session that the instance was given: a pickled or copied instance has none."""
+        return {name: value for name, value in self.__dict__.items() if name != "_served_by"}
+
     def __repr__(self) -> str:
         """Show class and identity; never values, they may be secret."""
         state = inspect(self)
         return f"<{type(self).__name__} {state.identity or 'unsaved'}>"
 
 
-event.listen(Base, "mapper_configured", loading.raise_by_name, propagate=True)
+event.listen(Mapper, "mapper_configured", loading.raise_by_name)  # of models on any base

@@ -8,6 +8,9 @@ ModelError
 └── MissingRowsError      `get(1, 2, 3)` found fewer rows than it was asked for
 """
 
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm.exc import DetachedInstanceError
+
 
 class ModelError(Exception):
     """The root of the models' own errors."""
@@ -30,12 +33,16 @@ class LostWriteError(ModelError, RuntimeError):
         )
 
 
-class NotLoadedError(ModelError, RuntimeError):
-    """An attribute was read that is not there; loading it would need an await (R11)."""
+class NotLoadedError(ModelError, RuntimeError, InvalidRequestError, DetachedInstanceError):
+    """An attribute was read that is not there; loading it would need an await (R11).
 
-    def __init__(
-        self, what: str, fix: str = "`await instance.refresh()`, or give the verb that wrote it refresh=True,"
-    ) -> None:
+    It is both errors that SQLAlchemy raises in its place, so that an `except` of either still catches it.
+    """
+
+    code = None  # type: ignore[assignment]  # no link to SQLAlchemy's page: the sentence says what to do
+
+    def __init__(self, what: str, fix: str | None = None) -> None:
+        fix = fix or "`await instance.refresh()`, or give the verb that wrote it refresh=True,"
         super().__init__(f"{what} is not loaded: {fix} before it is read.")
 
 

@@ -1,15 +1,21 @@
 """Reading what was never loaded is an error that names the attribute and the fix (R11).
 
 SQLAlchemy would load it on the spot, which needs an await that is not there, and says so in words that do
-not name the attribute. Both places where it starts such a load are a function that can be exchanged: one
-for the columns of a class, one for each relation.
+not name the attribute. It starts such a load in one of three places, and each is a function that can be
+exchanged: one for the expired columns of a class, one for each relation and each deferred column, and one
+that a query leaves with an instance, for a column that it did not ask for.
+
+Models of any base are covered. Inside an await of a session, as in `session.run_sync`, SQLAlchemy loads as usual,
+and so does a plain `Session`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import Mapper
+from sqlalchemy import event
+from sqlalchemy.exc import InvalidRequestError, MissingGreenlet
+from sqlalchemy.orm import Mapper, PassiveFlag
+from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlalchemy.util.concurrency import in_greenlet
 
 from models.errors import NotLoadedError
@@ -19,30 +25,63 @@ def raise_by_name(mapper: Mapper[Any], model: type[Any]) -> None:
     """Exchange the loaders of a model; for SQLAlchemy's event `mapper_configured`."""
     manager = mapper.class_manager
     columns = set(mapper.column_attrs.keys())
-    manager.expired_attribute_loader = _columns(model, columns, manager.expired_attribute_loader)
-    for relation in mapper.relationships:
-        if relation.lazy == "raise":
-            attribute: Any = getattr(model, relation.key).impl
-            attribute.callable_ = _relation(str(relation), relation.key, attribute.callable_)
+    manager.expired_attribute_loader = _expired(model, columns, manager.expired_attribute_loader)
+    for key in (*columns, *mapper.relationships.keys()):
+        attribute: Any = getattr(manager[key], "impl", None)
+        load = getattr(attribute, "callable_", None)
+        if load is not None and not isinstance(load, Loader):
+            attribute.callable_ = Loader(key, load)
+    event.listen(model, "load", name_left_out, raw=True)
+    event.listen(model, "refresh", name_left_out, raw=True)
 
 
-def _columns(model: type[Any], columns: set[str], load: Callable[..., Any]) -> Callable[..., Any]:
-    def load_or_raise(state: Any, names: set[str], passive: Any) -> Any:
-        # Inside an await of the session there is one who waits for the load: a flush that needs a key.
-        if state.session is None or not in_greenlet():
-            missing = sorted(names & columns)
-            raise NotLoadedError(", ".join(f"{model.__name__}.{name}" for name in missing))
-        return load(state, names, passive)
-
-    return load_or_raise
+def name_left_out(state: Any, *_: Any) -> None:
+    """Exchange the loaders that a query left with one instance; for the events `load` and `refresh`."""
+    if "callables" in state.__dict__:
+        for key, load in state.callables.items():
+            if not isinstance(load, Loader):
+                state.callables[key] = Loader(key, load)
 
 
-def _relation(what: str, name: str, load: Callable[..., Any]) -> Callable[..., Any]:
-    def load_or_raise(state: Any, passive: Any) -> Any:
+class Loader:
+    """Loads one attribute where it can be loaded, and else names it; it is pickled with the instance."""
+
+    def __init__(self, key: str, load: Callable[..., Any]) -> None:
+        self.key = key
+        self.load = load
+
+    def __call__(self, state: Any, passive: Any = PassiveFlag.PASSIVE_OFF) -> Any:
+        """Load it, or raise `NotLoadedError`."""
         try:
-            return load(state, passive)
-        except InvalidRequestError:
-            fix = f"name it in the query, `.load({name!r})`, or `await instance.refresh({name!r})`"
-            raise NotLoadedError(what, fix) from None
+            return self.load(state, passive)
+        except (DetachedInstanceError, MissingGreenlet, NotLoadedError):
+            pass
+        except InvalidRequestError as error:
+            if "is not available due to" not in str(error):  # lazy="raise", raiseload=True
+                raise
+        raise NotLoadedError(f"{state.class_.__name__}.{self.key}", self._fix(state))
+
+    def _fix(self, state: Any) -> str:
+        is_relation = self.key in state.mapper.relationships
+        if not hasattr(state.class_, "set_session"):
+            again = f"`await session.refresh(instance, [{self.key!r}])`"
+            return (
+                f"load it in the query, or {again}" if is_relation else f"undefer it in the query, or {again}"
+            )
+        again = f"`await instance.refresh({self.key!r})`"
+        if is_relation:
+            return f"name it in the query, `.load({self.key!r})`, or {again}"
+        return f"undefer it in the query, or {again}"
+
+
+def _expired(model: type[Any], columns: set[str], load: Callable[..., Any]) -> Callable[..., Any]:
+    """Load what is expired where somebody waits for it, as a flush does that needs a key; else name it."""
+
+    def load_or_raise(state: Any, names: set[str], passive: Any) -> Any:
+        if state.session is None or (state.async_session is not None and not in_greenlet()):
+            missing = [f"{model.__name__}.{name}" for name in sorted(names & columns)]
+            fix = None if hasattr(model, "set_session") else "`await session.refresh(instance)`"
+            raise NotLoadedError(", ".join(missing), fix)
+        return load(state, names, passive)
 
     return load_or_raise
