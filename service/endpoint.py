@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from middleware.visit import Visit
-from service import shapes
+from service import answers, shapes
 from service.authentication.extraction import RESERVED_PARAMETERS
 from service.idempotency.claims import Claim
 from service.idempotency.key import key_of
@@ -145,9 +145,7 @@ def encode(operation: Operation, found: Any) -> tuple[bytes, dict[str, str]]:
         found, headers = found.content, dict(found.headers)
     if operation.answers is None:
         return b"", headers
-    if type(found) is not operation.answers:
-        found = msgspec.convert(found, operation.answers, from_attributes=True)
-    return _encoder.encode(found), headers
+    return _encoder.encode(answers.converter(operation.answers)(found)), headers
 
 
 def decode_path(operation: Operation, request: Request) -> dict[str, Any]:

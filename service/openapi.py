@@ -252,7 +252,7 @@ def success(operation: Operation, schemas: Schemas) -> Json:
         names += ["RateLimit-Policy", "RateLimit"]
     if operation.status == HTTPStatus.CREATED:
         names.append("Location")
-    if "next_cursor" in getattr(operation.answers, "__struct_fields__", ()):
+    if "next_cursor" in operation.answered_fields:
         names.append("Link")
     if operation.idempotent:
         names.append("Idempotent-Replayed")

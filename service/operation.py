@@ -12,16 +12,19 @@ the endpoint's signature once, at the start::
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, get_type_hints
+from http import HTTPStatus
+from typing import Any, get_origin, get_type_hints
 
 import msgspec
 from starlette.responses import Response
 
+from service import answers as answering
 from service.authentication.extraction import RESERVED_PARAMETERS
 
 SCOPE_SHAPE = re.compile(r"[a-z][a-z0-9_.-]{0,39}:[a-z][a-z0-9_-]{0,39}")
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 SAFE_METHODS = frozenset({"GET", "HEAD"})
+NO_CONTENT = frozenset({204, 205, 304})  # RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5
 
 Endpoint = Callable[..., Awaitable[Any]]
 
@@ -86,6 +89,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         return names
 
     @property
+    def answered_fields(self) -> tuple[str, ...]:
+        """The names of the fields of the answer, when that is a Struct."""
+        return struct_fields(self.answers)
+
+    @property
     def safe(self) -> bool:
         """Whether the method promises to change nothing."""
         return self.method in SAFE_METHODS
@@ -118,9 +126,10 @@ def route(
         scope: what a key must hold, `noun:verb`.
         any_key: every valid key may call it.
         public: anybody may, and a credential that is sent is not looked at.
-        status: of the answer when all went well.
-        answers: the Struct that is answered. The endpoint may return it, or anything that has its fields, a
-            model say, or an `Answer` around one of them. None reads it off the endpoint's return annotation:
+        status: of the answer when all went well; 204, 205 and 304 have no content.
+        answers: the type that is answered: a Struct, also a generic one, `Page[Item]`, or a list or dict of
+            them. The endpoint may return it, or anything that has its fields, a model say, or an `Answer` around
+            one of them; so may every Struct inside it. None reads it off the endpoint's return annotation:
             a Struct; None for no content; or a Starlette `Response`, which is sent as it is.
         retry: run the endpoint again when it lost against another transaction; False for one whose effects
             outside the database must not happen twice.
@@ -158,7 +167,8 @@ def route(
     query = hints.get("query")
     if query is not None and (reserved := RESERVED_PARAMETERS & set(query.__struct_fields__)):
         raise RouteError(f"{where}: {', '.join(sorted(reserved))} belongs to signed queries.")
-    answers = _answers(hints.get("return"), where) if answers is None else answers
+    answers = _declared(answers) if answers is not None else _answers(hints.get("return"), where)
+    _require_answerable(where, answers, status)
     if idempotent:
         _require_storable(method, public, answers, where)
     return Operation(
@@ -190,8 +200,7 @@ def _require_storable(method: str, public: bool, answers: Any, where: str) -> No
         raise RouteError(
             f"{where}: idempotent=True stores the answer, so the endpoint returns a Struct or None."
         )
-    fields: tuple[str, ...] = getattr(answers, "__struct_fields__", ())
-    unknown: set[str] = set(getattr(answers, "one_time", ())).difference(fields)
+    unknown: set[str] = set(getattr(answers, "one_time", ())).difference(struct_fields(answers))
     if unknown:
         raise RouteError(
             f"{where}: one_time names {', '.join(sorted(unknown))}, which the answer does not have."
@@ -208,6 +217,33 @@ def _require_caller(where: str, *, scope: str | None, any_key: bool, public: boo
         raise RouteError(f"{where}: cost is 0 or more units, of a route that is not public.")
 
 
+def struct_fields(kind: Any) -> tuple[str, ...]:
+    """Return the names of the fields of a Struct, also of a generic one of given types; of others, none."""
+    names: tuple[str, ...] = getattr(get_origin(kind) or kind, "__struct_fields__", ())
+    return names
+
+
+def _require_answerable(where: str, answers: Any, status: int) -> None:
+    """Refuse an answer that could not be sent."""
+    if status not in set(HTTPStatus) or not 200 <= status < 400:  # noqa: PLR2004 - RFC 9110, section 15
+        raise RouteError(f"{where}: status={status} is not of an answer when all went well; raise a Problem.")
+    if answers is None or answers is Response:
+        return
+    if status in NO_CONTENT:
+        raise RouteError(
+            f"{where}: an answer of status {status} has no content, so the endpoint returns None."
+        )
+    try:
+        answering.converter(answers)
+    except (TypeError, NameError) as error:
+        first = str(error).partition("\n")[0]
+        raise RouteError(f"{where}: {answers} cannot be answered as JSON: {first}") from error
+
+
+def _declared(kind: Any) -> Any:
+    return Response if isinstance(kind, type) and issubclass(kind, Response) else kind
+
+
 def _answers(annotation: Any, where: str) -> Any:
     if annotation is None:
         raise RouteError(
@@ -215,9 +251,10 @@ def _answers(annotation: Any, where: str) -> Any:
         )
     if annotation is type(None):
         return None
-    if isinstance(annotation, type) and issubclass(annotation, Response):
+    kind = get_origin(annotation) or annotation
+    if isinstance(kind, type) and issubclass(kind, Response):
         return Response
-    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct) and annotation is not Answer:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not Answer:
         return annotation
     raise RouteError(
         f"{where}: the endpoint returns {annotation}; say with answers= which Struct is answered."

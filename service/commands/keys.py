@@ -7,7 +7,7 @@ import msgspec
 
 from models import ApiKey
 from models.limit import Quota, RateLimit
-from service import shapes
+from service import answers, shapes
 from service.app import open_keyring
 from service.commands.answers import show, show_page
 from service.commands.parameters import (
@@ -205,4 +205,4 @@ def checked(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
 
 def shown(key: ApiKey) -> shapes.Key:
     """Return what the endpoints answer of a key."""
-    return msgspec.convert(key, shapes.Key, from_attributes=True)
+    return answers.convert(key, shapes.Key)

@@ -3,11 +3,10 @@
 from typing import Literal
 
 import click
-import msgspec
 from sqlalchemy.exc import IntegrityError
 
 from models import User
-from service import shapes
+from service import answers, shapes
 from service.commands.answers import show, show_page
 from service.commands.parameters import EMAIL, NAME, USER, USER_STATUS, as_json, limit
 from service.commands.rows import lock_user, opened, read_settings, work
@@ -98,4 +97,4 @@ async def set_status(reference: int | str, status: Literal["active", "blocked"])
 
 def shown(user: User) -> shapes.User:
     """Return what the endpoints answer of a user."""
-    return msgspec.convert(user, shapes.User, from_attributes=True)
+    return answers.convert(user, shapes.User)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from models import ApiKey
 from models.limit import Quota, RateLimit
 from models.query import Query
-from service import shapes
+from service import answers, shapes
 from service.authentication.principal import Principal
 from service.endpoints.limits import distinct_limits
 from service.endpoints.users import lock_user
@@ -178,7 +178,7 @@ async def rotate(request: Request, key: ApiKey, body: shapes.Rotation) -> Answer
 
 def fields_of(key: ApiKey) -> dict[str, Any]:
     """Return what is answered of a key, by name."""
-    return msgspec.structs.asdict(msgspec.convert(key, shapes.Key, from_attributes=True))
+    return msgspec.structs.asdict(answers.convert(key, shapes.Key))
 
 
 def named(access_key: str, owner_id: int | None = None) -> Query[ApiKey]:

@@ -1,0 +1,268 @@
+"""What is answered: any object that has the fields of a Struct becomes that Struct.
+
+`msgspec.convert(..., from_attributes=True)` treats every error of an attribute as an absent attribute, and takes the
+field's default. `convert` reads the attributes itself, at every depth, so that an attribute that is not loaded is an
+error that names it. Use it for everything that leaves the service: an answer, an event of an after-commit hook.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from operator import is_
+from typing import Any, TypeVar, get_origin
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec import inspect as types
+
+S = TypeVar("S")
+Read = Callable[[Any], Any]
+
+TEXTS = (str, bytes, bytearray, memoryview)
+ARRAYS = (list, tuple, set, frozenset)
+ATOMS = (
+    *TEXTS,
+    type(None),
+    bool,
+    int,
+    float,
+    Decimal,
+    date,
+    time,
+    timedelta,
+    UUID,
+    Enum,
+    UnsetType,
+    msgspec.Raw,
+)
+
+
+class AnswerError(TypeError):
+    """What an endpoint returned cannot be answered as it declares."""
+
+
+def convert(found: Any, kind: type[S]) -> S:
+    """Return `found` as the type `kind`, which is a Struct or holds Structs at any depth.
+
+    A value that is such a Struct already is returned as it is.
+
+    Args:
+        found: the Struct, a mapping, or an object that has the attributes of its fields, a model say.
+        kind: a Struct, a generic Struct of given types, or a list, dict or union of them.
+
+    Raises:
+        AnswerError: an attribute is missing that has no default, or a value is of another type.
+        NotLoadedError: an attribute of a model was not loaded.
+    """
+    wanted: Any = kind
+    answer: S = converter(wanted)(found)
+    return answer
+
+
+@functools.lru_cache(maxsize=1024)
+def converter(kind: Any) -> Read:
+    """Return the function that makes answers of one type.
+
+    Raises:
+        TypeError: a value of the type cannot be answered as JSON.
+    """
+    msgspec.json.schema(kind)  # which fails for what JSON cannot hold
+    read = Compiler().reader_of(types.type_info(kind))
+    if isinstance(read, Structure):
+        return read
+
+    def convert_whole(found: Any) -> Any:
+        return validated(found if read is None else read(found), kind, found)
+
+    return convert_whole
+
+
+def validated(values: Any, kind: Any, found: Any) -> Any:
+    """Check values against a type; what is a Struct in it was checked before."""
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        name = getattr(kind, "__name__", kind)
+        raise AnswerError(f"{type(found).__name__} cannot be answered as {name}: {error}.") from error
+
+
+class Compiler:
+    """Makes the readers of a type; a type that holds itself gets one reader."""
+
+    def __init__(self) -> None:
+        self._structures: dict[int, Structure] = {}
+
+    def reader_of(self, info: types.Type) -> Read | None:  # noqa: PLR0911 - a table, read line by line
+        """Return what reads a value; None when there is nothing inside it to read."""
+        match info:
+            case types.Metadata(type=inner):
+                return self.reader_of(inner)
+            case types.StructType() | types.DataclassType():
+                return self._structure(info)
+            case types.TypedDictType(fields=fields):
+                return functools.partial(
+                    read_fields, {one.encode_name: self.reader_of(one.type) for one in fields}
+                )
+            case types.NamedTupleType(fields=fields):
+                return functools.partial(read_positions, tuple(self.reader_of(one.type) for one in fields))
+            case types.TupleType(item_types=kinds):
+                return functools.partial(read_positions, tuple(map(self.reader_of, kinds)))
+            case types.CollectionType(item_type=kind):
+                return functools.partial(read_items, self.reader_of(kind))
+            case types.DictType(value_type=kind) | types.FrozenDictType(value_type=kind):
+                return functools.partial(read_values, self.reader_of(kind))
+            case types.UnionType(types=kinds):
+                return self._union(kinds)
+            case _:
+                return None
+
+    def _structure(self, info: types.StructType | types.DataclassType) -> "Structure":
+        found = self._structures.get(id(info))
+        if found is None:
+            found = self._structures[id(info)] = Structure(info)
+            found.inner = {
+                one.name: read for one in info.fields if (read := self.reader_of(one.type)) is not None
+            }
+        return found
+
+    def _union(self, kinds: Iterable[types.Type]) -> Read | None:
+        readers = [(kind, read) for kind in kinds if (read := self.reader_of(kind)) is not None]
+        return Union(readers) if readers else None
+
+
+class Structure:
+    """Makes one Struct or dataclass."""
+
+    def __init__(self, info: types.StructType | types.DataclassType) -> None:
+        self.kind: Any = info.cls
+        self.made = get_origin(info.cls) or info.cls
+        self.fields = info.fields
+        self.array_like = isinstance(info, types.StructType) and info.array_like
+        self.inner: dict[str, Read] = {}
+
+    def __call__(self, found: Any) -> Any:
+        """Return the Struct; a value that is one already is read for what is inside it."""
+        if type(found) is self.made:
+            held = {name: value for name in self.inner if (value := getattr(found, name)) is not UNSET}
+            inside = {name: self.inner[name](value) for name, value in held.items()}
+            if all(inside[name] is value for name, value in held.items()):
+                return found
+            return self.make(self.attributes_of(found, inside), found)
+        if isinstance(found, Mapping):
+            return validated(self.items_of(found), self.kind, found)
+        if isinstance(found, ATOMS + ARRAYS):
+            return validated(found, self.kind, found)
+        return self.make(self.attributes_of(found, {}), found)
+
+    def make(self, values: dict[str, Any], found: Any) -> Any:
+        """Make the Struct from values by their encoded names."""
+        if self.array_like:
+            positions = [values.get(one.encode_name, default_of(one)) for one in self.fields]
+            return validated(positions, self.kind, found)
+        return validated(values, self.kind, found)
+
+    def items_of(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the fields of a mapping by their encoded names, and pass on what else it has."""
+        values = dict(found)
+        for one in self.fields:
+            value = values.get(one.encode_name, UNSET)
+            if value is UNSET:
+                values.pop(one.encode_name, None)
+            elif (read := self.inner.get(one.name)) is not None:
+                values[one.encode_name] = read(value)
+        return values
+
+    def attributes_of(self, found: Any, inside: Mapping[str, Any]) -> dict[str, Any]:
+        """Read every field but those `inside`; only what the object does not have is left to its default."""
+        values = {}
+        for one in self.fields:
+            if one.name in inside:
+                values[one.encode_name] = inside[one.name]
+                continue
+            try:
+                value = getattr(found, one.name)
+            except AttributeError:
+                if inspect.getattr_static(found, one.name, UNSET) is not UNSET:
+                    raise  # a property, which failed
+                if one.required:
+                    raise AnswerError(
+                        f"{type(found).__name__} has no attribute {one.name!r}, which {self.made.__name__} answers."
+                    ) from None
+                continue
+            if value is not UNSET:
+                read = self.inner.get(one.name)
+                values[one.encode_name] = value if read is None else read(value)
+        return values
+
+
+class Union:
+    """Reads a value of one of several types."""
+
+    def __init__(self, readers: Iterable[tuple[types.Type, Read]]) -> None:
+        sorts: tuple[list[Read], list[Read]] = ([], [])
+        for kind, read in readers:
+            is_array = isinstance(kind, types.CollectionType | types.TupleType | types.NamedTupleType)
+            sorts[is_array].append(read)
+        self.objects, self.arrays = sorts
+
+    def __call__(self, found: Any) -> Any:
+        """Read it as the only type that it can be; which of several mappings it is, its tag tells."""
+        if isinstance(found, ATOMS):
+            return found
+        for read in self.objects:
+            if isinstance(read, Structure) and type(found) is read.made:
+                return read(found)
+        if isinstance(found, ARRAYS) or not self.objects:
+            return self.arrays[0](found) if self.arrays else found
+        if len(self.objects) == 1:
+            return self.objects[0](found)
+        if isinstance(found, Mapping):
+            return found
+        names = ", ".join(one.made.__name__ for one in self.objects if isinstance(one, Structure))
+        raise AnswerError(f"{type(found).__name__} can be answered as any of {names}: return one of them.")
+
+
+def default_of(field: types.Field) -> Any:
+    """Return the default of a field that is left out."""
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
+def read_items(read: Read | None, found: Any) -> Any:
+    """Read each item of an array, or of any collection, which becomes a list."""
+    if isinstance(found, TEXTS) or not isinstance(found, Iterable):
+        return found
+    items = list(found) if read is None else [read(one) for one in found]
+    is_same = isinstance(found, ARRAYS) and all(map(is_, items, found))
+    return found if is_same else items
+
+
+def read_positions(reads: tuple[Read | None, ...], found: Any) -> Any:
+    """Read the items of an array whose length is given."""
+    if not isinstance(found, list | tuple) or len(found) != len(reads):
+        return found
+    items = [one if read is None else read(one) for read, one in zip(reads, found, strict=True)]
+    return found if all(map(is_, items, found)) else items
+
+
+def read_values(read: Read | None, found: Any) -> Any:
+    """Read each value of a mapping."""
+    if not isinstance(found, Mapping):
+        return found
+    values = {name: one if read is None else read(one) for name, one in found.items()}
+    return found if isinstance(found, dict) and all(map(is_, values.values(), found.values())) else values
+
+
+def read_fields(reads: Mapping[str, Read | None], found: Any) -> Any:
+    """Read the values of a mapping whose names are given."""
+    if not isinstance(found, Mapping):
+        return found
+    values = dict(found)
+    for name in values.keys() & reads.keys():
+        read = reads[name]
+        if read is not None:
+            values[name] = read(values[name])
+    return found if isinstance(found, dict) and all(map(is_, values.values(), found.values())) else values
