@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from middleware.access_log import AccessLogMiddleware
 from middleware.answer_headers import AnswerHeadersMiddleware
+from middleware.body_deadline import BodyDeadlineMiddleware
 from middleware.body_limit import BodyLimitMiddleware
 from middleware.content_digest import ContentDigestMiddleware
 from middleware.gate import GateMiddleware
@@ -120,6 +121,11 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
         Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, limits)),
         Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),
         Middleware(AccessLogMiddleware, client=proxies.client_text),
+        Middleware(
+            BodyDeadlineMiddleware,
+            timeout_s=settings.body_timeout_s,
+            problem=Problem("body_timeout", headers={"connection": "close"}),
+        ),
         Middleware(
             BodyLimitMiddleware, limit_bytes=settings.body_limit_bytes, problem=Problem("body_too_large")
         ),

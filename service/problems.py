@@ -152,6 +152,12 @@ KINDS: Mapping[str, Kind] = {
         "The path does not take this method",
         "The path exists, but not with this method; the Allow header lists those that it takes.",
     ),
+    "body_timeout": Kind(
+        408,
+        "The body did not arrive in time",
+        "The whole body has to arrive within a number of seconds, which is a setting of the operator. "
+        "Nothing was changed, and the connection is closed. Send the request again, signed anew, on a faster connection.",
+    ),
     "conflict": Kind(
         409,
         "The change contradicts what is stored",

@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     public_authority: Annotated[str, Meta(pattern=r"^[a-z0-9.:\[\]-]{1,255}$(?![\s\S])")] | None = None
     clock_window_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     body_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = 1024 * 1024
+    body_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     key_cache_ttl_s: Annotated[int, Meta(ge=0, le=3600)] = 0
     redis_url: str | None = None
     trusted_proxies: str | None = None

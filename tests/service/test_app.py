@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from middleware.access_log import AccessLogMiddleware
 from middleware.answer_headers import AnswerHeadersMiddleware
+from middleware.body_deadline import BodyDeadlineMiddleware
 from middleware.body_limit import BodyLimitMiddleware
 from middleware.request_id import RequestIDMiddleware
 from middleware.session import SessionMiddleware
@@ -52,6 +53,7 @@ async def test_a_request_walks_in_this_order(app):
         AnswerHeadersMiddleware,
         RequestIDMiddleware,
         AccessLogMiddleware,
+        BodyDeadlineMiddleware,
         BodyLimitMiddleware,
         SessionMiddleware,
     ]

@@ -1,0 +1,59 @@
+"""A bound on how long a client may take to send its body."""
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class BodyTimeoutError(Exception):
+    """The rest of the body did not arrive in time."""
+
+
+class BodyDeadlineMiddleware:
+    """Refuse a body that takes longer than `timeout_s` with the ASGI application `problem`.
+
+    Only the time that is spent waiting for the client counts, all waits for one body together, so a client that
+    sends a byte now and then gains nothing and a slow endpoint takes nothing from a fast client. Past the deadline
+    the request is rolled back further in, and the problem is answered here; it should close the connection, because
+    the rest of the body may still come.
+    """
+
+    def __init__(self, app: ASGIApp, *, timeout_s: float, problem: ASGIApp) -> None:
+        self.app = app
+        self.timeout_s = timeout_s
+        self.problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Time one body."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        clock = asyncio.get_running_loop().time
+        left_s = self.timeout_s
+        complete = started = False
+
+        async def wait() -> Message:
+            nonlocal left_s, complete
+            if complete:  # what is waited for now is that the client goes away
+                return await receive()
+            began = clock()
+            try:
+                async with asyncio.timeout(left_s):
+                    message = await receive()
+            except TimeoutError:
+                raise BodyTimeoutError from None
+            left_s -= clock() - began
+            complete = not message.get("more_body", False)
+            return message
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, wait, watch)
+        except BodyTimeoutError:
+            if started:
+                raise
+            await self.problem(scope, receive, send)
