@@ -1,6 +1,6 @@
-"""The channel on which the processes of one installation tell each other what changed, over Redis.
+"""The Redis channel on which the processes of one installation announce changes.
 
-What is said is numbered, by a counter beside the channel: who compares the two notices that something was missed.
+Messages are numbered by a counter beside the channel: a listener that compares the two notices a missed message.
 """
 
 import asyncio
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
 
 VARIABLE = "LATCHKEY_REDIS_URL"
-FORM = "give redis://user:password@host:6379/0, or rediss:// for TLS, with ?ssl_ca=FILE for an authority of your own"
-TIMEOUT_S = 1.0  # for whatever is asked of Redis
+FORM = (
+    "use redis://user:password@host:6379/0, or rediss:// for TLS, with ?ssl_ca=FILE for a private authority"
+)
+TIMEOUT_S = 1.0  # for each request to Redis
 
-# Both at once, so that the numbers arrive in their order.
+# One script, so that the messages arrive in the order of their numbers.
 PUBLISH = """
 local number = redis.call('INCR', KEYS[1])
 redis.call('PUBLISH', KEYS[1], string.format('%d ', number) .. ARGV[1])
@@ -35,11 +37,11 @@ SAID = re.compile(rb"(\d{1,16}) (.+)", re.DOTALL)
 
 
 class UnreachableError(Exception):
-    """Redis did not do what it was asked, in words."""
+    """A request to Redis failed; the text says how."""
 
 
 class Channel:
-    """One counter and one channel of the same name. Whatever fails is an `UnreachableError`, after a second at most.
+    """One counter and one channel of the same name. Every failure is an `UnreachableError`, after at most one second.
 
     Args:
         client: of redis-py.
@@ -51,12 +53,12 @@ class Channel:
         self.name = name
 
     async def publish(self, what: str) -> None:
-        """Say something to everybody who listens at this moment."""
+        """Publish a message to all current listeners."""
         async with bounded():
             await self._client.eval(PUBLISH, 1, self.name, what)
 
     async def count(self) -> int:
-        """Return how much has been said so far."""
+        """Return the number of messages published so far."""
         async with bounded():
             return int(await self._client.get(self.name) or 0)
 
@@ -72,18 +74,18 @@ class Channel:
             await subscription.aclose()  # type: ignore[no-untyped-call]  # redis-py left it out
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         await self._client.aclose()
 
 
 class Listener:
-    """What a channel says, one by one."""
+    """The messages of a channel, one by one."""
 
     def __init__(self, subscription: "PubSub") -> None:
         self._subscription = subscription
 
     async def next(self, wait_s: float) -> tuple[int, str] | None:
-        """Return what is said next and its number; None when nothing is within so many seconds."""
+        """Return the next message and its number; None when none arrives within the timeout, in seconds."""
         async with bounded(wait_s + TIMEOUT_S):
             message = await self._subscription.get_message(timeout=wait_s)
         said = SAID.fullmatch(message["data"]) if message is not None else None
@@ -92,10 +94,9 @@ class Listener:
 
 @contextlib.asynccontextmanager
 async def bounded(timeout_s: float = TIMEOUT_S) -> AsyncIterator[None]:
-    """Bound a conversation with Redis, say its failure in one way, and let no cancellation get lost in it.
+    """Bound a request to Redis in time, raise `UnreachableError` for any failure, and keep cancellations.
 
-    redis-py sends by `asyncio.wait_for`, which before Python 3.12 answers as if nothing were, when it is cancelled at
-    the moment at which it is done.
+    redis-py sends by `asyncio.wait_for`, which before Python 3.12 loses a cancellation that arrives as it completes.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in one
@@ -110,7 +111,7 @@ async def bounded(timeout_s: float = TIMEOUT_S) -> AsyncIterator[None]:
 
 
 def open_channel(settings: Settings) -> Channel | None:
-    """Make the channel of this installation; None without `REDIS_URL`. Nothing connects yet.
+    """Return the channel of this installation; None without `REDIS_URL`. It does not connect yet.
 
     Raises:
         SettingsError: the URL cannot be used, or the extra `redis` is not installed.
@@ -118,7 +119,7 @@ def open_channel(settings: Settings) -> Channel | None:
     if settings.redis_url is None:
         return None
     arguments = client_arguments(settings.redis_url)
-    # Failures are ours to deal with: redis-py would wait and try again, for seconds.
+    # Failures are handled by the caller: redis-py would retry for seconds.
     retry = redis_package("redis.asyncio.retry").Retry(redis_package("redis.backoff").NoBackoff(), 0)
     client = redis_package("redis.asyncio").Redis(
         **arguments, retry=retry, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S
@@ -127,7 +128,7 @@ def open_channel(settings: Settings) -> Channel | None:
 
 
 def redis_package(module: str) -> Any:
-    """Import a module of redis-py, which only those who set `REDIS_URL` have.
+    """Import a module of redis-py, an optional dependency.
 
     Raises:
         SettingsError: it is not installed.
@@ -139,10 +140,10 @@ def redis_package(module: str) -> Any:
 
 
 def client_arguments(url: str) -> dict[str, Any]:
-    """Read the URL of a Redis; errors never show it, for it may hold a password.
+    """Parse the URL of a Redis server; errors never show it, since it may contain a password.
 
     Raises:
-        SettingsError: it is none, or asks for TLS that would not verify the server.
+        SettingsError: the URL is invalid, or asks for TLS that would not verify the server.
     """
     try:
         parts = urlsplit(url)
@@ -168,10 +169,10 @@ def client_arguments(url: str) -> dict[str, Any]:
 
 
 def channel_name(database_url: str, number: int) -> str:
-    """Name the channel of an installation: by the name of its database, and the number of the Redis database.
+    """Return the channel name of an installation: the name of its database and the number of the Redis database.
 
-    Not by the host: processes may know the same server by different names, and one that spoke on a channel of its
-    own would be heard by nobody. Two installations that share a channel only forget more than they need to.
+    The host is not part of it: processes may know one server by different names, and would miss each other's
+    messages. Two installations that share a channel only invalidate more than they need to.
     """
     database = PurePath(make_url(database_url).database or "").name
     return f"latchkey:{number}:{hashlib.sha256(database.encode()).hexdigest()[:16]}"

@@ -1,8 +1,8 @@
-"""What a key looks like: its public id, its secret, and how both are made, read and compared.
+"""The format of access keys and secrets, and how both are generated, parsed and compared.
 
 With the prefix `lk`:
 
-- the public id is `lka_` and 22 base62 digits, and may be shown to anyone;
+- the access key is `lka_` and 22 base62 digits; it is public;
 - the secret is `lks_`, 43 base62 digits (256 bits) and 6 base62 digits of checksum.
 
 The checksum is the CRC32 of all the text before it, prefix included.
@@ -38,10 +38,10 @@ _CHECKSUM_DIGITS = 6  # 32 bits fit into them
 
 
 class Dummy(msgspec.Struct, frozen=True):
-    """A key that nobody holds, for a lookup that found nothing to be checked against.
+    """A key that nobody holds, which is checked in place of a key that was not found.
 
-    Checking it costs what checking a real key costs, so the clock does not tell which ids exist.
-    It is random, so that nobody can sign with it, and is refused whatever the proof says.
+    Checking it costs as much as checking a real key, so timing does not reveal which access keys exist.
+    It is random, so nobody can sign with it, and it is refused whatever the result of the check.
     """
 
     access_key: AccessKey
@@ -50,7 +50,7 @@ class Dummy(msgspec.Struct, frozen=True):
 
     @classmethod
     def new(cls, prefix: str) -> Self:
-        """Make one; once for each process is enough."""
+        """Return a new one; one for each process is enough."""
         secret = new_secret(prefix)
         return cls(new_access_key(prefix), secret, hash_secret(secret))
 
@@ -59,58 +59,58 @@ class Dummy(msgspec.Struct, frozen=True):
 
 
 def new_access_key(prefix: str, *, random_bytes: RandomBytes = secrets.token_bytes) -> AccessKey:
-    """Make a public id of 128 random bits; `random_bytes(n)` gives n bytes."""
+    """Return a new access key of 128 random bits; `random_bytes(n)` returns n bytes."""
     return AccessKey(f"{prefix}a_{_base62(random_bytes(_ID_BYTES), _ID_DIGITS)}")
 
 
 def new_secret(prefix: str, *, random_bytes: RandomBytes = secrets.token_bytes) -> Secret:
-    """Make a secret of 256 random bits; `random_bytes(n)` gives n bytes."""
+    """Return a new secret of 256 random bits; `random_bytes(n)` returns n bytes."""
     body = f"{prefix}s_{_base62(random_bytes(_SECRET_BYTES), _SECRET_DIGITS)}"
     return Secret(body + _checksum(body))
 
 
 def parse_access_key(text: str, prefix: str) -> AccessKey | None:
-    """Read a public id; None for anything that is not exactly one."""
+    """Parse an access key; None for anything else."""
     return AccessKey(text) if _is_made_of(text, f"{prefix}a_", _ID_DIGITS) else None
 
 
 def parse_secret(text: str, prefix: str) -> Secret | None:
-    """Read a secret; None for anything that is not exactly one, a wrong checksum included."""
+    """Parse a secret; None for anything else, including a wrong checksum."""
     shaped = _is_made_of(text, f"{prefix}s_", _SECRET_DIGITS + _CHECKSUM_DIGITS)
     return Secret(text) if shaped and checksum_is_right(text) else None
 
 
 def checksum_is_right(text: str) -> bool:
-    """Say whether the last six digits are the CRC32 of all the text before them."""
+    """Return whether the last six digits are the CRC32 of all the text before them."""
     body, checksum = text[:-_CHECKSUM_DIGITS], text[-_CHECKSUM_DIGITS:]
     return text.isascii() and checksum == _checksum(body)
 
 
 def hash_secret(secret: Secret) -> SecretHash:
-    """SHA-256 of the secret: 256 random bits need no salt and no slow hash."""
+    """Return the SHA-256 of a secret: 256 random bits need no salt and no slow hash."""
     return SecretHash(hashlib.sha256(secret.encode()).digest())
 
 
 def same(a: bytes, b: bytes) -> bool:
-    """Compare in a time that does not tell where the two differ."""
+    """Compare two values in constant time."""
     return hmac.compare_digest(a, b)
 
 
 def decode_base64(text: str) -> bytes | None:
     """Decode canonical base64; None for all else.
 
-    The last character of base64 may hold bits that mean nothing, so several texts decode to the same bytes.
-    Only the text that the bytes encode to is taken.
+    The last character of base64 may contain unused bits, so several texts decode to the same bytes.
+    Only the text that the bytes encode to is accepted.
     """
     try:
         decoded = base64.b64decode(text, validate=True)
-    except ValueError:  # binascii.Error is one, and so is the complaint about non-ASCII text
+    except ValueError:  # binascii.Error, or non-ASCII text
         return None
     return decoded if binascii.b2a_base64(decoded, newline=False) == text.encode() else None
 
 
 def _is_made_of(text: str, head: str, digits: int) -> bool:
-    # Cut from the right: the digits have a fixed number, a prefix may hold anything, underscores too.
+    # Split from the right: the number of digits is fixed, and a prefix may contain underscores.
     return text[:-digits] == head and _BASE62.fullmatch(text[-digits:]) is not None
 
 

@@ -1,7 +1,7 @@
-"""Why is this signature refused? The authenticator's own rules, one after the other, told in sentences.
+"""Explain why a signature is refused: the authenticator's own checks, one by one, with their results.
 
-Whoever asks may read every key, so unlike the authenticator this says which check failed. It goes on after a
-failure where the rest can still be told. It never says which signature would be right.
+The caller may read every key, so unlike the authenticator this module names the check that failed. It continues after
+a failure where later checks are still possible. It never returns the signature that would be valid.
 """
 
 import base64
@@ -38,7 +38,7 @@ from service.authentication.replay import Claim, is_used
 from service.authentication.structured_fields import inner_lists
 from service.session import RequestSession
 
-# In the order of the authenticator.
+# In the order in which the authenticator checks.
 QUERY_CHECKS = (
     "credential", "shape", "public_id", "key", "proof", "target", "clock", "status", "networks", "coverage",
     "body", "nonce",
@@ -49,30 +49,30 @@ MESSAGE_CHECKS = (
 )  # fmt: skip
 
 STAND_IN = base64.b64encode(bytes(32))
-"""Takes the place of a signature that cannot be read, so that the rest can."""
+"""A placeholder for a signature that cannot be parsed, so that the other parts can be."""
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True):
-    """A signature of either form, as far as both are alike; nothing of it is proved."""
+    """The common parts of a signature of either form; nothing of it is verified yet."""
 
     access_key: str
     created: int
     inside: bool
     clock_is_right: bool
     proves: Callable[[Secret], bool] | None
-    """None when the signature itself could not be read."""
+    """None when the signature itself could not be parsed."""
     digest: bytes | None
     claim: Claim | None
     texts: tuple[shapes.SignedText, ...]
 
 
 class Report:
-    """The checks of one form and how they went; what nobody told of is not checked."""
+    """The checks of one form with their results; a check without a result was not made."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.told = {
             name: shapes.SignatureCheck(
-                name=name, result="not_checked", detail="It needs a check that failed before it."
+                name=name, result="not_checked", detail="It depends on a check that failed."
             )
             for name in names
         }
@@ -96,9 +96,9 @@ async def explain(
     """Explain a signed request.
 
     Args:
-        verifier: that of the authenticator.
+        verifier: the verifier of the authenticator.
         session: reads the key and the nonce, and changes nothing.
-        scope: as in ASGI, as far as a signature looks at it.
+        scope: an ASGI scope with the parts that a signature covers.
         body: of the request.
     """
     now = verifier.clock()
@@ -117,7 +117,7 @@ async def explain(
                 report.passed("credential", "The request carries a signed message and no other credential.")
                 read = read_message(report, verifier, scope, now)
             case Bearer():
-                report.failed("credential", "The request carries a bearer token, which signs nothing.")
+                report.failed("credential", "The request carries a bearer token, which is not a signature.")
             case None:
                 report.failed("credential", "The request carries no signature.")
     except CredentialError as error:
@@ -151,7 +151,7 @@ async def explain(
 def read_query(
     report: Report, verifier: Verifier, scope: Scope, credential: QuerySigned, now: float
 ) -> Read | None:
-    """Read a signed query, and check what needs no key."""
+    """Parse a signed query and run the checks that need no key."""
     legible = True
     try:
         signature = query_signature.parse(credential.query_string, credential.secret_header)
@@ -168,14 +168,14 @@ def read_query(
     report.judge(
         "target",
         query_signature.covers(signature, method, scope["raw_path"]),
-        "The signed method and path, as far as they are there, are the request's own.",
-        "The request has another method or path than was signed.",
+        "The signed method and path, where present, match the request.",
+        "The request has a different method or path than the signature.",
     )
     missing = query_signature.missing_coverage(signature, method, has_body(scope))
     report.judge(
         "coverage",
         not missing,
-        f"The query has what a {method} must be signed with.",
+        f"The query has every parameter that a signed {method} requires.",
         f"The query lacks {', '.join(missing)}.",
     )
     inside = query_signature.in_window(signature.timestamp, now, verifier.window_s)
@@ -196,7 +196,7 @@ def read_query(
 
 
 def read_message(report: Report, verifier: Verifier, scope: Scope, now: float) -> Read | None:
-    """Read a signed message, and check what needs no key."""
+    """Parse a signed message and run the checks that need no key."""
     try:
         values = message_signature.component_values(
             method=scope["method"],
@@ -209,7 +209,7 @@ def read_message(report: Report, verifier: Verifier, scope: Scope, now: float) -
     except Unauthenticated as error:
         report.failed("components", f"The request has {error.reason}.")
         return None
-    report.passed("components", f"A signature of this request covers {', '.join(values)}.")
+    report.passed("components", f"A signature of this request must cover {', '.join(values)}.")
     legible = True
     try:
         signature = message_signature.parse(scope["headers"], values)
@@ -226,7 +226,7 @@ def read_message(report: Report, verifier: Verifier, scope: Scope, now: float) -
     report.judge(
         "coverage",
         not missing,
-        "The signature covers what it must.",
+        "The signature covers every required component.",
         f"The signature does not cover {', '.join(missing)}.",
     )
     return Read(
@@ -242,19 +242,19 @@ def read_message(report: Report, verifier: Verifier, scope: Scope, now: float) -
 
 
 def with_stand_ins(headers: message_signature.Headers) -> list[tuple[bytes, bytes]]:
-    """Replace the signatures by one that can be read for each of the inputs; ValueError if these cannot."""
+    """Replace the signatures by valid placeholders, one for each input; ValueError if the inputs are invalid."""
     inputs = b"".join(value for name, value in headers if name == b"signature-input").decode("latin-1")
     macs = b", ".join(label.encode() + b"=:" + STAND_IN + b":" for label in inner_lists(inputs))
     return [*((name, value) for name, value in headers if name != b"signature"), (b"signature", macs)]
 
 
 async def check_key(report: Report, verifier: Verifier, session: RequestSession, read: Read) -> Found | None:
-    """Look the key up, and check what it tells."""
+    """Look the key up and run the checks that depend on it."""
     access_key = parse_access_key(read.access_key, verifier.prefix)
     if access_key is None:
-        report.failed("public_id", f"The key is not named by a public id, {verifier.prefix}a_….")
+        report.failed("public_id", f"The key is not named by its access key, {verifier.prefix}a_….")
         return None
-    report.passed("public_id", "The key is named by a public id.")
+    report.passed("public_id", "The key is named by its access key.")
     try:
         found = await lookup.by_access_key(session, access_key)
     except Unauthenticated as error:
@@ -264,18 +264,18 @@ async def check_key(report: Report, verifier: Verifier, session: RequestSession,
         report.passed("key", "The key is there, and signs.")
         check_proof(report, verifier, found, access_key, read.proves)
     else:
-        report.failed("key", "The key is of the mode bearer: it does not sign.")
+        report.failed("key", "The key has the mode bearer, which cannot sign.")
     try:
         require_active(found, verifier.moment())
     except Refused as error:
-        report.failed("status", f"It is refused with {error.problem.code}: {error.problem.detail}")
+        report.failed("status", f"The key is refused with {error.problem.code}: {error.problem.detail}")
     else:
         report.passed("status", "Key and owner are active.")
     if found.key.allowed_networks:
         networks = ", ".join(found.key.allowed_networks)
-        report.unknown("networks", f"Where the request comes from is not known here; allowed is {networks}.")
+        report.unknown("networks", f"The client address is not known here; allowed networks: {networks}.")
     else:
-        report.passed("networks", "The key may be used from anywhere.")
+        report.passed("networks", "The key may be used from any network.")
     return found
 
 
@@ -286,9 +286,9 @@ def check_proof(
     access_key: AccessKey,
     proves: Callable[[Secret], bool] | None,
 ) -> None:
-    """Check who signed, with the secrets of the key that still count."""
+    """Check the signature with each live secret of the key."""
     if proves is None:
-        report.unknown("proof", "The signature cannot be read.")
+        report.unknown("proof", "The signature cannot be parsed.")
         return
     moment = verifier.moment()
     live = [one for one in found.secrets if one.is_live(moment)]
@@ -299,12 +299,12 @@ def check_proof(
         return
     report.failed(
         "proof",
-        "Another text was signed, or with another secret: compare what was signed with `signed`, then the secret.",
+        "A different text was signed, or a different secret was used: compare the signed text with `signed`, then the secret.",
     )
 
 
 def check_clock(report: Report, verifier: Verifier, read: Read, now: float) -> None:
-    """Check when it was signed."""
+    """Check the time of the signature."""
     offset_s = read.created - now
     said = f"It was signed {abs(offset_s):.0f} s {'after' if offset_s > 0 else 'before'} the service's clock"
     if not read.inside:
@@ -314,35 +314,35 @@ def check_clock(report: Report, verifier: Verifier, read: Read, now: float) -> N
 
 
 def check_body(report: Report, read: Read, body: bytes) -> None:
-    """Check that the body is the one that was signed."""
+    """Check the body against the signed digest."""
     if read.digest is None:
-        report.passed("body", "The signature says nothing about the body.")
+        report.passed("body", "The signature does not cover the body.")
         return
     actual = hashlib.sha256(body).digest()
     whose = "that of no body" if read.digest == EMPTY_SHA256 else read.digest.hex()
     report.judge(
         "body",
         actual == read.digest,
-        "The body has the SHA-256 that was signed.",
-        f"The SHA-256 of the body is {actual.hex()}, and the signature says {whose}.",
+        "The body has the signed SHA-256.",
+        f"The SHA-256 of the body is {actual.hex()}, and the signature has {whose}.",
     )
 
 
 async def check_nonce(report: Report, session: RequestSession, read: Read) -> None:
-    """Check whether it was used before; that uses nothing up."""
+    """Check whether the nonce was used before, without using it."""
     if read.claim is not None:
         report.judge(
             "nonce",
             not await is_used(session, read.claim),
             "It was not used before.",
-            "It was used before: each call is signed anew, with a nonce of its own.",
+            "The signature was used before: sign every call again, with a new nonce.",
         )
     elif read.proves is not None:
-        report.passed("nonce", "A call that changes nothing and has no nonce may be repeated.")
+        report.passed("nonce", "A call with a safe method and without a nonce may be repeated.")
 
 
 def hide_secrets(texts: tuple[shapes.SignedText, ...], prefix: str) -> tuple[shapes.SignedText, ...]:
-    """Cut what looks like a secret: a client may have put its own where its public id belongs."""
+    """Cut a text that looks like a secret: a client may have sent its secret in place of its access key."""
     secret = re.compile(re.escape(f"{prefix}s") + "(?:_|%5[Ff])[0-9A-Za-z]+")
     return tuple(
         msgspec.structs.replace(text, lines=tuple(secret.sub(f"{prefix}s_…", line) for line in text.lines))

@@ -1,7 +1,7 @@
-"""What lookups found, remembered for a while: a call with a key that was seen before costs no query.
+"""The key cache: a call with a key that was looked up recently costs no query.
 
-Only the lookup is spared. Whatever is checked of a key is checked on each call: its secret, its end, its status.
-Secrets stay sealed in here.
+Only the lookup is skipped. Every check of a key is made on each call: its secret, its expiry, its status.
+Secrets stay encrypted in the cache.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from service.authentication import lookup
 from service.authentication.lookup import Found, NoKeyMatch
 from service.session import RequestSession
 
-LARGEST_MEMORY = 10_000  # names found, and as many that were not
+LARGEST_MEMORY = 10_000  # names that were found, and as many that were not
 MISS_TTL_S = 2.0
 
 Name = bytes | str
-"""What a key is asked for by: the SHA-256 of a secret, or a public id."""
+"""The name in a lookup: the SHA-256 of a secret, or an access key."""
 
 N = TypeVar("N", bytes, str)
 
@@ -30,46 +30,46 @@ Row = tuple[str, int]
 
 
 class Keys(Protocol):
-    """Looks keys up, as `service.authentication.lookup` does and says."""
+    """The interface of `service.authentication.lookup`."""
 
     def by_secret(self, session: RequestSession, secret_sha256: bytes, /) -> Awaitable[Found]:
-        """Find the key that has this secret."""
+        """Return the key that has this secret."""
         ...
 
     def by_access_key(self, session: RequestSession, access_key: str, /) -> Awaitable[Found]:
-        """Find the key with this public id."""
+        """Return the key with this access key."""
         ...
 
 
 class Entry(NamedTuple):
-    """What was found, and until when it counts."""
+    """A cached result and its expiry."""
 
     found: Found
     ends_at: float
 
 
 class Outcome(Enum):
-    """How a query ended that found no key."""
+    """The outcome of a query that found no key."""
 
     NO_KEY = "no key"
     FAILED = "failed"
     GONE = "gone"
-    """Whoever made it was cancelled."""
+    """Its task was cancelled."""
 
 
 class KeyCache:
-    """Remembers what was found for `ttl_s`, and what was not for two seconds at most.
+    """A cache that keeps found keys for `ttl_s` seconds, and misses for at most two seconds.
 
-    Any number of callers that miss the same name at the same time make one query: the first one, on its own
-    session. What a query answers is not remembered when anything was forgotten since it began.
+    Callers that miss the same name at the same time share one query, which runs on the session of the first caller.
+    The result of a query is not cached when anything was invalidated since the query began.
 
-    The cache serves while it is trusted, which is for ever unless somebody says until when; else every call is
-    a query, as if there were no cache.
+    The cache is used only while it is trusted: always, unless `trust_until` sets an end. After that end every call
+    makes a query.
 
     Args:
-        ttl_s: counted from the moment at which the query began.
-        clock: seconds, of a clock that only goes forward.
-        memory: how many names are remembered; beyond, the one that was not asked for the longest is forgotten.
+        ttl_s: counted from the start of the query.
+        clock: a monotonic clock, in seconds.
+        memory: the maximum number of cached names; the least recently used one is evicted.
     """
 
     def __init__(
@@ -81,32 +81,32 @@ class KeyCache:
         self._trusted_until = math.inf
         self._generation = 0
         self._found: OrderedDict[Name, Entry] = OrderedDict()
-        self._names: dict[Row, set[Name]] = {}  # of what was found, by the rows that it was found in
+        self._names: dict[Row, set[Name]] = {}  # cached names, by the rows that they depend on
         self._misses: OrderedDict[Name, float] = OrderedDict()
         self._queries: dict[Name, asyncio.Future[Found | Outcome]] = {}
 
     def by_secret(self, session: RequestSession, secret_sha256: bytes) -> Awaitable[Found]:
-        """As `lookup.by_secret`."""
+        """Return the key that has this secret, as `lookup.by_secret`."""
         return self._find(lookup.by_secret, session, secret_sha256)
 
     def by_access_key(self, session: RequestSession, access_key: str) -> Awaitable[Found]:
-        """As `lookup.by_access_key`."""
+        """Return the key with this access key, as `lookup.by_access_key`."""
         return self._find(lookup.by_access_key, session, access_key)
 
     def trust(self, until: float) -> None:
-        """Serve what is remembered until this moment of the clock, and nothing from then on."""
+        """Use cached results until this time of the clock, and none afterwards."""
         self._trusted_until = until
 
     def forget(self, row: Row) -> None:
-        """Forget what was found in a row, and everything that was not found: the row may be new."""
+        """Invalidate the entries that depend on a row, and all misses: the row may be new."""
         self._generation += 1
-        self._queries.clear()  # who asks from now on does not join a query that began before
+        self._queries.clear()  # later callers do not share a query that began before
         self._misses.clear()
         for name in tuple(self._names.get(row, ())):
             self._drop(name)
 
     def empty(self) -> None:
-        """Forget everything."""
+        """Invalidate everything."""
         self._generation += 1
         for memory in (self._queries, self._misses, self._found, self._names):
             memory.clear()
@@ -124,25 +124,23 @@ class KeyCache:
         if now < self._misses.get(name, now):
             raise NoKeyMatch
         while (query := self._queries.get(name)) is not None:
-            # Never the future itself: being cancelled while waiting for it would cancel it for all.
+            # Not the future itself: a cancelled caller would cancel it for all.
             await asyncio.wait([query])
             match query.result():
                 case Found() as found:
                     return found
                 case Outcome.NO_KEY:
                     raise NoKeyMatch
-                case (
-                    Outcome.FAILED
-                ):  # each for itself, so that a database that is slow to fail is waited for once
+                case Outcome.FAILED:  # separately, so that a database that fails slowly is waited for once
                     return await ask(session, name)
-                case Outcome.GONE:  # the first to wake up asks in its place
+                case Outcome.GONE:  # the first caller to wake up makes the query instead
                     continue
         return await self._ask(ask, session, name)
 
     async def _ask(
         self, ask: Callable[[RequestSession, N], Awaitable[Found]], session: RequestSession, name: N
     ) -> Found:
-        """Make the query that others may wait for."""
+        """Make the query that other callers may share."""
         query = self._queries[name] = asyncio.get_running_loop().create_future()
         began_at, generation = self._clock(), self._generation
         outcome: Found | Outcome = Outcome.GONE
@@ -189,5 +187,5 @@ class KeyCache:
 
 
 def rows_of(found: Found) -> tuple[Row, Row]:
-    """Return the rows whose changes change what was found."""
+    """Return the rows that a result depends on."""
     return (ApiKey.__tablename__, found.key_id), (User.__tablename__, found.user.id)

@@ -1,4 +1,4 @@
-"""What a call with a secret that was replaced is told: since when it is, and until when it works."""
+"""The deprecation of a replaced secret: since when it is deprecated, and until when it is accepted."""
 
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -12,14 +12,14 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Retirement(msgspec.Struct, frozen=True):
-    """The last days of a secret."""
+    """The deprecation of one replaced secret."""
 
     version: int
     rotated_at: datetime
     ends_at: datetime
 
     def headers(self) -> Headers:
-        """Write `Deprecation` (RFC 9745) and `Sunset` (RFC 8594); what is below a second is dropped.
+        """Return `Deprecation` (RFC 9745) and `Sunset` (RFC 8594), in whole seconds.
 
         >>> Retirement(1, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 8, 12, tzinfo=UTC)).headers()
         [(b'deprecation', b'@1767225600'), (b'sunset', b'Thu, 08 Jan 2026 12:00:00 GMT')]
@@ -31,7 +31,10 @@ class Retirement(msgspec.Struct, frozen=True):
 
 
 def retirement_of(found: Found, proved: StoredSecret) -> Retirement | None:
-    """Tell of the secret that proved a call whether it was replaced, and when it ends: at the latest with its key."""
+    """Return the deprecation of the secret that a call used; None for the current secret.
+
+    A replaced secret ends with its key at the latest.
+    """
     if proved.expires_at is None:
         return None
     ends = [moment for moment in (proved.expires_at, found.key.expires_at) if moment is not None]
@@ -39,6 +42,6 @@ def retirement_of(found: Found, proved: StoredSecret) -> Retirement | None:
 
 
 def retirement_headers(scope: Scope) -> Headers:
-    """Return the headers for the answer to a request, whoever answers it; none for most."""
+    """Return the headers for any answer to a request; usually none."""
     retirement: Retirement | None = scope.get("state", {}).get("retirement")
     return [] if retirement is None else retirement.headers()

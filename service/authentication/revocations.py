@@ -1,8 +1,8 @@
-"""That a key was revoked, or changed in any other way, reaches the caches of all workers.
+"""Announce revocations and other changes of keys to the caches of all workers.
 
-Over Redis, what one worker says the others hear at once. Twice a second each of them also asks how much was said:
-as long as it knows of all that, its cache is trusted for a moment longer. So a worker whose connection is gone
-does not go by an old state for longer than `TRUST_S`, whatever it believes of its connection.
+Workers publish changes over Redis. Twice a second each worker also reads the number of published messages: only while
+it has received all of them is its cache trusted for another moment. A worker with a dead connection therefore serves
+cached keys for at most `TRUST_S` seconds, whatever the state of its connection seems to be.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from service.authentication.key_cache import KeyCache
 log = logging.getLogger("latchkey.authentication")
 
 HEARTBEAT_S = 0.5
-TRUST_S = HEARTBEAT_S + TIMEOUT_S  # from a heartbeat to the latest moment at which the next one must be over
-UNDER_WAY_S = 0.1  # how long what was counted may take to be heard
+TRUST_S = HEARTBEAT_S + TIMEOUT_S  # from one heartbeat to the deadline of the next
+UNDER_WAY_S = 0.1  # how long a counted message may take to arrive
 PAUSES_S = (0.1, 2.0)  # between attempts to reach Redis, doubled from the first to the last
 EVERYTHING = "*"
 ROW = re.compile(r"([a-z_]{1,64}) ([0-9]{1,19})")
 
 
 class Revocations:
-    """Tells this worker's cache, and with a channel those of all others, what to forget.
+    """Invalidate entries in the cache of this worker and, with a channel, of all others.
 
     Args:
-        cache: this worker's.
-        channel: None where there is no Redis; the other workers then find out when what they remember ends.
-        clock: the cache's.
+        cache: of this worker.
+        channel: None without Redis; other workers then use their entries until these expire.
+        clock: of the cache.
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class Revocations:
         self._cache = cache
         self._channel = channel
         self._clock = clock
-        self._heard = 0  # the number of what was heard last
-        self._owes = False  # something could not be said
+        self._heard = 0  # the number of the last message received
+        self._owes = False  # a message could not be published
         if channel is not None:
             cache.trust(-math.inf)
 
     async def announce(self, table: str, id: int) -> None:
-        """Have every worker forget what was found in a row.
+        """Invalidate the entries that depend on a row, in every worker.
 
-        It fails nobody: what cannot be said now is said when Redis is back, by `follow`.
+        It never fails: a message that cannot be published now is published by `follow` when Redis is back.
         """
         self._cache.forget((table, id))
         if self._channel is None:
@@ -59,12 +59,14 @@ class Revocations:
             await self._channel.publish(f"{table} {id}")
             said = True
         except UnreachableError as error:
-            log.warning("a changed row of %s could not be told to the other workers yet: %s", table, error)
+            log.warning(
+                "a changed row of %s could not be announced to the other workers yet: %s", table, error
+            )
         finally:  # cancelled, too
             self._owes = self._owes or not said
 
     async def follow(self) -> None:
-        """Hear what is said, for ever; while that is not possible, the cache is off."""
+        """Receive messages until cancelled; while Redis cannot be reached, the cache is off."""
         if self._channel is None:
             return
         pause_s, was_up = PAUSES_S[0], True
@@ -90,22 +92,22 @@ class Revocations:
             pause_s = min(pause_s * 2, PAUSES_S[1])
 
     async def close(self) -> None:
-        """Close the connections to Redis."""
+        """Close all connections to Redis."""
         if self._channel is not None:
             await self._channel.close()
 
     async def _meet(self, channel: Channel) -> None:
-        """Begin with an empty cache, for nobody knows what was said while nobody listened."""
+        """Clear the cache, since messages may have been missed before."""
         asked_at = self._clock()
         self._adopt(await channel.count())
         await self._trust_from(asked_at, channel)
 
     async def _compare(self, channel: Channel, listener: Listener) -> None:
-        """Compare what was heard with what was said, and trust the cache for a moment longer."""
+        """Compare the received messages with the published ones, and extend the trust in the cache."""
         asked_at = self._clock()
         said = await channel.count()
         await self._hear(listener, for_s=UNDER_WAY_S, until=said)
-        if self._heard != said:  # missed; or Redis was started anew, and counts from the beginning
+        if self._heard != said:  # a message was missed, or Redis restarted and counts from zero
             self._adopt(said)
         await self._trust_from(asked_at, channel)
 
@@ -120,7 +122,7 @@ class Revocations:
         self._cache.trust(asked_at + TRUST_S)
 
     async def _hear(self, listener: Listener, *, for_s: float, until: int | None = None) -> None:
-        """Hear what is said for some time, or until what has this number."""
+        """Receive messages for some time, or until the message with this number."""
         ends_at = self._clock() + for_s
         while self._heard != until and (left_s := ends_at - self._clock()) > 0:
             said = await listener.next(left_s)
@@ -133,7 +135,7 @@ class Revocations:
             self._cache.empty()
         else:
             self._cache.forget((row[1], int(row[2])))
-        self._heard = max(self._heard, number)  # one that comes late was counted already
+        self._heard = max(self._heard, number)  # a late message was counted already
 
     def _adopt(self, said: int) -> None:
         self._cache.empty()

@@ -1,1 +1,1 @@
-"""Limits and quotas: pure rules of what fits, the counters in the database, and the gate that asks them."""
+"""Limits and quotas: pure rules, the counters in the database, and the gate that applies them to a call."""

@@ -1,4 +1,4 @@
-"""Who is charged for a call: its key, its key's owner, or both, each by its own rules."""
+"""The accounts that a call is charged to: its key, the owner of the key, or both."""
 
 import msgspec
 
@@ -7,12 +7,12 @@ from service import shapes
 
 
 class Account(msgspec.Struct, frozen=True):
-    """One subject that is limited, and by what."""
+    """One limited subject with its rules."""
 
     subject: str
     """The primary key of its counter."""
     prefix: str
-    """What stands before the names of its rules where those of several subjects stand together."""
+    """The prefix of its rule names in headers that list several subjects."""
     limits: tuple[RateLimit, ...]
     quota: Quota | None
 
@@ -21,7 +21,7 @@ Accounts = tuple[Account, ...]
 
 
 def accounts_of(key_id: int, key: shapes.Key, user: shapes.User) -> Accounts:
-    """List whom a call of a key is charged to; nobody when neither the key nor its owner is limited."""
+    """Return the accounts that a call with this key is charged to; empty when nothing is limited."""
     accounts: Accounts = ()
     if key.limits or key.quota:
         accounts += (Account(f"key:{key_id}", "", key.limits, key.quota),)
@@ -31,9 +31,9 @@ def accounts_of(key_id: int, key: shapes.Key, user: shapes.User) -> Accounts:
 
 
 def holds(held: tuple[RateLimit, ...], asked: tuple[RateLimit, ...]) -> bool:
-    """Tell whether whoever keeps the limits `asked` also keeps those of `held`.
+    """Return whether every caller within the limits `asked` is also within those of `held`.
 
-    A limit keeps another one if it allows no more in no shorter a window.
+    A limit implies another one if it allows the same or less in the same or a longer window.
     """
     return all(
         any(other.limit <= one.limit and other.window_s >= one.window_s for other in asked) for one in held
@@ -41,7 +41,10 @@ def holds(held: tuple[RateLimit, ...], asked: tuple[RateLimit, ...]) -> bool:
 
 
 def holds_quota(held: Quota | None, asked: Quota | None) -> bool:
-    """Tell whether whoever keeps the quota `asked` also keeps that of `held`: one of a month is kept day by day."""
+    """Return whether every caller within the quota `asked` is also within `held`.
+
+    A monthly quota implies a daily one of the same or a larger amount.
+    """
     if held is None:
         return True
     return asked is not None and asked.limit <= held.limit and asked.per in {held.per, "month"}

@@ -1,4 +1,4 @@
-"""The counters in the database: read with its clock, written only if nobody was first."""
+"""The counters in the database: read together with its clock, written by compare-and-set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -33,25 +33,25 @@ _counters = cast("Table", LimitCounter.__table__)
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A counter as it was read."""
+    """A counter as read from the database."""
 
     version: int
     state: bytes
 
 
 class Write(msgspec.Struct, frozen=True):
-    """A counter as it is to be; `version` is the one that was read, None when there was no row."""
+    """A new value for a counter; `version` is the version that was read, None when there was no row."""
 
     subject: str
     version: int | None
     state: bytes
     moment: int
-    """When it was read, in microseconds since 1970, as the next."""
+    """The time of the read, in microseconds since 1970, which becomes the next version."""
     expires_at: int
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """The counters that are there, by subject, and the moment of the database in microseconds since 1970."""
+    """The counters that exist, by subject, and the time of the database in microseconds since 1970."""
 
     clock: int
     found: Mapping[str, Stored]
@@ -59,7 +59,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 _a_subject, _b_subject = (bindparam(f"{one}_subject", type_=_counters.c.subject.type) for one in "ab")
 
-# The clock comes along whether there are counters or not.
+# The clock is returned even when no counter exists.
 _one_row = select(literal_column("1").label("one")).subquery()
 _READ = Prepared(
     select(utc_now(), _counters.c.subject, _counters.c.version, _counters.c.state).select_from(
@@ -74,12 +74,12 @@ _WRITE_ONE = (
 
 
 def _write_two_by_join() -> Executable:
-    """MariaDB and MySQL: both rows are found and locked by one join, so both change or neither."""
+    """Update both rows by one join on MariaDB and MySQL, so that both change or neither."""
     a, b = cast("Alias", _counters.alias("a")), cast("Alias", _counters.alias("b"))
     return (
         update(a)
         .where(a.c.subject == _a_subject, a.c.version == bindparam("a_version"))
-        .where(a.c.subject != b.c.subject)  # which says that this pairs each row with each on purpose
+        .where(a.c.subject != b.c.subject)  # the cross join is intended
         .where(b.c.subject == _b_subject, b.c.version == bindparam("b_version"))
         .values(
             {
@@ -95,7 +95,7 @@ def _write_two_by_join() -> Executable:
 
 
 def _write_two_by_count() -> Executable:
-    """SQLite, which joins no two rows in an UPDATE and has one writer at a time: it counts the rows first."""
+    """Update both rows on SQLite, which has one writer at a time: it counts the matching rows first."""
     read = _counters.alias("as_read")
     as_read = (
         select(func.count())
@@ -129,17 +129,17 @@ _WRITE_TWO = {"sqlite": _write_two_by_count(), "mysql": _write_two_by_join(), "m
 
 
 class Counters:
-    """The table of counters, outside of any transaction.
+    """The table of counters, in AUTOCOMMIT mode.
 
     Args:
-        primary: tells the AUTOCOMMIT engine on the primary; a replica would not know in time.
+        primary: returns the AUTOCOMMIT engine on the primary; a replica lags behind.
     """
 
     def __init__(self, primary: Callable[[], AsyncEngine]) -> None:
         self._primary = primary
 
     async def read(self, subjects: Sequence[str]) -> Reading:
-        """Read one counter or two, and the database's clock, in one round trip."""
+        """Return one or two counters and the database's clock, in one round trip."""
         values = {"a_subject": subjects[0], "b_subject": subjects[-1]}
         rows = await _READ.run(self._primary(), values)
         return Reading(
@@ -148,11 +148,11 @@ class Counters:
         )
 
     async def write(self, writes: Sequence[Write]) -> bool:
-        """Write one counter or two, both or neither; False, and nothing written, when somebody was first."""
+        """Write one or two counters, both or neither; return False when another writer changed one first."""
         new = [one for one in writes if one.version is None]
         try:
             if new and len(new) < len(writes):
-                # Made empty, for the next attempt to write both by one statement.
+                # Insert empty rows, so that the next attempt writes both by one statement.
                 await self._insert([msgspec.structs.replace(one, state=b"") for one in new])
                 return False
             if new:
@@ -167,7 +167,7 @@ class Counters:
             raise
 
     async def _insert(self, writes: Sequence[Write]) -> None:
-        """Make rows. Versions begin with the moment, so that a row that is made anew has none of the one before."""
+        """Insert rows. Versions start at the current time, so that a new row never repeats the version of a deleted one."""
         rows = [
             {
                 "subject": one.subject,
@@ -192,7 +192,7 @@ class Counters:
         return await greenlet_spawn(self._execute, statement, values) > 0
 
     def _execute(self, statement: Executable, values: Mapping[str, Any]) -> int:
-        """Run a statement that commits by itself, in one greenlet; returns how many rows it found."""
+        """Run a statement in AUTOCOMMIT mode, in one greenlet; return the number of rows that it matched."""
         with self._primary().sync_engine.connect() as connection:
             result = cast("CursorResult[Any]", connection.execute(statement, values))
             return result.rowcount

@@ -1,4 +1,4 @@
-"""The gate: a call of a limited key is charged before its endpoint runs, or refused."""
+"""Charge a call of a limited key before its endpoint runs, or refuse it."""
 
 import asyncio
 import logging
@@ -18,23 +18,23 @@ from service.problems import Problem, of_exception
 
 log = logging.getLogger("latchkey.limits")
 
-TELL_EVERY_S = 10.0  # an outage is one line in the log at a time, not one a call
+TELL_EVERY_S = 10.0  # at most one log line per interval during an outage, not one per call
 
-LOOK_DEADLINE_S = 1.0  # an answer that is ready waits no longer for what only its headers tell
+LOOK_DEADLINE_S = 1.0  # how long a finished answer may wait for its rate limit headers
 
 Figures = tuple[Figure, ...]
 UNKNOWN: Figures = ()
 
 
 class Charge:
-    """What a call was charged; `scope["state"]["charge"]` of every call that was.
+    """The charge of one call, stored in `scope["state"]["charge"]`.
 
     Args:
-        till: where it was charged.
-        accounts: whom it was charged to.
+        till: charged it.
+        accounts: the accounts that were charged.
         cost: units.
-        moments: when it was counted, by account.
-        state: of the request; its `figures` are what the answer's headers will say.
+        moments: when each account was charged.
+        state: of the request; its `figures` go into the headers of the answer.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Charge:
         self._is_refunded = False
 
     async def refund(self) -> None:
-        """Give it all back; a second time does nothing.
+        """Refund the charge; a second refund does nothing.
 
-        Not while a write of the request is open: on SQLite, which has one writer at a time, the refund would
-        wait for the request that waits for it.
+        Do not call it while a write of the request is open: SQLite has one writer at a time, so the refund and
+        the request would wait for each other.
 
         Raises:
             DBAPIError, sqlalchemy.exc.TimeoutError: the counters are out of reach.
@@ -69,16 +69,16 @@ async def nothing_is_exempt(scope: Scope) -> bool:  # noqa: ARG001 - the shape t
 
 
 class Limits:
-    """Limits and quotas, as the corridor asks for them.
+    """Limits and quotas of calls on private routes.
 
-    The authenticator leaves in `scope["state"]["accounts"]` whom a call is charged to.
+    The authenticator stores the accounts of a call in `scope["state"]["accounts"]`.
 
     Args:
         till: charges calls.
-        on_outage: what becomes of a call when the counters are out of reach. None refuses it if it counts
-            towards a quota, and allows it otherwise.
-        exempt: tells of a call of a limited key whether it is charged nothing; its answer has the headers.
-        clock: seconds, for the log and for an answer's headers when the database tells no time.
+        on_outage: what happens to a call while the counters cannot be reached. None refuses calls that count
+            towards a quota and allows the others.
+        exempt: returns whether a call of a limited key is free of charge; its answer still has the headers.
+        clock: returns seconds, for the log and for the headers when the database returned no time.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Limits:
         self._untold = 0
 
     async def refusal(self, scope: Scope, *, cost: int) -> Problem | None:
-        """Charge an authenticated call; a problem when it does not fit, and then nothing is charged."""
+        """Charge an authenticated call; return a problem, and charge nothing, when it exceeds a limit."""
         state = scope["state"]
         accounts: Accounts = state["accounts"]
         if not accounts or await self._exempt(scope):
@@ -107,7 +107,7 @@ class Limits:
         except Problem as problem:
             return problem
         except (DBAPIError, PoolTimeoutError) as error:
-            state["figures"] = UNKNOWN  # the answer does not wait for the database once more
+            state["figures"] = UNKNOWN  # do not read the counters again for this answer
             if not self._allows(accounts, error):
                 raise
             return None
@@ -118,10 +118,10 @@ class Limits:
         return None
 
     async def headers(self, scope: Scope) -> Headers:
-        """Tell how the rules stand in the answer to a limited key, whoever answers it.
+        """Return the rate limit headers of any answer to a limited key.
 
-        A call that was refused before it was charged, or is charged nothing, reads the counters here, when its
-        session has been given back.
+        A call that was refused before the charge, or that is free, reads the counters here, after its session
+        has released its connection.
         """
         state = scope.get("state", {})
         accounts: Accounts = state.get("accounts", ())
@@ -137,7 +137,7 @@ class Limits:
         return policy_header(figures) + standing_header(figures)
 
     async def close(self) -> None:
-        """Wait until nothing is being charged."""
+        """Wait until no charge is in progress."""
         await self._till.close()
 
     async def _look(self, accounts: Accounts) -> Figures:
@@ -145,11 +145,11 @@ class Limits:
             async with asyncio.timeout(LOOK_DEADLINE_S):
                 return await self._till.look(accounts)
         except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
-            self._tell("an answer does not say how its limits stand", error)
+            self._tell("an answer has no rate limit headers", error)
             return UNKNOWN
 
     def _allows(self, accounts: Accounts, error: DBAPIError | PoolTimeoutError) -> bool:
-        """Decide about a call that could not be charged."""
+        """Return the decision about a call that could not be charged."""
         problem = of_exception(error)
         if problem is None or problem.code != "unavailable":
             return False
@@ -163,27 +163,30 @@ class Limits:
         if now - self._told_at < TELL_EVERY_S:
             self._untold += 1
             return
-        # The driver's own words: an error of SQLAlchemy's would show the statement.
+        # Log the driver's error: SQLAlchemy's would include the statement.
         reason = getattr(error, "orig", error) or type(error).__name__
         log.warning(
-            "limits are out of reach, %s; %d more since the last line: %s", what, self._untold, reason
+            "the limit counters cannot be reached, %s; %d more since the last line: %s",
+            what,
+            self._untold,
+            reason,
         )
         self._told_at = now
         self._untold = 0
 
 
 def problem_of(refusal: Refusal, cost: int) -> Problem:
-    """Turn a refusal into its answer."""
+    """Return the problem for a refusal."""
     rule = repr(refusal.rule)
     if refusal.wait_s is None:
         return Problem(
-            "cost_above_limit", f"The call costs {cost}, and {rule} never allows more than {refusal.limit}."
+            "cost_above_limit", f"The call costs {cost}, which is more than {rule} allows: {refusal.limit}."
         )
     retry = {"retry-after": str(refusal.wait_s)}
     if refusal.is_quota:
-        return Problem("quota_exceeded", f"Of {rule}, {refusal.limit}, too little is left.", headers=retry)
+        return Problem("quota_exceeded", f"{rule} of {refusal.limit} is used up.", headers=retry)
     return Problem(
         "rate_limited",
-        f"Of {rule}, {refusal.limit} in {refusal.window_s} seconds, too little is left.",
+        f"{rule} of {refusal.limit} in {refusal.window_s} seconds is used up.",
         headers=retry,
     )

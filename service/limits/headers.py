@@ -8,7 +8,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def policy_header(figures: Sequence[Figure]) -> Headers:
-    """Write which rules there are: a structured list of strings with the allowance and the window in seconds.
+    """Return `RateLimit-Policy`: each rule with its allowance (`q`) and its window in seconds (`w`).
 
     >>> policy_header([Figure("burst", 100, 60, 42, 30)])
     [(b'ratelimit-policy', b'"burst";q=100;w=60')]
@@ -17,7 +17,7 @@ def policy_header(figures: Sequence[Figure]) -> Headers:
 
 
 def standing_header(figures: Sequence[Figure]) -> Headers:
-    """Write what is left of each rule, and in how many seconds the first of what counts counts no more.
+    """Return `RateLimit`: what is left of each rule (`r`), and the seconds until some of it is available again (`t`).
 
     >>> standing_header([Figure("burst", 100, 60, 42, 30), Figure("daily", 5, 86400, 5, None)])
     [(b'ratelimit', b'"burst";r=42;t=30, "daily";r=5')]

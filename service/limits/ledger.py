@@ -1,4 +1,4 @@
-"""What one subject has spent of all its rules, and what of a call fits: pure, with the clock handed in."""
+"""What one subject has spent under all its rules, and whether a call fits. Pure: the clock is an argument."""
 
 import math
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from service.limits.period import Period
 from service.limits.window import MICROSECONDS, Part, SlidingWindow
 
 QUOTA = "quota"
-"""The name of every quota; no limit may have it."""
+"""The name of every quota; no limit may use it."""
 
 
 class Counter(Protocol):
-    """What a window and a period have in common."""
+    """The common interface of a window and a period."""
 
     limit: int
     used: int
@@ -32,29 +32,29 @@ class Counter(Protocol):
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """How one rule stands."""
+    """The current state of one rule."""
 
     name: str
     limit: int
     window_s: int
     remaining: int
     eases_in_s: int | None
-    """When something of what counts will not count any more; None when nothing counts."""
+    """Seconds until some of the spent units no longer count; None when nothing counts."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a call does not fit."""
+    """The rule that a call exceeds."""
 
     rule: str
     is_quota: bool
     limit: int
     window_s: int
     wait_s: int | None
-    """After so many seconds it fits, if nobody else spends, and not a second before; None is never."""
+    """The number of seconds after which the call fits, if nothing else is spent; None is never."""
 
 
 class WindowState(msgspec.Struct, array_like=True, frozen=True):
-    """A window, as it is stored."""
+    """The stored form of a window."""
 
     name: str
     window_s: int
@@ -62,7 +62,7 @@ class WindowState(msgspec.Struct, array_like=True, frozen=True):
 
 
 class State(msgspec.Struct, array_like=True, frozen=True):
-    """A ledger, as it is stored; `start` and `used` are of the quota's period `per`."""
+    """The stored form of a ledger; `start` and `used` belong to the quota's period `per`."""
 
     moment: int
     windows: list[WindowState]
@@ -78,14 +78,14 @@ _decoder = msgspec.msgpack.Decoder(State)
 class Ledger:
     """The counters of one subject at one moment.
 
-    What was counted is kept for a rule of the same name and window, or the same kind of period, whatever its
-    limit is now; any other rule begins anew.
+    Spent units are kept for a rule of the same name and window, or the same kind of period, whatever its limit
+    is now. Any other rule starts at zero.
 
     Args:
-        account: whose it is, and its rules.
-        stored: what `encode` gave, None for whoever has spent nothing.
-        clock: microseconds since 1970. A clock that stepped back does not bring back what was spent: counted
-            is at the latest moment that was ever seen, while waits are counted from the clock.
+        account: the subject and its rules.
+        stored: the result of `encode`; None when nothing was spent.
+        clock: microseconds since 1970. A clock that steps back does not restore spent units: units are counted
+            at the latest time ever seen, and waits are computed from the clock.
     """
 
     def __init__(self, account: Account, stored: bytes | None, clock: int) -> None:
@@ -107,7 +107,7 @@ class Ledger:
             self.counters[QUOTA] = self._period
 
     def refusal(self, cost: int) -> Refusal | None:
-        """Tell why a call does not fit, by the rule for which it waits the longest; None when it fits."""
+        """Return the exceeded rule with the longest wait; None when the call fits."""
         found: Refusal | None = None
         longest = 0
         for name, counter in self.counters.items():
@@ -127,17 +127,17 @@ class Ledger:
         return found
 
     def spend(self, cost: int) -> None:
-        """Count a call that fits."""
+        """Add a call that fits."""
         for counter in self.counters.values():
             counter.spend(cost, self.moment)
 
     def give_back(self, cost: int, moment: int) -> None:
-        """Take back a call that was counted at a moment of this ledger."""
+        """Remove a call that was added at `moment`."""
         for counter in self.counters.values():
             counter.give_back(cost, moment)
 
     def figures(self) -> tuple[Figure, ...]:
-        """Tell how each rule stands."""
+        """Return the current state of each rule."""
         return tuple(
             Figure(
                 self.account.prefix + name,
@@ -150,7 +150,7 @@ class Ledger:
         )
 
     def encode(self) -> bytes:
-        """Write it for the next one."""
+        """Return the stored form."""
         period, quota = self._period, self.account.quota
         return _encoder.encode(
             State(
@@ -164,7 +164,7 @@ class Ledger:
 
     @property
     def expires_at(self) -> int:
-        """The moment from which nothing in it counts."""
+        """The time from which none of its units count."""
         return max([self.moment, *(counter.ends_at for counter in self.counters.values())])
 
     def _seconds_until(self, moment: int) -> int:
@@ -172,7 +172,7 @@ class Ledger:
 
 
 def charge(ledgers: Sequence[Ledger], cost: int) -> Refusal | None:
-    """Count a call in all ledgers, or in none; a refusal is that with the longest wait."""
+    """Add a call to all ledgers or to none; return the refusal with the longest wait, if any."""
     refusals = [refused for one in ledgers if (refused := one.refusal(cost)) is not None]
     if refusals:
         return max(refusals, key=lambda refused: math.inf if refused.wait_s is None else refused.wait_s)

@@ -1,4 +1,4 @@
-"""A quota of the calendar: at most so many units in a day or a month in UTC. Moments are microseconds since 1970."""
+"""A calendar quota: a number of units per day or month in UTC. Times are microseconds since 1970."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,13 +11,13 @@ LONGER_THAN_A_MONTH = timedelta(days=31)
 
 
 class Period:
-    """What was spent of a quota.
+    """The units spent under a quota.
 
     Args:
         rule: the quota.
-        start: of the period in which `used` was spent; of another one than now's, it counts no more.
+        start: the start of the period in which `used` was spent; units of an earlier period no longer count.
         used: units.
-        moment: now.
+        moment: the current time.
     """
 
     def __init__(self, rule: Quota, start: int, used: int, moment: int) -> None:
@@ -27,19 +27,19 @@ class Period:
 
     @property
     def window_s(self) -> int:
-        """How long the period is, in seconds."""
+        """The length of the period, in seconds."""
         return (self.end - self.start) // MICROSECONDS
 
     def fits_at(self, cost: int) -> int:
-        """Tell the moment from which `cost`, at most the limit, fits if nobody else spends; 0 when it fits now."""
+        """Return the time from which `cost`, at most the limit, fits if nothing else is spent; 0 when it fits now."""
         return self.end if self.used + cost > self.limit else 0
 
     def spend(self, cost: int, moment: int) -> None:  # noqa: ARG002 - as of a window, whose moment matters
-        """Count units."""
+        """Add units."""
         self.used += cost
 
     def give_back(self, cost: int, moment: int) -> None:
-        """Take back what was counted at a moment, unless its period is over."""
+        """Remove units that were added at a given time, unless that period is over."""
         if self.start <= moment < self.end:
             self.used = max(0, self.used - cost)
 
@@ -50,12 +50,12 @@ class Period:
 
     @property
     def ends_at(self) -> int:
-        """The moment from which nothing of it counts."""
+        """The time from which none of its units count."""
         return self.end if self.used else 0
 
 
 def bounds(rule: Quota, moment: int) -> tuple[int, int]:
-    """Tell the first moment of the period that a moment is in, and the first after it."""
+    """Return the start and the end of the period that contains a time."""
     day = from_microseconds(moment).replace(hour=0, minute=0, second=0, microsecond=0)
     if rule.per == "day":
         return to_microseconds(day), to_microseconds(day + timedelta(days=1))
@@ -64,10 +64,10 @@ def bounds(rule: Quota, moment: int) -> tuple[int, int]:
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Count from 1970, exactly."""
+    """Return exact microseconds since 1970."""
     return (moment - EPOCH) // MICROSECOND
 
 
 def from_microseconds(moment: int) -> datetime:
-    """Tell which moment in UTC this many microseconds are."""
+    """Return the UTC time of microseconds since 1970."""
     return EPOCH + moment * MICROSECOND

@@ -1,9 +1,9 @@
-"""Where calls are charged: those that wait for the same counters in this worker are charged together.
+"""Charge calls to counters; calls that wait for the same counters in one worker are charged together.
 
-Counters are read, what fits is worked out, and they are written if nobody was first; else it begins again. While
-that is under way for a subject, its next calls queue here, and the next round charges all of them by one read and
-one write. So a busy subject costs less than a round for each call, and its counters see one writer for each
-worker, not one for each call. Who queues holds no connection.
+A round reads the counters, computes what fits, and writes them by compare-and-set; a lost race starts the round
+again. While a round is in progress for a subject, its next calls wait in a queue, and the next round charges all of
+them by one read and one write. A busy subject therefore costs less than one round for each call, and its counters
+see one writer for each worker. A call in the queue holds no connection.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ ATTEMPTS = 100
 LONGEST_PAUSE_S = 0.02
 
 Moments = tuple[int, ...]
-"""When a call was counted, by account; each ledger has a time of its own."""
+"""The time at which a call was counted, for each account; every ledger has its own time."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """How a call was decided."""
+    """The decision about a call."""
 
     refusal: Refusal | None
     moments: Moments
@@ -34,21 +34,21 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True, eq=False):
-    """A call that waits to be charged, or given back; who waits for it holds `receipt`."""
+    """A charge or a refund that waits in a queue; its caller awaits `receipt`."""
 
     accounts: Accounts
     cost: int
     receipt: asyncio.Future[Receipt]
     back: Moments | None
-    """When what is to be given back was counted; None of a call that is to be charged."""
+    """The times of the charges to refund; None for a new charge."""
 
     @property
     def is_void(self) -> bool:
-        """Whether nobody waits for it any more; what is to be given back is given back all the same."""
+        """Whether its caller has gone; a refund is executed nevertheless."""
         return self.back is None and self.receipt.cancelled()
 
     def settle(self, ledgers: Sequence[Ledger]) -> Receipt:
-        """Change the ledgers as ordered."""
+        """Apply the charge or the refund to the ledgers."""
         refusal = None
         if self.back is None:
             refusal = charge(ledgers, self.cost)
@@ -60,7 +60,7 @@ class Order(msgspec.Struct, frozen=True, eq=False):
 
 
 class Till:
-    """Charges calls to accounts, exactly, whatever the number of workers.
+    """Charge calls to accounts, exactly, for any number of workers.
 
     Args:
         counters: the table that all workers share.
@@ -72,7 +72,7 @@ class Till:
         self._working: set[asyncio.Task[None]] = set()
 
     async def look(self, accounts: Accounts) -> tuple[Figure, ...]:
-        """Tell how the rules stand, and charge nothing."""
+        """Return the current state of the rules, without a charge."""
         ledgers = open_ledgers(accounts, await self._counters.read([one.subject for one in accounts]))
         return tuple(figure for ledger in ledgers for figure in ledger.figures())
 
@@ -80,17 +80,17 @@ class Till:
         """Charge a call to all accounts, or to none.
 
         Raises:
-            DBAPIError, sqlalchemy.exc.TimeoutError: the counters are out of reach.
-            Problem: others were first too often.
+            DBAPIError, sqlalchemy.exc.TimeoutError: the counters cannot be reached.
+            Problem: the compare-and-set lost too many races.
         """
         return await self._queue(accounts, cost)
 
     async def give_back(self, accounts: Accounts, cost: int, moments: Moments) -> Receipt:
-        """Take back what was charged at these moments; raises as `charge`."""
+        """Refund what was charged at these times; raises as `charge`."""
         return await self._queue(accounts, cost, moments)
 
     async def close(self) -> None:
-        """Wait until nothing is being charged."""
+        """Wait until no charge is in progress."""
         while self._working:
             await asyncio.wait(self._working)
 
@@ -105,7 +105,7 @@ class Till:
             raise
 
     def _abandon(self, order: Order, receipt: Receipt) -> None:
-        """Give back what was charged to a call whose caller has gone meanwhile."""
+        """Refund a call whose caller has gone in the meantime."""
         if order.back is not None or receipt.refusal is not None:
             return
         nobody: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
@@ -113,14 +113,14 @@ class Till:
         self._enqueue(Order(order.accounts, order.cost, nobody, receipt.moments))
 
     def _enqueue(self, order: Order) -> None:
-        # All keys of a limited owner share its counter, so they share a lane; any other key has its own.
+        # All keys of a limited owner share its counter, so they share a queue; any other key has its own.
         name = order.accounts[-1].subject
         lane = self._lanes.get(name)
         if lane is not None:
             lane.append(order)
             return
         lane = self._lanes[name] = deque([order])
-        # A task of its own: the call that happens to be the first may be cancelled, and others wait with it.
+        # In its own task: the first call may be cancelled while others wait for the same round.
         work = asyncio.create_task(self._work(name, lane), name=f"limits of {name}")
         self._working.add(work)
         work.add_done_callback(self._working.discard)
@@ -136,10 +136,10 @@ class Till:
         finally:
             del self._lanes[name]
             for order in lane:
-                order.receipt.cancel()  # of those that wait when the loop ends; else nobody does
+                order.receipt.cancel()  # only calls that still wait when the loop ends
 
     async def _charge_together(self, lane: deque[Order]) -> None:
-        """Settle the first order, and all that wait for the same accounts."""
+        """Decide the first call in the queue, and all that wait for the same accounts."""
         accounts = lane[0].accounts
         for _ in range(ATTEMPTS):
             reading = await self._counters.read([one.subject for one in accounts])
@@ -151,7 +151,7 @@ class Till:
                 break
             await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S))  # noqa: S311 - no secret
         else:
-            raise Problem("unavailable", "Too many calls are charged to the same key or owner.")
+            raise Problem("unavailable", "Too many calls are being charged to the same key or owner.")
         settled = set(orders)
         kept = [one for one in lane if one not in settled and not one.is_void]
         lane.clear()
@@ -164,7 +164,7 @@ class Till:
 
 
 def open_ledgers(accounts: Accounts, reading: Reading) -> list[Ledger]:
-    """Open the ledgers of accounts as they were read."""
+    """Return the ledgers of accounts from what was read."""
     found = reading.found
     return [
         Ledger(one, found[one.subject].state if one.subject in found else None, reading.clock)
@@ -173,7 +173,7 @@ def open_ledgers(accounts: Accounts, reading: Reading) -> list[Ledger]:
 
 
 def changes(ledgers: Sequence[Ledger], reading: Reading) -> list[Write]:
-    """Write ledgers over what was read."""
+    """Return the new counter values of ledgers."""
     return [
         Write(
             one.account.subject,

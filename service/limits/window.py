@@ -1,8 +1,8 @@
-"""A sliding window: at most so many units in any stretch of time of its length.
+"""A sliding window: a maximum number of units in any interval of its length.
 
-Units are kept in slices, a fiftieth of the window each, and each slice knows the moment of its last unit. All of
-a slice counts until that last unit is a whole window old. So what counts is never too little, and a unit counts
-at most a fiftieth of the window too long. Moments are whole microseconds since 1970.
+Units are stored in slices of a fiftieth of the window, each with the time of its last unit. A slice counts as a whole
+until its last unit is one window old. The count is therefore never too low, and a unit counts at most a fiftieth of
+the window too long. Times are whole microseconds since 1970.
 """
 
 from models.limit import RateLimit
@@ -11,16 +11,16 @@ MICROSECONDS = 1_000_000
 SLICES = 50  # a divisor of a million, so that a slice is a whole number of microseconds
 
 Part = tuple[int, int]
-"""The moment of the last unit of a slice, and how many units it has."""
+"""The time of the last unit of a slice, and its number of units."""
 
 
 class SlidingWindow:
-    """What was spent of one limit.
+    """The units spent under one limit.
 
     Args:
         rule: the limit.
-        parts: what was spent, by slice, the oldest first; what has left the window is dropped.
-        moment: now.
+        parts: spent units by slice, oldest first; slices that have left the window are dropped.
+        moment: the current time.
     """
 
     def __init__(self, rule: RateLimit, parts: list[Part], moment: int) -> None:
@@ -32,7 +32,7 @@ class SlidingWindow:
         self.used = sum(units for _, units in self.parts)
 
     def fits_at(self, cost: int) -> int:
-        """Tell the moment from which `cost`, at most the limit, fits if nobody else spends; 0 when it fits now."""
+        """Return the time from which `cost`, at most the limit, fits if nothing else is spent; 0 when it fits now."""
         excess = self.used + cost - self.limit
         moment = 0
         for last, units in self.parts:
@@ -43,14 +43,14 @@ class SlidingWindow:
         return moment
 
     def spend(self, cost: int, moment: int) -> None:
-        """Count units; `moment` is no earlier than any before."""
+        """Add units; `moment` is not earlier than any before."""
         self.used += cost
         if self.parts and self._same_slice(self.parts[-1][0], moment):
             cost += self.parts.pop()[1]
         self.parts.append((moment, cost))
 
     def give_back(self, cost: int, moment: int) -> None:
-        """Take back what was counted at a moment; what has left the window has come back by itself."""
+        """Remove units that were added at a given time, unless they have left the window."""
         for place, (last, units) in enumerate(self.parts):
             if self._same_slice(last, moment):
                 self.used -= min(cost, units)
@@ -62,10 +62,10 @@ class SlidingWindow:
 
     @property
     def eases_at(self) -> int | None:
-        """The moment at which the first of what counts leaves the window; None when nothing counts."""
+        """The time at which the first counted units leave the window; None when nothing counts."""
         return self.parts[0][0] + self._length if self.parts else None
 
     @property
     def ends_at(self) -> int:
-        """The moment from which nothing of it counts."""
+        """The time from which none of its units count."""
         return self.parts[-1][0] + self._length if self.parts else 0

@@ -248,7 +248,7 @@ async def test_base64_that_is_not_canonical(app, operator, partner, form):
     answer = await explained(app, operator, sent)
 
     assert failed(answer) == ["shape"]
-    assert detail(answer, "proof") == "The signature cannot be read."
+    assert detail(answer, "proof") == "The signature cannot be parsed."
     assert answer.json["key"]["access_key"] == partner.access_key
     assert_helps_nobody(answer, partner)
 
@@ -323,7 +323,7 @@ async def test_a_nonce_that_was_used(app, operator, partner, form):
         ({}, "The request carries no signature."),
         (
             {"authorization": f"Bearer {OTHER_SECRET}"},
-            "The request carries a bearer token, which signs nothing.",
+            "The request carries a bearer token, which is not a signature.",
         ),
         (
             {"authorization": f"Bearer {OTHER_SECRET}", "secret": "x"},

@@ -371,8 +371,8 @@ async def test_an_outage_is_told_again_after_a_while(caplog) -> None:
                 await limits.refusal(scope, cost=1)
 
     assert [line.getMessage().partition(": ")[0] for line in caplog.records] == [
-        "limits are out of reach, a call is refused; 0 more since the last line",
-        "limits are out of reach, a call is refused; 2 more since the last line",
+        "the limit counters cannot be reached, a call is refused; 0 more since the last line",
+        "the limit counters cannot be reached, a call is refused; 2 more since the last line",
     ]
 
 
