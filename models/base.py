@@ -8,7 +8,7 @@ from sqlalchemy import MetaData, event, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import DeclarativeBase, Mapper
 
-from models import hooks, loading
+from models import hooks, loading, names
 from models.binding import belongs_to_class, belongs_to_instance
 from models.errors import LostWriteError, MissingRowsError, NotInitialisedError, UnknownLookupError
 from models.query import Query, condition, identified
@@ -45,6 +45,11 @@ class Base(DeclarativeBase):
     """Whether the after-commit hook also runs when nobody knows whether the COMMIT went through."""
 
     _served_by: AsyncSession | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse attributes that the verbs could not reach."""
+        super().__init_subclass__(**kwargs)
+        names.require_free(cls, Base, ARGUMENTS)
 
     # ------------------------------------------------------------------ sessions
 
@@ -253,4 +258,10 @@ class Base(DeclarativeBase):
         return f"<{type(self).__name__} {state.identity or 'unsaved'}>"
 
 
+ARGUMENTS = names.arguments_beside_names(Base, Query)
+"""The arguments that verbs take beside the names of attributes."""
+
+event.listen(
+    Base, "mapper_configured", lambda _, model: names.require_free(model, Base, ARGUMENTS), propagate=True
+)  # once more, for what was added after the class was made: the other side of a `backref`
 event.listen(Mapper, "mapper_configured", loading.raise_by_name)  # of models on any base

@@ -5,6 +5,7 @@ ModelError
 ├── LostWriteError        the write would not be committed by anybody
 ├── NotLoadedError        an attribute is read that no query has loaded
 ├── UnknownLookupError    a filter names an attribute or an operator that does not exist
+├── NameTakenError        an attribute has the name of a verb, or of an argument of one
 └── MissingRowsError      `get(1, 2, 3)` found fewer rows than it was asked for
 """
 
@@ -48,6 +49,17 @@ class NotLoadedError(ModelError, RuntimeError, InvalidRequestError, DetachedInst
 
 class UnknownLookupError(ModelError, TypeError):
     """A filter or an order names what the model does not have."""
+
+
+class NameTakenError(ModelError, TypeError):
+    """A model has an attribute that its verbs could not reach."""
+
+    def __init__(self, model: str, name: str, why: str) -> None:
+        other = f"{name.strip('_').replace('__', '_')}_"
+        super().__init__(
+            f"{model}.{name}: {why}, so the attribute has to be called otherwise; "
+            f'a column may keep its name: `{other}: Mapped[...] = mapped_column("{name}")`.'
+        )
 
 
 class MissingRowsError(ModelError, LookupError):

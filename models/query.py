@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Base")
 Row = TypeVarTuple("Row")
 
+SEPARATOR = "__"  # between a name and an operator in a lookup
+
 OPERATORS: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "eq": lambda column, value: column == value,
     "ne": lambda column, value: column != value,
@@ -37,7 +39,9 @@ def condition(model: type[Any], lookup: str, value: Any) -> ColumnElement[bool]:
     Raises:
         UnknownLookupError: the model has no such column, or there is no such operator; the right ones are listed.
     """
-    name, _, operator = lookup.partition("__")
+    name, separator, operator = lookup.rpartition(SEPARATOR)
+    if not separator:
+        name, operator = lookup, ""
     column = column_of(model, name)
     compare = OPERATORS.get(operator or "eq")
     if compare is None:
