@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -127,7 +128,7 @@ async def run(
             if claim is not None:
                 await claim.keep(session, operation, content, headers)
             await session.settle()
-        except DBAPIError as error:
+        except (DBAPIError, StaleDataError) as error:
             last = attempt + 1 == ATTEMPTS
             if last or not operation.retry or visit.commits or not is_conflict(error):
                 raise

@@ -299,7 +299,8 @@ def problem_codes(operation: Operation) -> set[str]:
         (True, {"invalid_parameter"}),  # where a path takes none, any is refused
         (operation.parameters, {"not_found"}),
         (operation.body, {"malformed_json", "unsupported_media_type", "invalid_body", "body_too_large"}),
-        (not operation.safe, {"body_timeout", "conflict", "commit_unknown", "invalid_idempotency_key"}),
+        (not operation.safe, {"body_timeout", "commit_unknown", "invalid_idempotency_key"}),
+        (not operation.safe, {"conflict", "changed_meanwhile"}),
         (operation.idempotent, {"idempotency_in_progress", "idempotency_mismatch"}),
         (not operation.public, {"two_credentials", "unauthenticated", "digest_mismatch"}),
         (not operation.public, {"key_revoked", "key_expired", "owner_inactive"}),

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -162,6 +163,12 @@ KINDS: Mapping[str, Kind] = {
         409,
         "The change contradicts what is stored",
         "The database refused the change because it would break a rule between rows. Read the row again and decide anew.",
+    ),
+    "changed_meanwhile": Kind(
+        409,
+        "The row was changed meanwhile",
+        "Another call changed or deleted the row between the moment it was read here and the moment it was to be changed. "
+        "Nothing was changed by this call. Read the row again and decide anew.",
     ),
     "email_taken": Kind(
         409,
@@ -324,7 +331,12 @@ def field_problem(pointer: str, detail: str) -> Problem:
 
 
 def is_conflict(error: BaseException | None) -> bool:
-    """Tell whether the database ended the transaction because of another one: running it again may work."""
+    """Tell whether a unit of work lost against another one: running it again may work.
+
+    The database ended its transaction, or a row did not have the version any more that was read.
+    """
+    if isinstance(error, StaleDataError):
+        return True
     if not isinstance(error, DBAPIError):
         return False
     number = error_number(error)
@@ -363,6 +375,8 @@ def of_exception(error: BaseException) -> Problem | None:  # noqa: PLR0911 - a t
             return Problem("commit_unknown")
         case IntegrityError():
             return Problem("conflict")
+        case StaleDataError():
+            return Problem("changed_meanwhile")
         case PoolTimeoutError():
             return Problem("unavailable", "Every connection to the database is in use.")
         case DBAPIError() if is_conflict(error):

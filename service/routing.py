@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_, in_greenlet
@@ -64,7 +64,8 @@ class EndedSessionError(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__(
-            "this session has ended: open another one, `async with db.scoped_session() as session`."
+            "this session has ended: open another one, `async with db.scoped_session() as session`; "
+            "an instance that it served works on its own again after `instance.set_session()`."
         )
 
 
@@ -78,6 +79,17 @@ class ForeignBindError(RuntimeError):
         )
 
 
+class BrokenTransactionError(PendingRollbackError):
+    """A session was used on after its transaction had broken under it, which undid what it had written."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the transaction of this session is broken, and nothing of it can be committed: a statement of it was cut "
+            "off, by a time-out or a lost connection, or a flush failed. `await session.rollback()`, and do all of "
+            "the work again; or let the first error go on."
+        )
+
+
 def step(method: M) -> M:
     """Make `method` one step: when the outermost step ends, the reader's connection goes back."""
 
@@ -86,6 +98,8 @@ def step(method: M) -> M:
         self.depth += 1
         try:
             return method(self, *args, **kwargs)
+        except PendingRollbackError as error:
+            raise BrokenTransactionError from error
         except DBAPIError as error:
             if not (error.connection_invalidated and self.may_read_again):
                 raise
@@ -297,7 +311,10 @@ class RoutingSession(Session):
     def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Any:
         """Return the connection of the transaction: the writer's, unless another one is asked for."""
         self.make_way(bind=(bind_arguments or {}).get("bind"))
-        return super().connection(bind_arguments, execution_options)
+        try:
+            return super().connection(bind_arguments, execution_options)
+        except PendingRollbackError as error:
+            raise BrokenTransactionError from error
 
     # ------------------------------------------------------------------ flush, commit, rollback
 
@@ -314,6 +331,8 @@ class RoutingSession(Session):
         outer, self.is_flushing = self.is_flushing, True
         try:
             super().flush(objects)
+        except PendingRollbackError as error:
+            raise BrokenTransactionError from error
         finally:
             self.is_flushing = outer
 
@@ -325,7 +344,10 @@ class RoutingSession(Session):
     def commit(self) -> None:
         """Write out and commit."""
         self.write_out()
-        super().commit()
+        try:
+            super().commit()
+        except PendingRollbackError as error:
+            raise BrokenTransactionError from error
 
     def rollback(self) -> None:
         """Roll back, and expire what was loaded; pending instances go too, even when nothing is open."""

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -148,6 +149,7 @@ MAPPED = [
     pytest.param(database_error(1047), UNAVAILABLE, id="no quorum"),
     pytest.param(database_error(1053), UNAVAILABLE, id="a server shutting down"),
     pytest.param(database_error(1290), UNAVAILABLE, id="a replica"),
+    pytest.param(StaleDataError(), "changed_meanwhile", id="a row that changed meanwhile"),
     pytest.param(CommitUnknownError(), "commit_unknown", id="a connection lost at COMMIT"),
     pytest.param(ExceptionGroup("", [ValueError(), database_error(2006)]), UNAVAILABLE, id="in a task group"),
     pytest.param(database_error(1146, ProgrammingError), None, id="no such table"),
