@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from service.routing import Engines
 from service.settings import Settings, SettingsError
+from service.single_precision import read_floats_as_text
 from service.transaction import keep_records
 
 CONNECT_TIMEOUT_S = 5  # a server that is gone would hold the connect for minutes
@@ -77,6 +78,7 @@ def _writer(url: URL, settings: Settings) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "handle_error", _note_lost_status)
     event.listen(engine.sync_engine, "reset", _reset_if_open)
+    read_floats_as_text(engine)
     return engine
 
 
@@ -94,6 +96,8 @@ def _reader(url: URL, settings: Settings) -> AsyncEngine:
     )
     if url.get_backend_name() == "sqlite":
         _prepare_sqlite(engine)
+    else:
+        read_floats_as_text(engine)
     return engine
 
 

@@ -11,6 +11,8 @@ from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from service.single_precision import processor_of
+
 Convert = Callable[[Any], Any]
 Values = tuple[Any, ...]
 R = TypeVar("R")
@@ -95,10 +97,7 @@ class Prepared:
         if plan is not None:
             return plan
         compiled = self.statement.compile(dialect=dialect)
-        columns = (
-            column.type.dialect_impl(dialect).result_processor(dialect, None)
-            for column in self.statement.exported_columns
-        )
+        columns = (processor_of(column.type, dialect) for column in self.statement.exported_columns)
         plan = self._plans[dialect] = Plan(
             sql=str(compiled),
             parameters=tuple(
