@@ -102,7 +102,8 @@ class Base(DeclarativeBase):
         """Make a row and flush it.
 
         Args:
-            session: the session to work on; None resolves one.
+            session: the session to work on, which serves the instance from then on, as after `set_session`;
+                None resolves one.
             auto_commit: commit right away. Without it whoever opened the session commits, and where
                 nobody did the write is refused with `LostWriteError`.
             refresh: True selects the row again before COMMIT, False never does, None as the model declares.
@@ -120,8 +121,14 @@ class Base(DeclarativeBase):
         refresh: bool | None = None,
     ) -> Self:
         """Flush this instance, new or changed. The arguments are those of `create`."""
-        session = session or self._served_by
+        if session is not None:
+            self.set_session(session)
+        session = self._served_by
         self._guard_write(f"{type(self).__name__}.save", session, auto_commit=auto_commit)
+        await self._write(session, auto_commit=auto_commit, refresh=refresh)
+        return self
+
+    async def _write(self, session: AsyncSession | None, *, auto_commit: bool, refresh: bool | None) -> None:
         async with self.resolve(session) as work:
             work.add(self)
             if inspect(self).pending or work.is_modified(self):
@@ -129,7 +136,6 @@ class Base(DeclarativeBase):
             elif refresh:
                 await self.refresh(session=work)
             await (work.commit() if auto_commit else work.flush())
-        return self
 
     @belongs_to_instance
     async def update(
@@ -155,7 +161,8 @@ class Base(DeclarativeBase):
         self._guard_write(f"{type(self).__name__}.update", session, auto_commit=auto_commit)
         for name, value in changed.items():
             setattr(self, name, value)
-        return await self.save(session=session, auto_commit=auto_commit, refresh=refresh)
+        await self._write(session, auto_commit=auto_commit, refresh=refresh)
+        return self
 
     @belongs_to_instance
     async def remove(self, *, session: AsyncSession | None = None, auto_commit: bool = False) -> None:

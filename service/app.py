@@ -117,7 +117,7 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     db.init_app(app, settings)
     if settings.key_cache_ttl_s or channel is not None:
         db.watch(revocations.announce)
-    app.user_middleware = [
+    corridor = [
         Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, limits)),
         Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),
         Middleware(AccessLogMiddleware, client=proxies.client_text),
@@ -131,6 +131,8 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
         ),
         Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=answer_failure),
     ]
+    for one in reversed(corridor):  # the last one that is added is the first to meet a request
+        app.add_middleware(one.cls, *one.args, **one.kwargs)
     return app
 
 

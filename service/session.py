@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from asyncio import current_task
-from collections.abc import Callable, Coroutine, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -159,6 +159,21 @@ class RequestSession(AsyncSession):
     def seal(self, sealed: bool) -> None:
         """Refuse every commit from now on, or allow them again: what an idempotent call writes is one transaction."""
         self.rules.sealed = sealed
+
+    def add(self, instance: object) -> None:  # type: ignore[override]  # `_warn` is SQLAlchemy's own
+        """Add an instance, which is flushed next.
+
+        Raises:
+            EndedSessionError: the session has ended; the instance would stay attached to it.
+        """
+        if self.rules.refusal is EndedSessionError:
+            raise EndedSessionError
+        super().add(instance)
+
+    def add_all(self, instances: Iterable[object]) -> None:
+        """Add several instances, as `add` does."""
+        for instance in instances:
+            self.add(instance)
 
     async def run_sync(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Run `fn(session, …)` in one greenlet and on one connection: several steps for the price of one."""

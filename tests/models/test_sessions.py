@@ -97,6 +97,24 @@ async def test_an_instance_is_served_by_the_session_that_it_was_given(db, ann):
     assert (await User.filter().one()).name == "Anna"
 
 
+async def test_a_session_that_creates_or_saves_an_instance_serves_it(db, ann):
+    async with db.scoped_session() as session:
+        bob = await User.create(email="bob@example.com", name="Bob", session=session)
+        assert bob.served
+        assert not ann.served
+        await ann.update(name="Anne", session=session)
+        assert not ann.served
+        assert await ann.save(session=session) is ann
+        assert ann.served
+        await asyncio.create_task(rename(ann))
+        await session.commit()
+
+    assert (await User.get(ann.id)).name == "Anna"
+    with pytest.raises(RuntimeError, match=r"instance\.set_session\(\)"):
+        await ann.update(name="Ann", auto_commit=True)
+    await ann.set_session().update(name="Ann", auto_commit=True)
+
+
 async def rename(user: User) -> None:
     """A task that has no session itself: without the one that serves the instance it would be refused."""
     await user.update(name="Anna")

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, insert, inspect, select, text, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Sequence, create_engine, event, insert, inspect, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from starlette.requests import Request
 
 from middleware.visit import UnwrittenWorkError
@@ -15,6 +15,7 @@ from models.errors import NotLoadedError
 from service.database import SQLAlchemy
 from service.routing import ForeignBindError
 from service.session import RequestSession
+from tests.conftest import on_mariadb
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.probes import probe
@@ -348,6 +349,49 @@ async def test_a_create_is_heard_by_whoever_listens_to_its_engine(db: SQLAlchemy
     await User.create(email="third@example.com", name="third", auto_commit=True)
 
     assert heard == ["before Insert", "after Insert"]
+
+
+async def test_a_create_goes_where_the_session_s_options_say(db: SQLAlchemy, make_app: MakeApp) -> None:
+    """A tenant's row lands in the tenant's schema, which does not exist here."""
+
+    async def create(session: RequestSession) -> str:
+        await session.connection(execution_options={"schema_translate_map": {None: "tenant"}})
+        with pytest.raises(DBAPIError, match="tenant"):
+            await User.create(email="third@example.com", name="third", session=session)
+        await session.rollback()
+        return "elsewhere"
+
+    async with db.scoped_session() as session:
+        assert await create(session) == "elsewhere"
+
+    async def ask(request: Request) -> str:
+        return await create(request.state.session)
+
+    answer = await request(make_app(probe(ask, "POST")), "POST", "/probe")
+    assert answer.json == {"seen": "elsewhere"}
+    assert await names(db) == ["first", "second"]
+
+
+@on_mariadb
+async def test_a_sequence_is_a_scalar(db: SQLAlchemy, make_app: MakeApp) -> None:
+    counter = Sequence("counter")
+    async with db.engine.begin() as connection:
+        await connection.execute(text("CREATE OR REPLACE SEQUENCE counter"))
+
+    async with db.scoped_session() as session:
+        seen = [await session.scalar(counter), await session.scalar(select(counter.next_value()))]
+
+    async def ask(request: Request) -> int | None:
+        found: int | None = await request.state.session.scalar(counter)
+        return found
+
+    for method in ("GET", "POST"):
+        seen.append((await request(make_app(probe(ask, method)), method, "/probe")).json["seen"])
+    async with db.engine.begin() as connection:
+        await connection.execute(text("DROP SEQUENCE counter"))
+
+    assert seen == sorted(set(seen))
+    assert len(seen) == 4
 
 
 async def test_a_failed_insert_wants_its_transaction_rolled_back(db: SQLAlchemy) -> None:

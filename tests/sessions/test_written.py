@@ -1,11 +1,12 @@
 """What was written is found again before COMMIT, and its hooks run, for anybody's models (R10)."""
 
+import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import JSON, Float, Integer, MetaData, Numeric, String, event, select
+from sqlalchemy import JSON, Enum, Float, Integer, MetaData, Numeric, String, event, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import (
@@ -87,6 +88,12 @@ class Data(Other):
     name: Mapped[str] = mapped_column(String(50))
 
 
+class Colour(enum.Enum):
+    """Given as text by some."""
+
+    RED = "red"
+
+
 class Measured(Kept):
     """Values that the database keeps otherwise than they were given, beside a default of its own."""
 
@@ -96,6 +103,7 @@ class Measured(Kept):
     price: Mapped[float] = mapped_column(Numeric(10, 2, asdecimal=False))
     size: Mapped[int] = mapped_column(server_default="7")
     weight: Mapped[float | None] = mapped_column(Float)
+    colour: Mapped[Any] = mapped_column(Enum(Colour), nullable=True)
 
 
 @pytest.fixture
@@ -228,9 +236,10 @@ async def test_models_of_another_base_are_written_and_deleted(db: SQLAlchemy, ma
 
 async def test_what_was_given_stays_as_it_was_given(db: SQLAlchemy) -> None:
     """As in any session: only what the database decided is brought back by an INSERT."""
-    made = await Measured.create(price=3.14159, weight=0.1, auto_commit=True)
+    made = await Measured.create(price=3.14159, weight=0.1, colour="RED", auto_commit=True)
 
-    assert (made.price, made.weight, made.size) == (3.14159, 0.1, 7)
+    assert (made.price, made.weight, made.size, made.colour) == (3.14159, 0.1, 7, "RED")
+    assert (await Measured.filter().one()).colour is Colour.RED
 
 
 # ---------------------------------------------------------------------- the hooks
