@@ -388,6 +388,7 @@ def _write_out_before_commit(session: RoutingSession) -> None:
     if session.rules.sealed:
         raise SealedSessionError
     session.write_out()
+    session.record.commit_sent = session.record.on_writer  # nothing but COMMIT itself can fail from here on
 
 
 @event.listens_for(RoutingSession, "after_commit")
