@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session
 from models import Base, Watched
 from models.watched import Watcher
 from service.engines import create_engines
-from service.routing import Engines
+from service.rules import Engines
 from service.session import RequestSession
 from service.settings import Settings
 

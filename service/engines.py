@@ -10,7 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from service.routing import Engines
+from service.rules import Engines
 from service.settings import Settings, SettingsError
 from service.single_precision import read_floats_as_text
 from service.transaction import keep_records

@@ -16,7 +16,8 @@ from middleware.completion import complete
 from middleware.visit import OpenWriteError, SettledSessionError, UnwrittenWorkError, Visit
 from models import hooks
 from service.prepared import Prepared
-from service.routing import EndedSessionError, Engines, ForeignBindError, RoutingSession, Rules
+from service.routing import RoutingSession
+from service.rules import EndedSessionError, Engines, ForeignBindError, Rules
 
 log = logging.getLogger("latchkey.session")
 

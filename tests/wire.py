@@ -18,7 +18,7 @@ from asyncmy.connection import Connection, PreparedStatement
 from asyncmy.constants.COMMAND import COM_STMT_CLOSE, COM_STMT_EXECUTE, COM_STMT_PREPARE
 from sqlalchemy import event
 
-from service.routing import Engines
+from service.rules import Engines
 
 COM_STMT_BULK_EXECUTE = 0xFA  # MariaDB's own; the driver knows it, and does not name it
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from models import Base, User
 from models.types import BigId
 from service.database import SQLAlchemy
-from service.routing import BrokenTransactionError
+from service.rules import BrokenTransactionError
 from service.session import RequestSession
 from tests.conftest import on_mariadb, tables_of
 from tests.requests import request

@@ -13,7 +13,7 @@ from models import Base, User
 from models.errors import NotInitialisedError
 from service import database
 from service.database import DatabaseNotOpenError, SQLAlchemy
-from service.routing import EndedSessionError
+from service.rules import EndedSessionError
 from service.settings import Settings
 from tests.requests import request
 from tests.sessions.conftest import MakeApp

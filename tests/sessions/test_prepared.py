@@ -14,7 +14,7 @@ from models import ApiKey, Nonce, User
 from service import prepared
 from service.database import SQLAlchemy
 from service.prepared import Prepared
-from service.routing import EndedSessionError
+from service.rules import EndedSessionError
 from tests import wire
 from tests.conftest import on_mariadb
 

@@ -13,7 +13,7 @@ from middleware.visit import UnwrittenWorkError
 from models import User
 from models.errors import NotLoadedError
 from service.database import SQLAlchemy
-from service.routing import ForeignBindError
+from service.rules import ForeignBindError
 from service.session import RequestSession
 from tests.conftest import on_mariadb
 from tests.requests import request
