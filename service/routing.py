@@ -44,6 +44,17 @@ def step(method: M) -> M:
     return cast(M, stepped)
 
 
+def write(method: M) -> M:
+    """Make way to the writer before `method`, which flushes nothing and yet writes."""
+
+    @wraps(method)
+    def written(self: "RoutingSession", /, *args: Any, **kwargs: Any) -> Any:
+        self.make_way()
+        return method(self, *args, **kwargs)
+
+    return cast(M, written)
+
+
 class RoutingSession(Session):
     """Reads on the AUTOCOMMIT reader, writes on the transactional writer (R8).
 
@@ -209,6 +220,10 @@ class RoutingSession(Session):
         self.make_way(statement, (kwargs.get("bind_arguments") or {}).get("bind"))
         return kwargs
 
+    bulk_save_objects = write(Session.bulk_save_objects)
+    bulk_insert_mappings = write(Session.bulk_insert_mappings)
+    bulk_update_mappings = write(Session.bulk_update_mappings)
+
     get = step(Session.get)
     get_one = step(Session.get_one)
     merge = step(Session.merge)
@@ -293,11 +308,10 @@ def _note_connection(
     if transaction.nested:
         return
     record = session.record
+    record.began = True
     if connection.engine is session.rules.engines.writer.sync_engine:
-        record.on_writer = record.began = True
+        record.on_writer = True
         connection.execution_options(**{RECORD: record})
-    else:
-        record.on_reader = record.began = True
 
 
 @event.listens_for(RoutingSession, "after_transaction_create")

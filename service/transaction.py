@@ -47,7 +47,6 @@ class TransactionRecord:
         "began",
         "commit_sent",
         "levels",
-        "on_reader",
         "on_writer",
         "sent_write",
         "statements",
@@ -57,7 +56,6 @@ class TransactionRecord:
 
     def __init__(self, *, began: bool = False, wishes: Wishes | None = None) -> None:
         self.began = began  # a plain session would be in a transaction
-        self.on_reader = False  # it holds a connection of a reading engine
         self.on_writer = False
         self.statements = 0  # that were sent to the writer
         self.sent_write = False  # one of them writes, whatever became of it

@@ -9,7 +9,7 @@ from sqlalchemy import Sequence, create_engine, event, insert, inspect, select, 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from starlette.requests import Request
 
-from middleware.visit import UnwrittenWorkError
+from middleware.visit import ChildWriteError, OpenWriteError, UnwrittenWorkError
 from models import User
 from models.errors import NotLoadedError
 from service.database import SQLAlchemy
@@ -205,6 +205,61 @@ async def test_a_write_by_any_way_is_committed_with_the_answer(
         answer = await request(make_app(probe(change, method)), method, "/probe")
         assert answer.status in {200, 409}  # one of them inserts the same row again
     assert await names(db) != before
+
+
+@pytest.mark.parametrize("work", WAYS.values(), ids=WAYS)
+async def test_a_write_by_any_way_is_missed_in_a_child(db: SQLAlchemy, make_app: MakeApp, work: Work) -> None:
+    async def child() -> None:
+        await work(db.scoped_session())
+
+    async def parent(request: Request) -> None:
+        await asyncio.create_task(child())
+
+    for method in ("GET", "POST"):
+        answer = await request(make_app(probe(parent, method)), method, "/probe")
+        assert answer.status == 500
+    assert await names(db) == ["first", "second"]
+
+
+@pytest.mark.parametrize("work", WAYS.values(), ids=WAYS)
+async def test_a_write_by_any_way_is_refused_to_a_child_of_a_request_that_writes(
+    db: SQLAlchemy, make_app: MakeApp, work: Work
+) -> None:
+    """The request holds the writer, for which the child would wait."""
+
+    async def parent(request: Request) -> str:
+        await User.create(email="third@example.com", name="third")
+        with pytest.raises(ChildWriteError):
+            await asyncio.create_task(child())
+        return "refused"
+
+    async def child() -> None:
+        await work(db.scoped_session())
+
+    answer = await request(make_app(probe(parent, "POST")), "POST", "/probe")
+    assert answer.json == {"seen": "refused"}
+    assert await names(db) == ["first", "second", "third"]
+
+
+@on_mariadb
+async def test_what_nobody_can_judge_is_no_lost_work_but_stays_open(
+    db: SQLAlchemy, make_app: MakeApp
+) -> None:
+    async def doubt(session: RequestSession) -> str | None:
+        await session.execute(text("SELECT 1 INTO @latchkey"))
+        assert session.on_writer
+        with pytest.raises(OpenWriteError):
+            await session.let_go()
+        return session.unwritten
+
+    async with db.scoped_session() as session:
+        assert await doubt(session) is None
+
+    async def ask(request: Request) -> str | None:
+        return await doubt(request.state.session)
+
+    for method in ("GET", "POST"):
+        assert (await request(make_app(probe(ask, method)), method, "/probe")).json == {"seen": None}
 
 
 async def test_a_connection_that_only_reads_is_no_lost_work(db: SQLAlchemy) -> None:
