@@ -445,6 +445,7 @@ async def test_of_a_commit_of_unknown_outcome_only_those_hear_who_want_to(
         with monkeypatch.context() as patch, pytest.raises(CommitUnknownError):
             patch.setattr(db.engine.sync_engine.dialect, "do_commit", lose)
             await session.commit()
+        assert ran == [row] * runs_in_doubt  # before the error is raised, and not when the session ends
 
     assert ran == [row] * runs_in_doubt
 
