@@ -5,12 +5,11 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, MissingGreenlet, PendingRollbackError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from models import hooks
-from models.errors import NotLoadedError
 from service.prepared import Prepared
 from service.rules import BrokenTransactionError, ForeignBindError, Rules, SealedSessionError
 from service.statements import is_plain_read, locks
@@ -209,7 +208,11 @@ class RoutingSession(Session):
     def _prepared_for(self, statement: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Make the session ready for a statement, and return the arguments that it is executed with."""
         if not in_greenlet():
-            raise NotLoadedError("what a query outside an await asks for")
+            raise MissingGreenlet(
+                "a statement was sent outside of an await, before any connection was taken: use the session's own "
+                "methods, which are awaited, or `await session.run_sync(function)`. Was it an attribute that is not "
+                "loaded, name it in the query."
+            )
         options = kwargs.get("execution_options") or {}
         if options.get("stream_results"):
             self.record.streaming = True

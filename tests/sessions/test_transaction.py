@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Sequence, create_engine, event, insert, inspect, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet
 from starlette.requests import Request
 
 from middleware.visit import ChildWriteError, OpenWriteError, UnwrittenWorkError
@@ -340,6 +340,15 @@ async def test_an_engine_of_ours_may_be_named(db: SQLAlchemy) -> None:
             found = await session.scalar(select(User.id), bind_arguments={"bind": engine.sync_engine})
             assert found == 1
         assert session.on_writer
+
+
+@pytest.mark.parametrize("name", ["execute", "scalar", "scalars"])
+async def test_a_statement_outside_of_an_await_takes_no_connection(db: SQLAlchemy, name: str) -> None:
+    async with db.scoped_session() as session:
+        with pytest.raises(MissingGreenlet, match=r"await session\.run_sync\(function\)"):
+            getattr(session.sync_session, name)(select(User))
+        assert db.checked_out() == 0
+        assert await session.scalar(select(User.id)) == 1
 
 
 # ---------------------------------------------------------------------- rollback and commit
