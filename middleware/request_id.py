@@ -24,6 +24,11 @@ def printable_path(scope: Scope) -> str:
     return quote(scope["path"]) if raw is None else raw.decode("ascii", "backslashreplace")
 
 
+def new_request_id() -> str:
+    """Return an id for a request; unique is enough, it is no secret."""
+    return f"{getrandbits(64):016x}"
+
+
 class RequestIDMiddleware:
     """Take `X-Request-ID` from the client if it is well-formed, else make one; answer it, log with it.
 
@@ -41,7 +46,7 @@ class RequestIDMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        name = self._given(scope) or f"{getrandbits(64):016x}"  # unique is enough, it is no secret
+        name = self._given(scope) or new_request_id()
         header = HEADER, name.encode()
         scope.setdefault("state", {})["request_id"] = name
         token = request_id.set(name)

@@ -33,6 +33,8 @@ from service.authentication.keyring import KeyRing
 from service.authentication.replay import Replays
 from service.authentication.retirement import retirement_headers
 from service.authentication.revocations import Revocations
+from service.connections.adoption import bound_connections
+from service.connections.bounds import Bounds
 from service.database import SQLAlchemy
 from service.endpoint import Adapter
 from service.idempotency.claims import Idempotency
@@ -104,6 +106,7 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
         ],
         lifespan=lifespan,
     )
+    app.state.bounds = Bounds.of(settings)
     app.state.keyring = keyring
     app.state.issuer = Issuer(settings.key_prefix, keyring)
     app.state.verifier = verifier
@@ -223,6 +226,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     if not db.is_open:
         raise RuntimeError("this application was closed: make a new one with create_app().")
     try:
+        bound_connections(app.state.bounds)
         await schema.require_migrated(db.engine)
         last_used: LastUsed = app.state.last_used
         revocations: Revocations = app.state.revocations

@@ -53,6 +53,27 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
+class Seldom(logging.Filter):
+    """Pass what the server says about a bad request once a second; anybody could fill the log with it."""
+
+    EVERY_S = 1.0
+    SAYINGS = ("Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket library")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to write a record."""
+        saying = next((one for one in self.SAYINGS if str(record.msg).startswith(one)), None)
+        if saying is None:
+            return True
+        if record.created - self._passed.get(saying, 0.0) < self.EVERY_S:
+            return False
+        self._passed[saying] = record.created
+        return True
+
+
 def configure(form: Literal["text", "json"]) -> None:
     """Write our loggers, the server's and the database's to standard error; once, however often it is called."""
     handler = logging.StreamHandler(sys.stderr)
@@ -62,6 +83,9 @@ def configure(form: Literal["text", "json"]) -> None:
         logger.setLevel(level)
         logger.handlers = [handler]
         logger.propagate = False
+    server = logging.getLogger("uvicorn.error")
+    if not any(isinstance(one, Seldom) for one in server.filters):
+        server.addFilter(Seldom())
     # The server's own access log would show the query, which may be signed.
     logging.getLogger("uvicorn.access").handlers = []
     logging.getLogger("uvicorn.access").propagate = False

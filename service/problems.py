@@ -44,6 +44,12 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 KINDS: Mapping[str, Kind] = {
+    "malformed_request": Kind(
+        400,
+        "The request is not HTTP",
+        "What arrived could not be read as an HTTP/1.1 request, or as the body of one. The connection was closed. "
+        "Something between the client and this service may have changed it, or speaks another protocol.",
+    ),
     "malformed_json": Kind(
         400,
         "The body is not JSON",
@@ -159,6 +165,12 @@ KINDS: Mapping[str, Kind] = {
         "The whole body has to arrive within a number of seconds, which is a setting of the operator. "
         "Nothing was changed, and the connection is closed. Send the request again, signed anew, on a faster connection.",
     ),
+    "headers_timeout": Kind(
+        408,
+        "The headers took too long",
+        "The headers of the request were not complete in time, and the connection was closed. "
+        "Nothing was done. Send the request again, in one go.",
+    ),
     "conflict": Kind(
         409,
         "The change contradicts what is stored",
@@ -208,6 +220,11 @@ KINDS: Mapping[str, Kind] = {
         "The body is too large",
         "The body is larger than this service accepts; the limit is a setting of its operator.",
     ),
+    "uri_too_long": Kind(
+        414,
+        "The URL is too long",
+        "The path and the query are longer than this service accepts. The connection was closed.",
+    ),
     "unsupported_media_type": Kind(
         415,
         "The body is not application/json",
@@ -245,6 +262,12 @@ KINDS: Mapping[str, Kind] = {
         "The key, or all keys of its owner together, may do no more on this day or in this month, in UTC. "
         "The call was charged to no limit. Retry-After is how many seconds it is to the next one; an operator can raise the quota.",
     ),
+    "headers_too_large": Kind(
+        431,
+        "The headers are too large",
+        "The request line, the headers and what follows a body have more bytes or lines than this service accepts. "
+        "The connection was closed. Send fewer or shorter headers.",
+    ),
     "internal_error": Kind(
         500,
         "Something went wrong here",
@@ -255,6 +278,13 @@ KINDS: Mapping[str, Kind] = {
         "It is not known whether the change was kept",
         "The connection to the database was lost while the change was being committed. It may have been kept or not: "
         "read before you repeat it, or repeat it with the Idempotency-Key that it was sent with.",
+    ),
+    "server_busy": Kind(
+        503,
+        "The service has no space for the request",
+        "The service holds as many connections, waiting requests or bytes of bodies as its settings allow, or gave the "
+        "space of this connection, which sent nothing for a while, to another. The request was not taken. "
+        "Try again after Retry-After seconds.",
     ),
     "unavailable": Kind(
         503,

@@ -1,0 +1,82 @@
+"""Which server runs the application, and whether its connections are bounded."""
+
+import asyncio
+import inspect
+import logging
+import sys
+from functools import partial
+from typing import Any
+
+import msgspec
+from uvicorn.config import Config
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.connections.bounds import Bounds
+from service.connections.protocol import BoundedProtocol
+from service.connections.room import Room
+
+log = logging.getLogger("latchkey.connections")
+
+FILES_BESIDE = 256  # what a worker has open beside the connections of its clients
+
+
+class ServerError(RuntimeError):
+    """The server that runs the application does what the application cannot repair."""
+
+
+def bound_connections(bounds: Bounds) -> None:
+    """Have the uvicorn that starts this application serve its connections by `BoundedProtocol`.
+
+    To be called while the application starts, by whatever command: uvicorn looks its protocol up for each connection,
+    and accepts none before the start is complete. Under another server nothing is changed.
+
+    Raises:
+        ServerError: uvicorn was told to use a protocol that is not its own.
+    """
+    config = serving_config()
+    if config is None:
+        return
+    protocol: Any = config.http_protocol_class
+    if protocol not in {HttpToolsProtocol, H11Protocol}:
+        raise ServerError(
+            f"uvicorn would serve by {protocol!r}, which may take trailers for headers and has no bounds: "
+            "start it with --http httptools."
+        )
+    found: Any = config  # a class is expected, and called with the arguments of a connection
+    found.http_protocol_class = partial(BoundedProtocol, bounds=fit(bounds), room=Room())
+
+
+def serving_config() -> Config | None:
+    """Return the configuration of the uvicorn whose lifespan task this is; None under another server."""
+    task = asyncio.current_task()
+    coroutine = task.get_coro() if task is not None else None
+    if not inspect.iscoroutine(coroutine):
+        return None
+    runs = inspect.getcoroutinelocals(coroutine).get("self")
+    return runs.config if isinstance(runs, LifespanOn) else None
+
+
+def fit(bounds: Bounds) -> Bounds:
+    """Raise the process's limit of open files to what the connections need; lower their number where that is not allowed."""
+    if sys.platform == "win32":
+        return bounds
+    import resource  # noqa: PLC0415 - not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = bounds.connections + FILES_BESIDE
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return bounds
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed == needed:
+        return bounds
+    connections = max(1, allowed - FILES_BESIDE)
+    log.warning(
+        "%d open files are allowed: a worker takes %d connections, not %d",
+        allowed,
+        connections,
+        bounds.connections,
+    )
+    return msgspec.structs.replace(bounds, connections=connections)

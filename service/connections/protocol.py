@@ -1,0 +1,325 @@
+"""uvicorn's HTTP/1.1 protocol on httptools, with bounds, and with trailers kept apart from headers."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from middleware.request_id import new_request_id
+from service.connections.bounds import Bounds
+from service.connections.room import Room
+from service.problems import Problem
+
+LINGER_S = 2.0  # how long a refused client may go on sending, so that it comes to read why
+LINGERING = 64  # how many refused clients may do so beside those that are served
+FIELD_BYTES = 4  # `: ` and the end of the line
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection.
+
+    httptools calls `on_header` for the trailers of a chunked body as well (RFC 9112, section 7.1.2), and uvicorn
+    appends them to the list that the application holds as `scope["headers"]`. Here they are dropped, as RFC 9110,
+    section 6.5.1, permits.
+
+    What goes over a bound is answered with a problem, after the answers to earlier requests of the connection, and
+    the connection is closed.
+
+    Args:
+        config, server_state, app_state, _loop: as uvicorn gives them.
+        bounds: of this worker.
+        room: shared by all connections of this server.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        bounds: Bounds,
+        room: Room["BoundedProtocol"],
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.bounds = bounds
+        self.room = room
+        if bounds.keep_alive_s is not None:
+            self.timeout_keep_alive = bounds.keep_alive_s
+
+        self.body_bytes = 0  # in memory, of requests that are not answered yet
+        self._header_bytes = 0  # of the request that began last
+        self._unparsed_bytes = 0  # since the parser last gave something away: at most what it keeps
+        self._is_reading = False  # a request has begun and is not complete
+        self._has_headers = False  # those of the request that began last are complete
+        self._discards = False  # whatever else arrives
+        self._refusal: Problem | None = None  # of what is being parsed
+        self._last_answer: Problem | None = None  # after the requests that are being answered
+        self._deadline: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------------ the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Accept a client; when there is no space, the connection that has waited longest for its own gives way."""
+        super().connection_made(transport)
+        if len(self.connections) > self.bounds.connections:
+            longest = self.room.longest()
+            if longest is None:
+                self.refuse(busy("all connections are in use"))
+                return
+            longest.give_way("all connections are in use")
+        self.room.enter(self)
+        self._set_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give back what the connection held."""
+        super().connection_lost(exc)
+        self._discards = True
+        self._clear_deadline()
+        self.room.leave(self)
+        self._release_body()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived."""
+        if self._discards:
+            return
+        self._unparsed_bytes += len(data)
+        super().data_received(data)
+        if self._is_reading and self._unparsed_bytes > self.bounds.header_bytes:
+            self._refusal = self._refusal or Problem("headers_too_large")
+        if self._refusal is not None:
+            self.refuse(self._refusal)
+        elif not self.transport.is_closing():
+            self._watch()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over to another protocol."""
+        self._is_reading = False
+        self._clear_deadline()
+        self.room.leave(self)
+        super().handle_websocket_upgrade()
+
+    def pause_writing(self) -> None:
+        """Wait until the client takes its answer."""
+        super().pause_writing()
+        self.room.enter(self)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has taken its answer."""
+        super().resume_writing()
+        if self._is_busy() and not self._is_reading:
+            self.room.leave(self)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that sends no further request; one that sends half of it has another deadline."""
+        if not self._is_reading:
+            super().timeout_keep_alive_handler()
+
+    def _is_busy(self) -> bool:
+        """Return whether a request is being answered."""
+        cycle: RequestResponseCycle | None = self.cycle  # none before the first request
+        return cycle is not None and not cycle.response_complete
+
+    def _is_idle(self) -> bool:
+        """Return whether every request was answered, and no further one has begun."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and cycle.response_complete and not self._is_reading
+
+    def _watch(self) -> None:
+        """Note what the connection waits for, and until when."""
+        is_busy = self._is_busy()
+        if is_busy and not self._is_reading:
+            self.room.leave(self)
+        else:
+            self.room.enter(self)
+        if is_busy and (self._has_headers or not self._is_reading):
+            self._clear_deadline()  # the application has its own for a body
+        elif self._deadline is None:
+            self._set_deadline()
+
+    # ------------------------------------------------------------------ deadlines
+
+    def _set_deadline(self, delay_s: float | None = None) -> None:
+        self._clear_deadline()
+        delay_s = self.bounds.header_timeout_s if delay_s is None else delay_s
+        self._deadline = self.loop.call_later(delay_s, self._pass_deadline)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _pass_deadline(self) -> None:
+        self._deadline = None
+        if self._discards or (self._is_reading and self._has_headers):
+            self.transport.abort()  # a refused client that goes on, or one with a body that nobody waits for
+        elif self.flow.read_paused:
+            self._set_deadline()  # it was not listened to
+        elif self._is_idle():
+            self.transport.close()
+        else:
+            self.refuse(Problem("headers_timeout"))
+
+    # ------------------------------------------------------------------ the parser
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        if self._refusal is not None:
+            return
+        super().on_message_begin()
+        self._is_reading, self._has_headers = True, False
+        self._header_bytes = self._unparsed_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Add a part of the request's target."""
+        if self._refusal is not None:
+            return
+        super().on_url(url)
+        self._header_bytes += len(url)
+        if self._header_bytes > self.bounds.header_bytes:
+            self._refusal = Problem("uri_too_long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header; a trailer is none."""
+        if self._has_headers or self._refusal is not None:
+            return
+        self._header_bytes += len(name) + len(value) + FIELD_BYTES
+        if self._header_bytes > self.bounds.header_bytes or len(self.headers) >= self.bounds.header_lines:
+            self._refusal = Problem("headers_too_large")
+            return
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the application, or put the request behind those that are being answered."""
+        if self._refusal is not None:
+            return
+        if self._is_busy() and len(self.pipeline) >= self.bounds.pipelined:
+            self._refusal = busy("too many requests of one connection wait for their answers")
+            return
+        self._has_headers = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Add a part of a body; when there is no space, the connection that has waited longest gives way."""
+        if self._refusal is not None:
+            return
+        self._unparsed_bytes = 0
+        super().on_body(body)
+        if self.cycle.response_complete:
+            return  # uvicorn has dropped it
+        self.body_bytes += len(body)
+        self.room.body_bytes += len(body)
+        while self.room.body_bytes > self.bounds.body_memory_bytes:
+            longest = self.room.longest(with_body=True)
+            if longest is None or longest is self:
+                self._refusal = busy("all memory for bodies is in use")
+                return
+            longest.give_way("all memory for bodies is in use")
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        if self._refusal is not None:
+            return
+        self._is_reading = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or refuse it."""
+        is_last = not self.pipeline
+        self._release_body()
+        super().on_response_complete()
+        if is_last and self._last_answer is not None:
+            self._answer(self._last_answer)
+        elif is_last and self._is_reading and self._deadline is None:
+            self._set_deadline()
+        elif is_last:
+            self.room.enter(self)
+
+    def _release_body(self) -> None:
+        self.room.body_bytes -= self.body_bytes
+        self.body_bytes = 0
+
+    # ------------------------------------------------------------------ refusals
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's, which says no more than ours
+        """Refuse what is not HTTP."""
+        self._refusal = self._refusal or Problem("malformed_request")
+
+    def give_way(self, why: str) -> None:
+        """Leave the space to another connection; one that waits for its next request is closed without an answer."""
+        if self.transport.is_closing() or self.flow.write_paused:
+            self._discard()
+            self.transport.abort()
+        elif self._is_idle():
+            self._discard()
+            self.transport.close()
+        else:
+            self.refuse(busy(why))
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer with a problem, after the requests that are being answered, and close the connection."""
+        self._discard()
+        self.room.tell(problem.detail, self.client)
+        if self._is_reading and self._has_headers:
+            if self.pipeline:
+                self.pipeline.popleft()  # the request itself, which waits behind others
+                self._last_answer = problem
+            else:
+                self._interrupt(problem)
+        elif self._is_busy() or self.pipeline:
+            self._last_answer = problem
+        else:
+            self._answer(problem)
+
+    def _discard(self) -> None:
+        """Listen no more, and give back what the connection held."""
+        self._discards = True
+        self._clear_deadline()
+        self.room.leave(self)
+        self._release_body()
+
+    def _interrupt(self, problem: Problem) -> None:
+        """Answer in the place of an application that waits for a body."""
+        cycle = self.cycle
+        if cycle.response_complete:
+            self._finish()  # this request has its answer
+        elif cycle.response_started:
+            self.transport.abort()
+        else:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._answer(problem)
+
+    def _answer(self, problem: Problem) -> None:
+        """Write a problem as the last answer of the connection."""
+        name = new_request_id()
+        response = problem.response(name)
+        headers = [
+            *self.server_state.default_headers,
+            *response.raw_headers,
+            (b"x-content-type-options", b"nosniff"),
+            (b"x-request-id", name.encode()),
+            (b"connection", b"close"),
+        ]
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        self.transport.write(
+            b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)])
+        )
+        self._finish()
+
+    def _finish(self) -> None:
+        """Close the connection once the client has had time to read."""
+        self._set_deadline(LINGER_S)
+        if self.transport.can_write_eof() and len(self.connections) <= self.bounds.connections + LINGERING:
+            # Closed with something unread, the system would reset the connection, and the answer might be lost.
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.transport.close()
+
+
+def busy(why: str) -> Problem:
+    """Return the problem of a client for which there is no space."""
+    return Problem("server_busy", f"The service is busy: {why}.")

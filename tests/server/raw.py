@@ -1,0 +1,123 @@
+"""Requests byte by byte, to a server that runs in processes of its own with keys that were made by commands."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from service.settings import Settings
+from tests.conftest import KEYRING, empty, migrate
+from tests.service.test_commands import Served
+
+README_COMMAND = ["uvicorn", "--factory", "team:create_app", "--no-proxy-headers"]
+TEAM = "from service.app import create_app as latchkey\n\n\ndef create_app():\n    return latchkey()\n"
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """One answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str | None:
+        """The code of a problem."""
+        return json.loads(self.body).get("code") if self.body else None
+
+
+class Party(msgspec.Struct, frozen=True):
+    """A server, and a bearer key for everything, which `networks` may bind."""
+
+    served: Any
+    bearer: str
+    bound: str
+
+    @property
+    def port(self) -> int:
+        return self.served.port
+
+
+def split(data: bytes) -> list[Reply]:
+    """Read the answers that a connection gave until its end; none has a chunked body."""
+    found = []
+    while data:
+        head, _, rest = data.partition(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+        length = int(headers.get("content-length", 0))
+        found.append(Reply(int(lines[0].split()[1]), headers, rest[:length]))
+        data = rest[length:]
+    return found
+
+
+def converse(port: int, *parts: bytes, pause_s: float = 0.0, timeout_s: float = 20.0) -> list[Reply]:
+    """Send parts with pauses in between, and read until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout_s) as client:
+        for number, part in enumerate(parts):
+            if number:
+                time.sleep(pause_s)
+            client.sendall(part)
+        return split(read_all(client))
+
+
+def read_all(client: socket.socket) -> bytes:
+    data = b""
+    while part := client.recv(65536):
+        data += part
+    return data
+
+
+def head(method: str, path: str, *headers: str) -> bytes:
+    """Write the head of a request that is the last one of its connection."""
+    return "\r\n".join(
+        [f"{method} {path} HTTP/1.1", "host: x", "connection: close", *headers, "", ""]
+    ).encode()
+
+
+def command(environ: dict[str, str], *arguments: str) -> Any:
+    made = subprocess.run(
+        [sys.executable, "-m", "service", *arguments, "--json"],
+        capture_output=True, text=True, timeout=60, check=True, env=environ,
+    )  # fmt: skip
+    return json.loads(made.stdout)
+
+
+@contextmanager
+def party(
+    folder: Path,
+    database_url: str,
+    *,
+    workers: int = 1,
+    arguments: list[str] | None = None,
+    environ: dict[str, str] | None = None,
+) -> Iterator[Party]:
+    """Migrate, make two keys, and serve by `latchkey serve`, or by a Python module with `arguments`."""
+    settings = Settings(database_url=database_url, keyring=KEYRING)
+    asyncio.run(migrate(settings))
+    of_latchkey = {"LATCHKEY_DATABASE_URL": database_url, "LATCHKEY_KEYRING": KEYRING, **(environ or {})}
+    everything = {**os.environ, **of_latchkey}
+    command(everything, "users", "create", "--email", "ann@example.com", "--name", "Ann")
+    key = ("keys", "create", "--user", "ann@example.com", "--name", "k", "--mode", "bearer")
+    scopes = ("--scopes", "users:read,users:write")
+    served = Served(folder, "serve", "--workers", str(workers), environ=of_latchkey)
+    if arguments is not None:
+        (folder / "team.py").write_text(TEAM)
+        served.arguments = [sys.executable, "-m", *arguments, "--port", str(served.port)]
+    try:
+        bearer = command(everything, *key, *scopes)["secret"]
+        bound = command(everything, *key, *scopes, "--networks", "198.51.100.0/24")["secret"]
+        with served:
+            yield Party(served, bearer, bound)
+    finally:
+        if "mysql" in database_url:
+            asyncio.run(empty(settings))
