@@ -7,6 +7,21 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_helpers: set[asyncio.Task[Any]] = set()  # those that run now
+
+
+def is_helper(task: asyncio.Task[Any]) -> bool:
+    """Return whether `task` was started here, to end what another task has begun."""
+    return task in _helpers
+
+
+def help_with(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a task that ends what another one has begun, and that may use the session of the other."""
+    task = asyncio.create_task(work)
+    _helpers.add(task)
+    task.add_done_callback(_helpers.discard)
+    return task
+
 
 def wake(ended: asyncio.Future[None], _task: asyncio.Task[Any]) -> None:
     """Tell who waits that the task has ended, unless it was cancelled meanwhile."""
@@ -22,7 +37,7 @@ async def complete(work: Coroutine[Any, Any, T]) -> T:
     with what `work` itself raised as its cause.
     `work` runs in another task: what it needs of the caller is handed in, never looked up by task.
     """
-    task = asyncio.create_task(work)
+    task = help_with(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         ended = task.get_loop().create_future()

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from models import hooks
+from service.own_task import require_own_task
 from service.prepared import Prepared
 from service.rules import BrokenTransactionError, ForeignBindError, Rules, SealedSessionError
 from service.statements import is_plain_read, locks
@@ -84,6 +85,7 @@ class RoutingSession(Session):
         rules = self.rules
         if rules.refusal is not None:
             raise rules.refusal
+        require_own_task(rules.task)  # an attribute may load past the methods of the session
         if bind is not None:
             if not rules.engines.include(bind):
                 raise ForeignBindError

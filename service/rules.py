@@ -1,6 +1,8 @@
 """What a session may do, which engines it has, and the errors by which it refuses (R6, R8)."""
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from sqlalchemy.exc import PendingRollbackError
@@ -34,10 +36,11 @@ class SealedSessionError(RuntimeError):
 class Rules:
     """What a session may do: told to it from outside, also before it does anything."""
 
-    __slots__ = ("before_write", "engines", "reads_from", "refusal", "sealed", "transactional")
+    __slots__ = ("before_write", "engines", "reads_from", "refusal", "sealed", "task", "transactional")
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: Engines, task: "asyncio.Task[Any]") -> None:
         self.engines = engines
+        self.task = task  # the only one that may use the session
         self.reads_from = engines.reader
         self.transactional = False  # every statement on the writer: the endpoint of an unsafe method
         self.before_write: Callable[[], None] | None = None

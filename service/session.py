@@ -12,9 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from sqlalchemy.orm import Session
 
-from middleware.completion import complete
+from middleware.completion import complete, help_with
 from middleware.visit import OpenWriteError, SettledSessionError, UnwrittenWorkError, Visit
 from models import hooks
+from service.own_task import of_one_task, require_own_task
 from service.prepared import Prepared
 from service.routing import RoutingSession
 from service.rules import EndedSessionError, Engines, ForeignBindError, Rules
@@ -53,13 +54,14 @@ class Transaction(AsyncSessionTransaction):
             await complete(self.session.finish_commit(work))
 
 
+@of_one_task
 class RequestSession(AsyncSession):
     """An `AsyncSession` that commits and rolls back to the end, gives back, and knows whose it is.
 
     Made by the scoped session only. `async with` may be nested: only the outermost closes (R9), and
     leaving it with changes that nothing committed is an `UnwrittenWorkError`, never a silence.
     A session that is opened in a child task of a request, or by a bare `scoped_session()` anywhere else,
-    closes when its task ends (R7).
+    closes when its task ends (R7). Any other task that uses it is refused (`OtherTaskError`).
     """
 
     sync_session_class = RoutingSession
@@ -77,7 +79,7 @@ class RequestSession(AsyncSession):
             raise RuntimeError("a session belongs to a task: open it in one, not in a callback.")
         if kwargs.get("bind") is not None or kwargs.get("binds"):
             raise ForeignBindError
-        self.rules = Rules(engines)
+        self.rules = Rules(engines, task)
         self._arguments = kwargs
         self._registry = registry  # the scoped session's, by task
         self._closings = closings  # closings under way outside requests; shutdown waits for them
@@ -111,6 +113,11 @@ class RequestSession(AsyncSession):
     def untouched(self) -> bool:
         """Nothing was asked of the session yet."""
         return self._inside is None
+
+    def require_own_task(self) -> None:
+        """Raise `OtherTaskError` in any task but the session's own, as long as the session may be used at all."""
+        if self.rules.refusal is None:
+            require_own_task(self._task)
 
     # ------------------------------------------------------------------ what a visit asks
 
@@ -352,7 +359,7 @@ class RequestSession(AsyncSession):
                 self.sync_session.close()
             self._leave()
             return
-        closing = task.get_loop().create_task(self.end())
+        closing = help_with(self.end())
         closings = self._closings if visit is None else visit.closing
         closings.add(closing)
         closing.add_done_callback(closings.discard)

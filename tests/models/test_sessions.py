@@ -39,26 +39,13 @@ async def test_a_verb_joins_the_session_of_the_task_and_leaves_it_open(db, ann):
 
 
 async def test_the_argument_wins_over_the_session_of_the_task(db, ann):
-    async def elsewhere() -> None:
-        other = db.scoped_session()
-        try:
-            given.set_result(other)
-            await done.wait()
-        finally:
-            await other.end()
-
-    given, done = asyncio.get_running_loop().create_future(), asyncio.Event()
-    task = asyncio.create_task(elsewhere())
-    other = await given
-    async with db.scoped_session() as session:
+    async with db.scoped_session() as session, db.scoped_session.session_factory() as other:
         user = await User.get(ann.id, session=other)
         assert user in other
         assert user not in session
         assert await User.filter(session=other).first() is user
         assert await User.filter_by(id=ann.id, session=other).one() is user
         assert (await User.get(ann.id)) is not user
-    done.set()
-    await task
 
 
 async def test_an_external_session_stays_open_and_is_not_committed(db, ann):
@@ -83,10 +70,10 @@ async def test_auto_commit_commits_an_external_session(db, ann):
 async def test_an_instance_is_served_by_the_session_that_it_was_given(db, ann):
     assert not ann.served
 
-    async with db.scoped_session() as session:
+    async with db.scoped_session.session_factory() as session:
         assert ann.set_session(session) is ann
         assert ann.served
-        await asyncio.create_task(rename(ann))
+        await rename(ann)
         assert ann in session
         await session.commit()
         ann.set_session()
@@ -98,7 +85,7 @@ async def test_an_instance_is_served_by_the_session_that_it_was_given(db, ann):
 
 
 async def test_a_session_that_creates_or_saves_an_instance_serves_it(db, ann):
-    async with db.scoped_session() as session:
+    async with db.scoped_session.session_factory() as session:
         bob = await User.create(email="bob@example.com", name="Bob", session=session)
         assert bob.served
         assert not ann.served
@@ -106,7 +93,7 @@ async def test_a_session_that_creates_or_saves_an_instance_serves_it(db, ann):
         assert not ann.served
         assert await ann.save(session=session) is ann
         assert ann.served
-        await asyncio.create_task(rename(ann))
+        await rename(ann)
         await session.commit()
 
     assert (await User.get(ann.id)).name == "Anna"
@@ -116,7 +103,7 @@ async def test_a_session_that_creates_or_saves_an_instance_serves_it(db, ann):
 
 
 async def rename(user: User) -> None:
-    """A task that has no session itself: without the one that serves the instance it would be refused."""
+    """Write where the task has no session: without the one that serves the instance it would be refused."""
     await user.update(name="Anna")
 
 
@@ -124,10 +111,10 @@ async def rename(user: User) -> None:
 async def test_every_verb_of_an_instance_uses_what_serves_it(db, ann, verb):
     arguments = {"name": "Anna"} if verb == "update" else {}
 
-    async with db.scoped_session() as session:
+    async with db.scoped_session.session_factory() as session:
         ann.set_session(session)
         ann.status = "blocked"
-        await asyncio.create_task(getattr(ann, verb)(**arguments))
+        await getattr(ann, verb)(**arguments)
         assert session.on_writer
         await session.rollback()
 
