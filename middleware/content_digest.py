@@ -4,8 +4,9 @@ import hashlib
 import hmac
 from collections.abc import Callable
 
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from middleware.whole_body import read
 
 
 class ContentDigestMiddleware:
@@ -27,7 +28,7 @@ class ContentDigestMiddleware:
         if digest is None:
             await self.app(scope, receive, send)
             return
-        body = await self._read(receive)
+        body = await read(receive)
         if not hmac.compare_digest(hashlib.sha256(body).digest(), digest):
             await self.problem(scope, receive, send)
             return
@@ -37,14 +38,3 @@ class ContentDigestMiddleware:
             return waiting.pop() if waiting else await receive()
 
         await self.app(scope, replay, send)
-
-    @staticmethod
-    async def _read(receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            chunks.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                return b"".join(chunks)

@@ -23,6 +23,7 @@ from middleware.content_digest import ContentDigestMiddleware
 from middleware.gate import GateMiddleware
 from middleware.request_id import RequestIDMiddleware
 from middleware.session import SessionMiddleware
+from middleware.whole_body import WholeBodyMiddleware
 from service import housekeeping, logs, openapi, schema
 from service.authentication import lookup
 from service.authentication.backend import KeyBackend, Verifier, answer_refusal
@@ -108,6 +109,7 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     )
     app.state.bounds = Bounds.of(settings)
     app.state.keyring = keyring
+    app.state.keys_per_owner = settings.keys_per_owner
     app.state.issuer = Issuer(settings.key_prefix, keyring)
     app.state.verifier = verifier
     app.state.replays = replays
@@ -144,20 +146,26 @@ def private_corridor(
 ) -> list[Middleware]:
     """List what a private route asks, in this order.
 
-    Who calls, is it the signed body, is it the first time, is it within the limits.
+    Read the body first. Then: who calls, is it the signed body, is it the first time, is it within the limits.
     """
     corridor = [
+        Middleware(WholeBodyMiddleware, hopeless=verifier.is_hopeless),
         Middleware(
             AuthenticationMiddleware,
             backend=KeyBackend(verifier, operation.scope),
             on_error=answer_refusal,
         ),
         Middleware(ContentDigestMiddleware, expected=signed_digest, problem=Problem("digest_mismatch")),
-        Middleware(GateMiddleware, refusal=replays.refusal),
     ]
-    if operation.cost:
-        corridor.append(Middleware(GateMiddleware, refusal=partial(limits.refusal, cost=operation.cost)))
-    return corridor
+    reserve = Middleware(GateMiddleware, refusal=replays.refusal)
+    if not operation.cost:
+        return [*corridor, reserve]
+    return [
+        *corridor,
+        Middleware(GateMiddleware, refusal=partial(limits.exhausted, cost=operation.cost)),
+        reserve,
+        Middleware(GateMiddleware, refusal=partial(limits.refusal, cost=operation.cost)),
+    ]
 
 
 def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:

@@ -187,6 +187,12 @@ KINDS: Mapping[str, Kind] = {
         "The email is taken",
         "Another user has this email, in whatever letter case; that of a deleted user stays taken.",
     ),
+    "too_many_keys": Kind(
+        409,
+        "The owner has too many keys",
+        "An owner may have a limited number of keys, and revoked ones count. "
+        "Rotate a key instead of creating a new one, or ask the operator to raise LATCHKEY_KEYS_PER_OWNER.",
+    ),
     "user_deleted": Kind(
         409,
         "The user is deleted",

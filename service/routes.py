@@ -31,7 +31,7 @@ ROUTES: tuple[Operation, ...] = (
 
     route("GET", "/v1/me", me.read_me, any_key=True),
     route("POST", "/v1/me/keys", me.create_my_key, scope="me.keys:write",
-          status=201, answers=shapes.KeyWithSecret, problems=("scope_not_held", "user_not_active"),
+          status=201, answers=shapes.KeyWithSecret, problems=("scope_not_held", "user_not_active", "too_many_keys"),
           example=NEW_MY_KEY, idempotent=True),
     route("GET", "/v1/me/keys", me.list_my_keys, scope="me.keys:read",
           answers=shapes.KeyPage, problems=("invalid_cursor",)),
@@ -60,7 +60,7 @@ ROUTES: tuple[Operation, ...] = (
           status=204, problems=("not_found",), path_example=USER, idempotent=True),
 
     route("POST", "/v1/keys", keys.create_key, scope="keys:write",
-          status=201, answers=shapes.KeyWithSecret, problems=("scope_not_held", "user_not_active"),
+          status=201, answers=shapes.KeyWithSecret, problems=("scope_not_held", "user_not_active", "too_many_keys"),
           example=NEW_KEY, idempotent=True),
     route("GET", "/v1/keys", keys.list_keys, scope="keys:read",
           answers=shapes.KeyPage, problems=("invalid_cursor",)),

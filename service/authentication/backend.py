@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from service import shapes
-from service.authentication import message_signature, query_signature
+from service.authentication import lookup, message_signature, query_signature
 from service.authentication.credentials import (
     AccessKey,
     Dummy,
@@ -45,6 +45,7 @@ from service.authentication.replay import Claim
 from service.authentication.retirement import retirement_of
 from service.limits.account import accounts_of
 from service.networks import Address, Proxies, contains, read_networks
+from service.operation import SAFE_METHODS
 from service.problems import Problem
 
 log = logging.getLogger("latchkey.authentication")
@@ -114,6 +115,7 @@ class Verifier:
     ) -> None:
         self.keyring = keyring
         self.keys = keys
+        self.primary: Keys = lookup
         self.prefix = prefix
         self.window_s = window_s
         self.note_use = note_use
@@ -140,31 +142,33 @@ class Verifier:
                 too many failures before it.
         """
         credential = extract(scope["headers"], scope["query_string"])
+        # An effect is decided by the state of this moment: only reads may use what is cached.
+        keys = self.keys if scope["method"] in SAFE_METHODS else self.primary
         match credential:
             case Bearer():
                 with self._counting(scope, ANY_BEARER):
-                    proved = await self._bearer(scope, credential)
+                    proved = await self._bearer(scope, credential, keys)
             case QuerySigned():
-                proved = await self._query_signed(scope, credential)
+                proved = await self._query_signed(scope, credential, keys)
             case MessageSigned():
-                proved = await self._message_signed(scope)
+                proved = await self._message_signed(scope, keys)
             case None:
                 raise Unauthenticated("no credential")
-        now = self.moment()
         found = proved.found
-        require_active(found, now)
+        self._require_usable(scope, found)
+        now = self.moment()
         retirement = scope["state"]["retirement"] = retirement_of(found, proved.secret)
         if retirement is not None:
             self.note_old_use(found.key_id, retirement.version, now)
         scope["state"]["accounts"] = accounts_of(found.key_id, found.key, found.user)
-        if found.key.allowed_networks:
-            require_allowed(found.key, self.proxies.client(scope))
         if proved.missing:
             raise Refused(
                 Problem("coverage_required", f"The signature must cover {', '.join(proved.missing)}.")
             )
         self.note_use(found.key_id, now)
         return Principal(
+            key_id=found.key_id,
+            secret_version=proved.secret.version,
             user=found.user,
             key=found.key,
             scopes=frozenset(found.key.scopes),
@@ -173,12 +177,52 @@ class Verifier:
             claim=proved.claim,
         )
 
-    async def _bearer(self, scope: Scope, credential: Bearer) -> Proved:
+    def is_hopeless(self, scope: Scope) -> bool:
+        """Return whether `verify` refuses a request by the shape of its credential, before any lookup."""
+        try:
+            credential = extract(scope["headers"], scope["query_string"])
+        except (TwoCredentials, Unauthenticated):
+            return True
+        if isinstance(credential, Bearer):
+            return parse_secret(credential.token, self.prefix) is None
+        return credential is None
+
+    async def hold(self, scope: Scope) -> Principal:
+        """Lock the caller's key and owner until the transaction ends, and hold the call to what they are now.
+
+        Raises:
+            Problem: the key or its owner can no longer make this call.
+        """
+        principal: Principal = scope["user"]
+        state = scope["state"]
+        try:
+            found = await lookup.locked(state["session"], principal.key_id)
+        except Unauthenticated:
+            raise Problem("unauthenticated") from None
+        used = [one for one in found.secrets if one.version == principal.secret_version]
+        if not any(one.is_live(self.moment()) for one in used):
+            raise Problem("unauthenticated")
+        try:
+            self._require_usable(scope, found)
+        except Refused as refused:
+            raise refused.problem from None
+        scopes = frozenset(found.key.scopes)
+        require_scope(state["required_scope"], scopes)
+        held = msgspec.structs.replace(principal, user=found.user, key=found.key, scopes=scopes)
+        scope["user"] = held
+        return held
+
+    def _require_usable(self, scope: Scope, found: Found) -> None:
+        require_active(found, self.moment())
+        if found.key.allowed_networks:
+            require_allowed(found.key, self.proxies.client(scope))
+
+    async def _bearer(self, scope: Scope, credential: Bearer, keys: Keys) -> Proved:
         secret = parse_secret(credential.token, self.prefix)
         if secret is None:
             raise Unauthenticated("a bearer token that is no secret, or has a typo")
         digest = hash_secret(secret)
-        found = await self.keys.by_secret(scope["state"]["session"], digest)
+        found = await keys.by_secret(scope["state"]["session"], digest)
         stored = next((one for one in found.secrets if same(one.secret_sha256, digest)), None)
         if stored is None:
             raise NoKeyMatch
@@ -191,19 +235,19 @@ class Verifier:
             raise Unauthenticated("a signing key's secret sent as a bearer")
         return Proved(found=found, secret=stored)
 
-    async def _query_signed(self, scope: Scope, credential: QuerySigned) -> Proved:
+    async def _query_signed(self, scope: Scope, credential: QuerySigned, keys: Keys) -> Proved:
         signature = query_signature.parse(credential.query_string, credential.secret_header)
         access_key = parse_access_key(signature.access_key, self.prefix)
         if access_key is None:
             raise Unauthenticated("a key parameter that is no public id")
         with self._counting(scope, access_key):
-            return await self._check_query(scope, signature, access_key)
+            return await self._check_query(scope, signature, access_key, keys)
 
     async def _check_query(
-        self, scope: Scope, signature: query_signature.QuerySignature, access_key: AccessKey
+        self, scope: Scope, signature: query_signature.QuerySignature, access_key: AccessKey, keys: Keys
     ) -> Proved:
         found, stored = await self._find_signer(
-            scope, access_key, lambda secret: query_signature.proves(signature, secret)
+            scope, access_key, keys, lambda secret: query_signature.proves(signature, secret)
         )
         raw_path = scope.get("raw_path") or scope["path"].encode()
         if not query_signature.covers(signature, scope["method"], raw_path):
@@ -218,7 +262,7 @@ class Verifier:
             claim=query_claim(signature, scope["method"]),
         )
 
-    async def _message_signed(self, scope: Scope) -> Proved:
+    async def _message_signed(self, scope: Scope, keys: Keys) -> Proved:
         values = message_signature.component_values(
             method=scope["method"],
             scheme=scope["scheme"],
@@ -235,7 +279,7 @@ class Verifier:
             raise Unauthenticated("a keyid that is no public id")
         with self._counting(scope, access_key):
             found, stored = await self._find_signer(
-                scope, access_key, lambda secret: message_signature.proves(signature, secret)
+                scope, access_key, keys, lambda secret: message_signature.proves(signature, secret)
             )
             if not message_signature.is_current(signature, self.clock(), self.window_s):
                 raise Unauthenticated("a message signature outside the clock window, or past its expires")
@@ -247,7 +291,7 @@ class Verifier:
         )
 
     async def _find_signer(
-        self, scope: Scope, access_key: AccessKey, proves: Callable[[Secret], bool]
+        self, scope: Scope, access_key: AccessKey, keys: Keys, proves: Callable[[Secret], bool]
     ) -> tuple[Found, StoredSecret]:
         """Find a key that signs, and the one of its live secrets for which `proves` holds.
 
@@ -258,7 +302,7 @@ class Verifier:
         found: Found | None = None
         live: list[StoredSecret] = []
         try:
-            found = await self.keys.by_access_key(scope["state"]["session"], access_key)
+            found = await keys.by_access_key(scope["state"]["session"], access_key)
         except Unauthenticated as error:
             failure = error
         if found is not None and signs(found, access_key):
@@ -279,11 +323,17 @@ class Verifier:
         wait_s = self.failures.wait_s((self.proxies.client(scope), public_id)) if self.failures else 0
         if wait_s:
             raise Refused(Problem("too_many_failures", headers={"retry-after": str(wait_s)}))
+        pair = self.proxies.client(scope), public_id
         try:
             yield
-        except Unauthenticated:
-            self.failures.note((self.proxies.client(scope), public_id))
+        except Unauthenticated as error:
+            self.failures.note(pair)
+            if isinstance(error, NoKeyMatch) and public_id != ANY_BEARER:
+                self.failures.note_unknown(pair[0])
             raise
+        else:
+            if public_id != ANY_BEARER:
+                self.failures.note_success(pair)
 
     def moment(self) -> datetime:
         """Tell the time by the clock."""
@@ -337,8 +387,17 @@ def require_allowed(key: shapes.Key, address: Address | None) -> None:
         raise Refused(Problem("network_not_allowed", f"The key may not be used from {shown}."))
 
 
+def require_scope(required: str | None, scopes: frozenset[str]) -> None:
+    """Refuse a key without the scope of the route; None requires none."""
+    if required is not None and required not in scopes:
+        raise Problem("scope_missing", f"The key lacks the scope {required}.")
+
+
 def has_body(scope: Scope) -> bool:
-    """Tell from the headers whether a body follows (RFC 9112, section 6)."""
+    """Return whether the body has any bytes: as it was read, or as the headers announce it (RFC 9112, section 6)."""
+    read: bool | None = scope.get("state", {}).get("has_body")
+    if read is not None:
+        return read
     return any(
         name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
         for name, value in scope["headers"]
@@ -361,6 +420,9 @@ class KeyBackend(AuthenticationBackend):
         except Unauthenticated as error:
             log.info("refused: %s", error.reason)
             raise Refused(Problem("unauthenticated")) from error
-        if self.required is not None and self.required not in principal.scopes:
-            raise Refused(Problem("scope_missing", f"The key lacks the scope {self.required}."))
+        conn.scope["state"]["required_scope"] = self.required
+        try:
+            require_scope(self.required, principal.scopes)
+        except Problem as problem:
+            raise Refused(problem) from None
         return AuthCredentials(list(principal.key.scopes)), principal

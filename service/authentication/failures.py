@@ -16,6 +16,9 @@ LARGEST_MEMORY = 10_000  # pairs; each holds at most one number for each second 
 
 Pair = tuple[Address | None, str]
 
+UNKNOWN_KEYS = "*"  # in place of an access key: all those that do not exist, together
+UNKNOWN_KEYS_FACTOR = 10  # wider than the limit of a pair, since callers behind one proxy share an address
+
 
 class Failures:
     """Counts the failures of pairs over a sliding minute.
@@ -36,6 +39,7 @@ class Failures:
         self.clock = clock
         self.memory = memory
         self._pairs: OrderedDict[Pair, dict[int, int]] = OrderedDict()
+        self._proved: OrderedDict[Pair, None] = OrderedDict()
 
     def __bool__(self) -> bool:
         """Whether any pair is remembered."""
@@ -53,13 +57,34 @@ class Failures:
         if len(self._pairs) > self.memory:
             self._pairs.popitem(last=False)
 
+    def note_unknown(self, address: Address | None) -> None:
+        """Count one call from an address that named an access key which does not exist."""
+        self.note((address, UNKNOWN_KEYS))
+
+    def note_success(self, pair: Pair) -> None:
+        """Remember that a pair proved itself: failures of its neighbours at the same address do not refuse it."""
+        if not self.limit:
+            return
+        self._proved[pair] = None
+        self._proved.move_to_end(pair)
+        if len(self._proved) > self.memory:
+            self._proved.popitem(last=False)
+
     def wait_s(self, pair: Pair) -> int:
-        """Return in how many seconds the pair may try again; 0 is at once."""
+        """Return the number of seconds after which the pair may try again; 0 is at once."""
+        wait_s = self._wait_s(pair, self.limit)
+        if not wait_s and pair not in self._proved:
+            wait_s = self._wait_s((pair[0], UNKNOWN_KEYS), self.limit * UNKNOWN_KEYS_FACTOR)
+        return wait_s
+
+    def _wait_s(self, pair: Pair, limit: int) -> int:
+        if pair not in self._pairs:
+            return 0
         now = self.clock()
         seconds = self._remembered(pair, now)
         left, free_at = sum(seconds.values()), now
         for second, count in seconds.items():
-            if left < self.limit:
+            if left < limit:
                 break
             left -= count
             free_at = second + 1 + MINUTE_S

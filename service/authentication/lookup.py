@@ -85,6 +85,7 @@ BY_SECRET = Prepared(
         .scalar_subquery()
     )
 )
+LOCKED = _WITH_OWNER_AND_SECRETS.where(_KEYS.c.id == bindparam("key_id")).with_for_update()
 BY_ACCESS_KEY = Prepared(_WITH_OWNER_AND_SECRETS.where(_KEYS.c.access_key == bindparam("access_key")))
 
 
@@ -106,6 +107,16 @@ async def by_access_key(session: RequestSession, access_key: str) -> Found:
         OwnerNotFound: its owner is gone.
     """
     return _found(await session.read(BY_ACCESS_KEY, {"access_key": access_key}))
+
+
+async def locked(session: RequestSession, key_id: int) -> Found:
+    """Lock a key, its owner and its secrets until the transaction ends, and return them as they are now.
+
+    Raises:
+        NoKeyMatch, OwnerNotFound: the row is gone.
+    """
+    rows = (await session.execute(LOCKED, {"key_id": key_id})).all()
+    return _found([tuple(row) for row in rows])
 
 
 def _found(rows: Sequence[Sequence[Any]]) -> Found:

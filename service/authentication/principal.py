@@ -10,6 +10,9 @@ from service.authentication.replay import Claim
 class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
     """An authenticated caller."""
 
+    key_id: int
+    secret_version: int
+    """The version of the secret that proved the call."""
     user: shapes.User
     key: shapes.Key
     scopes: frozenset[str]

@@ -1,6 +1,7 @@
 """No signed call is taken twice: its nonce is reserved, once it has proved itself."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -73,11 +74,19 @@ class Replays:
     Args:
         primary: tells the AUTOCOMMIT engine on the primary; a replica would not know in time.
         window_s: the clock window, in seconds.
+        clock: unix seconds.
     """
 
-    def __init__(self, primary: Callable[[], AsyncEngine], window_s: int) -> None:
+    def __init__(
+        self,
+        primary: Callable[[], AsyncEngine],
+        window_s: int,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.primary = primary
         self.window_s = window_s
+        self.clock = clock
         self._waiting: list[Order] = []
         self._work: asyncio.Task[None] | None = None
 
@@ -103,7 +112,9 @@ class Replays:
         if self._work is None:
             # A task of its own: the call that happens to be the first may be cancelled, and others wait with it.
             self._work = asyncio.create_task(self._reserve_waiting(), name="nonces")
-        return await order.first
+        first = await order.first
+        # An INSERT that took so long may have come after the purge of an earlier row.
+        return first and self.clock() <= claim.created + self.window_s + SKEW_S
 
     async def close(self) -> None:
         """Wait until nothing is being reserved."""
@@ -113,8 +124,9 @@ class Replays:
     async def _reserve_waiting(self) -> None:
         orders: list[Order] = []
         try:
-            while orders := [one for one in self._waiting if not one.first.done()]:
+            while waiting := [one for one in self._waiting if not one.first.done()]:
                 self._waiting = []
+                orders = [one for one in waiting if not self._refuse_ended(one)]
                 try:
                     await self._reserve_together(orders)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
@@ -125,6 +137,13 @@ class Replays:
             for order in (*orders, *self._waiting):
                 order.first.cancel()  # of those that wait when the loop ends; else nobody does
             self._waiting = []
+
+    def _refuse_ended(self, order: Order) -> bool:
+        """Refuse a nonce whose clock window has passed: its row may be purged already, so it could be reserved twice."""
+        if self.clock() <= order.claim.created + self.window_s:
+            return False
+        order.tell(False)
+        return True
 
     async def _reserve_together(self, orders: Sequence[Order]) -> None:
         engine = self.primary()

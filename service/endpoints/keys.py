@@ -13,6 +13,7 @@ from models.limit import Quota, RateLimit
 from models.query import Query
 from service import answers, shapes
 from service.authentication.principal import Principal
+from service.endpoints.caller import hold_caller
 from service.endpoints.limits import distinct_limits
 from service.endpoints.users import lock_user
 from service.networks import NetworkError, parse_networks
@@ -30,6 +31,7 @@ async def create_key(request: Request, body: shapes.NewKey) -> Answer:
     The answer holds the secret, the only time that it is shown.
     A key that creates another needs every scope that it gives.
     """
+    await hold_caller(request)
     limits = distinct_limits(body.limits)
     return await make_key(request, body, path=PATH, owner_id=body.user_id, limits=limits, quota=body.quota)
 
@@ -55,6 +57,7 @@ async def change_key(request: Request, access_key: str, body: shapes.KeyChange) 
 
     What is absent stays; `expires_at` null is never. The caller needs every scope that the key has or gets.
     """
+    await hold_caller(request)
     changes = changes_of(request, body)
     key = found(await lock_key(access_key))
     return await change(request, key, changes)
@@ -68,12 +71,14 @@ async def rotate_key(request: Request, access_key: str, body: shapes.Rotation) -
     counted. A secret that is older still ends at once. With `version`, two rotations that are meant as one are one.
     The caller needs every scope that the key has.
     """
+    await hold_caller(request)
     key = found(await lock_key(access_key))
     return await rotate(request, key, body)
 
 
-async def revoke_key(access_key: str) -> None:
+async def revoke_key(request: Request, access_key: str) -> None:
     """Revoke a key: the next call with it is refused."""
+    await hold_caller(request)
     await found(await lock_key(access_key)).update(status="revoked")
 
 
@@ -99,6 +104,8 @@ async def make_key(
         raise field_problem("/user_id", "there is no such user")
     if owner.status != "active":
         raise Problem("user_not_active")
+    if await ApiKey.filter_by(user_id=owner.id).count() >= request.app.state.keys_per_owner:
+        raise Problem("too_many_keys")
     key, secret = await request.app.state.issuer.issue(
         owner,
         name=body.name,

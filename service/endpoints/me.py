@@ -13,6 +13,7 @@ from models import ApiKey
 from service import shapes
 from service.authentication.principal import Principal
 from service.endpoints import keys
+from service.endpoints.caller import hold_caller
 from service.limits.account import holds, holds_quota
 from service.networks import covered_by, read_networks
 from service.operation import Answer
@@ -33,15 +34,16 @@ async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
     The new key has no scope that the caller's key lacks, does not outlive it, and is not used from wider networks.
     It gets the limits and the quota of the caller's key, and counts for itself.
     """
+    caller = await hold_caller(request)
     networks = keys.canonical_networks(body.allowed_networks)
-    require_narrower(request.user, {"expires_at": body.expires_at, "allowed_networks": networks})
+    require_narrower(caller, {"expires_at": body.expires_at, "allowed_networks": networks})
     return await keys.make_key(
         request,
         body,
         path=PATH,
-        owner_id=request.user.user.id,
-        limits=request.user.key.limits,
-        quota=request.user.key.quota,
+        owner_id=caller.user.id,
+        limits=caller.key.limits,
+        quota=caller.key.quota,
     )
 
 
@@ -66,8 +68,9 @@ async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyCha
     The caller's key needs every scope that the key has or gets, and the key must not outlive it, neither as it is nor as it gets.
     Limits and quota are the operator's to change.
     """
+    caller = await hold_caller(request)
     changes = keys.changes_of(request, body)
-    require_narrower(request.user, changes)
+    require_narrower(caller, changes)
     return await keys.change(request, await lock_my_key(request, access_key), changes)
 
 
@@ -77,12 +80,14 @@ async def rotate_my_key(request: Request, access_key: str, body: shapes.Rotation
     It is as for `POST /v1/keys/{access_key}/rotate`.
     The caller's key needs every scope that the key has, and the key does not outlive it.
     """
+    await hold_caller(request)
     return await keys.rotate(request, await lock_my_key(request, access_key), body)
 
 
 async def revoke_my_key(request: Request, access_key: str) -> None:
     """Revoke a key of the caller's owner: the next call with it is refused."""
-    key = keys.found(await keys.lock_key(access_key, request.user.user.id))
+    caller = await hold_caller(request)
+    key = keys.found(await keys.lock_key(access_key, caller.user.id))
     await key.update(status="revoked")
 
 

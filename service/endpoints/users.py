@@ -6,6 +6,7 @@ from starlette.requests import Request
 
 from models import ApiKey, User
 from service import shapes
+from service.endpoints.caller import hold_caller
 from service.endpoints.limits import distinct_limits
 from service.operation import Answer
 from service.paging import page
@@ -52,7 +53,7 @@ async def read_user(id: shapes.PathId) -> User:
     return user
 
 
-async def change_user(id: shapes.PathId, body: shapes.UserChange) -> User:
+async def change_user(request: Request, id: shapes.PathId, body: shapes.UserChange) -> User:
     """Change a user.
 
     What is absent stays; `{}` changes nothing. `status` blocks and unblocks.
@@ -61,6 +62,7 @@ async def change_user(id: shapes.PathId, body: shapes.UserChange) -> User:
     changes = shapes.given(body)
     if "limits" in changes:
         changes["limits"] = distinct_limits(changes["limits"])
+    await hold_caller(request)
     user = await lock_user(parse_id(id))
     if user is None:
         raise Problem("not_found")
@@ -73,11 +75,12 @@ async def change_user(id: shapes.PathId, body: shapes.UserChange) -> User:
     return user
 
 
-async def delete_user(id: shapes.PathId) -> None:
+async def delete_user(request: Request, id: shapes.PathId) -> None:
     """Delete a user and revoke the keys that it holds, both or neither.
 
     The row stays, with the status `deleted`, and its email stays taken.
     """
+    await hold_caller(request)
     user = await lock_user(parse_id(id))
     if user is None:
         raise Problem("not_found")

@@ -9,7 +9,7 @@ Copies in this process wait in memory for the one that came first, and get its a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -131,6 +131,8 @@ class Claim:
                     await asyncio.sleep(min(pause_s, left_s))
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             else:
+                if await self._charge_late(session):
+                    continue
                 session.sync_session.record.overlook()  # a claim alone is no change that anybody would miss
                 return None
         if self.answer.fingerprint != self.key.fingerprint:
@@ -139,6 +141,22 @@ class Claim:
         if charge is not None:
             await charge.refund()
         return self.answer
+
+    async def _charge_late(self, session: RequestSession) -> bool:
+        """Charge a call that was exempt as a replay, now that there is no answer to replay; True when it was charged.
+
+        The claim is rolled back first: SQLite has one writer at a time, and the counters are written elsewhere.
+
+        Raises:
+            Problem: the call exceeds a limit.
+        """
+        charge: Callable[[], Awaitable[Problem | None]] | None = self.scope["state"].pop("charge_now", None)
+        if charge is None:
+            return False
+        await session.rollback()
+        if (refusal := await charge()) is not None:
+            raise refusal
+        return True
 
     async def keep(
         self, session: RequestSession, operation: Operation, content: bytes, headers: Mapping[str, str]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any, Literal
 
 from sqlalchemy.exc import DBAPIError
@@ -96,12 +97,50 @@ class Limits:
         self._told_at = float("-inf")
         self._untold = 0
 
-    async def refusal(self, scope: Scope, *, cost: int) -> Problem | None:
-        """Charge an authenticated call; return a problem, and charge nothing, when it exceeds a limit."""
+    async def exhausted(self, scope: Scope, *, cost: int) -> Problem | None:
+        """Return a problem when a call that uses a nonce exceeds a limit already; it charges nothing.
+
+        The nonce is reserved before the charge, so that a replay costs nothing. Without this check a key at its limit
+        would still write one nonce for each call.
+        """
         state = scope["state"]
         accounts: Accounts = state["accounts"]
-        if not accounts or await self._exempt(scope):
+        if not accounts or scope["user"].claim is None or await self._is_exempt(scope):
             return None
+        try:
+            receipt = await self._till.preview(accounts, cost)
+        except (DBAPIError, PoolTimeoutError):
+            return None  # the charge decides, and logs
+        if receipt.refusal is None:
+            return None
+        state["figures"] = receipt.figures
+        return problem_of(receipt.refusal, cost)
+
+    async def refusal(self, scope: Scope, *, cost: int) -> Problem | None:
+        """Charge an authenticated call; return a problem, and charge nothing, when it exceeds a limit.
+
+        A call that is exempt as a replay gets `state["charge_now"]`: its charge, should the stored answer be gone when
+        it is to be sent.
+        """
+        state = scope["state"]
+        accounts: Accounts = state["accounts"]
+        if not accounts:
+            return None
+        if await self._is_exempt(scope):
+            state["charge_now"] = partial(self._charge, scope, cost)
+            return None
+        return await self._charge(scope, cost)
+
+    async def _is_exempt(self, scope: Scope) -> bool:
+        state = scope["state"]
+        if "is_exempt" not in state:
+            state["is_exempt"] = await self._exempt(scope)
+        exempt: bool = state["is_exempt"]
+        return exempt
+
+    async def _charge(self, scope: Scope, cost: int) -> Problem | None:
+        state = scope["state"]
+        accounts: Accounts = state["accounts"]
         try:
             receipt = await self._till.charge(accounts, cost)
         except Problem as problem:

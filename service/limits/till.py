@@ -76,6 +76,12 @@ class Till:
         ledgers = open_ledgers(accounts, await self._counters.read([one.subject for one in accounts]))
         return tuple(figure for ledger in ledgers for figure in ledger.figures())
 
+    async def preview(self, accounts: Accounts, cost: int) -> Receipt:
+        """Return the decision that a charge would get now, without a charge."""
+        ledgers = open_ledgers(accounts, await self._counters.read([one.subject for one in accounts]))
+        figures = tuple(figure for ledger in ledgers for figure in ledger.figures())
+        return Receipt(charge(ledgers, cost), (), figures)
+
     async def charge(self, accounts: Accounts, cost: int) -> Receipt:
         """Charge a call to all accounts, or to none.
 

@@ -100,6 +100,7 @@ def party(
     workers: int = 1,
     arguments: list[str] | None = None,
     environ: dict[str, str] | None = None,
+    scopes: str = "users:read,users:write",
 ) -> Iterator[Party]:
     """Migrate, make two keys, and serve by `latchkey serve`, or by a Python module with `arguments`."""
     settings = Settings(database_url=database_url, keyring=KEYRING)
@@ -108,14 +109,13 @@ def party(
     everything = {**os.environ, **of_latchkey}
     command(everything, "users", "create", "--email", "ann@example.com", "--name", "Ann")
     key = ("keys", "create", "--user", "ann@example.com", "--name", "k", "--mode", "bearer")
-    scopes = ("--scopes", "users:read,users:write")
     served = Served(folder, "serve", "--workers", str(workers), environ=of_latchkey)
     if arguments is not None:
         (folder / "team.py").write_text(TEAM)
         served.arguments = [sys.executable, "-m", *arguments, "--port", str(served.port)]
     try:
-        bearer = command(everything, *key, *scopes)["secret"]
-        bound = command(everything, *key, *scopes, "--networks", "198.51.100.0/24")["secret"]
+        bearer = command(everything, *key, "--scopes", scopes)["secret"]
+        bound = command(everything, *key, "--scopes", scopes, "--networks", "198.51.100.0/24")["secret"]
         with served:
             yield Party(served, bearer, bound)
     finally:

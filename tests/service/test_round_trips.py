@@ -32,12 +32,12 @@ KEY = {"name": "n", "scopes": ["users:read"]}
 
 # As for `/v1/keys`.
 MINE = {
-    "create a key of mine": Trip("POST /v1/me/keys", 5, 201, {**KEY, "mode": "signed"}),
+    "create a key of mine": Trip("POST /v1/me/keys", 7, 201, {**KEY, "mode": "signed"}),
     "list my keys": Trip("GET /v1/me/keys", 2),
     "read a key of mine": Trip("GET /v1/me/keys/{access_key}", 2),
-    "change a key of mine": Trip("PATCH /v1/me/keys/{access_key}", 5, 200, {"name": "x"}),
-    "rotate a key of mine": Trip("POST /v1/me/keys/{access_key}/rotate", 8, 200, {"grace_s": 60}),
-    "revoke a key of mine": Trip("DELETE /v1/me/keys/{access_key}", 5, 204),
+    "change a key of mine": Trip("PATCH /v1/me/keys/{access_key}", 6, 200, {"name": "x"}),
+    "rotate a key of mine": Trip("POST /v1/me/keys/{access_key}/rotate", 9, 200, {"grace_s": 60}),
+    "revoke a key of mine": Trip("DELETE /v1/me/keys/{access_key}", 6, 204),
 }
 
 TRIPS = {
@@ -56,34 +56,36 @@ TRIPS = {
     "create a user once": Trip("POST /v1/users", 5, 201, USER, headers=(("idempotency-key", "5"),)),
     # as without the header, and two more: INSERT of the claim, UPDATE with the answer
     "change nothing of a user once": Trip(
-        "PATCH /v1/users/{id}", 5, 200, {}, headers=(("idempotency-key", "5"),)
+        "PATCH /v1/users/{id}", 6, 200, {}, headers=(("idempotency-key", "5"),)
     ),
     # key; one more row than the page tells whether there is a next one
     "list users": Trip("GET /v1/users", 2),
     "filter users": Trip("GET /v1/users", 2, query="?email=partner@example.com&status=active&limit=1"),
     "read a user": Trip("GET /v1/users/{id}", 2),
+    # What creates or changes keys, or the owner of keys, first locks the caller's own key and owner: one SELECT more.
     # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at (no UPDATE … RETURNING there), COMMIT
-    "change a user": Trip("PATCH /v1/users/{id}", 5, 200, {"name": "x"}),
+    "change a user": Trip("PATCH /v1/users/{id}", 6, 200, {"name": "x"}),
     # key; SELECT … FOR UPDATE, COMMIT, which lets the lock go
-    "change nothing of a user": Trip("PATCH /v1/users/{id}", 3, 200, {}),
+    "change nothing of a user": Trip("PATCH /v1/users/{id}", 4, 200, {}),
     # key; SELECT … FOR UPDATE, UPDATE of the user, UPDATE of its keys, SELECT of updated_at, COMMIT
-    "delete a user": Trip("DELETE /v1/users/{id}", 6, 204),
+    "delete a user": Trip("DELETE /v1/users/{id}", 7, 204),
+    # and the number of the owner's keys
     # key; SELECT … FOR UPDATE of the owner, INSERT … RETURNING of the key, the same of its secret, COMMIT
-    "create a bearer key": Trip("POST /v1/keys", 5, 201, {**KEY, "mode": "bearer"}),
-    "create a key that signs": Trip("POST /v1/keys", 5, 201, {**KEY, "mode": "signed"}),
+    "create a bearer key": Trip("POST /v1/keys", 7, 201, {**KEY, "mode": "bearer"}),
+    "create a key that signs": Trip("POST /v1/keys", 7, 201, {**KEY, "mode": "signed"}),
     "list keys": Trip("GET /v1/keys", 2),
     "filter keys": Trip("GET /v1/keys", 2, query="?status=active&limit=1"),
     "read a key": Trip("GET /v1/keys/{access_key}", 2),
     # as for a user
-    "change a key": Trip("PATCH /v1/keys/{access_key}", 5, 200, {"name": "x"}),
-    "change nothing of a key": Trip("PATCH /v1/keys/{access_key}", 3, 200, {}),
+    "change a key": Trip("PATCH /v1/keys/{access_key}", 6, 200, {"name": "x"}),
+    "change nothing of a key": Trip("PATCH /v1/keys/{access_key}", 4, 200, {}),
     # key; SELECT … FOR UPDATE, DELETE of what ended, UPDATE of the old secret, INSERT … RETURNING of the new one,
     # UPDATE of the key, SELECT of updated_at, COMMIT
-    "rotate a key": Trip("POST /v1/keys/{access_key}/rotate", 8, 200, {"grace_s": 60}),
+    "rotate a key": Trip("POST /v1/keys/{access_key}/rotate", 9, 200, {"grace_s": 60}),
     # without the UPDATE of the old secret, which ends at once
-    "rotate a key without grace": Trip("POST /v1/keys/{access_key}/rotate", 7, 200, {"grace_s": 0}),
+    "rotate a key without grace": Trip("POST /v1/keys/{access_key}/rotate", 8, 200, {"grace_s": 0}),
     # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at, COMMIT
-    "revoke a key": Trip("DELETE /v1/keys/{access_key}", 5, 204),
+    "revoke a key": Trip("DELETE /v1/keys/{access_key}", 6, 204),
     # key; the key that signed, its nonce if it has one, COMMIT
     "explain a signature": Trip("POST /v1/signatures/explain", 3, 200, SIGNED_REQUEST),
 }

@@ -1,0 +1,55 @@
+"""Read the whole body before anything is decided about a request."""
+
+from collections.abc import Callable
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class WholeBodyMiddleware:
+    """Read the body to its end, then run the application, which receives it in one part.
+
+    Everything inside this middleware is decided when the body is complete, however long the client took to send it.
+    `scope["state"]["has_body"]` is whether the body has any bytes, whatever its framing.
+    The middleware belongs inside the limit and the deadline of bodies.
+
+    Args:
+        hopeless: returns whether the application refuses the request by its headers alone; its body is not read.
+    """
+
+    def __init__(self, app: ASGIApp, *, hopeless: Callable[[Scope], bool]) -> None:
+        self.app = app
+        self.hopeless = hopeless
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read one body."""
+        if scope["type"] != "http" or not is_framed(scope) or self.hopeless(scope):
+            await self.app(scope, receive, send)
+            return
+        body = await read(receive)
+        scope["state"]["has_body"] = bool(body)
+        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        await self.app(scope, replay, send)
+
+
+async def read(receive: Receive) -> bytes:
+    """Return a whole body."""
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def is_framed(scope: Scope) -> bool:
+    """Return whether a request may have a body: HTTP/1 announces one by its headers, other versions need not."""
+    return scope.get("http_version") not in {"1.0", "1.1"} or any(
+        name in {b"transfer-encoding", b"content-length"} for name, _ in scope["headers"]
+    )

@@ -1,0 +1,19 @@
+"""The caller of an endpoint that creates or changes keys."""
+
+from starlette.requests import Request
+
+from service.authentication.backend import Verifier
+from service.authentication.principal import Principal
+
+
+async def hold_caller(request: Request) -> Principal:
+    """Lock the caller's own key and owner until COMMIT; what follows is decided by what they are now.
+
+    Between authentication and COMMIT another call may revoke or narrow the caller's key.
+    A call that creates or changes keys must not take effect after that.
+
+    Raises:
+        Problem: the key or its owner can no longer make this call.
+    """
+    verifier: Verifier = request.app.state.verifier
+    return await verifier.hold(request.scope)
