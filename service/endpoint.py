@@ -28,6 +28,7 @@ from service.idempotency.key import key_of
 from service.operation import Answer, Operation
 from service.problems import FieldError, Problem, is_conflict
 from service.session import RequestSession
+from service.transaction import TransactionEndedError
 
 ATTEMPTS = 4  # the first run and at most three more
 NO_CONTENT = 204  # its answer has no length, RFC 9110, section 8.6
@@ -128,7 +129,7 @@ async def run(
             if claim is not None:
                 await claim.keep(session, operation, content, headers)
             await session.settle()
-        except (DBAPIError, StaleDataError) as error:
+        except (DBAPIError, StaleDataError, TransactionEndedError) as error:
             last = attempt + 1 == ATTEMPTS
             if last or not operation.retry or visit.commits or not is_conflict(error):
                 raise

@@ -5,15 +5,15 @@ import ssl
 from collections.abc import Generator
 from typing import Any
 
-import asyncmy
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from service import driver
 from service.rules import Engines
 from service.settings import Settings, SettingsError
 from service.single_precision import read_floats_as_text
-from service.transaction import keep_records
+from service.transaction import ENDED, LOST_STATUS, keep_records
 
 CONNECT_TIMEOUT_S = 5  # a server that is gone would hold the connect for minutes
 PREPARED_STATEMENTS = (
@@ -26,7 +26,6 @@ URL_PARAMETERS = {
     "mariadb": TLS_PARAMETERS | {"charset", "connect_timeout", "unix_socket"},
     "sqlite": frozenset[str](),
 }
-LOST_STATUS = "latchkey_lost_status"
 
 
 def create_engines(settings: Settings) -> Engines:
@@ -87,6 +86,8 @@ def _reader(url: URL, settings: Settings) -> AsyncEngine:
         arguments = _sqlite_arguments(settings)
     else:
         url, arguments = _mysql_arguments(url, settings)
+        # A server that starts sessions with autocommit off may show it as on, and the driver then sends nothing.
+        arguments["connect_args"]["init_command"] = "SET autocommit=1"
     engine = create_async_engine(
         url,
         isolation_level="AUTOCOMMIT",
@@ -134,7 +135,7 @@ class Connecting:
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Connect."""
-        return asyncmy.connect(**self.arguments).__await__()
+        return driver.connect(**self.arguments).__await__()
 
 
 def verified_tls(url: URL) -> tuple[URL, dict[str, Any]]:
@@ -166,6 +167,8 @@ def _note_lost_status(context: Any) -> None:
     # An error packet carries no transaction flag, and after it the flag that is there may be stale.
     if context.connection is not None and not context.connection.invalidated:
         context.connection.info[LOST_STATUS] = True
+        if driver.is_conflict(context.original_exception):
+            context.connection.info[ENDED] = True
 
 
 def _reset_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
@@ -173,6 +176,7 @@ def _reset_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
     if not state.asyncio_safe or state.terminate_only:  # what is closed next is rolled back by the server
         return
     lost = record.info.pop(LOST_STATUS, False)
+    record.info.pop(ENDED, None)
     if state.transaction_was_reset:
         return
     if lost or dbapi_connection.driver_connection.get_transaction_status():

@@ -11,10 +11,13 @@ from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from service.driver import is_conflict
 from service.single_precision import processor_of
 
 Convert = Callable[[Any], Any]
 Values = tuple[Any, ...]
+ATTEMPTS = 4  # the first run and at most three more after conflicts
+
 R = TypeVar("R")
 
 
@@ -58,17 +61,21 @@ class Prepared:
     async def run(self, engine: AsyncEngine, values: Mapping[str, Any]) -> list[Values]:
         """Answer the rows, by a connection of the engine's pool; for an engine that is in AUTOCOMMIT mode.
 
-        A SELECT whose pooled connection turns out dead is run once more.
+        A SELECT whose pooled connection turns out dead is run once more. A statement that lost a conflict is run again,
+        at most three times, since nothing of it was done.
 
         Raises:
             DBAPIError: as `run_once`.
         """
-        try:
-            return await self.run_once(engine, values)
-        except DBAPIError as error:
-            if not error.connection_invalidated or isinstance(self.statement, Insert):
-                raise
-            return await self.run_once(engine, values)
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self.run_once(engine, values)
+            except DBAPIError as error:
+                lost = error.connection_invalidated and not isinstance(self.statement, Insert) and not attempt
+                conflict = is_conflict(error.orig) and attempt + 1 < ATTEMPTS
+                if not lost and not conflict:
+                    raise
+        raise AssertionError  # the last attempt returned or raised
 
     async def run_once(self, engine: AsyncEngine, values: Mapping[str, Any]) -> list[Values]:
         """Answer the rows.

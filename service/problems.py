@@ -20,14 +20,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service import driver
 from service.session import CommitUnknownError
+from service.transaction import TransactionEndedError
 
 log = logging.getLogger("latchkey.problems")
 
 RETRY_AFTER_S = 1
 
-# MariaDB and MySQL: deadlock (also a Galera certification conflict), lock wait timeout, snapshot conflict.
-CONFLICTS = frozenset({1213, 1205, 1020})
+LOCK_WAIT = 1205  # a lock was waited for in vain
 NO_SAVEPOINT = 1305
 # The server broke the statement off: killed, over its time limit, over the user's limits.
 BROKEN_OFF = frozenset({1203, 1226, 1317, 1969})
@@ -371,14 +372,18 @@ def is_conflict(error: BaseException | None) -> bool:
 
     The database ended its transaction, or a row did not have the version any more that was read.
     """
-    if isinstance(error, StaleDataError):
+    if isinstance(error, StaleDataError | TransactionEndedError):
         return True
     if not isinstance(error, DBAPIError):
         return False
     number = error_number(error)
     if number == NO_SAVEPOINT:
         return is_conflict(behind(error))
-    return number in CONFLICTS or "40001" in str(getattr(error.orig, "sqlstate", ""))
+    return (
+        number == LOCK_WAIT
+        or driver.is_conflict(error.orig)
+        or "40001" in str(getattr(error.orig, "sqlstate", ""))
+    )
 
 
 def behind(error: DBAPIError) -> BaseException | None:
@@ -392,6 +397,15 @@ def behind(error: DBAPIError) -> BaseException | None:
 def is_locked(error: DBAPIError) -> bool:
     """Tell whether SQLite waited in vain for its one writer; it has waited for long, so nothing is run again."""
     return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+
+
+def is_unreachable(error: DBAPIError) -> bool:
+    """Return whether the server, or the way to it, is in trouble, so that the same call may succeed later."""
+    return (
+        error.connection_invalidated
+        or isinstance(error.orig, driver.ConnectError)
+        or error_number(error) in UNREACHABLE | BROKEN_OFF
+    )
 
 
 def error_number(error: DBAPIError) -> int | None:
@@ -415,11 +429,11 @@ def of_exception(error: BaseException) -> Problem | None:  # noqa: PLR0911 - a t
             return Problem("changed_meanwhile")
         case PoolTimeoutError():
             return Problem("unavailable", "Every connection to the database is in use.")
-        case DBAPIError() if is_conflict(error):
+        case DBAPIError() | TransactionEndedError() if is_conflict(error):
             return Problem("unavailable", "The change lost against other changes.")
         case DBAPIError() if is_locked(error):
             return Problem("unavailable", "The database is busy with another change.")
-        case DBAPIError() if error.connection_invalidated or error_number(error) in UNREACHABLE | BROKEN_OFF:
+        case DBAPIError() if is_unreachable(error):
             return Problem("unavailable", "The database cannot be reached.")
         case _:
             return None

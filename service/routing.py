@@ -14,7 +14,7 @@ from service.own_task import require_own_task
 from service.prepared import Prepared
 from service.rules import BrokenTransactionError, ForeignBindError, Rules, SealedSessionError
 from service.statements import is_plain_read, locks
-from service.transaction import RECORD, TransactionRecord
+from service.transaction import RECORD, TransactionRecord, require_open
 
 M = TypeVar("M", bound=Callable[..., Any])
 R = TypeVar("R")
@@ -337,6 +337,9 @@ def _write_out_before_commit(session: RoutingSession) -> None:
     if session.rules.sealed:
         raise SealedSessionError
     session.write_out()
+    if session.record.on_writer and session.in_transaction():
+        writer = session.rules.engines.writer.sync_engine
+        require_open(session.connection(bind_arguments={"bind": writer}), session.record)
     session.record.commit_sent = session.record.on_writer  # nothing but COMMIT itself can fail from here on
 
 

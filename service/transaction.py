@@ -8,7 +8,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from models.hooks import Changes, Wishes
 from service.statements import Effect, effect_of
 
+LOST_STATUS = "latchkey_lost_status"  # in a connection's info: an error packet carried no transaction flag
+ENDED = "latchkey_ended"  # in a connection's info: the server said that it has ended the transaction
 RECORD = "latchkey_record"  # the execution option by which a connection knows the record
+
+
+class TransactionEndedError(RuntimeError):
+    """The server ended a transaction in which something was written or locked; the rest would be half of it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the transaction was ended by the server, so nothing of it is committed: run it again"
+        )
 
 
 class Level:
@@ -111,6 +122,24 @@ class TransactionRecord:
             level.wrote = False
 
 
+def require_open(connection: Any, record: TransactionRecord) -> None:
+    """Refuse to go on in a transaction that is not open any more (R4).
+
+    Every answer of MariaDB and MySQL carries a flag that says whether a transaction is open, so asking costs no round
+    trip. After an error the flag may be stale, and is not asked.
+
+    Raises:
+        TransactionEndedError: something was written or locked in it before.
+    """
+    if not (record.sent_write or any(level.locked for level in record.levels)):
+        return
+    if connection.info.get(ENDED):
+        raise TransactionEndedError
+    is_open = getattr(connection.connection.driver_connection, "get_transaction_status", None)
+    if is_open is not None and not connection.info.get(LOST_STATUS) and not is_open():
+        raise TransactionEndedError
+
+
 def keep_records(writer: AsyncEngine) -> None:
     """Have the writing engine note what its connections send, by whatever way, in the record of their session.
 
@@ -124,5 +153,6 @@ def _note_statement(_cursor: Any, sql: str, *arguments: Any) -> None:
     context = arguments[-1]
     record: TransactionRecord | None = context.root_connection.get_execution_options().get(RECORD)
     if record is not None:
+        require_open(context.root_connection, record)
         compiled = context.compiled
         record.note(effect_of(None if compiled is None else compiled.statement, sql))

@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import asyncmy
 import hypothesis
 import pytest
 from sqlalchemy import MetaData, text
 
 from models import Base
-from service import schema
+from service import driver, schema
 from service.authentication.keyring import KeyRing
 from service.database import SQLAlchemy
 from service.engines import create_engines
@@ -130,7 +129,7 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
     database = SQLAlchemy()
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(asyncmy, "connect", wire.connect)
+            patch.setattr(driver, "Connection", wire.CountingConnection)
             found = make()
             if "sqlite" in settings.database_url:
                 wire.count_on_sqlite(database._engines, patch)

@@ -14,10 +14,11 @@ from typing import Any
 
 import aiosqlite
 import pytest
-from asyncmy.connection import Connection, PreparedStatement
+from asyncmy.connection import PreparedStatement
 from asyncmy.constants.COMMAND import COM_STMT_CLOSE, COM_STMT_EXECUTE, COM_STMT_PREPARE
 from sqlalchemy import event
 
+from service.driver import Connection
 from service.rules import Engines
 
 COM_STMT_BULK_EXECUTE = 0xFA  # MariaDB's own; the driver knows it, and does not name it
@@ -66,13 +67,6 @@ class CountingConnection(Connection):
         elif command != COM_STMT_CLOSE:  # which the server does not answer
             note(sql.decode(errors="replace") if isinstance(sql, bytes) else str(sql))
         return await super()._execute_command(command, sql)
-
-
-async def connect(**arguments: Any) -> CountingConnection:
-    """Stand in for `asyncmy.connect`."""
-    connection = CountingConnection(**arguments)
-    await connection.connect()
-    return connection
 
 
 def count_on_sqlite(engines: Engines, patch: pytest.MonkeyPatch) -> None:

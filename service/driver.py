@@ -1,0 +1,88 @@
+"""The connection of the MySQL driver, with the errors that asyncmy 0.2 keeps to itself."""
+
+from typing import Any
+
+from asyncmy import connection, errors
+
+# A deadlock, which is also a certification conflict on Galera; a snapshot conflict; a conflict in group replication.
+CONFLICTS = frozenset({1213, 1020, 3101})
+ERROR_DURING_COMMIT = 1180
+CANNOT_CONNECT = 2003  # CR_CONN_HOST_ERROR, the client's own number for it
+
+# Errors of preparing after which the text protocol does the same, or reports the error itself: the statement cannot be
+# prepared (1295), has a mistake (1064), or the server holds no more prepared statements (1461).
+HARMLESS = frozenset({1064, 1295, 1461})
+
+
+class ConnectError(errors.OperationalError):
+    """A connection could not be made: trouble of the server, or of the way to it."""
+
+
+class Connection(connection.Connection):
+    """A connection that raises what the server answers while a statement is prepared, and keeps its transaction flag.
+
+    asyncmy takes every such error for a statement that cannot be prepared, and sends its text instead. Galera may
+    answer there that the transaction was rolled back: what follows would run in a new transaction and be committed
+    without the part before it.
+    """
+
+    _refusal: Exception | None = None
+
+    async def prepare(self, query: bytes | str) -> Any:
+        try:
+            return await super().prepare(query)  # type: ignore[no-untyped-call]
+        except errors.Error as error:
+            self._refusal = error
+            raise
+
+    async def _acquire_cached_statement(self, query: str, nargs: int) -> Any:
+        self._refusal = None
+        statement = await super()._acquire_cached_statement(query, nargs)  # type: ignore[misc]  # not in the stub
+        refusal = self._take_refusal()
+        if refusal is not None and number_of(refusal) not in HARMLESS:
+            raise refusal
+        return statement
+
+    async def _read_query_result(self, unbuffered: bool = False) -> None:
+        await super()._read_query_result(unbuffered)  # type: ignore[misc]  # not in the stub
+        # asyncmy passes over a status without flags, which is what a session with autocommit off has outside of a
+        # transaction: the flag of the statement before would stay.
+        result = getattr(self, "_result", None)
+        if result is not None and not unbuffered and not result.server_status:
+            self.server_status = 0
+
+    def _take_refusal(self) -> Exception | None:
+        refusal, self._refusal = self._refusal, None
+        return refusal
+
+
+async def connect(**arguments: Any) -> Connection:
+    """Connect.
+
+    Raises:
+        ConnectError: for whatever goes wrong. A proxy without a server, for one, accepts and closes, which asyncmy
+            reports as a RuntimeError.
+    """
+    made = Connection(**arguments)  # type: ignore[no-untyped-call]
+    try:
+        await made.connect()
+    except errors.Error as error:
+        raise ConnectError(*error.args) from error
+    except Exception as error:
+        raise ConnectError(CANNOT_CONNECT, f"cannot connect: {str(error) or type(error).__name__}") from error
+    return made
+
+
+def is_conflict(error: BaseException | None) -> bool:
+    """Return whether the server rolled a transaction back because of another one, so that it may be run again."""
+    if error is None:
+        return False
+    number = number_of(error)
+    # Group replication reports a conflict at COMMIT as 1180 with the handler's error 149.
+    return number in CONFLICTS or (number == ERROR_DURING_COMMIT and "149" in str(error))
+
+
+def number_of(error: BaseException) -> int | None:
+    """Return the error number of the server or the client library, where the driver gives one."""
+    arguments = error.args
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None

@@ -1,0 +1,176 @@
+"""A unit of work whose transaction ends under it is run again as a whole, or refused: half of it is never committed."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncmy
+import pytest
+from asyncmy import errors
+from sqlalchemy import event, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.util.concurrency import await_
+
+from models import ApiKey, User
+from service import driver
+from tests.api import assert_problem, call, hold_key
+from tests.conftest import on_mariadb
+
+
+def arguments(url: str) -> dict[str, Any]:
+    parsed = make_url(url)
+    return {
+        "host": parsed.host,
+        "port": parsed.port,
+        "user": parsed.username,
+        "password": parsed.password,
+        "database": parsed.database,
+        "stmt_cache_size": 8,
+    }
+
+
+async def refuse(*_: Any) -> Any:
+    raise errors.OperationalError(1213, "Deadlock found when trying to get lock")
+
+
+@pytest.fixture
+async def plain(mariadb_url: str) -> AsyncIterator[asyncmy.Connection]:
+    connection = await asyncmy.connect(**arguments(mariadb_url))
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+async def own(mariadb_url: str) -> AsyncIterator[driver.Connection]:
+    connection = await driver.connect(**arguments(mariadb_url))
+    yield connection
+    connection.close()
+
+
+@pytest.mark.mariadb
+class TestPreparing:
+    async def test_asyncmy_itself_still_swallows_the_error(self, plain, monkeypatch):
+        """When a release of asyncmy raises it, this fails: `service.driver.Connection` can then go."""
+        monkeypatch.setattr(plain, "prepare", refuse)
+        async with plain.cursor() as cursor:
+            await cursor.execute("SELECT %s", (5,))
+
+            assert await cursor.fetchone() == (5,)
+
+    async def test_our_connection_raises_it(self, own, monkeypatch):
+        monkeypatch.setattr(driver.connection.Connection, "prepare", refuse)
+        async with own.cursor() as cursor:
+            with pytest.raises(errors.OperationalError, match="1213"):
+                await cursor.execute("SELECT %s", (5,))
+
+    async def test_what_cannot_be_prepared_is_sent_as_text(self, own):
+        async with own.cursor() as cursor:
+            await cursor.execute("SHOW VARIABLES LIKE %s", ("autocommit",))
+
+            assert await cursor.fetchone() == ("autocommit", "OFF")
+
+    async def test_a_mistake_in_the_statement_is_reported_as_ever(self, own):
+        async with own.cursor() as cursor:
+            with pytest.raises(errors.ProgrammingError, match="1064"):
+                await cursor.execute("SELEKT %s", (5,))
+
+
+@contextmanager
+def losing(app: Any, begins_with: str, times: int) -> Iterator[Callable[[], int]]:
+    """Roll the transaction back on the server's side of the session, right after a statement."""
+    engine = app.state.db.engine.sync_engine
+    left = times
+
+    def lose(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal left
+        if left and statement.startswith(begins_with):
+            left -= 1
+            await_(connection.connection.driver_connection.query("ROLLBACK"))
+
+    event.listen(engine, "after_cursor_execute", lose)
+    try:
+        yield lambda: times - left
+    finally:
+        event.remove(engine, "after_cursor_execute", lose)
+
+
+async def standing(app: Any, user_id: int) -> tuple[str, set[str]]:
+    """Return the status of a user, and those of its keys."""
+    async with app.state.db.reader.connect() as connection:
+        user = (await connection.execute(select(User.status).where(User.id == user_id))).scalar_one()
+        keys = (await connection.execute(select(ApiKey.status).where(ApiKey.user_id == user_id))).scalars()
+        return user, set(keys)
+
+
+@on_mariadb
+async def test_between_two_statements_it_is_run_again(app, operator):
+    partner = await hold_key(app, email="partner@example.com", scopes=[])
+
+    with losing(app, "UPDATE users", times=1) as lost:
+        answer = await call(app, "DELETE", f"/v1/users/{partner.user_id}", key=operator)
+
+    assert (answer.status, lost()) == (204, 1)
+    assert await standing(app, partner.user_id) == ("deleted", {"revoked"})
+
+
+@on_mariadb
+async def test_before_commit_it_is_run_again(app, operator):
+    with losing(app, "INSERT INTO users", times=1) as lost:
+        answer = await call(
+            app, "POST", "/v1/users", key=operator, body={"email": "ann@example.com", "name": "Ann"}
+        )
+
+    assert (answer.status, lost()) == (201, 1)
+    assert await standing(app, answer.json["id"]) == ("active", set())
+
+
+@on_mariadb
+async def test_a_transaction_that_is_lost_every_time_is_a_503_and_no_half(app, operator):
+    partner = await hold_key(app, email="partner@example.com", scopes=[])
+
+    with losing(app, "UPDATE users", times=100):
+        answer = await call(app, "DELETE", f"/v1/users/{partner.user_id}", key=operator)
+
+    assert_problem(answer, 503, "unavailable")
+    assert await standing(app, partner.user_id) == ("active", {"active"})
+
+
+@on_mariadb
+async def test_an_idempotent_call_takes_effect_once(app, operator):
+    partner = await hold_key(app, email="partner@example.com", scopes=[])
+    headers = [("idempotency-key", "once")]
+
+    with losing(app, "UPDATE users", times=1):
+        first = await call(app, "DELETE", f"/v1/users/{partner.user_id}", key=operator, headers=headers)
+    again = await call(app, "DELETE", f"/v1/users/{partner.user_id}", key=operator, headers=headers)
+
+    assert (first.status, again.status, again.headers["idempotent-replayed"]) == (204, 204, "true")
+    assert await standing(app, partner.user_id) == ("deleted", {"revoked"})
+
+
+@on_mariadb
+async def test_a_block_that_goes_on_is_refused_by_name(app):
+    db = app.state.db
+    async with db.scoped_session() as session:
+        with losing(app, "INSERT INTO users", times=1):
+            await User.create(email="ann@example.com", name="Ann")
+        with pytest.raises(Exception, match="ended by the server"):
+            await User.create(email="bob@example.com", name="Bob")
+        await session.rollback()
+
+        assert await User.filter().count() == 0
+
+
+@on_mariadb
+async def test_a_duplicate_key_ends_nothing(app):
+    """An error carries no flag: a statement that failed by itself leaves the transaction open, and the rest is committed."""
+    db = app.state.db
+    async with db.scoped_session() as session:
+        await User.create(email="ann@example.com", name="Ann")
+        with pytest.raises(Exception, match="Duplicate"):
+            async with session.begin_nested():
+                await User.create(email="ann@example.com", name="Ann")
+        await User.create(email="bob@example.com", name="Bob")
+        await session.commit()
+
+        assert await User.filter().count() == 2
