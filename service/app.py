@@ -38,6 +38,7 @@ from service.connections.adoption import bound_connections
 from service.connections.bounds import Bounds
 from service.database import SQLAlchemy
 from service.endpoint import Adapter
+from service.idempotency.allowance import Allowance
 from service.idempotency.claims import Idempotency
 from service.issuing import Issuer
 from service.last_used import LastUsed
@@ -90,10 +91,9 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
         failures=Failures(settings.auth_failures_per_min),
     )
     replays = Replays(lambda: db.reader, settings.clock_window_s)
-    idempotency = Idempotency(lambda: db.reader)
-    limits = Limits(
-        Till(Counters(lambda: db.reader)), settings.limits_on_outage, exempt=idempotency.has_answer
-    )
+    till = Till(Counters(lambda: db.reader))
+    idempotency = Idempotency(lambda: db.reader, Allowance(till, settings.stored_answers_per_key))
+    limits = Limits(till, settings.limits_on_outage, exempt=idempotency.has_answer)
     app = Starlette(
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
     )

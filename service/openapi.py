@@ -301,7 +301,10 @@ def problem_codes(operation: Operation) -> set[str]:
         (operation.body, {"malformed_json", "unsupported_media_type", "invalid_body", "body_too_large"}),
         (not operation.safe, {"body_timeout", "commit_unknown", "invalid_idempotency_key"}),
         (not operation.safe, {"conflict", "changed_meanwhile"}),
-        (operation.idempotent, {"idempotency_in_progress", "idempotency_mismatch"}),
+        (
+            operation.idempotent,
+            {"idempotency_in_progress", "idempotency_mismatch", "too_many_stored_answers"},
+        ),
         (not operation.public, {"two_credentials", "unauthenticated", "digest_mismatch"}),
         (not operation.public, {"key_revoked", "key_expired", "owner_inactive"}),
         (not operation.public, {"network_not_allowed", "too_many_failures"}),

@@ -256,6 +256,12 @@ KINDS: Mapping[str, Kind] = {
         "prove who sent them. Until Retry-After seconds have passed none is looked at, a right one neither. "
         "Mend what fails: the key, the clock, or what is signed.",
     ),
+    "too_many_stored_answers": Kind(
+        429,
+        "The key has too many stored answers",
+        "The answers to calls with an Idempotency-Key are stored for 24 hours, and an access key may have a limited number of them. "
+        "Nothing was changed. Send the call again after Retry-After seconds, or without the header if it may happen twice.",
+    ),
     "rate_limited": Kind(
         429,
         "A limit is reached",

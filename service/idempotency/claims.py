@@ -22,12 +22,12 @@ from starlette.types import Scope
 
 from models import IdempotencyKey
 from models.types import utc_in, utc_now
+from service.idempotency.allowance import KEPT_S, Allowance
 from service.idempotency.key import Key, identify, read_header
 from service.operation import SAFE_METHODS, Operation
 from service.problems import Problem, error_number
 from service.session import RequestSession
 
-KEPT_S = 24 * 60 * 60  # 24 hours, in seconds
 PATIENCE_S = 1.0  # how long a copy waits for the one that came first
 FIRST_PAUSE_S = 0.01  # between two looks at a claim that another process makes; doubled each time
 LONGEST_PAUSE_S = 0.1
@@ -96,12 +96,17 @@ class Claim:
         key: of the call.
         scope: of the call; a charge that waits there is given back when the call turns out to be a replay.
         primary: tells the AUTOCOMMIT engine on the primary.
+        allowance: bounds the answers that are stored for the access key.
     """
 
-    def __init__(self, key: Key, scope: Scope, primary: Callable[[], AsyncEngine]) -> None:
+    def __init__(
+        self, key: Key, scope: Scope, primary: Callable[[], AsyncEngine], allowance: Allowance
+    ) -> None:
         self.key = key
         self.scope = scope
         self.primary = primary
+        self.allowance = allowance
+        self._is_allowed = False
         self.answer: StoredAnswer | None = None
         """That of a copy that came first: it is durable."""
         self.kept: StoredAnswer | None = None
@@ -114,7 +119,8 @@ class Claim:
         The session holds no connection while this waits.
 
         Raises:
-            Problem: `idempotency_mismatch`, or `idempotency_in_progress` when the wait was in vain.
+            Problem: `idempotency_mismatch`, `idempotency_in_progress` when the wait was in vain, or
+                `too_many_stored_answers`.
         """
         pause_s = FIRST_PAUSE_S
         while self.answer is None:
@@ -131,7 +137,7 @@ class Claim:
                     await asyncio.sleep(min(pause_s, left_s))
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             else:
-                if await self._charge_late(session):
+                if await self._charge_late(session) or await self._ask_for_allowance(session):
                     continue
                 session.sync_session.record.overlook()  # a claim alone is no change that anybody would miss
                 return None
@@ -157,6 +163,25 @@ class Claim:
         if (refusal := await charge()) is not None:
             raise refusal
         return True
+
+    async def _ask_for_allowance(self, session: RequestSession) -> bool:
+        """Make sure that the answer may be stored; True when the claim was rolled back for that.
+
+        Raises:
+            Problem: `too_many_stored_answers`.
+        """
+        key_id = self.scope["user"].key_id
+        if self._is_allowed or self.allowance.take(key_id):
+            self._is_allowed = True
+            return False
+        await session.rollback()
+        await self.allowance.ask(key_id)
+        return True
+
+    def end(self) -> None:
+        """Give the allowance back when no answer was stored."""
+        if self._is_allowed and self.kept is None:
+            self.allowance.give_back(self.scope["user"].key_id)
 
     async def keep(
         self, session: RequestSession, operation: Operation, content: bytes, headers: Mapping[str, str]
@@ -204,10 +229,12 @@ class Idempotency:
 
     Args:
         primary: tells the AUTOCOMMIT engine on the primary; a replica would not know in time.
+        allowance: bounds the answers that are stored for one access key.
     """
 
-    def __init__(self, primary: Callable[[], AsyncEngine]) -> None:
+    def __init__(self, primary: Callable[[], AsyncEngine], allowance: Allowance) -> None:
         self.primary = primary
+        self.allowance = allowance
         self._ahead: dict[bytes, asyncio.Future[StoredAnswer | None]] = {}
 
     @asynccontextmanager
@@ -219,7 +246,7 @@ class Idempotency:
         Raises:
             Problem: `idempotency_in_progress`.
         """
-        claim = Claim(key, scope, self.primary)
+        claim = Claim(key, scope, self.primary, self.allowance)
         while (ahead := self._ahead.get(key.id)) is not None:
             with claim.waiting() as left_s:
                 await asyncio.wait([ahead], timeout=left_s)
@@ -233,6 +260,7 @@ class Idempotency:
             yield claim
             durable = claim.answer or claim.kept
         finally:
+            claim.end()
             del self._ahead[key.id]
             mine.set_result(durable)
 

@@ -40,6 +40,7 @@ def test_without_an_environment_every_setting_has_its_default_and_no_secret_has_
         ("TRUSTED_PROXIES", "10.0.0.0/8,::1", "10.0.0.0/8,::1"),
         ("AUTH_FAILURES_PER_MIN", "0", 0),
         ("AUTH_FAILURES_PER_MIN", "1000000", 1_000_000),
+        ("STORED_ANSWERS_PER_KEY", "1", 1),
         ("LIMITS_ON_OUTAGE", "allow", "allow"),
         ("LIMITS_ON_OUTAGE", "refuse", "refuse"),
         ("LOG_FORMAT", "json", "json"),
