@@ -4,6 +4,7 @@
 text of `docs/openapi.json`. Bounds come from the types, prose from the docstrings, problems from their list.
 """
 
+import inspect
 import json
 import re
 from collections import Counter
@@ -119,7 +120,7 @@ class Schemas:
             kinds |= dict.fromkeys(kind for kind in (one.body, one.answers) if kind not in (None, Response))
         # All in one call: two classes of the same name then get two names.
         made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-        found, components = json.loads(msgspec.json.encode(made), object_hook=with_type)
+        found, components = json.loads(msgspec.json.encode(made), object_hook=tidied)
         self.components: Json = dict(sorted(components.items()))
         self._of: dict[Any, Json] = dict(zip(kinds, found, strict=True))
 
@@ -334,8 +335,14 @@ def without_null(schema: Json) -> Json:
     return dict(kept[0]) if len(kept) == 1 else {**schema, "anyOf": kept}
 
 
-def with_type(schema: Json) -> Json:
-    """Say of an enumeration of texts that it is text: generators of clients look at the type first."""
+def tidied(schema: Json) -> Json:
+    """Return a schema with clean prose, and with the type `string` for an enumeration of texts.
+
+    Docstrings keep the indentation of their source before Python 3.13, and lose it from then on. Generators of
+    clients look at the type first.
+    """
+    if isinstance(text := schema.get("description"), str):
+        schema["description"] = inspect.cleandoc(text)
     texts = schema.get("enum")
     is_text = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
     return {"type": "string", **schema} if is_text else schema

@@ -47,6 +47,14 @@ NO_KEY = "lka_0000000000000000000000"
 A_SECRET = "lks_00000000000000000000000000000000000000000003GTfko"
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+SERVE = ("serve", "--port", str(free_port()))  # the default may belong to a server of the developer's
+
+
 @pytest.fixture(autouse=True)
 def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """An environment without settings, in an empty folder; and the database is closed afterwards."""
@@ -463,7 +471,7 @@ class TestMistakes:
             pytest.param(("serve", "--port", "http"), 2, "'http' is not a valid integer", id="no port"),
             pytest.param(("serve", "--workers", "0"), 2, "0 is not in the range", id="no workers"),
             pytest.param(("serve", "--workers", "2", "--reload"), 2, "--reload goes with one worker", id="reload"),
-            pytest.param(("serve", "--host", "no such host"), 1, "cannot listen on port 8000 of no such host",
+            pytest.param(("serve", "--host", "no such host", "--port", "1024"), 1, "cannot listen on port 1024 of no such host",
                          id="host"),
             pytest.param(("sign", "GET", "/v1/me", "--key", NO_KEY, "--secret", A_SECRET), 2,
                          "The URL starts with http://", id="a relative URL"),
@@ -506,7 +514,7 @@ class TestMistakes:
                          id="another database"),
             pytest.param({"LATCHKEY_DATABASE_URL": "mysql+asyncmy://app:hunter2@127.0.0.1:1/d"}, ("users", "list"),
                          "Can't connect", id="a server that is not there"),
-            pytest.param({"LATCHKEY_DATABASE_URL": "mysql+asyncmy://app:hunter2@127.0.0.1:1/d"}, ("serve",),
+            pytest.param({"LATCHKEY_DATABASE_URL": "mysql+asyncmy://app:hunter2@127.0.0.1:1/d"}, SERVE,
                          "Can't connect", id="serving without it"),
             pytest.param({"LATCHKEY_DATABASE_URL": "mysql+asyncmy://app:hunter2@127.0.0.1:1/d"}, ("migrate",),
                          "Can't connect", id="migrating without it"),
@@ -518,12 +526,12 @@ class TestMistakes:
                          "the database is at revision none and this release wants", id="not migrated"),
             pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, ("purge",),
                          "run `latchkey migrate`", id="purging what is not migrated"),
-            pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, ("serve",),
+            pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, SERVE,
                          "run `latchkey migrate`", id="serving what is not migrated"),
             pytest.param({"LATCHKEY_KEYRING": ""}, (*CREATE_KEY, "--scopes", ""), "`latchkey keyring` prints a new one",
                          id="no key ring"),
-            pytest.param({"LATCHKEY_KEYRING": ""}, ("serve",), "LATCHKEY_KEYRING is not set", id="serving without it"),
-            pytest.param({"LATCHKEY_KEYRING": "1:hunter2"}, ("serve",), "LATCHKEY_KEYRING: Entry 1",
+            pytest.param({"LATCHKEY_KEYRING": ""}, SERVE, "LATCHKEY_KEYRING is not set", id="serving without it"),
+            pytest.param({"LATCHKEY_KEYRING": "1:hunter2"}, SERVE, "LATCHKEY_KEYRING: Entry 1",
                          id="a wrong key ring"),
         ],
     )  # fmt: skip
@@ -544,7 +552,7 @@ class TestMistakes:
     def test_a_database_from_the_future_is_refused(self, sqlite_house, run):
         asyncio.run(set_revision(sqlite_house, "9999"))
 
-        for arguments in (("migrate",), ("users", "list"), ("serve",)):
+        for arguments in (("migrate",), ("users", "list"), SERVE):
             result = run(*arguments)
             assert result.exit_code == 1
             assert re.fullmatch(r"Error: [^\n]*9999[^\n]*\n", result.stderr)
@@ -774,11 +782,6 @@ class TestPrinting:
 
 
 # ---------------------------------------------------------------------- real processes
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 class Served:
