@@ -90,7 +90,7 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
         proxies=proxies,
         failures=Failures(settings.auth_failures_per_min),
     )
-    replays = Replays(lambda: db.reader, settings.clock_window_s)
+    replays = Replays(lambda: db.reader, settings.clock_window_s, clock=lambda: verifier.moment().timestamp())
     till = Till(Counters(lambda: db.reader))
     idempotency = Idempotency(lambda: db.reader, Allowance(till, settings.stored_answers_per_key))
     limits = Limits(till, settings.limits_on_outage, exempt=idempotency.has_answer)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -74,7 +74,7 @@ class Replays:
     Args:
         primary: tells the AUTOCOMMIT engine on the primary; a replica would not know in time.
         window_s: the clock window, in seconds.
-        clock: unix seconds.
+        clock: unix seconds, of the clock that signatures are compared with.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Replays:
         return Problem("replayed")
 
     async def reserve(self, claim: Claim) -> bool:
-        """Reserve a nonce, committed at once; False when somebody was first.
+        """Reserve a nonce, committed at once; False when somebody was first, or when the nonce has ended.
 
         It stays when the endpoint fails: a call that was refused is not sent again, it is signed again. It
         is kept until no clock takes the signature any more, counted from its own `created`: counted from
@@ -114,7 +114,7 @@ class Replays:
             self._work = asyncio.create_task(self._reserve_waiting(), name="nonces")
         first = await order.first
         # An INSERT that took so long may have come after the purge of an earlier row.
-        return first and self.clock() <= claim.created + self.window_s + SKEW_S
+        return first and not self._has_ended(claim)
 
     async def close(self) -> None:
         """Wait until nothing is being reserved."""
@@ -139,11 +139,18 @@ class Replays:
             self._waiting = []
 
     def _refuse_ended(self, order: Order) -> bool:
-        """Refuse a nonce whose clock window has passed: its row may be purged already, so it could be reserved twice."""
-        if self.clock() <= order.claim.created + self.window_s:
+        """Refuse a nonce that has ended: its row may be purged already, so it could be reserved twice."""
+        if not self._has_ended(order.claim):
             return False
         order.tell(False)
         return True
+
+    def _has_ended(self, claim: Claim) -> bool:
+        return self.clock() >= self._ends_at(claim)
+
+    def _ends_at(self, claim: Claim) -> int:
+        """Return the unix second from which no worker takes the signature any more."""
+        return claim.created + self.window_s + SKEW_S
 
     async def _reserve_together(self, orders: Sequence[Order]) -> None:
         engine = self.primary()
@@ -173,5 +180,5 @@ class Replays:
             order.tell(True)
 
     def _row(self, claim: Claim) -> dict[str, Any]:
-        expires_at = datetime.fromtimestamp(claim.created, UTC) + timedelta(seconds=self.window_s + SKEW_S)
+        expires_at = datetime.fromtimestamp(self._ends_at(claim), UTC)
         return {"access_key": claim.access_key, "nonce": claim.nonce, "expires_at": expires_at}

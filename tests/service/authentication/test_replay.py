@@ -1,8 +1,10 @@
 """A signed call is taken once, whatever it is signed with; the store is asked after the proof."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -11,7 +13,7 @@ from starlette.applications import Starlette
 
 from models import Nonce
 from service.authentication.query_signature import sign_query
-from service.authentication.replay import Claim, Replays
+from service.authentication.replay import SKEW_S, Claim, Replays
 from service.prepared import Prepared
 from tests import wire
 from tests.api import HeldKey, assert_problem, hold_key
@@ -210,7 +212,7 @@ async def test_when_the_store_fails_nobody_who_waits_is_taken_and_the_next_one_i
 async def test_who_gives_up_takes_nobody_along(app: Starlette, signer: HeldKey) -> None:
     """The first call starts the reservation of those behind it."""
     replays: Replays = app.state.replays
-    claims = [Claim.of_nonce(signer.access_key, one, 1_700_000_000) for one in nonces(6)]
+    claims = [Claim.of_nonce(signer.access_key, one, int(time.time())) for one in nonces(6)]
     waiting = [asyncio.create_task(replays.reserve(one)) for one in claims]
     await asyncio.sleep(0)  # they all wait now
     waiting[0].cancel()
@@ -226,7 +228,7 @@ async def test_closing_waits_for_what_is_being_reserved(app: Starlette, signer: 
     """The call may have gone; its INSERT has not, and the engine is disposed next."""
     replays: Replays = app.state.replays
     call = asyncio.create_task(
-        replays.reserve(Claim.of_nonce(signer.access_key, NONCE, 1_700_000_000)), name="call"
+        replays.reserve(Claim.of_nonce(signer.access_key, NONCE, int(time.time()))), name="call"
     )
     while not app.state.db.checked_out():
         await asyncio.sleep(0)
@@ -236,3 +238,32 @@ async def test_closing_waits_for_what_is_being_reserved(app: Starlette, signer: 
 
     assert app.state.db.checked_out() == 0
     assert await reserved(app) == 1
+
+
+@pytest.mark.parametrize("late_s", [0, 1, 3600], ids=["at its end", "after its end", "long after"])
+async def test_a_nonce_that_has_ended_is_refused_and_not_reserved(
+    app: Starlette, signer: HeldKey, late_s: int
+) -> None:
+    """It may have been used and purged, so a reservation would prove nothing."""
+    created = int(app.state.verifier.clock()) - app.state.verifier.window_s - SKEW_S - late_s
+
+    assert not await app.state.replays.reserve(Claim.of_nonce(signer.access_key, NONCE, created))
+    assert await reserved(app) == 0
+
+
+async def test_a_nonce_that_ends_while_it_is_being_reserved_is_refused(
+    app: Starlette, signer: HeldKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database may be slow enough for the housekeeping to be faster."""
+    replays: Replays = app.state.replays
+    created = int(app.state.verifier.clock())
+    run = Prepared.run_once
+
+    async def run_slowly(*arguments: Any) -> Any:
+        found = await run(*arguments)
+        replays.clock = lambda: created + app.state.verifier.window_s + SKEW_S
+        return found
+
+    monkeypatch.setattr(Prepared, "run_once", run_slowly)
+
+    assert not await replays.reserve(Claim.of_nonce(signer.access_key, NONCE, created))
