@@ -155,12 +155,13 @@ class Verifier:
             case None:
                 raise Unauthenticated("no credential")
         found = proved.found
-        self._require_usable(scope, found)
         now = self.moment()
+        require_active(found, now)
         retirement = scope["state"]["retirement"] = retirement_of(found, proved.secret)
         if retirement is not None:
             self.note_old_use(found.key_id, retirement.version, now)
         scope["state"]["accounts"] = accounts_of(found.key_id, found.key, found.user)
+        self._require_network(scope, found)
         if proved.missing:
             raise Refused(
                 Problem("coverage_required", f"The signature must cover {', '.join(proved.missing)}.")
@@ -203,17 +204,19 @@ class Verifier:
         if not any(one.is_live(self.moment()) for one in used):
             raise Problem("unauthenticated")
         try:
-            self._require_usable(scope, found)
+            require_active(found, self.moment())
+            self._require_network(scope, found)
         except Refused as refused:
             raise refused.problem from None
+        if accounts_of(found.key_id, found.key, found.user) != state["accounts"]:
+            raise Problem("unavailable", "The limits of the key or its owner changed during the call.")
         scopes = frozenset(found.key.scopes)
         require_scope(state["required_scope"], scopes)
         held = msgspec.structs.replace(principal, user=found.user, key=found.key, scopes=scopes)
         scope["user"] = held
         return held
 
-    def _require_usable(self, scope: Scope, found: Found) -> None:
-        require_active(found, self.moment())
+    def _require_network(self, scope: Scope, found: Found) -> None:
         if found.key.allowed_networks:
             require_allowed(found.key, self.proxies.client(scope))
 

@@ -14,7 +14,8 @@ from starlette.types import Scope
 from service.limits.account import Accounts
 from service.limits.headers import Headers, policy_header, standing_header
 from service.limits.ledger import Figure, Ledger, Refusal
-from service.limits.till import Moments, Till
+from service.limits.till import Moments, Receipt, Till
+from service.operation import SAFE_METHODS
 from service.problems import Problem, of_exception
 
 log = logging.getLogger("latchkey.limits")
@@ -22,6 +23,8 @@ log = logging.getLogger("latchkey.limits")
 TELL_EVERY_S = 10.0  # at most one log line per interval during an outage, not one per call
 
 LOOK_DEADLINE_S = 1.0  # how long a finished answer may wait for its rate limit headers
+
+LARGEST_MEMORY = 10_000  # accounts of which is known that little is left
 
 Figures = tuple[Figure, ...]
 UNKNOWN: Figures = ()
@@ -94,6 +97,7 @@ class Limits:
         self._on_outage = on_outage
         self._exempt = exempt
         self._clock = clock
+        self._low: dict[Accounts, None] = {}  # to whom little or nothing is left, as far as this worker knows
         self._told_at = float("-inf")
         self._untold = 0
 
@@ -101,20 +105,35 @@ class Limits:
         """Return a problem when a call that uses a nonce exceeds a limit already; it charges nothing.
 
         The nonce is reserved before the charge, so that a replay costs nothing. Without this check a key at its limit
-        would still write one nonce for each call.
+        would still write one nonce for each call. A read is checked when this worker knows that little is left, so
+        that most reads cost no round trip more; each worker finds out by one charge.
         """
         state = scope["state"]
         accounts: Accounts = state["accounts"]
-        if not accounts or scope["user"].claim is None or await self._is_exempt(scope):
+        if not accounts or scope["user"].claim is None:
+            return None
+        if scope["method"] in SAFE_METHODS and accounts not in self._low:
+            return None
+        if await self._is_exempt(scope):
             return None
         try:
             receipt = await self._till.preview(accounts, cost)
         except (DBAPIError, PoolTimeoutError):
             return None  # the charge decides, and logs
+        self._note_low(accounts, receipt)
         if receipt.refusal is None:
             return None
         state["figures"] = receipt.figures
         return problem_of(receipt.refusal, cost)
+
+    def _note_low(self, accounts: Accounts, receipt: Receipt) -> None:
+        """Remember whether the next call may be refused."""
+        if receipt.refusal is None and all(figure.remaining for figure in receipt.figures):
+            self._low.pop(accounts, None)
+            return
+        self._low[accounts] = None
+        if len(self._low) > LARGEST_MEMORY:
+            del self._low[next(iter(self._low))]
 
     async def refusal(self, scope: Scope, *, cost: int) -> Problem | None:
         """Charge an authenticated call; return a problem, and charge nothing, when it exceeds a limit.
@@ -150,6 +169,7 @@ class Limits:
             if not self._allows(accounts, error):
                 raise
             return None
+        self._note_low(accounts, receipt)
         state["figures"] = receipt.figures
         if receipt.refusal is not None:
             return problem_of(receipt.refusal, cost)
