@@ -73,7 +73,8 @@ class Failures:
     def wait_s(self, pair: Pair) -> int:
         """Return the number of seconds after which the pair may try again; 0 is at once."""
         wait_s = self._wait_s(pair, self.limit)
-        if not wait_s and pair not in self._proved:
+        # Bearer tokens, which carry no access key, are counted together already.
+        if not wait_s and pair[1] and pair not in self._proved:
             wait_s = self._wait_s((pair[0], UNKNOWN_KEYS), self.limit * UNKNOWN_KEYS_FACTOR)
         return wait_s
 

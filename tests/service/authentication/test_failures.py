@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.authentication.failures import Failures
+from service.authentication.failures import UNKNOWN_KEYS_FACTOR, Failures
 from service.authentication.message_signature import sign_message
 from tests import wire
 from tests.api import assert_problem
-from tests.service.authentication.cast import NOW, Attempt, bearer, header, signed
+from tests.service.authentication.cast import NOW, Attempt, bearer, header, signed, stranger
 
 HERE, THERE = (ipaddress.ip_address(text) for text in ("192.0.2.1", "192.0.2.2"))
 ONE, OTHER = "lka_1", "lka_2"
@@ -292,3 +292,26 @@ class TestSwitchedOff:
         answers = {(await bearer(cast.stranger).send(app)).status for _ in range(20)}
 
         assert answers == {401}
+
+
+@pytest.fixture
+def few(app):
+    """At most three in a minute of a pair."""
+    app.state.verifier.failures.limit = 3
+    return 3
+
+
+async def test_access_keys_that_do_not_exist_are_counted_together(app, cast, few):
+    """Each is another pair, so that the limit of pairs never stops whoever invents them."""
+    assert (await signed(cast.signer).send(app)).status == 200
+    for _ in range(few * UNKNOWN_KEYS_FACTOR):
+        assert_problem(await signed(stranger()).send(app), 401, "unauthenticated")
+
+    with wire.listening() as commands:
+        answer = await signed(stranger()).send(app)
+
+    assert_problem(answer, 429, "too_many_failures")
+    assert 0 < int(answer.headers["retry-after"]) <= 61
+    assert commands == []
+    assert (await signed(cast.signer, nonce="n" * 20).send(app)).status == 200
+    assert (await bearer(cast.bearer).send(app)).status == 200

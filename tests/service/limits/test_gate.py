@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from models import LimitCounter
+from models import IdempotencyKey, LimitCounter, User
 from models.limit import Quota
 from service.authentication.query_signature import sign_query
 from service.limits.account import Account
@@ -197,6 +198,34 @@ async def test_the_replay_of_an_idempotent_call_costs_nothing_and_is_answered_wh
     assert replay.body == first.body
     assert remaining(replay) == {"quota": 0}
     assert_problem(other, 429, "quota_exceeded")
+
+
+async def test_a_replay_whose_answer_has_gone_is_charged(app: Starlette, monkeypatch) -> None:
+    """Between the look for a stored answer and its use the answer may end: then the call is one like any other."""
+    key = await hold_key(app, scopes=["users:write"], quota=per_day(2))
+    look = app.state.limits._exempt
+
+    async def exempt(scope: Any) -> bool:
+        found: bool = await look(scope)
+        async with app.state.db.engine.begin() as connection:
+            await connection.execute(delete(IdempotencyKey.__table__))
+        return found
+
+    async def create(name: str) -> Answer:
+        body = {"email": f"{name}@example.com", "name": "Ann"}
+        return await call(app, "POST", "/v1/users", key=key, body=body, headers=[("idempotency-key", "one")])
+
+    assert (await create("first")).status == 201
+    monkeypatch.setattr(app.state.limits, "_exempt", exempt)
+    second = await create("second")
+    monkeypatch.setattr(app.state.limits, "_exempt", look)
+    assert (second.status, remaining(second)) == (201, {"quota": 0})
+
+    monkeypatch.setattr(app.state.limits, "_exempt", exempt)
+    third = await create("third")
+
+    assert_problem(third, 429, "quota_exceeded")
+    assert await User.filter(email_key="third@example.com").count() == 0
 
 
 async def test_copies_that_come_at_once_cost_one_call(app: Starlette) -> None:
