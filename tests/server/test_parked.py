@@ -2,8 +2,11 @@
 
 import http.client
 import json
+import re
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +18,7 @@ import pytest
 
 from service.authentication import message_signature, query_signature
 from service.authentication.credentials import AccessKey, Secret
+from service.authentication.replay import SKEW_S
 from tests.conftest import MARIADB
 from tests.server.raw import Party, Reply, party, read_all, split
 
@@ -209,6 +213,40 @@ def test_calls_that_are_parked_together_are_charged_one_by_one(served, form):
 
     assert sorted(one.status for one in replies) == [201] * 4 + [429] * 8
     assert len(keys_of(caller)) == 5
+
+
+@pytest.mark.parametrize("form", ["bearer", "query", "message"])
+def test_limits_that_a_key_gets_meanwhile_hold(served, form):
+    caller = make_caller(served, form)
+    parked = []
+    for _ in range(2):
+        parked.append(Parked(served, caller.head(form)))
+        time.sleep(1.1 if form == "query" else 0.1)  # the same call is signed only once a second
+
+    patch_key(limits=[{"name": "burst", "limit": 1, "window_s": 60}])(caller)
+    replies = [one.finish() for one in parked]
+
+    assert sorted(one.status for one in replies) == [201, 429]
+    assert len(keys_of(caller)) == 2
+
+
+@pytest.mark.parametrize("form", ["query", "message"])
+def test_a_copy_that_waits_until_the_nonce_is_purged_is_refused(served, form):
+    caller = make_caller(served, form)
+    head = caller.head(form)
+    copy = Parked(served, head)
+    assert Parked(served, head).finish().status == 201
+
+    time.sleep(WINDOW_S + SKEW_S + 1.5)
+    purged = subprocess.run(
+        [sys.executable, "-m", "service", "purge"],
+        cwd=served.served.folder, env=served.served.environ, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    reply = copy.finish()
+
+    assert re.search(r"nonces\D+[1-9]", purged.stdout), purged.stdout
+    assert (reply.status, reply.code) == (401, "unauthenticated")
+    assert len(keys_of(caller)) == 2
 
 
 @pytest.mark.parametrize("form", ["query", "message"])
