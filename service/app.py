@@ -48,7 +48,16 @@ from service.limits.headers import Headers
 from service.limits.till import Till
 from service.networks import NetworkError, Proxies
 from service.operation import Operation, RouteError
-from service.problems import Problem, answer_failure, answer_http_exception, answer_problem
+from service.problems import (
+    Problem,
+    ProblemType,
+    UnknownProblemError,
+    answer_failure,
+    answer_http_exception,
+    answer_problem,
+    known,
+    register,
+)
 from service.router import IndexedRouter
 from service.routes import ROUTES, declared_scopes
 from service.settings import Settings, SettingsError
@@ -56,15 +65,22 @@ from service.settings import Settings, SettingsError
 STOP_AGAIN_S = 1.0  # how long a task that was cancelled may tidy up before it is cancelled once more
 
 
-def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] = ()) -> Starlette:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    routes: Iterable[Operation] = (),
+    problems: Iterable[ProblemType] = (),
+) -> Starlette:
     """Build the application and open its database object; nothing connects before it starts.
 
     Args:
         settings: None reads the environment.
         routes: a team's own, each made by `service.operation.route`; they get the same session,
             authentication and errors as Latchkey's.
+        problems: a team's own errors, which `Problem(code)` raises; they stand in OpenAPI and under `/problems/`.
 
     Raises:
+        ProblemTypeError: a problem has a wrong form, or a code that is taken.
         SettingsError: a setting is wrong, or there is no key ring.
         RouteError: a route says not who may call it, or stands twice.
     """
@@ -74,6 +90,7 @@ def create_app(settings: Settings | None = None, *, routes: Iterable[Operation] 
     proxies = read_proxies(settings)
     channel = open_channel(settings)
     operations = (*ROUTES, *routes)
+    register(problems)
     require_distinct(operations)
 
     db = SQLAlchemy()
@@ -225,6 +242,8 @@ def require_distinct(operations: Iterable[Operation]) -> None:
         if place in seen:
             raise RouteError(f"{operation.method} {operation.path} is there twice.")
         seen.add(place)
+        if unknown := sorted(set(operation.problems) - known().keys()):
+            raise RouteError(f"{operation.method} {operation.path}: {UnknownProblemError(unknown[0])}")
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ from starlette.responses import Response
 import service
 from service import problems
 from service.operation import Operation
-from service.problems import KINDS, FieldError
+from service.problems import FieldError, known
 
 Json = dict[str, Any]
 
@@ -105,7 +105,7 @@ class Problem(msgspec.Struct, kw_only=True):
     title: str
     status: int
     detail: str
-    code: Annotated[str, Meta(extra_json_schema={"enum": list(KINDS)})]
+    code: str
     request_id: str
     errors: list[FieldError] | UnsetType = UNSET
 
@@ -121,6 +121,7 @@ class Schemas:
         # All in one call: two classes of the same name then get two names.
         made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
         found, components = json.loads(msgspec.json.encode(made), object_hook=tidied)
+        components["Problem"]["properties"]["code"] = {"type": "string", "enum": list(known())}
         self.components: Json = dict(sorted(components.items()))
         self._of: dict[Any, Json] = dict(zip(kinds, found, strict=True))
 
@@ -151,7 +152,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
             "schemas": schemas.components,
             "responses": responses,
             "headers": HEADERS,
-            "examples": {code: problem_example(code) for code in KINDS},
+            "examples": {code: problem_example(code) for code in known()},
             "securitySchemes": SECURITY_SCHEMES,
         },
     }
@@ -266,10 +267,10 @@ def success(operation: Operation, schemas: Schemas) -> Json:
 
 
 def problem_groups(operation: Operation) -> dict[int, list[str]]:
-    """Return the codes that an operation can answer, by status; as `KINDS` sorts them."""
+    """Return the codes that an operation can answer, by status; in the order of the list of problems."""
     groups: dict[int, list[str]] = {}
-    for code in sorted(problem_codes(operation), key=list(KINDS).index):
-        groups.setdefault(KINDS[code].status, []).append(code)
+    for code in sorted(problem_codes(operation), key=list(known()).index):
+        groups.setdefault(known()[code].status, []).append(code)
     return groups
 
 
@@ -282,7 +283,7 @@ def problem_response(codes: Sequence[str], schemas: Schemas) -> Json:
     """Describe the problems of one status."""
     sent = {name for code in codes for name in problems.Problem(code).response(None).headers}
     return {
-        "description": "\n".join(f"- `{code}`: {KINDS[code].title}." for code in codes),
+        "description": "\n".join(f"- `{code}`: {known()[code].title}." for code in codes),
         "headers": headers(["X-Request-ID", *(name for name in HEADERS if name.lower() in sent)]),
         "content": {
             "application/problem+json": {
@@ -321,7 +322,7 @@ def problem_example(code: str) -> Json:
     """Show a problem as it is answered."""
     faults = [FieldError("/name", "Expected `str`, got `int`")] if code == "invalid_body" else []
     answer = problems.Problem(code, errors=faults).response("9f86d081884c7d65")
-    return {"summary": KINDS[code].title, "value": json.loads(bytes(answer.body))}
+    return {"summary": known()[code].title, "value": json.loads(bytes(answer.body))}
 
 
 def headers(names: Sequence[str]) -> Json:

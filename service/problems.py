@@ -7,8 +7,11 @@
 `KINDS` is the whole list; `GET /problems/<code>` shows the paragraph of each.
 """
 
+import difflib
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -307,6 +310,72 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+class ProblemType(Kind, frozen=True, kw_only=True):
+    """A problem of a team's own; `create_app(problems=[...])` registers it.
+
+    Args:
+        code: lower-case words with an underscore between, as in `order_closed`.
+        status: 400 to 599.
+        title: a sentence without its full stop, the same for every occurrence.
+        explanation: the paragraph at `/problems/<code>`.
+    """
+
+    code: str
+
+
+class UnknownProblemError(LookupError):
+    """A code was used that is not registered."""
+
+    def __init__(self, code: str) -> None:
+        near = difflib.get_close_matches(code, known(), 1)
+        meant = f"; did you mean {near[0]!r}?" if near else "."
+        super().__init__(
+            f"there is no problem {code!r}: register it, `create_app(problems=[ProblemType(code={code!r}, ...)])`{meant}"
+        )
+
+
+class ProblemTypeError(TypeError):
+    """A problem type cannot be registered; the service does not start with it."""
+
+
+_own: dict[str, Kind] = {}
+
+
+def known() -> Mapping[str, Kind]:
+    """Return all codes that may be raised: Latchkey's, then those of the team whose application was built last."""
+    return {**KINDS, **_own}
+
+
+def register(types: Iterable[ProblemType]) -> None:
+    """Register the problems of a team's own, in the place of those that were registered before.
+
+    Raises:
+        ProblemTypeError: one has a wrong form, is there twice, or has a code of Latchkey's.
+    """
+    found: dict[str, Kind] = {}
+    for one in types:
+        if not isinstance(one, ProblemType):
+            raise ProblemTypeError(f"{one!r} is no ProblemType.")
+        if not CODE.fullmatch(one.code):
+            raise ProblemTypeError(f"{one.code!r}: a code is lower-case words with an underscore between.")
+        if one.code in KINDS or one.code in found:
+            raise ProblemTypeError(f"{one.code!r}: there is a problem of this code already.")
+        if one.status not in set(HTTPStatus) or one.status < 400:  # noqa: PLR2004 - RFC 9110, section 15.5
+            raise ProblemTypeError(
+                f"{one.code!r}: the status of a problem is one of 400 to 599, not {one.status}."
+            )
+        if not one.title.strip() or one.title.endswith(".") or not one.explanation.strip():
+            raise ProblemTypeError(
+                f"{one.code!r}: a problem has a title without a full stop, and an explanation."
+            )
+        found[one.code] = one
+    _own.clear()
+    _own.update(found)
+
+
+CODE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+
+
 class FieldError(msgspec.Struct, frozen=True):
     """One fault of a body: where, as a JSON pointer, and what."""
 
@@ -318,7 +387,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
     """An error that answers itself: an ASGI application.
 
     Args:
-        code: one of `KINDS`.
+        code: one of `KINDS`, or of a team's own.
         detail: a sentence about this occurrence; the kind's title when None. No secret, no SQL.
         errors: faults of the body.
         headers: further headers of the answer.
@@ -333,8 +402,11 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(code, detail)
+        kind = KINDS.get(code) or _own.get(code)
+        if kind is None:
+            raise UnknownProblemError(code)
         self.code = code
-        self.kind = KINDS[code]
+        self.kind = kind
         self.detail = detail or f"{self.kind.title}."
         self.errors = errors
         self.headers = dict(headers or {})

@@ -16,7 +16,7 @@ from models import ApiKey, Base, User
 from models.limit import Quota, RateLimit
 from service.authentication.credentials import AccessKey, Secret
 from service.authentication.query_signature import sign_query
-from service.problems import KINDS
+from service.problems import known
 from tests.requests import Answer, request
 
 Headers = Sequence[tuple[str, str]]
@@ -163,8 +163,8 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
     assert problem["type"] == f"/problems/{code}"
-    assert problem["title"] == KINDS[code].title
-    assert problem["status"] == status == KINDS[code].status
+    assert problem["title"] == known()[code].title
+    assert problem["status"] == status == known()[code].status
     assert problem["detail"].endswith(".")
     assert problem["request_id"] == answer.headers["x-request-id"]
     assert set(problem) - {"errors"} == {"type", "title", "status", "detail", "code", "request_id"}

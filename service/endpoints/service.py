@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 import service
 from service import shapes
-from service.problems import KINDS, Problem
+from service.problems import Problem, known
 
 READY_DEADLINE_S = 2.0
 
@@ -44,7 +44,7 @@ async def read_openapi(request: Request) -> Response:
 
 async def read_problem(code: str) -> shapes.Explanation:
     """Read what an error code means."""
-    kind = KINDS.get(code)
+    kind = known().get(code)
     if kind is None:
         raise Problem("not_found")
     return shapes.Explanation(code=code, status=kind.status, title=kind.title, explanation=kind.explanation)
