@@ -6,11 +6,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class AnswerHeadersMiddleware:
-    """Add what `headers(scope)` gives to the start of the answer: pairs of a lower-case name and a value.
+    """Add what `headers(scope)` returns to the start of the answer: pairs of a lower-case name and a value.
 
-    It is asked when the answer starts, so it can tell what was found out about the request on the way. Outside
-    of everything that answers, the last resort included; else the errors that are answered further out lack
-    the headers. What the request held is given back by then, so it may read something up.
+    They replace headers of the same names. The function is called when the answer starts, so it knows everything that
+    was found out about the request. The middleware belongs outside of everything that answers, the last resort
+    included. The request has released its connection by then, so the function may read from the database.
     """
 
     def __init__(
@@ -27,7 +27,9 @@ class AnswerHeadersMiddleware:
 
         async def add(message: Message) -> None:
             if message["type"] == "http.response.start" and (added := await self.headers(scope)):
-                message["headers"] = [*message.get("headers", ()), *added]
+                names = {name for name, _ in added}
+                kept = [one for one in message.get("headers", ()) if one[0].lower() not in names]
+                message["headers"] = [*kept, *added]
             await send(message)
 
         await self.app(scope, receive, add)

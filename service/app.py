@@ -62,6 +62,8 @@ from service.router import IndexedRouter
 from service.routes import ROUTES, declared_scopes
 from service.settings import Settings, SettingsError
 
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+PRIVATE = (b"cache-control", b"private, no-store")
 STOP_AGAIN_S = 1.0  # how long a task that was cancelled may tidy up before it is cancelled once more
 
 
@@ -200,8 +202,15 @@ def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
 
 
 async def answer_headers(limits: Limits, scope: Scope) -> Headers:
-    """Tell what was found out about a call on the way, whoever answers it."""
-    return retirement_headers(scope) + await limits.headers(scope)
+    """Return the headers that depend on what was found out about a call, and those of every answer.
+
+    A shared cache stores what nothing forbids it to store: RFC 9111, section 3.5, protects answers to `Authorization`
+    alone, and a signed call has none.
+    """
+    found = [NO_SNIFFING, *retirement_headers(scope), *await limits.headers(scope)]
+    if scope.get("state", {}).get("is_private"):
+        found.append(PRIVATE)
+    return found
 
 
 def signed_digest(scope: Scope) -> bytes | None:

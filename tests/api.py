@@ -161,7 +161,8 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
     ), answer.body
     problem = answer.json
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cache-control"] in {"no-store", "private, no-store"}
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert problem["type"] == f"/problems/{code}"
     assert problem["title"] == known()[code].title
     assert problem["status"] == status == known()[code].status

@@ -415,7 +415,8 @@ class KeyBackend(AuthenticationBackend):
         self.required = scope
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Principal]:
-        """Answer the caller, or raise `Refused`."""
+        """Return the caller, or raise `Refused`."""
+        conn.scope["state"]["is_private"] = True
         try:
             principal = await self.verifier.verify(conn.scope)
         except TwoCredentials as error:

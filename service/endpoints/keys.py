@@ -119,7 +119,7 @@ async def make_key(
     await request.state.session.write_out()
     return Answer(
         content=shapes.KeyWithSecret(**fields_of(key), secret=secret),
-        headers={"location": f"{path}/{key.access_key}", "cache-control": "no-store"},
+        headers={"location": f"{path}/{key.access_key}"},
     )
 
 
@@ -179,7 +179,6 @@ async def rotate(request: Request, key: ApiKey, body: shapes.Rotation) -> Answer
         content=shapes.RotatedKey(
             **fields_of(key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
         ),
-        headers={"cache-control": "no-store"},
     )
 
 

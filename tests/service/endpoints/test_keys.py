@@ -31,7 +31,7 @@ async def test_a_created_key_is_answered_as_it_is_stored_with_its_secret(app, op
     key = await key_row(answer.json["access_key"])
     assert answer.status == 201
     assert answer.headers["location"] == f"/v1/keys/{key.access_key}"
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cache-control"] == "private, no-store"
     assert answer.json == {
         "access_key": key.access_key,
         "user_id": operator.user_id,

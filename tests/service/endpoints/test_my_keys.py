@@ -55,7 +55,7 @@ async def test_a_key_is_created_for_the_owner_of_the_caller(app, caller):
 
     key = await key_row(answer.json["access_key"])
     made = HeldKey(id=0, user_id=0, access_key=key.access_key, secret=answer.json["secret"], mode="bearer")
-    assert (answer.status, answer.headers["cache-control"]) == (201, "no-store")
+    assert (answer.status, answer.headers["cache-control"]) == (201, "private, no-store")
     assert answer.headers["location"] == f"/v1/me/keys/{key.access_key}"
     assert (answer.json["user_id"], key.user_id) == (caller.user_id, caller.user_id)
     assert (await call(app, "GET", f"/v1/users/{caller.user_id}", key=made)).status == 200
@@ -103,7 +103,7 @@ async def test_a_key_is_changed_rotated_and_revoked(app, caller, sister):
 
     assert (changed.status, changed.json["name"]) == (200, "renamed")
     assert (rotated.status, rotated.json["name"], rotated.json["secret_version"]) == (200, "renamed", 2)
-    assert rotated.headers["cache-control"] == "no-store"
+    assert rotated.headers["cache-control"] == "private, no-store"
     assert_problem(again, 409, "version_changed")
     assert both == [200, 200]
     assert revoked.status == 204

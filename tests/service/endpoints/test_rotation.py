@@ -83,7 +83,7 @@ async def test_it_answers_the_key_as_it_is_stored_with_its_new_secret(app, opera
 
     key = await key_row(partner.access_key)
     old, new = await secrets_of(partner.id)
-    assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
+    assert (answer.status, answer.headers["cache-control"]) == (200, "private, no-store")
     assert answer.json == {
         **before,
         "secret_version": 2,

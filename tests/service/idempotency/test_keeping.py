@@ -60,7 +60,7 @@ async def test_a_secret_is_stored_nowhere(app, operator, settings, mode):
 
     assert [(one.status, one.json["secret"]) for one in replays] == [(201, None), (200, None)]
     assert replays[0].json == created.json | {"secret": None}
-    assert replays[0].headers["cache-control"] == "no-store"
+    assert replays[0].headers["cache-control"] == "private, no-store"
     everything = repr(await stored(app.state.db.reader)).encode()
     if "sqlite" in settings.database_url:
         everything += whole_file(settings.database_url.partition("///")[2])
