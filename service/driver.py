@@ -56,8 +56,13 @@ class Connection(connection.Connection):
         return refusal
 
 
-async def connect(**arguments: Any) -> Connection:
+async def connect(*, sets_autocommit: bool = False, **arguments: Any) -> Connection:
     """Connect.
+
+    Args:
+        sets_autocommit: set autocommit by a statement. MySQL that starts sessions with autocommit off shows it as on,
+            so the driver would send nothing.
+        arguments: of the driver's connection.
 
     Raises:
         ConnectError: for whatever goes wrong. A proxy without a server, for one, accepts and closes, which asyncmy
@@ -66,6 +71,8 @@ async def connect(**arguments: Any) -> Connection:
     made = Connection(**arguments)  # type: ignore[no-untyped-call]
     try:
         await made.connect()
+        if sets_autocommit:
+            await made.query("SET autocommit=1")  # type: ignore[no-untyped-call]
     except errors.Error as error:
         raise ConnectError(*error.args) from error
     except Exception as error:

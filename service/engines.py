@@ -86,8 +86,7 @@ def _reader(url: URL, settings: Settings) -> AsyncEngine:
         arguments = _sqlite_arguments(settings)
     else:
         url, arguments = _mysql_arguments(url, settings)
-        # A server that starts sessions with autocommit off may show it as on, and the driver then sends nothing.
-        arguments["connect_args"]["init_command"] = "SET autocommit=1"
+        arguments["connect_args"]["sets_autocommit"] = True
     engine = create_async_engine(
         url,
         isolation_level="AUTOCOMMIT",
