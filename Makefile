@@ -18,7 +18,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-storm test-fuzz check bench bench-growth bench-soak lock openapi up down clean
+.PHONY: help dev test test-storm test-fuzz check bench bench-growth bench-soak lock openapi api up down clean
 
 # Touched last, so that an installation that broke off is done again.
 READY := .venv/.ready
@@ -44,7 +44,7 @@ check: $(READY) ## Lint, format, types, the borders between the packages, models
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/python -m migrations.check
+	.venv/bin/python -m latchkey.migrations.check
 
 MEASURE = --rounds $(ROUNDS) --seconds $(SECONDS) --jobs "$(JOBS)" --peers "$(PEERS)" $(if $(WRITE),--write)
 
@@ -70,6 +70,9 @@ lock: $(READY) ## Write the locks again from pyproject.toml (LOCK_ARGS=--upgrade
 openapi: $(READY) ## Write docs/openapi.json from the routes
 	.venv/bin/latchkey openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
+
+api: $(READY) ## Write docs/api.md from the docstrings of the public API
+	.venv/bin/python docs/api.py
 
 up: .env ## Build and start the API and MariaDB in containers, and wait until they answer
 	PORT=$(PORT) $(COMPOSE) up --build --detach --wait

@@ -10,7 +10,7 @@ import msgspec
 
 from benchmarks.rows import HeldKey
 from benchmarks.servers import Server
-from service.authentication.credentials import new_secret
+from latchkey.service.authentication.wire.credentials import new_secret
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}Z")
 TIMEOUT_S = 20

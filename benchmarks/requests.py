@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks.load import encode_request
 from benchmarks.rows import Database, HeldKey
-from service.authentication.credentials import new_access_key, new_secret
-from service.authentication.message_signature import sign_message
+from latchkey.service.authentication.wire.credentials import new_access_key, new_secret
+from latchkey.service.authentication.wire.message_signature import sign_message
 
 Make = Callable[[Database, int, int], Sequence[bytes]]
 """Makes requests of the database, the server's port, and how many are wanted, if none may be sent twice."""

@@ -8,12 +8,18 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import processes
-from service import schema
-from service.authentication.credentials import AccessKey, Secret, hash_secret, new_access_key, new_secret
-from service.authentication.keyring import KeyRing
-from service.engines import create_engines
-from service.routes import ROUTES, declared_scopes
-from service.settings import Settings
+from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.authentication.wire.credentials import (
+    AccessKey,
+    Secret,
+    hash_secret,
+    new_access_key,
+    new_secret,
+)
+from latchkey.service.database import schema
+from latchkey.service.database.engines import create_engines
+from latchkey.service.routes import ROUTES, declared_scopes
+from latchkey.service.settings import Settings
 from tests.mariadb import PrivateMariaDB
 
 PREFIX = "lk"

@@ -16,11 +16,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import IntegrityError
 
-from models import User
-from service import schema
-from service.database import db
-from service.session import RequestSession
-from service.settings import Settings
+from latchkey import RequestSession, Settings, User, db, require_migrated
 
 # With scope="function" the session ends before the answer leaves, so a write that nobody committed
 # becomes a 500; FastAPI's default would end it after a 2xx had been sent.
@@ -78,7 +74,7 @@ async def rename_user(user_id: int, name: str, session: Session) -> UserOut:
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """Refuse a database that is not migrated, and close at the end."""
     try:
-        await schema.require_migrated(db.engine)
+        await require_migrated(db.engine)
         yield
     finally:
         await db.close()

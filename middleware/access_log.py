@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from middleware.request_id import printable_path
+from latchkey.middleware.request_id import printable_path
 
 log = logging.getLogger("latchkey.access")
 

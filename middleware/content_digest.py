@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from middleware.whole_body import read
+from latchkey.middleware.whole_body import read
 
 
 class ContentDigestMiddleware:

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import async_scoped_session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from middleware.completion import complete
-from middleware.visit import SettledSessionError, Visit, VisitingSession
+from latchkey.middleware.completion import complete
+from latchkey.middleware.request_scope import ManagedSession, RequestScope, SettledSessionError
 
 log = logging.getLogger("latchkey.session")
 
@@ -32,7 +32,7 @@ class SessionMiddleware:
     committed, and a slow client holds no connection.
 
     `scoped_session` is an `async_scoped_session` whose scope is the task and whose sessions are
-    `service.session.RequestSession`. `problem(exc)` turns an exception that the database caused into the
+    `latchkey.service.database.session.RequestSession`. `problem(exc)` turns an exception that the database caused into the
     ASGI application that answers it, or returns None for one that is not its business.
 
     Not for WebSockets, which pass untouched: they live too long for one session. Everything between this
@@ -63,22 +63,20 @@ class SessionMiddleware:
                 "this task already has a session: run every request in a task of its own, as a server does."
             )
         try:
-            with Visit(task) as visit:
+            with RequestScope(task) as request_scope:
                 async with self.scoped_session() as session:
                     state = scope["state"] = RequestState(scope.get("state") or {}, session=session)
-                    settle = Settle(visit, state, registry, send)
+                    settle = Settle(request_scope, state, registry, send)
                     try:
-                        await self._serve(scope, unpinned(receive, visit), settle, session)
+                        await self._serve(scope, unpinned(receive, request_scope), settle, session)
                     finally:
-                        if visit.sessions or visit.closing:
-                            await complete(visit.finish())
+                        if request_scope.sessions or request_scope.closing:
+                            await complete(request_scope.finish())
                         await session.end()
         finally:
             registry.pop(task, None)
 
-    async def _serve(
-        self, scope: Scope, receive: Receive, settle: "Settle", session: VisitingSession
-    ) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, settle: "Settle", session: ManagedSession) -> None:
         try:
             await self.app(scope, receive, settle)
             failure = settle.failure
@@ -98,14 +96,14 @@ class SessionMiddleware:
         await answer(scope, receive, settle.send)
 
 
-def unpinned(receive: Receive, visit: Visit) -> Receive:
+def unpinned(receive: Receive, request_scope: RequestScope) -> Receive:
     """Wrap `receive` so that no connection is held while it waits for a part of the body (R5)."""
     awaited = True
 
     async def wait() -> Message:
         nonlocal awaited
         if awaited:
-            await visit.let_go()
+            await request_scope.release_connection()
         message = await receive()
         awaited = message.get("more_body", False)
         return message
@@ -121,9 +119,9 @@ class Settle:
     """
 
     def __init__(
-        self, visit: Visit, state: RequestState, registry: MutableMapping[Any, Any], send: Send
+        self, request_scope: RequestScope, state: RequestState, registry: MutableMapping[Any, Any], send: Send
     ) -> None:
-        self.visit = visit
+        self.request_scope = request_scope
         self.state = state
         self.registry = registry
         self.send = send
@@ -136,13 +134,13 @@ class Settle:
             return
         if message["type"] == "http.response.start":
             try:
-                await self.visit.settle(message["status"])
+                await self.request_scope.settle(message["status"])
             except Exception as error:
                 self.failure = error
                 raise
-            self.registry.pop(self.visit.task, None)
+            self.registry.pop(self.request_scope.task, None)
             self.state.pop("session", None)
             self.started = True
         else:
-            await self.visit.let_go_late()
+            await self.request_scope.release_late_connections()
         await self.send(message)

@@ -1,13 +1,13 @@
-"""`python -m migrations.check`: the models match the migrations, tried on an empty SQLite file."""
+"""`python -m latchkey.migrations.check`: the models match the migrations, tried on an empty SQLite file."""
 
 import asyncio
 import sys
 import tempfile
 from pathlib import Path
 
-from service import schema
-from service.engines import create_engines
-from service.settings import Settings
+from latchkey.service.database import schema
+from latchkey.service.database.engines import create_engines
+from latchkey.service.settings import Settings
 
 
 async def check() -> list[str]:

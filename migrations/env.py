@@ -1,8 +1,8 @@
-"""What Alembic runs: the connection is handed in by `service.schema`."""
+"""What Alembic runs: the connection is handed in by `latchkey.service.database.schema`."""
 
 from alembic import context
 
-from models import Base
+from latchkey.models import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

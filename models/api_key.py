@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from models.base import Base
-from models.limit import Quota, RateLimit
-from models.types import BigId, Binary, BinaryText, Json, UtcDateTime, Words, utc_now
-from models.user import NAME_LENGTH
-from models.watched import Watched
+from latchkey.models.base import Base
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.types import BigId, Binary, BinaryText, Json, UtcDateTime, Words, utc_now
+from latchkey.models.user import NAME_LENGTH
+from latchkey.models.watched import Watched
 
 if TYPE_CHECKING:
-    from models.user import User
+    from latchkey.models.user import User
 
 
 class ApiKey(Watched):

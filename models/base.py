@@ -8,10 +8,10 @@ from sqlalchemy import MetaData, event, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import DeclarativeBase, Mapper
 
-from models import hooks, loading, names
-from models.binding import belongs_to_class, belongs_to_instance
-from models.errors import LostWriteError, MissingRowsError, NotInitialisedError, UnknownLookupError
-from models.query import Query, condition, identified
+from latchkey.models import hooks, loading, names
+from latchkey.models.binding import belongs_to_class, belongs_to_instance
+from latchkey.models.errors import LostWriteError, MissingRowsError, NotInitialisedError, UnknownLookupError
+from latchkey.models.query import Query, condition, identified
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",

@@ -14,12 +14,12 @@ from sqlalchemy import inspect, select
 from sqlalchemy.orm import InstanceState, Mapper, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from models.query import identified
+from latchkey.models.query import identified
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from models.base import Base
+    from latchkey.models.base import Base
 
 log = logging.getLogger("latchkey.models")
 

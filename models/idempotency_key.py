@@ -6,8 +6,8 @@ from sqlalchemy import LargeBinary, SmallInteger
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
-from models.types import Binary, UtcDateTime
+from latchkey.models.base import Base
+from latchkey.models.types import Binary, UtcDateTime
 
 # A plain BLOB ends at 64 kB there.
 Bytes = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")

@@ -5,8 +5,8 @@ from datetime import datetime
 from sqlalchemy import BigInteger, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
-from models.types import BinaryText, UtcDateTime
+from latchkey.models.base import Base
+from latchkey.models.types import BinaryText, UtcDateTime
 
 
 class LimitCounter(Base):

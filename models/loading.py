@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapper, PassiveFlag
 from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlalchemy.util.concurrency import in_greenlet
 
-from models.errors import NotLoadedError
+from latchkey.models.errors import NotLoadedError
 
 
 def raise_by_name(mapper: Mapper[Any], model: type[Any]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy.orm import InspectionAttr
 
-from models.errors import NameTakenError
-from models.query import SEPARATOR
+from latchkey.models.errors import NameTakenError
+from latchkey.models.query import SEPARATOR
 
 
 def arguments_beside_names(*owners: type[Any]) -> Mapping[str, str]:

@@ -4,8 +4,8 @@ from datetime import datetime
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
-from models.types import Binary, BinaryText, UtcDateTime
+from latchkey.models.base import Base
+from latchkey.models.types import Binary, BinaryText, UtcDateTime
 
 
 class Nonce(Base):

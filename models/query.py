@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, TypeVarTuple
 from sqlalchemy import ColumnElement, Result, Select, func, inspect, literal, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, joinedload, selectinload
 
-from models.errors import UnknownLookupError
-from models.types import BinaryText
+from latchkey.models.errors import UnknownLookupError
+from latchkey.models.types import BinaryText
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from models.base import Base
+    from latchkey.models.base import Base
 
 M = TypeVar("M", bound="Base")
 Row = TypeVarTuple("Row")

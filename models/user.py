@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
-from models.limit import Quota, RateLimit
-from models.types import BigId, BinaryText, Json, UtcDateTime, utc_now
-from models.watched import Watched
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.types import BigId, BinaryText, Json, UtcDateTime, utc_now
+from latchkey.models.watched import Watched
 
 if TYPE_CHECKING:
-    from models.api_key import ApiKey
+    from latchkey.models.api_key import ApiKey
 
 EMAIL_LENGTH = 254  # characters, RFC 5321 section 4.5.3.1.3 less the angle brackets
 EMAIL_KEY_BYTES = EMAIL_LENGTH * 6  # casefolding makes at most six UTF-8 bytes of one character

@@ -6,7 +6,7 @@ from typing import ClassVar
 from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.base import Base
+from latchkey.models.base import Base
 
 Watcher = Callable[[str, int], Awaitable[None]]
 """Told the name of the table and the id of the row."""

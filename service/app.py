@@ -15,40 +15,40 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.routing import Route
 from starlette.types import Scope
 
-from middleware.access_log import AccessLogMiddleware
-from middleware.answer_headers import AnswerHeadersMiddleware
-from middleware.body_deadline import BodyDeadlineMiddleware
-from middleware.body_limit import BodyLimitMiddleware
-from middleware.content_digest import ContentDigestMiddleware
-from middleware.gate import GateMiddleware
-from middleware.request_id import RequestIDMiddleware
-from middleware.session import SessionMiddleware
-from middleware.whole_body import WholeBodyMiddleware
-from service import housekeeping, logs, openapi, schema
-from service.authentication import lookup
-from service.authentication.backend import KeyBackend, Verifier, answer_refusal
-from service.authentication.channel import open_channel
-from service.authentication.failures import Failures
-from service.authentication.key_cache import KeyCache
-from service.authentication.keyring import KeyRing
-from service.authentication.replay import Replays
-from service.authentication.retirement import retirement_headers
-from service.authentication.revocations import Revocations
-from service.connections.adoption import bound_connections
-from service.connections.bounds import Bounds
-from service.database import SQLAlchemy
-from service.endpoint import Adapter
-from service.idempotency.allowance import Allowance
-from service.idempotency.claims import Idempotency
-from service.issuing import Issuer
-from service.last_used import LastUsed
-from service.limits.counters import Counters
-from service.limits.gate import Limits
-from service.limits.headers import Headers
-from service.limits.till import Till
-from service.networks import NetworkError, Proxies
-from service.operation import Operation, RouteError
-from service.problems import (
+from latchkey.middleware.access_log import AccessLogMiddleware
+from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
+from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
+from latchkey.middleware.body_limit import BodyLimitMiddleware
+from latchkey.middleware.content_digest import ContentDigestMiddleware
+from latchkey.middleware.gate import GateMiddleware
+from latchkey.middleware.request_id import RequestIDMiddleware
+from latchkey.middleware.session import SessionMiddleware
+from latchkey.middleware.whole_body import WholeBodyMiddleware
+from latchkey.service import housekeeping, logs, openapi
+from latchkey.service.authentication import lookup
+from latchkey.service.authentication.backend import KeyBackend, Verifier, answer_refusal
+from latchkey.service.authentication.failures import Failures
+from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.authentication.replay import Replays
+from latchkey.service.authentication.retirement import retirement_headers
+from latchkey.service.connections.adoption import bound_connections
+from latchkey.service.connections.bounds import Bounds
+from latchkey.service.database import SQLAlchemy, schema
+from latchkey.service.endpoints.adapter import Adapter
+from latchkey.service.idempotency.allowance import Allowance
+from latchkey.service.idempotency.claims import Idempotency
+from latchkey.service.key_cache.cache import KeyCache
+from latchkey.service.key_cache.channel import open_channel
+from latchkey.service.key_cache.revocations import Revocations
+from latchkey.service.keys.issuing import Issuer
+from latchkey.service.keys.last_used import LastUsed
+from latchkey.service.limits.charger import Charger
+from latchkey.service.limits.counters import Counters
+from latchkey.service.limits.gate import Limits
+from latchkey.service.limits.headers import Headers
+from latchkey.service.networks import NetworkError, Proxies
+from latchkey.service.operation import Operation, RouteError
+from latchkey.service.problems import (
     Problem,
     ProblemType,
     UnknownProblemError,
@@ -58,9 +58,9 @@ from service.problems import (
     known,
     register,
 )
-from service.router import IndexedRouter
-from service.routes import ROUTES, declared_scopes
-from service.settings import Settings, SettingsError
+from latchkey.service.router import IndexedRouter
+from latchkey.service.routes import ROUTES, declared_scopes
+from latchkey.service.settings import Settings, SettingsError
 
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 PRIVATE = (b"cache-control", b"private, no-store")
@@ -77,7 +77,7 @@ def create_app(
 
     Args:
         settings: None reads the environment.
-        routes: a team's own, each made by `service.operation.route`; they get the same session,
+        routes: a team's own, each made by `latchkey.service.operation.route`; they get the same session,
             authentication and errors as Latchkey's.
         problems: a team's own errors, which `Problem(code)` raises; they stand in OpenAPI and under `/problems/`.
 
@@ -110,9 +110,9 @@ def create_app(
         failures=Failures(settings.auth_failures_per_min),
     )
     replays = Replays(lambda: db.reader, settings.clock_window_s, clock=lambda: verifier.moment().timestamp())
-    till = Till(Counters(lambda: db.reader))
-    idempotency = Idempotency(lambda: db.reader, Allowance(till, settings.stored_answers_per_key))
-    limits = Limits(till, settings.limits_on_outage, exempt=idempotency.has_answer)
+    charger = Charger(Counters(lambda: db.reader))
+    idempotency = Idempotency(lambda: db.reader, Allowance(charger, settings.stored_answers_per_key))
+    limits = Limits(charger, settings.limits_on_outage, exempt=idempotency.has_answer)
     app = Starlette(
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
     )
@@ -120,7 +120,7 @@ def create_app(
         [
             make_route(
                 operation,
-                () if operation.public else private_corridor(operation, verifier, replays, limits),
+                () if operation.public else private_middleware(operation, verifier, replays, limits),
             )
             for operation in operations
         ],
@@ -160,7 +160,7 @@ def create_app(
     return app
 
 
-def private_corridor(
+def private_middleware(
     operation: Operation, verifier: Verifier, replays: Replays, limits: Limits
 ) -> list[Middleware]:
     """List what a private route asks, in this order.
@@ -245,7 +245,7 @@ def require_distinct(operations: Iterable[Operation]) -> None:
     for operation in operations:
         if not isinstance(operation, Operation):
             raise RouteError(
-                f"{operation!r} was not made by `service.operation.route`, so nothing says who may call it."
+                f"{operation!r} was not made by `latchkey.service.operation.route`, so nothing says who may call it."
             )
         place = operation.method, re.sub(r"{\w+", "{", operation.path)  # whatever its names are called
         if place in seen:

@@ -14,9 +14,9 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from starlette.datastructures import QueryParams
 
-from service.authentication.credentials import AccessKey, Secret
-from service.authentication.message_signature import sign_message
-from service.authentication.query_signature import sign_query
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret
+from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.authentication.wire.query_signature import sign_query
 
 Form = Literal["query", "message"]
 """Where the signature travels: in the query, or in headers (RFC 9421)."""
@@ -54,7 +54,7 @@ class SignedCall(msgspec.Struct, frozen=True, kw_only=True):
         return shlex.join([*words, self.url])
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ClientResponse(msgspec.Struct, frozen=True, kw_only=True):
     """What came back."""
 
     status_line: str
@@ -164,7 +164,7 @@ def split_url(url: str) -> SplitResult:
     return parts
 
 
-def send(call: SignedCall) -> Answer:
+def send(call: SignedCall) -> ClientResponse:
     """Send a call, byte for byte as it was signed; certificates are verified, redirections not followed.
 
     Raises:
@@ -191,7 +191,7 @@ def send(call: SignedCall) -> Answer:
     finally:
         connection.close()
     version = "1.0" if answer.version == 10 else "1.1"  # noqa: PLR2004 - as http.client counts
-    return Answer(
+    return ClientResponse(
         status_line=f"HTTP/{version} {answer.status} {answer.reason}".rstrip(),
         status=answer.status,
         body=body,

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, Table, delete, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from models import Base, IdempotencyKey, LimitCounter, Nonce
-from models.query import identified
-from models.types import utc_now
-from service.database import SQLAlchemy
+from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce
+from latchkey.models.query import identified
+from latchkey.models.types import utc_now
+from latchkey.service.database import SQLAlchemy
 
 log = logging.getLogger("latchkey.housekeeping")
 

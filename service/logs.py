@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from middleware.request_id import request_id
+from latchkey.middleware.request_id import request_id
 
 LEVELS = {"latchkey": logging.INFO, "uvicorn": logging.INFO, "sqlalchemy": logging.WARNING}
 

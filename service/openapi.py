@@ -16,10 +16,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from starlette.responses import Response
 
-import service
-from service import problems
-from service.operation import Operation
-from service.problems import FieldError, known
+from latchkey import service
+from latchkey.service import problems
+from latchkey.service.operation import Operation
+from latchkey.service.problems import FieldError, known
 
 Json = dict[str, Any]
 

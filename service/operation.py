@@ -18,8 +18,8 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 from starlette.responses import Response
 
-from service import answers as answering
-from service.authentication.extraction import RESERVED_PARAMETERS
+from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
+from latchkey.service.endpoints import answers as answering
 
 SCOPE_SHAPE = re.compile(r"[a-z][a-z0-9_.-]{0,39}:[a-z][a-z0-9_-]{0,39}")
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})

@@ -23,9 +23,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service import driver
-from service.session import CommitUnknownError
-from service.transaction import TransactionEndedError
+from latchkey.service.database import driver
+from latchkey.service.database.session import CommitUnknownError
+from latchkey.service.database.transaction import TransactionEndedError
 
 log = logging.getLogger("latchkey.problems")
 

@@ -1,9 +1,9 @@
 """The table of contents: every URL, who may call it, and what answers."""
 
-from service import shapes
-from service.endpoints import keys, me, signatures, users
-from service.endpoints import service as house
-from service.operation import Operation, route
+from latchkey.service import shapes
+from latchkey.service.endpoints import keys, me, signatures, users
+from latchkey.service.endpoints import service as house
+from latchkey.service.operation import Operation, route
 
 PROBLEM = {"code": "email_taken"}
 USER = {"id": "1"}

@@ -5,7 +5,7 @@ import gc
 from sqlalchemy.orm import configure_mappers
 from starlette.applications import Starlette
 
-from service.app import create_app
+from latchkey.service.app import create_app
 
 NEW_OBJECTS = 20_000  # more than are made before the collector looks for garbage among them
 

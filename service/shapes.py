@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from models.limit import NAME_PATTERN as LIMIT_NAME_PATTERN
-from models.limit import Quota, RateLimit
-from models.user import EMAIL_LENGTH, NAME_LENGTH
-from service.networks import LARGEST_LIST
+from latchkey.models.limit import NAME_PATTERN as LIMIT_NAME_PATTERN
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.user import EMAIL_LENGTH, NAME_LENGTH
+from latchkey.service.networks import LARGEST_LIST
 
 LARGEST_ID = 2**63 - 1
 CONTROL = r"\x00-\x1f\x7f-\x9f"

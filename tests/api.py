@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models import ApiKey, Base, User
-from models.limit import Quota, RateLimit
-from service.authentication.credentials import AccessKey, Secret
-from service.authentication.query_signature import sign_query
-from service.problems import known
+from latchkey.models import ApiKey, Base, User
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret
+from latchkey.service.authentication.wire.query_signature import sign_query
+from latchkey.service.problems import known
 from tests.requests import Answer, request
 
 Headers = Sequence[tuple[str, str]]

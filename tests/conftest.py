@@ -14,12 +14,11 @@ import hypothesis
 import pytest
 from sqlalchemy import MetaData, text
 
-from models import Base
-from service import driver, schema
-from service.authentication.keyring import KeyRing
-from service.database import SQLAlchemy
-from service.engines import create_engines
-from service.settings import Settings
+from latchkey.models import Base
+from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.database import SQLAlchemy, driver, schema
+from latchkey.service.database.engines import create_engines
+from latchkey.service.settings import Settings
 from tests import wire
 from tests.mariadb import PrivateMariaDB, require_or_skip
 from tests.redis import PrivateRedis

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.database import SQLAlchemy
+from latchkey.service.database import SQLAlchemy
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["docs/sessions.md"]

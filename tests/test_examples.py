@@ -8,11 +8,10 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from examples import fastapi_app
-from middleware.visit import UnwrittenWorkError
-from models import Base, User
-from service import schema
-from service.database import SQLAlchemy
-from service.settings import Settings
+from latchkey.middleware.request_scope import UnwrittenWorkError
+from latchkey.models import Base, User
+from latchkey.service.database import SQLAlchemy, schema
+from latchkey.service.settings import Settings
 from tests.conftest import assert_nothing_left
 from tests.requests import Answer, request
 
@@ -95,7 +94,7 @@ async def test_fifty_at_a_time_on_a_pool_of_two_leak_nothing(app, db, cancelled)
     first = (await create(app)).json["id"]
     answers: list[Answer] = []
 
-    async def visit(number: int) -> None:
+    async def request_scope(number: int) -> None:
         answer = Answer()
         answers.append(answer)
         if number % 2:
@@ -106,7 +105,7 @@ async def test_fifty_at_a_time_on_a_pool_of_two_leak_nothing(app, db, cancelled)
 
     chance = random.Random(1)
     for _ in range(3):
-        tasks = [asyncio.create_task(visit(number)) for number in range(50)]
+        tasks = [asyncio.create_task(request_scope(number)) for number in range(50)]
         for task in chance.sample(tasks, cancelled):
             await asyncio.sleep(chance.random() / 200)
             task.cancel()

@@ -3,9 +3,7 @@
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("middleware", "migrations", "models", "service")
 LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt", "requirements-build.txt")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -132,6 +129,7 @@ class TestMake:
             "bench-soak",
             "lock",
             "openapi",
+            "api",
             "up",
             "down",
             "clean",
@@ -176,33 +174,6 @@ class TestMake:
 
     def test_git_never_sees_the_secrets(self):
         assert {".env", "var/", ".venv/"} <= set((ROOT / ".gitignore").read_text().splitlines())
-
-
-class TestWheel:
-    def test_every_file_of_the_packages_is_in_it(self, tmp_path):
-        source = tmp_path / "source"
-        source.mkdir()
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, source)
-        for package in PACKAGES:
-            shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
-        files = {
-            path.relative_to(source).as_posix()
-            for package in PACKAGES
-            for path in (source / package).rglob("*.*")
-        }
-
-        subprocess.run(
-            [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_wheel('..')"],
-            cwd=source,
-            capture_output=True,
-            check=True,
-        )
-
-        (wheel,) = tmp_path.glob("*.whl")
-        packed = zipfile.ZipFile(wheel).namelist()
-        assert sorted(files - set(packed)) == []
-        assert {name.split("/")[0] for name in packed if ".dist-info/" not in name} == set(PACKAGES)
 
 
 class TestContainerfile:

@@ -18,8 +18,8 @@ from asyncmy.connection import PreparedStatement
 from asyncmy.constants.COMMAND import COM_STMT_CLOSE, COM_STMT_EXECUTE, COM_STMT_PREPARE
 from sqlalchemy import event
 
-from service.driver import Connection
-from service.rules import Engines
+from latchkey.service.database.driver import Connection
+from latchkey.service.database.rules import Engines
 
 COM_STMT_BULK_EXECUTE = 0xFA  # MariaDB's own; the driver knows it, and does not name it
 

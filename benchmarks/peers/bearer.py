@@ -1,6 +1,6 @@
 """What every peer does with the `Authorization` header before it asks the database: the same rules at the same cost."""
 
-from service.authentication.credentials import hash_secret, parse_secret
+from latchkey.service.authentication.wire.credentials import hash_secret, parse_secret
 
 SCHEME = "bearer "
 

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 
-from service.database import SQLAlchemy
-from service.serving import create_served_app
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.serving import create_served_app
 
 REMAINDER = "remainder: "
 REST_S = 2.0  # how long the server may take to come to rest: it notes the use of keys every few seconds

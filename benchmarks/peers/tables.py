@@ -6,7 +6,7 @@ from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from benchmarks.peers.structs import Quota, RateLimit
-from models.types import BigId, Binary, BinaryText, Json, UtcDateTime, Words, utc_now
+from latchkey.models.types import BigId, Binary, BinaryText, Json, UtcDateTime, Words, utc_now
 
 LIMITS = Json(tuple[RateLimit, ...], empty=())
 

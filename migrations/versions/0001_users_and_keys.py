@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from models.types import BigId, Binary, BinaryText, UtcDateTime, Words
+from latchkey.migrations.types import BigId, UtcDateTime, Words, binary
 
 revision = "0001"
 down_revision = None
@@ -20,7 +20,7 @@ def upgrade() -> None:
         "users",
         sa.Column("id", BigId, nullable=False),
         sa.Column("email", sa.String(254), nullable=False),
-        sa.Column("email_key", BinaryText(1524), nullable=False),
+        sa.Column("email_key", binary(1524), nullable=False),
         sa.Column("name", sa.String(200), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
@@ -32,13 +32,13 @@ def upgrade() -> None:
     op.create_table(
         "api_keys",
         sa.Column("id", BigId, nullable=False),
-        sa.Column("access_key", BinaryText(64), nullable=False),
+        sa.Column("access_key", binary(64), nullable=False),
         sa.Column("user_id", BigId, nullable=False),
         sa.Column("name", sa.String(200), nullable=False),
         sa.Column("mode", sa.String(16), nullable=False),
         sa.Column("scopes", Words, nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
-        sa.Column("secret_sha256", Binary(32), nullable=True),
+        sa.Column("secret_sha256", binary(32), nullable=True),
         sa.Column("expires_at", UtcDateTime, nullable=True),
         sa.Column("last_used_at", UtcDateTime, nullable=True),
         sa.Column("created_at", UtcDateTime, nullable=False),
@@ -54,7 +54,7 @@ def upgrade() -> None:
         "key_secrets",
         sa.Column("api_key_id", BigId, nullable=False),
         sa.Column("version", sa.Integer, nullable=False, autoincrement=False),
-        sa.Column("sealed", Binary(255), nullable=False),
+        sa.Column("sealed", binary(255), nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("api_key_id", "version", name="pk_key_secrets"),
         sa.ForeignKeyConstraint(["api_key_id"], ["api_keys.id"], name="fk_key_secrets_api_key_id_api_keys"),

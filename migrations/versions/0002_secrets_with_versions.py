@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from models.types import BigId, Binary, UtcDateTime
+from latchkey.migrations.types import BigId, UtcDateTime, binary
 
 revision = "0002"
 down_revision = "0001"
@@ -20,8 +20,8 @@ def columns() -> list[sa.Column[Any]]:
     return [
         sa.Column("api_key_id", BigId, nullable=False, autoincrement=False),
         sa.Column("version", sa.Integer, nullable=False, autoincrement=False),
-        sa.Column("secret_sha256", Binary(32), nullable=False),
-        sa.Column("sealed", Binary(255), nullable=True),
+        sa.Column("secret_sha256", binary(32), nullable=False),
+        sa.Column("sealed", binary(255), nullable=True),
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.Column("expires_at", UtcDateTime, nullable=True),
     ]

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from models.types import Binary, BinaryText, UtcDateTime
+from latchkey.migrations.types import UtcDateTime, binary
 
 revision = "0003"
 down_revision = "0002"
@@ -18,8 +18,8 @@ TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
 def upgrade() -> None:
     op.create_table(
         "nonces",
-        sa.Column("access_key", BinaryText(64), nullable=False),
-        sa.Column("nonce", Binary(65), nullable=False),
+        sa.Column("access_key", binary(64), nullable=False),
+        sa.Column("nonce", binary(65), nullable=False),
         sa.Column("expires_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("access_key", "nonce", name="pk_nonces"),
         **TABLE,

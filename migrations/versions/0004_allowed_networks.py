@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from models.types import Words
+from latchkey.migrations.types import Words
 
 revision = "0004"
 down_revision = "0003"

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-from models.types import Binary, UtcDateTime
+from latchkey.migrations.types import UtcDateTime, binary
 
 revision = "0005"
 down_revision = "0004"
@@ -20,8 +20,8 @@ BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 def upgrade() -> None:
     op.create_table(
         "idempotency_keys",
-        sa.Column("id", Binary(32), nullable=False),
-        sa.Column("fingerprint", Binary(32), nullable=False),
+        sa.Column("id", binary(32), nullable=False),
+        sa.Column("fingerprint", binary(32), nullable=False),
         sa.Column("status", sa.SmallInteger, nullable=True),
         sa.Column("headers", BYTES, nullable=True),
         sa.Column("body", BYTES, nullable=True),

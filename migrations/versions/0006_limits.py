@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from models.types import BinaryText, UtcDateTime
+from latchkey.migrations.types import UtcDateTime, binary
 
 revision = "0006"
 down_revision = "0005"
@@ -21,7 +21,7 @@ def upgrade() -> None:
         op.add_column(table, sa.Column("quota", sa.Text, nullable=True))
     op.create_table(
         "limit_counters",
-        sa.Column("subject", BinaryText(32), nullable=False),
+        sa.Column("subject", binary(32), nullable=False),
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("state", sa.LargeBinary, nullable=False),
         sa.Column("expires_at", UtcDateTime, nullable=False),

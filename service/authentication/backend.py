@@ -17,9 +17,16 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
-from service import shapes
-from service.authentication import lookup, message_signature, query_signature
-from service.authentication.credentials import (
+from latchkey.service import shapes
+from latchkey.service.authentication import lookup
+from latchkey.service.authentication.failures import Failures
+from latchkey.service.authentication.keyring import KeyRing, KeyRingError
+from latchkey.service.authentication.lookup import Found, NoKeyMatch, StoredSecret
+from latchkey.service.authentication.principal import Principal
+from latchkey.service.authentication.replay import NonceClaim
+from latchkey.service.authentication.retirement import retirement_of
+from latchkey.service.authentication.wire import message_signature, query_signature
+from latchkey.service.authentication.wire.credentials import (
     AccessKey,
     Dummy,
     Secret,
@@ -28,7 +35,7 @@ from service.authentication.credentials import (
     parse_secret,
     same,
 )
-from service.authentication.extraction import (
+from latchkey.service.authentication.wire.extraction import (
     Bearer,
     MessageSigned,
     QuerySigned,
@@ -36,17 +43,11 @@ from service.authentication.extraction import (
     Unauthenticated,
     extract,
 )
-from service.authentication.failures import Failures
-from service.authentication.key_cache import Keys
-from service.authentication.keyring import KeyRing, KeyRingError
-from service.authentication.lookup import Found, NoKeyMatch, StoredSecret
-from service.authentication.principal import Principal
-from service.authentication.replay import Claim
-from service.authentication.retirement import retirement_of
-from service.limits.account import accounts_of
-from service.networks import Address, Proxies, contains, read_networks
-from service.operation import SAFE_METHODS
-from service.problems import Problem
+from latchkey.service.key_cache.cache import Keys
+from latchkey.service.limits.account import accounts_of
+from latchkey.service.networks import Address, Proxies, contains, read_networks
+from latchkey.service.operation import SAFE_METHODS
+from latchkey.service.problems import Problem
 
 log = logging.getLogger("latchkey.authentication")
 
@@ -79,7 +80,7 @@ class Proved(msgspec.Struct, frozen=True, kw_only=True):
     """The SHA-256 that the body must have."""
     missing: tuple[str, ...] = ()
     """What the signature should have covered."""
-    claim: Claim | None = None
+    claim: NonceClaim | None = None
     """The nonce to reserve."""
 
 
@@ -290,7 +291,7 @@ class Verifier:
             found=found,
             secret=stored,
             digest=signature.content_sha256,
-            claim=Claim.of_nonce(access_key, signature.nonce, signature.created),
+            claim=NonceClaim.of_nonce(access_key, signature.nonce, signature.created),
         )
 
     async def _find_signer(
@@ -356,13 +357,13 @@ def signs(found: Found, access_key: AccessKey) -> bool:
     return found.key.mode == "signed" and same(found.key.access_key.encode(), access_key.encode())
 
 
-def query_claim(signature: query_signature.QuerySignature, method: str) -> Claim | None:
+def query_claim(signature: query_signature.QuerySignature, method: str) -> NonceClaim | None:
     """Tell what a signed query uses up; None when it may be repeated."""
     if signature.nonce is not None:
-        return Claim.of_nonce(signature.access_key, signature.nonce, signature.timestamp)
+        return NonceClaim.of_nonce(signature.access_key, signature.nonce, signature.timestamp)
     if method in query_signature.SAFE_METHODS:
         return None
-    return Claim.of_mac(signature.access_key, signature.mac, signature.timestamp)
+    return NonceClaim.of_mac(signature.access_key, signature.mac, signature.timestamp)
 
 
 def query_digest(signature: query_signature.QuerySignature, method: str) -> bytes | None:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import msgspec
 from starlette.types import Scope
 
-from service import shapes
-from service.authentication import lookup, message_signature, query_signature
-from service.authentication.backend import (
+from latchkey.service import shapes
+from latchkey.service.authentication import lookup
+from latchkey.service.authentication.backend import (
     Refused,
     Verifier,
     has_body,
@@ -23,8 +23,11 @@ from service.authentication.backend import (
     require_active,
     signs,
 )
-from service.authentication.credentials import AccessKey, Secret, parse_access_key
-from service.authentication.extraction import (
+from latchkey.service.authentication.lookup import Found
+from latchkey.service.authentication.replay import NonceClaim, is_used
+from latchkey.service.authentication.wire import message_signature, query_signature
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret, parse_access_key
+from latchkey.service.authentication.wire.extraction import (
     Bearer,
     CredentialError,
     MessageSigned,
@@ -32,11 +35,9 @@ from service.authentication.extraction import (
     Unauthenticated,
     extract,
 )
-from service.authentication.lookup import Found
-from service.authentication.message_signature import EMPTY_SHA256
-from service.authentication.replay import Claim, is_used
-from service.authentication.structured_fields import inner_lists
-from service.session import RequestSession
+from latchkey.service.authentication.wire.message_signature import EMPTY_SHA256
+from latchkey.service.authentication.wire.structured_fields import inner_lists
+from latchkey.service.database.session import RequestSession
 
 # In the order in which the authenticator checks.
 QUERY_CHECKS = (
@@ -62,7 +63,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     proves: Callable[[Secret], bool] | None
     """None when the signature itself could not be parsed."""
     digest: bytes | None
-    claim: Claim | None
+    claim: NonceClaim | None
     texts: tuple[shapes.SignedText, ...]
 
 
@@ -236,7 +237,7 @@ def read_message(report: Report, verifier: Verifier, scope: Scope, now: float) -
         clock_is_right=message_signature.is_current(signature, now, verifier.window_s),
         proves=(lambda secret: message_signature.proves(signature, secret)) if legible else None,
         digest=signature.content_sha256,
-        claim=Claim.of_nonce(signature.access_key, signature.nonce, signature.created),
+        claim=NonceClaim.of_nonce(signature.access_key, signature.nonce, signature.created),
         texts=(shapes.SignedText(what="signature_base", lines=tuple(signature.signed.split("\n"))),),
     )
 

@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from service.networks import Address
+from latchkey.service.networks import Address
 
 MINUTE_S = 60
 LARGEST_MEMORY = 10_000  # pairs; each holds at most one number for each second of the minute

@@ -17,7 +17,7 @@ from typing import Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .credentials import AccessKey, RandomBytes, Secret, decode_base64
+from latchkey.service.authentication.wire.credentials import AccessKey, RandomBytes, Secret, decode_base64
 
 _KEY_BYTES = 32
 _ID_BYTES = 4

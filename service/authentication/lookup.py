@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, select
 
-from models import ApiKey, KeySecret, User
-from service import shapes
-from service.authentication.extraction import Unauthenticated
-from service.prepared import Prepared
-from service.session import RequestSession
+from latchkey.models import ApiKey, KeySecret, User
+from latchkey.service import shapes
+from latchkey.service.authentication.wire.extraction import Unauthenticated
+from latchkey.service.database.prepared import Prepared
+from latchkey.service.database.session import RequestSession
 
 KEY_FIELDS = shapes.Key.__struct_fields__
 USER_FIELDS = shapes.User.__struct_fields__

@@ -3,8 +3,8 @@
 import msgspec
 from starlette.authentication import BaseUser
 
-from service import shapes
-from service.authentication.replay import Claim
+from latchkey.service import shapes
+from latchkey.service.authentication.replay import NonceClaim
 
 
 class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
@@ -17,7 +17,7 @@ class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
     key: shapes.Key
     scopes: frozenset[str]
     signed_by_query: bool
-    claim: Claim | None
+    claim: NonceClaim | None
     """The nonce that the call uses up; None when it may be repeated."""
     content_sha256: bytes | None
     """The digest that the body must have; None when nothing covers it."""

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.types import Scope
 
-from models import Nonce
-from service.prepared import Prepared
-from service.problems import Problem, is_conflict
+from latchkey.models import Nonce
+from latchkey.service.database.prepared import Prepared
+from latchkey.service.problems import Problem, is_conflict
 
 SKEW_S = 10  # how far the clocks of several workers may be apart
 
@@ -23,7 +23,7 @@ assert isinstance(_NONCES, Table)  # noqa: S101 - what a declared model has
 _RESERVE = Prepared(insert(_NONCES))
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class NonceClaim(msgspec.Struct, frozen=True, kw_only=True):
     """What a signed call must be the first to use."""
 
     access_key: str
@@ -32,26 +32,26 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds, as signed."""
 
     @classmethod
-    def of_nonce(cls, access_key: str, nonce: str, created: int) -> "Claim":
+    def of_nonce(cls, access_key: str, nonce: str, created: int) -> "NonceClaim":
         """Claim the nonce that the client chose."""
         return cls(access_key=access_key, nonce=b"n" + nonce.encode(), created=created)
 
     @classmethod
-    def of_mac(cls, access_key: str, mac: bytes, created: int) -> "Claim":
+    def of_mac(cls, access_key: str, mac: bytes, created: int) -> "NonceClaim":
         """Claim the decoded bytes of the MAC, for a call without a nonce."""
         return cls(access_key=access_key, nonce=b"m" + mac, created=created)
 
 
-async def is_used(session: AsyncSession, claim: Claim) -> bool:
+async def is_used(session: AsyncSession, claim: NonceClaim) -> bool:
     """Look whether a nonce was used, without using it."""
     at = (claim.access_key, claim.nonce)
     return await session.get(Nonce, at) is not None
 
 
-class Order(msgspec.Struct, frozen=True, eq=False):
+class PendingReservation(msgspec.Struct, frozen=True, eq=False):
     """A claim that waits to be reserved; who waits for it holds `first`: whether nobody was before it."""
 
-    claim: Claim
+    claim: NonceClaim
     first: asyncio.Future[bool]
 
     def tell(self, first: bool) -> None:
@@ -87,7 +87,7 @@ class Replays:
         self.primary = primary
         self.window_s = window_s
         self.clock = clock
-        self._waiting: list[Order] = []
+        self._waiting: list[PendingReservation] = []
         self._work: asyncio.Task[None] | None = None
 
     async def refusal(self, scope: Scope) -> Problem | None:
@@ -95,24 +95,24 @@ class Replays:
 
         With the database out of reach the error goes on and is answered with a 503: the call is not taken.
         """
-        claim: Claim | None = scope["user"].claim
+        claim: NonceClaim | None = scope["user"].claim
         if claim is None or await self.reserve(claim):
             return None
         return Problem("replayed")
 
-    async def reserve(self, claim: Claim) -> bool:
+    async def reserve(self, claim: NonceClaim) -> bool:
         """Reserve a nonce, committed at once; False when somebody was first, or when the nonce has ended.
 
         It stays when the endpoint fails: a call that was refused is not sent again, it is signed again. It
         is kept until no clock takes the signature any more, counted from its own `created`: counted from
         now, a call that is dated ahead could outlive its nonce.
         """
-        order = Order(claim, asyncio.get_running_loop().create_future())
-        self._waiting.append(order)
+        pending = PendingReservation(claim, asyncio.get_running_loop().create_future())
+        self._waiting.append(pending)
         if self._work is None:
             # A task of its own: the call that happens to be the first may be cancelled, and others wait with it.
             self._work = asyncio.create_task(self._reserve_waiting(), name="nonces")
-        first = await order.first
+        first = await pending.first
         # An INSERT that took so long may have come after the purge of an earlier row.
         return first and not self._has_ended(claim)
 
@@ -122,63 +122,63 @@ class Replays:
             await asyncio.wait([self._work])
 
     async def _reserve_waiting(self) -> None:
-        orders: list[Order] = []
+        waiting: list[PendingReservation] = []
         try:
             while waiting := [one for one in self._waiting if not one.first.done()]:
                 self._waiting = []
-                orders = [one for one in waiting if not self._refuse_ended(one)]
+                waiting = [one for one in waiting if not self._refuse_ended(one)]
                 try:
-                    await self._reserve_together(orders)
+                    await self._reserve_together(waiting)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
-                    for order in orders:
-                        order.fail(error)
+                    for pending in waiting:
+                        pending.fail(error)
         finally:
             self._work = None
-            for order in (*orders, *self._waiting):
-                order.first.cancel()  # of those that wait when the loop ends; else nobody does
+            for pending in (*waiting, *self._waiting):
+                pending.first.cancel()  # of those that wait when the loop ends; else nobody does
             self._waiting = []
 
-    def _refuse_ended(self, order: Order) -> bool:
+    def _refuse_ended(self, pending: PendingReservation) -> bool:
         """Refuse a nonce that has ended: its row may be purged already, so it could be reserved twice."""
-        if not self._has_ended(order.claim):
+        if not self._has_ended(pending.claim):
             return False
-        order.tell(False)
+        pending.tell(False)
         return True
 
-    def _has_ended(self, claim: Claim) -> bool:
+    def _has_ended(self, claim: NonceClaim) -> bool:
         return self.clock() >= self._ends_at(claim)
 
-    def _ends_at(self, claim: Claim) -> int:
+    def _ends_at(self, claim: NonceClaim) -> int:
         """Return the unix second from which no worker takes the signature any more."""
         return claim.created + self.window_s + SKEW_S
 
-    async def _reserve_together(self, orders: Sequence[Order]) -> None:
+    async def _reserve_together(self, waiting: Sequence[PendingReservation]) -> None:
         engine = self.primary()
-        if len(orders) > 1 and engine.dialect.name != "sqlite":
+        if len(waiting) > 1 and engine.dialect.name != "sqlite":
             try:
-                await _RESERVE.insert_together(engine, [self._row(one.claim) for one in orders])
+                await _RESERVE.insert_together(engine, [self._row(one.claim) for one in waiting])
             except DBAPIError as error:
                 # Somebody was before one of them, or is about to be, and none is reserved: each for itself.
                 if not isinstance(error, IntegrityError) and not is_conflict(error):
                     raise
             else:
-                for order in orders:
-                    order.tell(True)
+                for pending in waiting:
+                    pending.tell(True)
                 return
         async with asyncio.TaskGroup() as group:
-            for order in orders:
-                group.create_task(self._reserve_alone(order))
+            for pending in waiting:
+                group.create_task(self._reserve_alone(pending))
 
-    async def _reserve_alone(self, order: Order) -> None:
+    async def _reserve_alone(self, pending: PendingReservation) -> None:
         try:
-            await _RESERVE.run(self.primary(), self._row(order.claim))
+            await _RESERVE.run(self.primary(), self._row(pending.claim))
         except IntegrityError:
-            order.tell(False)
+            pending.tell(False)
         except Exception as error:  # noqa: BLE001 - it belongs to who waits
-            order.fail(error)
+            pending.fail(error)
         else:
-            order.tell(True)
+            pending.tell(True)
 
-    def _row(self, claim: Claim) -> dict[str, Any]:
+    def _row(self, claim: NonceClaim) -> dict[str, Any]:
         expires_at = datetime.fromtimestamp(self._ends_at(claim), UTC)
         return {"access_key": claim.access_key, "nonce": claim.nonce, "expires_at": expires_at}

@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import msgspec
 from starlette.types import Scope
 
-from service.authentication.lookup import Found, StoredSecret
+from latchkey.service.authentication.lookup import Found, StoredSecret
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -1,4 +1,4 @@
-"""The command line: `latchkey …` and `python -m service …`.
+"""The command line: `latchkey …` and `python -m latchkey …`.
 
 Standard output carries only the answer; what is told to people goes to standard error.
 The exit status is 0; 1 for a refusal, with one sentence; 2 for a command that is written wrongly.
@@ -13,14 +13,14 @@ import click
 from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
-import service
-from service.commands.calls import call, sign
-from service.commands.keys import keys
-from service.commands.server import dev, keyring, migrate, openapi, purge, serve
-from service.commands.users import users
-from service.problems import of_exception
-from service.schema import NotMigratedError
-from service.settings import SettingsError
+from latchkey import service
+from latchkey.service.commands.calls import call, sign
+from latchkey.service.commands.keys import keys
+from latchkey.service.commands.server import dev, keyring, migrate, openapi, purge, serve
+from latchkey.service.commands.users import users
+from latchkey.service.database.schema import NotMigratedError
+from latchkey.service.problems import of_exception
+from latchkey.service.settings import SettingsError
 
 # What may be the secret of a key, in a place where another argument belongs.
 SECRET = re.compile(r"[0-9A-Za-z]+s_[0-9A-Za-z]{40,}")
@@ -46,7 +46,7 @@ class Commands(click.Group):
             error.message = SECRET.sub("…", error.message)  # type: ignore[misc]  # the same sentence, less a secret
             raise
         except Exception as error:
-            sentence = explain(error)
+            sentence = describe_error(error)
             if sentence is None:
                 raise
             raise click.ClickException(sentence) from error
@@ -61,7 +61,7 @@ def is_text(argument: str) -> bool:
     return True
 
 
-def explain(error: Exception) -> str | None:  # noqa: PLR0911 - a table, read line by line
+def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, read line by line
     """Say what went wrong when it was not our fault; None for what was."""
     match error:
         case SettingsError() | NotMigratedError():

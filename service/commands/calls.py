@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import click
 
-from service.authentication.credentials import AccessKey, Secret, checksum_is_right
-from service.client import CallError, Form, SignedCall, send, sign_call
-from service.commands.parameters import PUBLIC_ID
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret, checksum_is_right
+from latchkey.service.client import CallError, Form, SignedCall, send, sign_call
+from latchkey.service.commands.parameters import PUBLIC_ID
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 FORM = click.Choice(get_args(Form))

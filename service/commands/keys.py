@@ -5,12 +5,12 @@ from datetime import datetime
 import click
 import msgspec
 
-from models import ApiKey
-from models.limit import Quota, RateLimit
-from service import answers, shapes
-from service.app import open_keyring
-from service.commands.answers import show, show_page
-from service.commands.parameters import (
+from latchkey.models import ApiKey
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.service import shapes
+from latchkey.service.app import open_keyring
+from latchkey.service.commands.answers import show, show_page
+from latchkey.service.commands.parameters import (
     GRACE,
     KEY_STATUS,
     LIMIT,
@@ -25,11 +25,12 @@ from service.commands.parameters import (
     as_json,
     limit,
 )
-from service.commands.rows import lock_user, opened, read_settings, work
-from service.endpoints.keys import fields_of, lock_key
-from service.endpoints.limits import distinct_limits
-from service.issuing import Issuer
-from service.problems import Problem
+from latchkey.service.commands.rows import lock_user, opened, read_settings, work
+from latchkey.service.endpoints import answers
+from latchkey.service.endpoints.keys import fields_of, lock_key
+from latchkey.service.endpoints.limits import distinct_limits
+from latchkey.service.keys.issuing import Issuer
+from latchkey.service.problems import Problem
 
 COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires_at", "last_used_at")
 

@@ -7,13 +7,13 @@ from typing import Any, get_args
 import click
 import msgspec
 
-from models.limit import Quota, RateLimit
-from service import shapes
-from service.authentication.credentials import AccessKey, parse_access_key
-from service.endpoints.keys import canonical_networks, future_utc, require_declared
-from service.endpoints.limits import distinct_limits
-from service.problems import Problem
-from service.routes import ROUTES, declared_scopes
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.service import shapes
+from latchkey.service.authentication.wire.credentials import AccessKey, parse_access_key
+from latchkey.service.endpoints.keys import canonical_networks, future_utc, require_declared
+from latchkey.service.endpoints.limits import distinct_limits
+from latchkey.service.problems import Problem
+from latchkey.service.routes import ROUTES, declared_scopes
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 EMAIL_RULE = "at most 254 characters with one @, and no space or control character"

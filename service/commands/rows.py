@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 import click
 
-from models import User
-from service import schema
-from service.authentication.channel import Channel, UnreachableError, open_channel
-from service.database import SQLAlchemy
-from service.session import RequestSession
-from service.settings import Settings
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy, schema
+from latchkey.service.database.session import RequestSession
+from latchkey.service.key_cache.channel import Channel, UnreachableError, open_channel
+from latchkey.service.settings import Settings
 
 T = TypeVar("T")
 

@@ -9,20 +9,19 @@ from pathlib import Path
 import click
 import uvicorn
 
-import middleware
-import models
-import service
-from service import housekeeping, logs, schema
-from service import openapi as description
-from service.app import open_keyring
-from service.authentication.keyring import KeyRing
-from service.commands.answers import aligned
-from service.commands.parameters import PORT
-from service.commands.rows import read_settings, work
-from service.dev import development_environ, prepare
-from service.engines import create_engines
-from service.routes import ROUTES
-from service.settings import Settings
+from latchkey import middleware, models, service
+from latchkey.service import housekeeping, logs
+from latchkey.service import openapi as description
+from latchkey.service.app import open_keyring
+from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.commands.answers import aligned
+from latchkey.service.commands.development import development_environ, prepare
+from latchkey.service.commands.parameters import PORT
+from latchkey.service.commands.rows import read_settings, work
+from latchkey.service.database import schema
+from latchkey.service.database.engines import create_engines
+from latchkey.service.routes import ROUTES
+from latchkey.service.settings import Settings
 
 TELL_EVERY_ROWS = 10_000  # a purge that takes long
 GRACE_S = 30  # how long requests in flight may take to end
@@ -122,13 +121,13 @@ def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: b
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     packages = (service, middleware, models)
     uvicorn.run(
-        "service.serving:create_served_app",
+        "latchkey.service.serving:create_served_app",
         factory=True,
         host=host,
         port=port,
         workers=workers,
         reload=reload,
-        reload_dirs=[str(Path(package.__path__[0])) for package in packages] if reload else None,
+        reload_dirs=[str(Path(package.__path__[0]).resolve()) for package in packages] if reload else None,
         log_config=None,  # `create_app` configures the logs
         access_log=False,  # it would show the query, which may be signed
         proxy_headers=False,  # only a trusted proxy may say who the client is

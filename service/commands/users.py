@@ -5,13 +5,14 @@ from typing import Literal
 import click
 from sqlalchemy.exc import IntegrityError
 
-from models import User
-from service import answers, shapes
-from service.commands.answers import show, show_page
-from service.commands.parameters import EMAIL, NAME, USER, USER_STATUS, as_json, limit
-from service.commands.rows import lock_user, opened, read_settings, work
-from service.endpoints.users import email_taken
-from service.problems import Problem
+from latchkey.models import User
+from latchkey.service import shapes
+from latchkey.service.commands.answers import show, show_page
+from latchkey.service.commands.parameters import EMAIL, NAME, USER, USER_STATUS, as_json, limit
+from latchkey.service.commands.rows import lock_user, opened, read_settings, work
+from latchkey.service.endpoints import answers
+from latchkey.service.endpoints.users import email_taken
+from latchkey.service.problems import Problem
 
 COLUMNS = ("id", "email", "name", "status", "created_at")
 

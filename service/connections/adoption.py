@@ -13,9 +13,9 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.connections.bounds import Bounds
-from service.connections.protocol import BoundedProtocol
-from service.connections.room import Room
+from latchkey.service.connections.bounds import Bounds
+from latchkey.service.connections.protocol import BoundedProtocol
+from latchkey.service.connections.room import Room
 
 log = logging.getLogger("latchkey.connections")
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from service.settings import Settings
+from latchkey.service.settings import Settings
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):

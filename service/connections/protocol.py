@@ -7,10 +7,10 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from middleware.request_id import new_request_id
-from service.connections.bounds import Bounds
-from service.connections.room import Room
-from service.problems import Problem
+from latchkey.middleware.request_id import new_request_id
+from latchkey.service.connections.bounds import Bounds
+from latchkey.service.connections.room import Room
+from latchkey.service.problems import Problem
 
 LINGER_S = 2.0  # how long a refused client may go on sending, so that it comes to read why
 LINGERING = 64  # how many refused clients may do so beside those that are served

@@ -2,8 +2,8 @@
 
 from starlette.requests import Request
 
-from service.authentication.backend import Verifier
-from service.authentication.principal import Principal
+from latchkey.service.authentication.backend import Verifier
+from latchkey.service.authentication.principal import Principal
 
 
 async def hold_caller(request: Request) -> Principal:

@@ -8,18 +8,19 @@ import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 
-from models import ApiKey
-from models.limit import Quota, RateLimit
-from models.query import Query
-from service import answers, shapes
-from service.authentication.principal import Principal
-from service.endpoints.caller import hold_caller
-from service.endpoints.limits import distinct_limits
-from service.endpoints.users import lock_user
-from service.networks import NetworkError, parse_networks
-from service.operation import Answer
-from service.paging import page
-from service.problems import Problem, field_problem
+from latchkey.models import ApiKey
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.query import Query
+from latchkey.service import shapes
+from latchkey.service.authentication.principal import Principal
+from latchkey.service.endpoints import answers
+from latchkey.service.endpoints.caller import hold_caller
+from latchkey.service.endpoints.limits import distinct_limits
+from latchkey.service.endpoints.paging import page
+from latchkey.service.endpoints.users import lock_user
+from latchkey.service.networks import NetworkError, parse_networks
+from latchkey.service.operation import Answer
+from latchkey.service.problems import Problem, field_problem
 
 PATH = "/v1/keys"
 OUT_OF_RANGE = "The parameter 'expires_before' is wrong: the moment is out of range in UTC."
@@ -116,7 +117,7 @@ async def make_key(
         quota=quota,
         expires_at=expires_at,
     )
-    await request.state.session.write_out()
+    await request.state.session.flush_and_refresh()
     return Answer(
         content=shapes.KeyWithSecret(**fields_of(key), secret=secret),
         headers={"location": f"{path}/{key.access_key}"},
@@ -174,7 +175,7 @@ async def rotate(request: Request, key: ApiKey, body: shapes.Rotation) -> Answer
     if body.version not in (UNSET, key.secret_version):
         raise Problem("version_changed", f"The secret has version {key.secret_version} now.")
     rotated = await request.app.state.issuer.rotate(key, grace_s=body.grace_s)
-    await request.state.session.write_out()
+    await request.state.session.flush_and_refresh()
     return Answer(
         content=shapes.RotatedKey(
             **fields_of(key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at

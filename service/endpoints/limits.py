@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from models.limit import RateLimit
-from service.limits.ledger import QUOTA
-from service.problems import field_problem
+from latchkey.models.limit import RateLimit
+from latchkey.service.limits.ledger import QUOTA
+from latchkey.service.problems import field_problem
 
 
 def distinct_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:

@@ -9,15 +9,15 @@ from typing import Any
 
 from starlette.requests import Request
 
-from models import ApiKey
-from service import shapes
-from service.authentication.principal import Principal
-from service.endpoints import keys
-from service.endpoints.caller import hold_caller
-from service.limits.account import holds, holds_quota
-from service.networks import covered_by, read_networks
-from service.operation import Answer
-from service.problems import FieldError, Problem
+from latchkey.models import ApiKey
+from latchkey.service import shapes
+from latchkey.service.authentication.principal import Principal
+from latchkey.service.endpoints import keys
+from latchkey.service.endpoints.caller import hold_caller
+from latchkey.service.limits.account import holds, holds_quota
+from latchkey.service.networks import covered_by, read_networks
+from latchkey.service.operation import Answer
+from latchkey.service.problems import FieldError, Problem
 
 PATH = "/v1/me/keys"
 

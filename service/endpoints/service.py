@@ -6,9 +6,9 @@ from sqlalchemy import literal, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-import service
-from service import shapes
-from service.problems import Problem, known
+from latchkey import service
+from latchkey.service import shapes
+from latchkey.service.problems import Problem, known
 
 READY_DEADLINE_S = 2.0
 

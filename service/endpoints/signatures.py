@@ -3,11 +3,11 @@
 from starlette.requests import Request
 from starlette.types import Scope
 
-from service import shapes
-from service.authentication.credentials import decode_base64
-from service.authentication.explanation import explain
-from service.client import host_header, split_url
-from service.problems import field_problem
+from latchkey.service import shapes
+from latchkey.service.authentication.explanation import explain
+from latchkey.service.authentication.wire.credentials import decode_base64
+from latchkey.service.client import host_header, split_url
+from latchkey.service.problems import field_problem
 
 
 async def explain_signature(request: Request, body: shapes.SignedRequest) -> shapes.SignatureReport:

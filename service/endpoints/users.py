@@ -4,13 +4,13 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from starlette.requests import Request
 
-from models import ApiKey, User
-from service import shapes
-from service.endpoints.caller import hold_caller
-from service.endpoints.limits import distinct_limits
-from service.operation import Answer
-from service.paging import page
-from service.problems import Problem
+from latchkey.models import ApiKey, User
+from latchkey.service import shapes
+from latchkey.service.endpoints.caller import hold_caller
+from latchkey.service.endpoints.limits import distinct_limits
+from latchkey.service.endpoints.paging import page
+from latchkey.service.operation import Answer
+from latchkey.service.problems import Problem
 
 
 async def create_user(body: shapes.NewUser) -> Answer:

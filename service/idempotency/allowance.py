@@ -2,10 +2,10 @@
 
 from collections import OrderedDict
 
-from models.limit import RateLimit
-from service.limits.account import Account, Accounts
-from service.limits.till import Till
-from service.problems import Problem
+from latchkey.models.limit import RateLimit
+from latchkey.service.limits.account import Account, Accounts
+from latchkey.service.limits.charger import Charger
+from latchkey.service.problems import Problem
 
 KEPT_S = 24 * 60 * 60  # 24 hours, in seconds
 SHARE = 64  # a worker asks for the 64th part of the limit at a time
@@ -23,8 +23,8 @@ class Allowance:
         limit: answers of one access key in 24 hours.
     """
 
-    def __init__(self, till: Till, limit: int) -> None:
-        self._till = till
+    def __init__(self, charger: Charger, limit: int) -> None:
+        self._till = charger
         self._limit = limit
         self._share = limit // SHARE
         self._left: OrderedDict[int, int] = OrderedDict()
@@ -37,7 +37,7 @@ class Allowance:
             self._left.popitem(last=False)
         return left > 0
 
-    def give_back(self, key_id: int) -> None:
+    def release_connection(self, key_id: int) -> None:
         """Give an answer back that was not stored."""
         self._left[key_id] = self._left.get(key_id, self._share) + 1
 

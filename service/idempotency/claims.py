@@ -20,13 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.ext.compiler import compiles
 from starlette.types import Scope
 
-from models import IdempotencyKey
-from models.types import utc_in, utc_now
-from service.idempotency.allowance import KEPT_S, Allowance
-from service.idempotency.key import Key, identify, read_header
-from service.operation import SAFE_METHODS, Operation
-from service.problems import Problem, error_number
-from service.session import RequestSession
+from latchkey.models import IdempotencyKey
+from latchkey.models.types import utc_in, utc_now
+from latchkey.service.database.session import RequestSession
+from latchkey.service.idempotency.allowance import KEPT_S, Allowance
+from latchkey.service.idempotency.key import CallIdentity, identify, read_header
+from latchkey.service.operation import SAFE_METHODS, Operation
+from latchkey.service.problems import Problem, error_number
 
 PATIENCE_S = 1.0  # how long a copy waits for the one that came first
 FIRST_PAUSE_S = 0.01  # between two looks at a claim that another process makes; doubled each time
@@ -100,7 +100,7 @@ class Claim:
     """
 
     def __init__(
-        self, key: Key, scope: Scope, primary: Callable[[], AsyncEngine], allowance: Allowance
+        self, key: CallIdentity, scope: Scope, primary: Callable[[], AsyncEngine], allowance: Allowance
     ) -> None:
         self.key = key
         self.scope = scope
@@ -181,7 +181,7 @@ class Claim:
     def end(self) -> None:
         """Give the allowance back when no answer was stored."""
         if self._is_allowed and self.kept is None:
-            self.allowance.give_back(self.scope["user"].key_id)
+            self.allowance.release_connection(self.scope["user"].key_id)
 
     async def keep(
         self, session: RequestSession, operation: Operation, content: bytes, headers: Mapping[str, str]
@@ -238,7 +238,7 @@ class Idempotency:
         self._ahead: dict[bytes, asyncio.Future[StoredAnswer | None]] = {}
 
     @asynccontextmanager
-    async def turn(self, key: Key, scope: Scope) -> AsyncIterator[Claim]:
+    async def turn(self, key: CallIdentity, scope: Scope) -> AsyncIterator[Claim]:
         """Wait until no other copy in this process is at work, and give the claim to take.
 
         The claim brings the answer along when the copy ahead got one.

@@ -9,10 +9,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import Scope
 
-from service.authentication.extraction import RESERVED_PARAMETERS
-from service.authentication.structured_fields import string
-from service.operation import Operation
-from service.problems import Problem
+from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
+from latchkey.service.authentication.wire.structured_fields import string
+from latchkey.service.operation import Operation
+from latchkey.service.problems import Problem
 
 HEADER = b"idempotency-key"
 LONGEST_KEY = 255  # characters, without the quotes
@@ -21,7 +21,7 @@ LONGEST_KEY = 255  # characters, without the quotes
 _BARE = re.compile(r"[!#-+\--:<-\[\]-~]+")
 
 
-class Key(msgspec.Struct, frozen=True, kw_only=True):
+class CallIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """The key of one call, and the call that it was sent with; both are SHA-256."""
 
     id: bytes
@@ -30,7 +30,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     """What was sent."""
 
 
-async def key_of(operation: Operation, request: Request) -> Key | None:
+async def key_of(operation: Operation, request: Request) -> CallIdentity | None:
     """Read the key of a call that may change something; None when it has none.
 
     Raises:
@@ -47,7 +47,7 @@ async def key_of(operation: Operation, request: Request) -> Key | None:
         # Each retry is signed anew: the names of its signature are no part of what is asked.
         pairs = [(name, value) for name, value in pairs if name not in RESERVED_PARAMETERS]
     query = (part.encode() for pair in pairs for part in pair)
-    return Key(id=identify(request.scope, text), fingerprint=digest(await request.body(), *query))
+    return CallIdentity(id=identify(request.scope, text), fingerprint=digest(await request.body(), *query))
 
 
 def read_header(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from models.limit import Quota, RateLimit
-from service import shapes
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.service import shapes
 
 
 class Account(msgspec.Struct, frozen=True):

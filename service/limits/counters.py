@@ -23,11 +23,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from models import LimitCounter
-from models.types import utc_now
-from service.limits.period import from_microseconds, to_microseconds
-from service.prepared import Prepared
-from service.problems import is_conflict
+from latchkey.models import LimitCounter
+from latchkey.models.types import utc_now
+from latchkey.service.database.prepared import Prepared
+from latchkey.service.limits.period import from_microseconds, to_microseconds
+from latchkey.service.problems import is_conflict
 
 _counters = cast("Table", LimitCounter.__table__)
 

@@ -11,12 +11,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import Scope
 
-from service.limits.account import Accounts
-from service.limits.headers import Headers, policy_header, standing_header
-from service.limits.ledger import Figure, Ledger, Refusal
-from service.limits.till import Moments, Receipt, Till
-from service.operation import SAFE_METHODS
-from service.problems import Problem, of_exception
+from latchkey.service.limits.account import Accounts
+from latchkey.service.limits.charger import Charger, Moments, Receipt
+from latchkey.service.limits.headers import Headers, policy_header, standing_header
+from latchkey.service.limits.ledger import Figure, Ledger, Refusal
+from latchkey.service.operation import SAFE_METHODS
+from latchkey.service.problems import Problem, of_exception
 
 log = logging.getLogger("latchkey.limits")
 
@@ -42,9 +42,14 @@ class Charge:
     """
 
     def __init__(
-        self, till: Till, accounts: Accounts, cost: int, moments: Moments, state: MutableMapping[str, Any]
+        self,
+        charger: Charger,
+        accounts: Accounts,
+        cost: int,
+        moments: Moments,
+        state: MutableMapping[str, Any],
     ) -> None:
-        self._till = till
+        self._till = charger
         self._accounts = accounts
         self._cost = cost
         self._moments = moments
@@ -63,7 +68,7 @@ class Charge:
         if self._is_refunded:
             return
         self._is_refunded = True
-        receipt = await self._till.give_back(self._accounts, self._cost, self._moments)
+        receipt = await self._till.release_connection(self._accounts, self._cost, self._moments)
         self._state["figures"] = receipt.figures
 
 
@@ -87,13 +92,13 @@ class Limits:
 
     def __init__(
         self,
-        till: Till,
+        charger: Charger,
         on_outage: Literal["refuse", "allow"] | None = None,
         *,
         exempt: Callable[[Scope], Awaitable[bool]] = nothing_is_exempt,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._till = till
+        self._till = charger
         self._on_outage = on_outage
         self._exempt = exempt
         self._clock = clock

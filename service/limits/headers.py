@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.limits.ledger import Figure
+from latchkey.service.limits.ledger import Figure
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -6,9 +6,9 @@ from typing import Protocol
 
 import msgspec
 
-from service.limits.account import Account
-from service.limits.period import Period
-from service.limits.window import MICROSECONDS, Part, SlidingWindow
+from latchkey.service.limits.account import Account
+from latchkey.service.limits.period import Period
+from latchkey.service.limits.window import MICROSECONDS, Part, SlidingWindow
 
 QUOTA = "quota"
 """The name of every quota; no limit may use it."""
@@ -28,7 +28,7 @@ class Counter(Protocol):
     def ends_at(self) -> int: ...
     def fits_at(self, cost: int) -> int: ...
     def spend(self, cost: int, moment: int) -> None: ...
-    def give_back(self, cost: int, moment: int) -> None: ...
+    def release_connection(self, cost: int, moment: int) -> None: ...
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -131,10 +131,10 @@ class Ledger:
         for counter in self.counters.values():
             counter.spend(cost, self.moment)
 
-    def give_back(self, cost: int, moment: int) -> None:
+    def release_connection(self, cost: int, moment: int) -> None:
         """Remove a call that was added at `moment`."""
         for counter in self.counters.values():
-            counter.give_back(cost, moment)
+            counter.release_connection(cost, moment)
 
     def figures(self) -> tuple[Figure, ...]:
         """Return the current state of each rule."""

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from models.limit import Quota
-from service.limits.window import MICROSECONDS
+from latchkey.models.limit import Quota
+from latchkey.service.limits.window import MICROSECONDS
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -38,7 +38,7 @@ class Period:
         """Add units."""
         self.used += cost
 
-    def give_back(self, cost: int, moment: int) -> None:
+    def release_connection(self, cost: int, moment: int) -> None:
         """Remove units that were added at a given time, unless that period is over."""
         if self.start <= moment < self.end:
             self.used = max(0, self.used - cost)

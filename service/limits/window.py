@@ -5,7 +5,7 @@ until its last unit is one window old. The count is therefore never too low, and
 the window too long. Times are whole microseconds since 1970.
 """
 
-from models.limit import RateLimit
+from latchkey.models.limit import RateLimit
 
 MICROSECONDS = 1_000_000
 SLICES = 50  # a divisor of a million, so that a slice is a whole number of microseconds
@@ -49,7 +49,7 @@ class SlidingWindow:
             cost += self.parts.pop()[1]
         self.parts.append((moment, cost))
 
-    def give_back(self, cost: int, moment: int) -> None:
+    def release_connection(self, cost: int, moment: int) -> None:
         """Remove units that were added at a given time, unless they have left the window."""
         for place, (last, units) in enumerate(self.parts):
             if self._same_slice(last, moment):

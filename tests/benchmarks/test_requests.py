@@ -9,8 +9,8 @@ import pytest
 from benchmarks import requests
 from benchmarks.load import decode_request
 from benchmarks.rows import Database, HeldKey
-from service.authentication.credentials import new_access_key, new_secret, parse_secret
-from service.shapes import NewUser
+from latchkey.service.authentication.wire.credentials import new_access_key, new_secret, parse_secret
+from latchkey.service.shapes import NewUser
 
 KEYS = tuple(HeldKey(new_access_key("lk"), new_secret("lk")) for _ in range(3))
 SIGNING = tuple(HeldKey(new_access_key("lk"), new_secret("lk")) for _ in range(3))

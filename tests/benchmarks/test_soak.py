@@ -9,8 +9,8 @@ import pytest
 from benchmarks.load import LoadError, Outcome
 from benchmarks.peers import latchkey
 from benchmarks.soak import Remainder, Sample, Soak, find_remainder, require_mixture, soak_table
-from models import User
-from service.settings import Settings
+from latchkey.models import User
+from latchkey.service.settings import Settings
 from tests.conftest import opened
 
 AT_REST = Remainder(0, 0)

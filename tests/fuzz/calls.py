@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
-from service.authentication.message_signature import sign_message
-from service.authentication.query_signature import sign_query
+from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.authentication.wire.query_signature import sign_query
 from tests.api import HeldKey
 from tests.requests import Answer, request
 

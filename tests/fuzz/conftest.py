@@ -13,10 +13,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from service import issuing, shapes
-from service.app import create_app
-from service.operation import METHODS, SAFE_METHODS, route
-from service.settings import Settings
+from latchkey.service import shapes
+from latchkey.service.app import create_app
+from latchkey.service.keys import issuing
+from latchkey.service.operation import METHODS, SAFE_METHODS, route
+from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import opened
 from tests.fuzz.calls import NOW

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
-from service.authentication.extraction import RESERVED_PARAMETERS
+from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
 from tests.api import HeldKey
 from tests.fuzz.calls import HOST, METHODS, NOW, SAFE_METHODS, Genuine, Sent, mac_of, new_nonce
 

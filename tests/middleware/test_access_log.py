@@ -7,7 +7,7 @@ import pytest
 from starlette.authentication import SimpleUser, UnauthenticatedUser
 from starlette.requests import ClientDisconnect
 
-from middleware.access_log import AccessLogMiddleware
+from latchkey.middleware.access_log import AccessLogMiddleware
 from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouched, run, untouched
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from middleware.answer_headers import AnswerHeadersMiddleware
+from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
 from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouched, run, untouched
 
 NOTICE = (b"notice", b"on the way")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from middleware.body_deadline import BodyDeadlineMiddleware, BodyTimeoutError
+from latchkey.middleware.body_deadline import BodyDeadlineMiddleware, BodyTimeoutError
 from tests.middleware.asgi import (
     OTHER_SCOPES,
     Reading,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from middleware.body_limit import BodyLimitMiddleware, BodyTooLargeError
+from latchkey.middleware.body_limit import BodyLimitMiddleware, BodyTooLargeError
 from tests.middleware.asgi import (
     OTHER_SCOPES,
     Reading,

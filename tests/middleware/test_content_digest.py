@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from starlette.requests import ClientDisconnect
 
-from middleware.content_digest import ContentDigestMiddleware
+from latchkey.middleware.content_digest import ContentDigestMiddleware
 from tests.middleware.asgi import (
     OTHER_SCOPES,
     Reading,

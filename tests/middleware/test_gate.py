@@ -3,7 +3,7 @@
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from middleware.gate import GateMiddleware
+from latchkey.middleware.gate import GateMiddleware
 from tests.requests import request
 
 

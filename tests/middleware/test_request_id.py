@@ -6,7 +6,7 @@ import logging
 import pytest
 from starlette.requests import ClientDisconnect
 
-from middleware.request_id import RequestIDMiddleware, request_id
+from latchkey.middleware.request_id import RequestIDMiddleware, request_id
 from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouched, run, status_of, untouched
 
 

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 import pytest
 from sqlalchemy import text
 
-from models import User
-from service.database import SQLAlchemy
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy
 from tests.conftest import tables_of
 from tests.models.probes import Probe
 from tests.wire import listening

@@ -7,8 +7,8 @@ from sqlalchemy import ForeignKey, Integer, MetaData, String
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from models import Base
-from models.types import BigId, BinaryText, UtcDateTime, Words, utc_now
+from latchkey.models import Base
+from latchkey.models.types import BigId, BinaryText, UtcDateTime, Words, utc_now
 
 
 class Probe(Base):

@@ -8,10 +8,10 @@ from sqlalchemy import MetaData, String, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column, registry
 from starlette.requests import Request
 
-from middleware.visit import UnwrittenWorkError
-from models import Base
-from models.types import BigId
-from service import answers
+from latchkey.middleware.request_scope import UnwrittenWorkError
+from latchkey.models import Base
+from latchkey.models.types import BigId
+from latchkey.service.endpoints import answers
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import make_app

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from models import ApiKey, Base, User
-from models.errors import NotLoadedError
-from service.session import CommitUnknownError
+from latchkey.models import ApiKey, Base, User
+from latchkey.models.errors import NotLoadedError
+from latchkey.service.database.session import CommitUnknownError
 from tests.models.probes import Fresh, Hooked, Leaf, Named, Pair, Plain, Probe
 
 pytestmark = pytest.mark.usefixtures("probes")
@@ -197,7 +197,7 @@ async def test_what_the_select_brought_back_goes_with_a_rollback(db):
     async with db.scoped_session() as session:
         before = row.stamped_at
         await row.update(name="two")
-        await session.write_out()
+        await session.flush_and_refresh()
         inside = row.stamped_at
         await session.rollback()
         await row.refresh()
@@ -211,7 +211,7 @@ async def test_what_was_written_after_the_refresh_is_refreshed_again(db, wire):
 
     async with db.scoped_session() as session:
         await row.update(name="two")
-        await session.write_out()
+        await session.flush_and_refresh()
         await row.update(name="three")
         with wire() as commands:
             await session.commit()
@@ -415,7 +415,7 @@ async def test_no_hook_for_the_leftovers_of_a_failed_try(db, ran):
         await Hooked.create(name="one")
         with pytest.raises(IntegrityError):
             await Hooked.create(name="one")
-        await session.start_over()
+        await session.reset_for_retry()
         kept = await Hooked.create(name="again")
         await session.commit()
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from models import ApiKey, User
-from models.errors import NotLoadedError
+from latchkey.models import ApiKey, User
+from latchkey.models.errors import NotLoadedError
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.exc import DetachedInstanceError
 from starlette.requests import Request
 
-from models import Base, User
-from models.errors import NotLoadedError
-from models.types import BigId
+from latchkey.models import Base, User
+from latchkey.models.errors import NotLoadedError
+from latchkey.models.types import BigId
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import make_app

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
-from models import ApiKey, KeySecret, User
-from models.errors import MissingRowsError, UnknownLookupError
-from models.query import OPERATORS
+from latchkey.models import ApiKey, KeySecret, User
+from latchkey.models.errors import MissingRowsError, UnknownLookupError
+from latchkey.models.query import OPERATORS
 
 
 @pytest.fixture

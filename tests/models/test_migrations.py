@@ -8,11 +8,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from models import ApiKey, Base, KeySecret, User
-from service import schema
-from service.app import create_app
-from service.engines import create_engines
-from service.settings import Settings
+from latchkey.models import ApiKey, Base, KeySecret, User
+from latchkey.service.app import create_app
+from latchkey.service.database import schema
+from latchkey.service.database.engines import create_engines
+from latchkey.service.settings import Settings
 from tests.conftest import KEYRING
 from tests.requests import request
 

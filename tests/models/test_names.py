@@ -22,11 +22,11 @@ from sqlalchemy.orm import (
 )
 from starlette.requests import Request
 
-from models import Base
-from models.base import ARGUMENTS
-from models.errors import NameTakenError
-from models.query import Query
-from models.types import BigId
+from latchkey.models import Base
+from latchkey.models.base import ARGUMENTS
+from latchkey.models.errors import NameTakenError
+from latchkey.models.query import Query
+from latchkey.models.types import BigId
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import make_app

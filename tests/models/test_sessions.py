@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from models import User
-from models.errors import LostWriteError
+from latchkey.models import User
+from latchkey.models.errors import LostWriteError
 
 
 async def test_a_verb_of_its_own_closes_what_it_opened(db):

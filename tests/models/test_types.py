@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import StatementError
 
-from models.types import utc_now
+from latchkey.models.types import utc_now
 from tests.models.probes import Typed
 
 pytestmark = pytest.mark.usefixtures("probes")

@@ -30,7 +30,7 @@ REVEALED = {
 
 def test_mypy_knows_what_every_verb_answers(tmp_path):
     file = tmp_path / "reveal.py"
-    lines = ["from models import User", "", "async def reveal(user: User) -> None:"]
+    lines = ["from latchkey.models import User", "", "async def reveal(user: User) -> None:"]
     file.write_text("\n".join([*lines, *(f"    reveal_type({one})" for one in REVEALED)]) + "\n")
 
     done = subprocess.run(
@@ -43,7 +43,10 @@ def test_mypy_knows_what_every_verb_answers(tmp_path):
 
     found = [line.partition('Revealed type is "')[2].rstrip('"') for line in done.stdout.splitlines()]
     short = [
-        one.replace("models.user.", "").replace("models.query.", "").replace("builtins.", "") for one in found
+        one.replace("latchkey.models.user.", "")
+        .replace("latchkey.models.query.", "")
+        .replace("builtins.", "")
+        for one in found
     ]
     assert dict(zip(REVEALED, short, strict=False)) == REVEALED, done.stdout + done.stderr
     assert len(short) == len(REVEALED), done.stdout

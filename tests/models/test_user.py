@@ -5,8 +5,8 @@ import sys
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from models import User
-from models.user import EMAIL_KEY_BYTES, EMAIL_LENGTH
+from latchkey.models import User
+from latchkey.models.user import EMAIL_KEY_BYTES, EMAIL_LENGTH
 
 
 def test_the_key_of_any_email_fits_its_column():

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 
-from models import ApiKey, Base, KeySecret, User
-from models.errors import LostWriteError, NotInitialisedError, NotLoadedError, UnknownLookupError
+from latchkey.models import ApiKey, Base, KeySecret, User
+from latchkey.models.errors import LostWriteError, NotInitialisedError, NotLoadedError, UnknownLookupError
 
 
 async def names_stored(db) -> list[str]:

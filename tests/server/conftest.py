@@ -18,11 +18,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from models import User
-from service import shapes
-from service.app import create_app
-from service.operation import Operation, route
-from service.settings import Settings
+from latchkey.models import User
+from latchkey.service import shapes
+from latchkey.service.app import create_app
+from latchkey.service.operation import Operation, route
+from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, opened
 from tests.service.test_commands import Served
@@ -71,7 +71,7 @@ def routes() -> Sequence[Operation]:
 
 @pytest.fixture(scope="module")
 def processes(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
-    """Four times `python -m service serve`, each on a port of its own, so that each surely gets its share."""
+    """Four times `python -m latchkey serve`, each on a port of its own, so that each surely gets its share."""
     environ = {"LATCHKEY_DATABASE_URL": mariadb_url, "LATCHKEY_KEYRING": KEYRING}
 
     def make(number: int) -> Served:

@@ -14,12 +14,14 @@ from typing import Any
 
 import msgspec
 
-from service.settings import Settings
+from latchkey.service.settings import Settings
 from tests.conftest import KEYRING, empty, migrate
 from tests.service.test_commands import Served
 
 README_COMMAND = ["uvicorn", "--factory", "team:create_app", "--no-proxy-headers"]
-TEAM = "from service.app import create_app as latchkey\n\n\ndef create_app():\n    return latchkey()\n"
+TEAM = (
+    "from latchkey.service.app import create_app as latchkey\n\n\ndef create_app():\n    return latchkey()\n"
+)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -86,7 +88,7 @@ def head(method: str, path: str, *headers: str) -> bytes:
 
 def command(environ: dict[str, str], *arguments: str) -> Any:
     made = subprocess.run(
-        [sys.executable, "-m", "service", *arguments, "--json"],
+        [sys.executable, "-m", "latchkey", *arguments, "--json"],
         capture_output=True, text=True, timeout=60, check=True, env=environ,
     )  # fmt: skip
     return json.loads(made.stdout)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from service.authentication.credentials import AccessKey, Secret
-from service.authentication.query_signature import sign_query
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret
+from latchkey.service.authentication.wire.query_signature import sign_query
 from tests.server.raw import Party, command, party
 from tests.service.test_commands import free_port
 

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import func, select
 from starlette.applications import Starlette
 
-from models import IdempotencyKey, User
-from service.app import create_app
-from service.settings import Settings
+from latchkey.models import IdempotencyKey, User
+from latchkey.service.app import create_app
+from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, on_mariadb, opened
 from tests.mariadb import PrivateMariaDB

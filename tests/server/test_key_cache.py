@@ -13,10 +13,10 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
-from service.app import create_app
-from service.authentication.query_signature import sign_query
-from service.authentication.revocations import TRUST_S
-from service.settings import Settings
+from latchkey.service.app import create_app
+from latchkey.service.authentication.wire.query_signature import sign_query
+from latchkey.service.key_cache.revocations import TRUST_S
+from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, on_mariadb, opened
 from tests.mariadb import PrivateMariaDB
@@ -41,7 +41,7 @@ async def app(settings: Settings) -> AsyncIterator[Starlette]:
 
 @contextlib.contextmanager
 def four_processes(folder: Path, **environ: str) -> Iterator[list[Served]]:
-    """Four times `python -m service serve`, each on a port of its own."""
+    """Four times `python -m latchkey serve`, each on a port of its own."""
     folders = [folder / str(number) for number in range(PROCESSES)]
     for one in folders:
         one.mkdir()

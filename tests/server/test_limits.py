@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from starlette.applications import Starlette
 
-from models.limit import Quota, RateLimit
-from service.app import create_app
-from service.authentication import lookup
-from service.limits.account import accounts_of
-from service.settings import Settings
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.service.app import create_app
+from latchkey.service.authentication import lookup
+from latchkey.service.limits.account import accounts_of
+from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, on_mariadb, opened
 from tests.server.conftest import PROCESSES

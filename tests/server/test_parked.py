@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.authentication import message_signature, query_signature
-from service.authentication.credentials import AccessKey, Secret
-from service.authentication.replay import SKEW_S
+from latchkey.service.authentication.replay import SKEW_S
+from latchkey.service.authentication.wire import message_signature, query_signature
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret
 from tests.conftest import MARIADB
 from tests.server.raw import Party, Reply, party, read_all, split
 
@@ -239,7 +239,7 @@ def test_a_copy_that_waits_until_the_nonce_is_purged_is_refused(served, form):
 
     time.sleep(WINDOW_S + SKEW_S + 1.5)
     purged = subprocess.run(
-        [sys.executable, "-m", "service", "purge"],
+        [sys.executable, "-m", "latchkey", "purge"],
         cwd=served.served.folder, env=served.served.environ, capture_output=True, text=True, check=True,
     )  # fmt: skip
     reply = copy.finish()

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
-from models import User
-from service.app import create_app
-from service.authentication.message_signature import sign_message
-from service.authentication.query_signature import sign_query
-from service.settings import Settings
+from latchkey.models import User
+from latchkey.service.app import create_app
+from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.authentication.wire.query_signature import sign_query
+from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import on_mariadb, opened
 from tests.server.conftest import PROCESSES

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, insert, select
 
-from models import Nonce
-from service.database import SQLAlchemy
-from service.housekeeping import purge
-from service.settings import Settings
+from latchkey.models import Nonce
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.housekeeping import purge
+from latchkey.service.settings import Settings
 from tests.conftest import on_mariadb
 
 ROWS = 30_000
@@ -34,7 +34,7 @@ async def test_a_purge_that_is_killed_is_ended_by_the_next_one(
     db: SQLAlchemy, settings: Settings, expired: int, tmp_path: Path
 ) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service", "purge"),
+        *(sys.executable, "-m", "latchkey", "purge"),
         cwd=tmp_path,
         env={**os.environ, "LATCHKEY_DATABASE_URL": settings.database_url},
         stderr=subprocess.PIPE,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings
+from latchkey.service.settings import Settings
 from tests.api import call, hold_key
 from tests.conftest import opened
 from tests.server.conftest import Serving

@@ -6,8 +6,8 @@ import json
 import msgspec
 import pytest
 
-from models import User
-from service.settings import Settings
+from latchkey.models import User
+from latchkey.service.settings import Settings
 from tests.api import HeldKey
 from tests.server.conftest import Serving
 

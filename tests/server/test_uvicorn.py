@@ -6,8 +6,8 @@ from collections import Counter
 import httpx2
 from sqlalchemy import func, select
 
-from models import User
-from service.database import SQLAlchemy
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy
 from tests.server.conftest import PART, PARTS, POOL_SIZE, Serving
 
 

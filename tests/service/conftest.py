@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 from starlette.applications import Starlette
 
-from service import logs
-from service.app import create_app
-from service.operation import Operation
-from service.settings import Settings
+from latchkey.service import logs
+from latchkey.service.app import create_app
+from latchkey.service.operation import Operation
+from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import opened
 from tests.mariadb import PrivateMariaDB

@@ -14,13 +14,13 @@ from sqlalchemy.orm import defer, load_only
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from models import ApiKey, User
-from models.errors import NotLoadedError
-from models.query import Query
-from service import answers
-from service.answers import AnswerError
-from service.operation import Answer, RouteError, route
-from service.paging import page
+from latchkey.models import ApiKey, User
+from latchkey.models.errors import NotLoadedError
+from latchkey.models.query import Query
+from latchkey.service.endpoints import answers
+from latchkey.service.endpoints.answers import AnswerError
+from latchkey.service.endpoints.paging import page
+from latchkey.service.operation import Answer, RouteError, route
 from tests.api import assert_problem, call
 
 T = TypeVar("T")

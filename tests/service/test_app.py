@@ -7,18 +7,18 @@ import pytest
 from sqlalchemy import event
 from starlette.routing import Route
 
-from middleware.access_log import AccessLogMiddleware
-from middleware.answer_headers import AnswerHeadersMiddleware
-from middleware.body_deadline import BodyDeadlineMiddleware
-from middleware.body_limit import BodyLimitMiddleware
-from middleware.request_id import RequestIDMiddleware
-from middleware.session import SessionMiddleware
-from service import app as app_module
-from service.app import create_app
-from service.database import SQLAlchemy
-from service.schema import NotMigratedError
-from service.serving import create_served_app
-from service.settings import Settings, SettingsError
+from latchkey.middleware.access_log import AccessLogMiddleware
+from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
+from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
+from latchkey.middleware.body_limit import BodyLimitMiddleware
+from latchkey.middleware.request_id import RequestIDMiddleware
+from latchkey.middleware.session import SessionMiddleware
+from latchkey.service import app as app_module
+from latchkey.service.app import create_app
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.schema import NotMigratedError
+from latchkey.service.serving import create_served_app
+from latchkey.service.settings import Settings, SettingsError
 from tests.api import assert_problem, call, stored
 from tests.conftest import KEYRING
 

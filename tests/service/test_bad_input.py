@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from models import ApiKey
+from latchkey.models import ApiKey
 from tests.api import HeldKey, assert_problem, call, hold_key, stored
 
 USER = {"email": "ann@example.com", "name": "Ann"}

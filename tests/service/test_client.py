@@ -19,9 +19,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from service.authentication import message_signature, query_signature
-from service.authentication.credentials import AccessKey, Secret
-from service.client import CallError, Form, SignedCall, send, sign_call, split_url
+from latchkey.service.authentication.wire import message_signature, query_signature
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret
+from latchkey.service.client import CallError, Form, SignedCall, send, sign_call, split_url
 
 KEY = AccessKey("lka_0000000000000000000000")
 SECRET = Secret("lks_00000000000000000000000000000000000000000003GTfko")

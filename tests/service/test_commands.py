@@ -23,20 +23,20 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import insert
 
-import service
-from models import Nonce
-from service import housekeeping, openapi, schema, shapes
-from service.app import create_app
-from service.authentication.channel import open_channel
-from service.authentication.credentials import parse_access_key, parse_secret
-from service.authentication.keyring import KeyRing
-from service.commands import latchkey, server
-from service.commands.parameters import GRACE
-from service.commands.server import reachable
-from service.database import SQLAlchemy
-from service.engines import create_engines
-from service.routes import ROUTES, declared_scopes
-from service.settings import Settings
+from latchkey import service
+from latchkey.models import Nonce
+from latchkey.service import housekeeping, openapi, shapes
+from latchkey.service.app import create_app
+from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.authentication.wire.credentials import parse_access_key, parse_secret
+from latchkey.service.commands import latchkey, server
+from latchkey.service.commands.parameters import GRACE
+from latchkey.service.commands.server import reachable
+from latchkey.service.database import SQLAlchemy, schema
+from latchkey.service.database.engines import create_engines
+from latchkey.service.key_cache.channel import open_channel
+from latchkey.service.routes import ROUTES, declared_scopes
+from latchkey.service.settings import Settings
 from tests.conftest import empty
 from tests.requests import Answer, request
 
@@ -785,12 +785,12 @@ class TestPrinting:
 
 
 class Served:
-    """`python -m service …` on a free port, until the end of the block."""
+    """`python -m latchkey …` on a free port, until the end of the block."""
 
     def __init__(self, folder: Path, *arguments: str, environ: dict[str, str] | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.arguments = [sys.executable, "-m", "service", *arguments, "--port", str(self.port)]
+        self.arguments = [sys.executable, "-m", "latchkey", *arguments, "--port", str(self.port)]
         self.folder = folder
         self.environ = {**os.environ, **(environ or {})}
         self.out, self.err = folder / "out.txt", folder / "err.txt"
@@ -835,7 +835,7 @@ def status_of(asked: urllib.request.Request) -> int:
 
 def latchkey_process(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
+        [sys.executable, "-m", "latchkey", *arguments],
         capture_output=True, text=True, timeout=60, check=False, **kwargs,
     )  # fmt: skip
 

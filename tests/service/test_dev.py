@@ -17,13 +17,13 @@ import pytest
 from click.testing import Result
 from sqlalchemy import text
 
-from models import ApiKey, User
-from service import dev
-from service.authentication.keyring import KeyRing
-from service.database import SQLAlchemy
-from service.engines import create_engines
-from service.routes import ROUTES, declared_scopes
-from service.settings import Settings
+from latchkey.models import ApiKey, User
+from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.commands import development as dev
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.engines import create_engines
+from latchkey.service.routes import ROUTES, declared_scopes
+from latchkey.service.settings import Settings
 from tests.conftest import empty
 from tests.service.test_commands import Run, Served, environ, run
 
@@ -148,7 +148,7 @@ class TestTheFirstTime:
             "curl", "-sS", "-H", f"Authorization: Bearer {kept()['bearer']}", "http://127.0.0.1:8123/v1/me"
         ]  # fmt: skip
         assert shlex.split(call) == [
-            sys.executable, "-m", "service", "call", "GET", "http://127.0.0.1:8123/v1/me",
+            sys.executable, "-m", "latchkey", "call", "GET", "http://127.0.0.1:8123/v1/me",
             "--key", kept()["signed"]["access_key"], "--secret", kept()["signed"]["secret"],
         ]  # fmt: skip
         assert "lks_" not in result.stderr

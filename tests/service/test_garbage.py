@@ -17,9 +17,7 @@ from tests.requests import Answer
 
 # A few parts of statements, as SQLAlchemy makes them, do wait. Nothing hangs from them.
 KEPT = (
-    "middleware.",
-    "models.",
-    "service.",
+    "latchkey.",
     "sqlalchemy.orm.",
     "_asyncio.",
     "_contextvars.",

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import func, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
-from models import Base, IdempotencyKey, LimitCounter, Nonce
-from models.types import utc_in
-from service import housekeeping
-from service.app import create_app, lifespan
-from service.database import SQLAlchemy
-from service.housekeeping import EXPIRING, alone, purge
+from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce
+from latchkey.models.types import utc_in
+from latchkey.service import housekeeping
+from latchkey.service.app import create_app, lifespan
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.housekeeping import EXPIRING, alone, purge
 from tests.conftest import on_mariadb
 
 NOTHING = {model.__tablename__: 0 for model in EXPIRING}

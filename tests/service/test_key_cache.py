@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 
-from models import ApiKey, KeySecret, User, Watched
-from service.app import lifespan
-from service.authentication.credentials import new_access_key, new_secret
-from service.settings import Settings
+from latchkey.models import ApiKey, KeySecret, User, Watched
+from latchkey.service.app import lifespan
+from latchkey.service.authentication.wire.credentials import new_access_key, new_secret
+from latchkey.service.settings import Settings
 from tests import wire
 from tests.api import HeldKey, assert_problem, call, hold_key, rotate_held
 from tests.conftest import assert_nothing_left, on_mariadb
@@ -211,7 +211,7 @@ async def test_a_key_that_appears_is_known_at_once(app):
     early = msgspec.structs.replace(key, secret=secret)
     before = await status(app, early)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.issuing.new_secret", lambda _prefix: secret)
+        patch.setattr("latchkey.service.keys.issuing.new_secret", lambda _prefix: secret)
         made = await hold_key(app)
 
     assert (before, await status(app, made)) == ((401, "unauthenticated"), (200, None))

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from service import last_used
+from latchkey.service.keys import last_used
 from tests.api import call, key_row
 
 

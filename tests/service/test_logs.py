@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from starlette.requests import Request
 
-from service import logs
-from service.operation import route
+from latchkey.service import logs
+from latchkey.service.operation import route
 from tests.api import call, hold_key
 
 LINE = re.compile(

@@ -11,8 +11,8 @@ from sqlalchemy import event, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.util.concurrency import await_
 
-from models import ApiKey, User
-from service import driver
+from latchkey.models import ApiKey, User
+from latchkey.service.database import driver
 from tests.api import assert_problem, call, hold_key
 from tests.conftest import on_mariadb
 
@@ -50,7 +50,7 @@ async def own(mariadb_url: str) -> AsyncIterator[driver.Connection]:
 @pytest.mark.mariadb
 class TestPreparing:
     async def test_asyncmy_itself_still_swallows_the_error(self, plain, monkeypatch):
-        """When a release of asyncmy raises it, this fails: `service.driver.Connection` can then go."""
+        """When a release of asyncmy raises it, this fails: `latchkey.service.database.driver.Connection` can then go."""
         monkeypatch.setattr(plain, "prepare", refuse)
         async with plain.cursor() as cursor:
             await cursor.execute("SELECT %s", (5,))

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
-from service.authentication.message_signature import sign_message
-from service.operation import Operation
-from service.routes import ROUTES, declared_scopes
+from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.operation import Operation
+from latchkey.service.routes import ROUTES, declared_scopes
 from tests.api import HeldKey, assert_problem, call, hold_key, user_row
 from tests.requests import Answer
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service.networks import (
+from latchkey.service.networks import (
     NetworkError,
     Proxies,
     client_address,

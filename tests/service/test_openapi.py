@@ -15,11 +15,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from models import ApiKey, User
-from service import openapi, shapes
-from service.operation import Operation, route
-from service.problems import KINDS
-from service.routes import KEY, ROUTES, USER
+from latchkey.models import ApiKey, User
+from latchkey.service import openapi, shapes
+from latchkey.service.operation import Operation, route
+from latchkey.service.problems import KINDS
+from latchkey.service.routes import KEY, ROUTES, USER
 from tests.api import HeldKey, call, hold_key
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"

@@ -7,12 +7,12 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from models import User
-from service import shapes
-from service.app import create_app
-from service.operation import Answer, Operation, RouteError, route
-from service.routes import ROUTES, declared_scopes
-from service.settings import Settings
+from latchkey.models import User
+from latchkey.service import shapes
+from latchkey.service.app import create_app
+from latchkey.service.operation import Answer, Operation, RouteError, route
+from latchkey.service.routes import ROUTES, declared_scopes
+from latchkey.service.settings import Settings
 from tests.api import assert_problem, call, hold_key
 from tests.conftest import KEYRING
 
@@ -138,7 +138,7 @@ ONE_OF = "say exactly one of scope=, any_key=True and public=True."
                      "the endpoint returns <class 'str'>; say with answers= which Struct is answered.",
                      id="a return type that is no Struct"),
         pytest.param(("GET", "/x", say_an_answer), {"public": True},
-                     "the endpoint returns <class 'service.operation.Answer'>; "
+                     "the endpoint returns <class 'latchkey.service.operation.Answer'>; "
                      "say with answers= which Struct is answered.", id="an Answer alone"),
         pytest.param(("GET", "/x", greet), {"any_key": True, "cost": -1}, COST, id="a cost below 0"),
         pytest.param(("GET", "/x", greet), {"public": True, "cost": 2}, COST, id="a cost that nobody pays"),
@@ -173,7 +173,7 @@ def test_two_routes_in_one_place_are_refused(routes, place, loggers):
 @pytest.mark.parametrize("thing", [greet, ("GET", "/x"), None])
 def test_what_is_no_operation_is_refused(thing, loggers):
     with pytest.raises(
-        RouteError, match=r"was not made by `service.operation.route`, so nothing says who may"
+        RouteError, match=r"was not made by `latchkey.service.operation.route`, so nothing says who may"
     ):
         create_app(Settings(keyring=KEYRING), routes=[thing])
 

@@ -5,11 +5,11 @@ import json
 import pytest
 from starlette.requests import Request
 
-from service import problems
-from service.app import create_app
-from service.operation import RouteError, route
-from service.problems import Problem, ProblemType, ProblemTypeError, UnknownProblemError, register
-from service.settings import Settings
+from latchkey.service import problems
+from latchkey.service.app import create_app
+from latchkey.service.operation import RouteError, route
+from latchkey.service.problems import Problem, ProblemType, ProblemTypeError, UnknownProblemError, register
+from latchkey.service.settings import Settings
 from tests.api import assert_problem, call
 from tests.conftest import KEYRING, opened
 

@@ -14,9 +14,9 @@ from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from service.operation import route
-from service.problems import KINDS, FieldError, Problem, of_exception
-from service.session import CommitUnknownError
+from latchkey.service.database.session import CommitUnknownError
+from latchkey.service.operation import route
+from latchkey.service.problems import KINDS, FieldError, Problem, of_exception
 from tests.api import assert_problem, call
 
 

@@ -8,11 +8,11 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
-import service.endpoint
-from models import User
-from service import shapes
-from service.operation import route
-from service.problems import Problem
+import latchkey.service.endpoints.adapter
+from latchkey.models import User
+from latchkey.service import shapes
+from latchkey.service.operation import route
+from latchkey.service.problems import Problem
 from tests.api import assert_problem, call, hold_key
 from tests.conftest import on_mariadb
 
@@ -57,7 +57,7 @@ script = Script()
 @pytest.fixture(autouse=True)
 def _new_script(monkeypatch):
     script.__init__()
-    monkeypatch.setattr(service.endpoint, "LONGEST_PAUSE_S", 0.001)
+    monkeypatch.setattr(latchkey.service.endpoints.adapter, "LONGEST_PAUSE_S", 0.001)
 
 
 async def write(request: Request, body: Names) -> Seen:

@@ -9,9 +9,9 @@ import httpx2
 import msgspec
 import pytest
 
-from service.authentication.query_signature import sign_query
-from service.settings import Settings
-from service.shapes import Moment
+from latchkey.service.authentication.wire.query_signature import sign_query
+from latchkey.service.settings import Settings
+from latchkey.service.shapes import Moment
 from tests.api import HeldKey, hold_key, key_row
 from tests.conftest import on_mariadb
 from tests.service.test_commands import Served

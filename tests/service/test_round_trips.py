@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.routes import ROUTES, SIGNED_REQUEST
+from latchkey.service.routes import ROUTES, SIGNED_REQUEST
 from tests import wire
 from tests.api import HeldKey, call, hold_key
 from tests.conftest import on_mariadb

@@ -6,9 +6,9 @@ import pytest
 from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 
-from service.app import create_app
-from service.router import IndexedRouter, index
-from service.routes import ROUTES
+from latchkey.service.app import create_app
+from latchkey.service.router import IndexedRouter, index
+from latchkey.service.routes import ROUTES
 from tests.requests import request
 
 

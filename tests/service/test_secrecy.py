@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 from starlette.requests import Request
 
-from models import User
-from service import logs, shapes
-from service.operation import route
+from latchkey.models import User
+from latchkey.service import logs, shapes
+from latchkey.service.operation import route
 from tests.api import assert_problem, call, stored
 from tests.conftest import KEYRING
 from tests.service.authentication.cast import Craft, bearer, signed

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import PREFIX, SECRETS, Settings, SettingsError
+from latchkey.service.settings import PREFIX, SECRETS, Settings, SettingsError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 

@@ -8,14 +8,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from middleware.body_limit import BodyLimitMiddleware
-from middleware.request_id import RequestIDMiddleware
-from middleware.session import SessionMiddleware
-from models import User
-from service.app import make_route
-from service.database import SQLAlchemy
-from service.operation import Operation
-from service.problems import Problem, answer_http_exception, answer_problem, of_exception
+from latchkey.middleware.body_limit import BodyLimitMiddleware
+from latchkey.middleware.request_id import RequestIDMiddleware
+from latchkey.middleware.session import SessionMiddleware
+from latchkey.models import User
+from latchkey.service.app import make_route
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.operation import Operation
+from latchkey.service.problems import Problem, answer_http_exception, answer_problem, of_exception
 from tests.sessions import probes
 from tests.sessions.storm import TALLIES
 

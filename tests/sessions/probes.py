@@ -10,10 +10,10 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from models import User
-from service import shapes
-from service.database import SQLAlchemy
-from service.operation import Operation, route
+from latchkey.models import User
+from latchkey.service import shapes
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.operation import Operation, route
 
 
 class Probe(msgspec.Struct):

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import func, select
 from starlette.types import ASGIApp
 
-from models import User
-from service.database import SQLAlchemy
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy
 from tests.requests import Answer, converse, request
 
 Where = Literal["suspension", "step"]

@@ -11,11 +11,11 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from middleware import visit
-from middleware.visit import ChildWriteError, SettledSessionError
-from models import User
-from models.errors import LostWriteError
-from service.database import SQLAlchemy
+from latchkey.middleware import request_scope
+from latchkey.middleware.request_scope import ChildWriteError, SettledSessionError
+from latchkey.models import User
+from latchkey.models.errors import LostWriteError
+from latchkey.service.database import SQLAlchemy
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.probes import probe, raw
@@ -99,7 +99,7 @@ async def test_a_child_that_ignores_its_cancellation_is_named_and_not_waited_for
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(visit, "CHILD_DEADLINE_S", 0.05)
+    monkeypatch.setattr(request_scope, "CHILD_DEADLINE_S", 0.05)
     has_read, release = asyncio.Event(), asyncio.Event()
 
     async def child() -> None:

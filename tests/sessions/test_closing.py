@@ -8,13 +8,13 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from middleware.visit import UnwrittenWorkError
-from models import Base, User
-from models.errors import NotInitialisedError
-from service import database
-from service.database import DatabaseNotOpenError, SQLAlchemy
-from service.rules import EndedSessionError
-from service.settings import Settings
+from latchkey.middleware.request_scope import UnwrittenWorkError
+from latchkey.models import Base, User
+from latchkey.models.errors import NotInitialisedError
+from latchkey.service import database
+from latchkey.service.database import DatabaseNotOpenError, SQLAlchemy
+from latchkey.service.database.rules import EndedSessionError
+from latchkey.service.settings import Settings
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.probes import probe, raw

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message
 
-from models import User
-from service.database import SQLAlchemy
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy
 from tests.requests import converse, request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.probes import probe, raw

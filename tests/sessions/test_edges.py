@@ -12,11 +12,11 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from middleware.visit import UnwrittenWorkError
-from models import User
-from service import session as sessions
-from service.database import SQLAlchemy
-from service.session import CommitUnknownError
+from latchkey.middleware.request_scope import UnwrittenWorkError
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database import session as sessions
+from latchkey.service.database.session import CommitUnknownError
 from tests.conftest import on_mariadb
 from tests.requests import converse, request
 from tests.sessions.conftest import MakeApp
@@ -161,7 +161,7 @@ async def test_a_hook_never_turns_a_committed_request_into_a_failure(
     db: SQLAlchemy, make_app: MakeApp, hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.setattr(User, "after_commit", hook)
-    monkeypatch.setattr("models.hooks.HOOKS_DEADLINE_S", 0.05)
+    monkeypatch.setattr("latchkey.models.hooks.HOOKS_DEADLINE_S", 0.05)
 
     async def write(request: Request) -> str:
         user = await User.create(email="a@b", name="n", auto_commit=True)

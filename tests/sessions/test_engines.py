@@ -7,11 +7,11 @@ from sqlalchemy import insert, literal, select, text, union_all
 from sqlalchemy.exc import DBAPIError
 from starlette.requests import Request
 
-from models import User
-from service.database import SQLAlchemy
-from service.engines import parse_url, verified_tls
-from service.session import RequestSession
-from service.settings import Settings, SettingsError
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.engines import parse_url, verified_tls
+from latchkey.service.database.session import RequestSession
+from latchkey.service.settings import Settings, SettingsError
 from tests import wire
 from tests.requests import request
 from tests.sessions.conftest import MakeApp

@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column
 from starlette.requests import Request
 
-from models import Base
-from service.database import SQLAlchemy
-from service.prepared import Prepared
-from service.settings import Settings
+from latchkey.models import Base
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.prepared import Prepared
+from latchkey.service.settings import Settings
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import MakeApp

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from models import User
-from service import session as sessions
-from service.database import SQLAlchemy
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database import session as sessions
 from tests import wire
 from tests.requests import request
 from tests.sessions.conftest import MakeApp

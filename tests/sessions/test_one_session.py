@@ -13,15 +13,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from middleware.session import SessionMiddleware
-from models import User
-from service.app import create_app
-from service.database import SQLAlchemy
-from service.endpoint import Adapter
-from service.operation import RouteError, route
-from service.problems import of_exception
-from service.session import RequestSession
-from service.settings import Settings
+from latchkey.middleware.session import SessionMiddleware
+from latchkey.models import User
+from latchkey.service.app import create_app
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.session import RequestSession
+from latchkey.service.endpoints.adapter import Adapter
+from latchkey.service.operation import RouteError, route
+from latchkey.service.problems import of_exception
+from latchkey.service.settings import Settings
 from tests.requests import converse, request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.probes import Probe, probe

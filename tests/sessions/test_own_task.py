@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import select, text
 from starlette.requests import Request
 
-from models import User
-from service.database import SQLAlchemy
-from service.own_task import AWAITED, CALLED, OtherTaskError
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.own_task import AWAITED, CALLED, OtherTaskError
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.probes import probe

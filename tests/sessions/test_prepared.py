@@ -10,11 +10,10 @@ from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from models import ApiKey, Nonce, User
-from service import prepared
-from service.database import SQLAlchemy
-from service.prepared import Prepared
-from service.rules import EndedSessionError
+from latchkey.models import ApiKey, Nonce, User
+from latchkey.service.database import SQLAlchemy, prepared
+from latchkey.service.database.prepared import Prepared
+from latchkey.service.database.rules import EndedSessionError
 from tests import wire
 from tests.conftest import on_mariadb
 

@@ -13,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from models import User
-from service import endpoint, shapes
-from service import session as sessions
-from service.database import SQLAlchemy
-from service.operation import route
-from service.problems import Problem
-from service.session import RequestSession
+from latchkey.models import User
+from latchkey.service import shapes
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database import session as sessions
+from latchkey.service.database.session import RequestSession
+from latchkey.service.endpoints import adapter as endpoint
+from latchkey.service.operation import route
+from latchkey.service.problems import Problem
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.probes import NewRow, probe, raw
@@ -324,7 +325,7 @@ async def test_the_adapter_encodes_before_it_commits(
 
     for name in ("decode_body", "encode"):
         note(endpoint, name)
-    for name in ("write_out", "commit"):
+    for name in ("flush_and_refresh", "commit"):
         note(RequestSession, name)
 
     async def write(body: NewRow) -> User:
@@ -334,7 +335,7 @@ async def test_the_adapter_encodes_before_it_commits(
     app = make_app(route("POST", "/w", write, public=True, answers=shapes.User))
     await request(app, "POST", "/w", body={"email": "a@b"})
 
-    assert order[:5] == ["decode_body", "endpoint", "write_out", "encode", "commit"]
+    assert order[:5] == ["decode_body", "endpoint", "flush_and_refresh", "encode", "commit"]
 
 
 async def test_a_rollback_that_fails_too_does_not_hide_the_failure(

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from models import User
-from service import engines
-from service.database import SQLAlchemy
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy, engines
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.probes import probe

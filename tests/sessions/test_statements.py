@@ -19,10 +19,10 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable, DropTable
 from starlette.requests import Request
 
-from models import User
-from service.database import SQLAlchemy
-from service.session import RequestSession
-from service.statements import Effect, effect_of, effect_of_text, is_plain_read
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.session import RequestSession
+from latchkey.service.database.statements import Effect, effect_of, effect_of_text, is_plain_read
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.probes import probe
@@ -137,7 +137,7 @@ async def test_what_reads_is_no_open_write(
         session: RequestSession = request.state.session
         (await session.execute(statement)).all()
         said = session.unwritten
-        await session.let_go()
+        await session.release_connection()
         return said, db.checked_out()
 
     answer = await request(make_app(probe(read, method)), method, "/probe")

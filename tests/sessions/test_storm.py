@@ -13,9 +13,9 @@ from sqlalchemy import select
 from sqlalchemy.engine import make_url
 from starlette.applications import Starlette
 
-from models import User
-from service.database import SQLAlchemy
-from service.settings import Settings
+from latchkey.models import User
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.settings import Settings
 from tests.sessions.storm import KINDS, TALLIES, Kind, Tally, rage, sqlite_is_locked
 
 pytestmark = pytest.mark.storm

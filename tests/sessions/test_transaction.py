@@ -9,12 +9,12 @@ from sqlalchemy import Sequence, create_engine, event, insert, inspect, select, 
 from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet
 from starlette.requests import Request
 
-from middleware.visit import ChildWriteError, OpenWriteError, UnwrittenWorkError
-from models import User
-from models.errors import NotLoadedError
-from service.database import SQLAlchemy
-from service.rules import ForeignBindError
-from service.session import RequestSession
+from latchkey.middleware.request_scope import ChildWriteError, OpenWriteError, UnwrittenWorkError
+from latchkey.models import User
+from latchkey.models.errors import NotLoadedError
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.rules import ForeignBindError
+from latchkey.service.database.session import RequestSession
 from tests.conftest import on_mariadb
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
@@ -249,7 +249,7 @@ async def test_what_nobody_can_judge_is_no_lost_work_but_stays_open(
         await session.execute(text("SELECT 1 INTO @latchkey"))
         assert session.on_writer
         with pytest.raises(OpenWriteError):
-            await session.let_go()
+            await session.release_connection()
         return session.unwritten
 
     async with db.scoped_session() as session:

@@ -19,11 +19,11 @@ from sqlalchemy.orm import (
 )
 from starlette.requests import Request
 
-from models import Base
-from models.types import BigId, UtcDateTime, utc_now
-from service.database import SQLAlchemy
-from service.routing import RoutingSession
-from service.session import RequestSession
+from latchkey.models import Base
+from latchkey.models.types import BigId, UtcDateTime, utc_now
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.routing import RoutingSession
+from latchkey.service.database.session import RequestSession
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
@@ -157,7 +157,7 @@ async def test_a_listener_that_hides_rows_hides_none_that_was_written(
         row = await Note.get(note.id, session=session) or note
         row.deleted, row.name = True, f"{row.name}."
         session.add(row)
-        await session.write_out()
+        await session.flush_and_refresh()
         return row.changed_at
 
     async def change(session: RequestSession) -> None:
@@ -174,7 +174,7 @@ async def test_a_key_that_was_given_as_text_is_found(db: SQLAlchemy, make_app: M
         session.add(note)
         await session.flush()
         note.name = "changed"
-        await session.write_out()
+        await session.flush_and_refresh()
         assert note.changed_at is not None
 
     await in_all_places(db, make_app, change)
@@ -211,7 +211,7 @@ async def test_models_without_a_hash_are_written_and_refreshed(db: SQLAlchemy, m
         session.add_all([one, two])
         await session.flush()
         one.name, two.name = "uno", "due"
-        await session.write_out()
+        await session.flush_and_refresh()
         assert (one.name, one.changed_at is not None) == ("uno", True)
         assert (two.name, two.changed_at is not None) == ("due", True)
         await session.delete(two)

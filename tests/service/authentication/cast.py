@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 from starlette.applications import Starlette
 
-from service.authentication.credentials import new_access_key, new_secret
+from latchkey.service.authentication.wire.credentials import new_access_key, new_secret
 from tests.api import Answer, HeldKey, call
 
 NOW = 1_700_000_000

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from starlette.applications import Starlette
 
-from models import User
+from latchkey.models import User
 from tests.api import HeldKey, hold_key, rotate_held
 from tests.service.authentication.cast import NOW, Cast, stranger
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from service.authentication.channel import (
+from latchkey.service.key_cache.channel import (
     TIMEOUT_S,
     Channel,
     Listener,
@@ -15,7 +15,7 @@ from service.authentication.channel import (
     client_arguments,
     open_channel,
 )
-from service.settings import Settings, SettingsError
+from latchkey.service.settings import Settings, SettingsError
 from tests.redis import PrivateRedis
 
 PLAIN = {"host": "h", "port": 6379, "db": 0, "ssl": False, "username": None, "password": None}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.authentication.credentials import (
+from latchkey.service.authentication.wire.credentials import (
     Dummy,
     Secret,
     checksum_is_right,

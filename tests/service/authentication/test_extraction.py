@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.authentication.credentials import new_secret
-from service.authentication.extraction import (
+from latchkey.service.authentication.wire.credentials import new_secret
+from latchkey.service.authentication.wire.extraction import (
     Bearer,
     MessageSigned,
     QuerySigned,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.authentication.failures import UNKNOWN_KEYS_FACTOR, Failures
-from service.authentication.message_signature import sign_message
+from latchkey.service.authentication.failures import UNKNOWN_KEYS_FACTOR, Failures
+from latchkey.service.authentication.wire.message_signature import sign_message
 from tests import wire
 from tests.api import assert_problem
 from tests.service.authentication.cast import NOW, Attempt, bearer, header, signed, stranger

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from service import shapes
-from service.authentication import key_cache, lookup
-from service.authentication.extraction import Unauthenticated
-from service.authentication.key_cache import KeyCache
-from service.authentication.lookup import Found, NoKeyMatch, OwnerNotFound
+from latchkey.service import shapes
+from latchkey.service.authentication import lookup
+from latchkey.service.authentication.lookup import Found, NoKeyMatch, OwnerNotFound
+from latchkey.service.authentication.wire.extraction import Unauthenticated
+from latchkey.service.key_cache import cache as key_cache
+from latchkey.service.key_cache.cache import KeyCache
 
 TTL_S = 60.0
 EPOCH = datetime.fromtimestamp(0, UTC)

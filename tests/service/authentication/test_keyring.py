@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.authentication.credentials import new_access_key, new_secret
-from service.authentication.keyring import KeyRing, KeyRingError
+from latchkey.service.authentication.keyring import KeyRing, KeyRingError
+from latchkey.service.authentication.wire.credentials import new_access_key, new_secret
 
 OLD_KEY = b64encode(b"o" * 32).decode()
 NEW_KEY = b64encode(b"n" * 32).decode()

@@ -8,8 +8,8 @@ import pytest
 from http_message_signatures.algorithms import HMAC_SHA256
 from starlette.applications import Starlette
 
-from service.authentication.message_signature import sign_message
-from service.settings import Settings
+from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.settings import Settings
 from tests import wire
 from tests.api import HeldKey, assert_problem
 from tests.requests import Answer, request

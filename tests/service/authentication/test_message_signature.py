@@ -16,9 +16,9 @@ from http_message_signatures.algorithms import HMAC_SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.authentication.credentials import AccessKey, Secret, new_secret
-from service.authentication.extraction import Unauthenticated
-from service.authentication.message_signature import (
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret, new_secret
+from latchkey.service.authentication.wire.extraction import Unauthenticated
+from latchkey.service.authentication.wire.message_signature import (
     EMPTY_SHA256,
     MessageSignature,
     component_values,

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from service.app import create_app
-from service.settings import Settings, SettingsError
+from latchkey.service.app import create_app
+from latchkey.service.settings import Settings, SettingsError
 from tests import wire
 from tests.api import assert_problem, call, hold_key, key_row, stored
 from tests.conftest import KEYRING
@@ -120,8 +120,8 @@ class TestWithoutATrustedProxy:
         )
 
         assert_problem(answer, 403, "network_not_allowed")
-        (visit,) = (line.access for line in log_lines if hasattr(line, "access"))
-        assert visit["client"] == peer
+        (request_scope,) = (line.access for line in log_lines if hasattr(line, "access"))
+        assert request_scope["client"] == peer
 
 
 # ---------------------------------------------------------------------- what a visit's line says
@@ -144,8 +144,8 @@ async def test_the_access_log_says_where_a_call_came_from(
 ):
     await ask(app, operator, peer, *forwarded_for, target=target)
 
-    (visit,) = (line.access for line in log_lines if hasattr(line, "access"))
-    assert visit["client"] == logged
+    (request_scope,) = (line.access for line in log_lines if hasattr(line, "access"))
+    assert request_scope["client"] == logged
 
 
 # ---------------------------------------------------------------------- the order of the checks

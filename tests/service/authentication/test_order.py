@@ -7,8 +7,8 @@ import hashlib
 
 import pytest
 
-from service.authentication import query_signature
-from service.authentication.keyring import KeyRing
+from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.authentication.wire import query_signature
 from tests import wire
 from tests.api import assert_problem, stored
 from tests.service.authentication.cast import NOW, Attempt, Craft, bearer, signed

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
-from service.authentication import query_signature
-from service.authentication.credentials import AccessKey, Secret, new_secret
-from service.authentication.extraction import RESERVED_PARAMETERS, Unauthenticated
-from service.authentication.query_signature import (
+from latchkey.service.authentication.wire import query_signature
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret, new_secret
+from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS, Unauthenticated
+from latchkey.service.authentication.wire.query_signature import (
     covers,
     in_window,
     missing_coverage,

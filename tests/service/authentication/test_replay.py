@@ -11,10 +11,10 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 
-from models import Nonce
-from service.authentication.query_signature import sign_query
-from service.authentication.replay import SKEW_S, Claim, Replays
-from service.prepared import Prepared
+from latchkey.models import Nonce
+from latchkey.service.authentication.replay import SKEW_S, NonceClaim, Replays
+from latchkey.service.authentication.wire.query_signature import sign_query
+from latchkey.service.database.prepared import Prepared
 from tests import wire
 from tests.api import HeldKey, assert_problem, hold_key
 from tests.conftest import on_mariadb
@@ -212,7 +212,7 @@ async def test_when_the_store_fails_nobody_who_waits_is_taken_and_the_next_one_i
 async def test_who_gives_up_takes_nobody_along(app: Starlette, signer: HeldKey) -> None:
     """The first call starts the reservation of those behind it."""
     replays: Replays = app.state.replays
-    claims = [Claim.of_nonce(signer.access_key, one, int(time.time())) for one in nonces(6)]
+    claims = [NonceClaim.of_nonce(signer.access_key, one, int(time.time())) for one in nonces(6)]
     waiting = [asyncio.create_task(replays.reserve(one)) for one in claims]
     await asyncio.sleep(0)  # they all wait now
     waiting[0].cancel()
@@ -228,7 +228,7 @@ async def test_closing_waits_for_what_is_being_reserved(app: Starlette, signer: 
     """The call may have gone; its INSERT has not, and the engine is disposed next."""
     replays: Replays = app.state.replays
     call = asyncio.create_task(
-        replays.reserve(Claim.of_nonce(signer.access_key, NONCE, int(time.time()))), name="call"
+        replays.reserve(NonceClaim.of_nonce(signer.access_key, NONCE, int(time.time()))), name="call"
     )
     while not app.state.db.checked_out():
         await asyncio.sleep(0)
@@ -247,7 +247,7 @@ async def test_a_nonce_that_has_ended_is_refused_and_not_reserved(
     """It may have been used and purged, so a reservation would prove nothing."""
     created = int(app.state.verifier.clock()) - app.state.verifier.window_s - SKEW_S - late_s
 
-    assert not await app.state.replays.reserve(Claim.of_nonce(signer.access_key, NONCE, created))
+    assert not await app.state.replays.reserve(NonceClaim.of_nonce(signer.access_key, NONCE, created))
     assert await reserved(app) == 0
 
 
@@ -266,4 +266,4 @@ async def test_a_nonce_that_ends_while_it_is_being_reserved_is_refused(
 
     monkeypatch.setattr(Prepared, "run_once", run_slowly)
 
-    assert not await replays.reserve(Claim.of_nonce(signer.access_key, NONCE, created))
+    assert not await replays.reserve(NonceClaim.of_nonce(signer.access_key, NONCE, created))

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import msgspec
 import pytest
 
-from service import shapes
-from service.authentication.lookup import Found, StoredSecret
-from service.authentication.retirement import Retirement, retirement_headers, retirement_of
+from latchkey.service import shapes
+from latchkey.service.authentication.lookup import Found, StoredSecret
+from latchkey.service.authentication.retirement import Retirement, retirement_headers, retirement_of
 
 ROTATED = datetime(2026, 1, 1, 0, 0, 0, 999_999, tzinfo=UTC)
 END = ROTATED + timedelta(days=7)

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from service.authentication import lookup, revocations
-from service.authentication.channel import Channel, UnreachableError, open_channel
-from service.authentication.key_cache import KeyCache
-from service.authentication.revocations import HEARTBEAT_S, TRUST_S, Revocations
-from service.settings import Settings
+from latchkey.service.authentication import lookup
+from latchkey.service.key_cache import revocations
+from latchkey.service.key_cache.cache import KeyCache
+from latchkey.service.key_cache.channel import Channel, UnreachableError, open_channel
+from latchkey.service.key_cache.revocations import HEARTBEAT_S, TRUST_S, Revocations
+from latchkey.service.settings import Settings
 from tests.redis import PrivateRedis
 from tests.service.authentication.test_key_cache import found
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.authentication.structured_fields import byte_sequences, inner_lists, string
+from latchkey.service.authentication.wire.structured_fields import byte_sequences, inner_lists, string
 
 BYTES = "AAECAw=="
 

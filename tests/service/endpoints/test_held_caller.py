@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from models import ApiKey, User
+from latchkey.models import ApiKey, User
 from tests.api import HeldKey, assert_problem, call, hold_key, rotate_held, stored
 from tests.service.limits.rules import limit
 

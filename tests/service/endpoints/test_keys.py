@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.engines import create_engines
+from latchkey.service.database.engines import create_engines
 from tests import wire
 from tests.api import assert_problem, call, hold_key, key_row, rfc3339, stored, user_row
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.limit import Quota
+from latchkey.models.limit import Quota
 from tests.api import assert_problem, call, hold_key, key_row, user_row
 from tests.service.limits.rules import limit, per_day
 

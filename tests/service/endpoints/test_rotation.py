@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from models import ApiKey, KeySecret
-from service.authentication import lookup
-from service.authentication.credentials import hash_secret
-from service.operation import route
-from service.session import RequestSession
+from latchkey.models import ApiKey, KeySecret
+from latchkey.service.authentication import lookup
+from latchkey.service.authentication.wire.credentials import hash_secret
+from latchkey.service.database.session import RequestSession
+from latchkey.service.operation import route
 from tests import wire
 from tests.api import HeldKey, assert_problem, call, hold_key, key_row, rfc3339, rotate_held, stored
 from tests.conftest import on_mariadb

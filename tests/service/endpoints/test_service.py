@@ -6,8 +6,8 @@ import contextlib
 import pytest
 from sqlalchemy import func
 
-import service
-from service.endpoints import service as house
+from latchkey import service
+from latchkey.service.endpoints import service as house
 from tests import wire
 from tests.api import assert_problem, call
 from tests.conftest import on_mariadb

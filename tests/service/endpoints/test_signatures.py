@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.authentication.message_signature import sign_message
-from service.authentication.query_signature import sign_query
-from service.authentication.replay import Claim
+from latchkey.service.authentication.replay import NonceClaim
+from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.authentication.wire.query_signature import sign_query
 from tests.api import HeldKey, assert_problem, call, hold_key, rotate_held, stored
 from tests.requests import Answer
 
@@ -308,7 +308,7 @@ async def test_a_key_with_networks_is_told_from_where(app, operator, form):
 
 
 async def test_a_nonce_that_was_used(app, operator, partner, form):
-    claim = Claim.of_nonce(partner.access_key, NONCE, int(app.state.verifier.clock()))
+    claim = NonceClaim.of_nonce(partner.access_key, NONCE, int(app.state.verifier.clock()))
     assert await app.state.replays.reserve(claim)
 
     answer = await explained(app, operator, sign(app, partner, form))

@@ -6,7 +6,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from service.settings import Settings
+from latchkey.service.settings import Settings
 from tests.api import assert_problem, call, hold_key, stored
 
 LIMIT = 4

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import event
 
-from models import ApiKey, User
+from latchkey.models import ApiKey, User
 from tests import wire
 from tests.api import assert_problem, call, hold_key, key_row, rfc3339, stored, user_row
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-import service.endpoint
-from service import shapes
-from service.operation import route
-from service.settings import Settings
+import latchkey.service.endpoints.adapter
+from latchkey.service import shapes
+from latchkey.service.operation import route
+from latchkey.service.settings import Settings
 from tests.conftest import KEYRING
 from tests.service.idempotency.stage import (
     commit_by_verb,
@@ -25,7 +25,7 @@ from tests.service.idempotency.stage import (
 @pytest.fixture(autouse=True)
 def _new_stage(monkeypatch):
     stage.__init__()
-    monkeypatch.setattr(service.endpoint, "LONGEST_PAUSE_S", 0.001)
+    monkeypatch.setattr(latchkey.service.endpoints.adapter, "LONGEST_PAUSE_S", 0.001)
 
 
 @pytest.fixture

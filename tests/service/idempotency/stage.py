@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from models import IdempotencyKey, User
-from service import shapes
-from service.operation import route
+from latchkey.models import IdempotencyKey, User
+from latchkey.service import shapes
+from latchkey.service.operation import route
 from tests.api import HeldKey, call
 from tests.requests import Answer
 

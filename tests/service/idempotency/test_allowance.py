@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from service.settings import Settings
+from latchkey.service.settings import Settings
 from tests import wire
 from tests.api import assert_problem, hold_key
 from tests.conftest import KEYRING

@@ -7,9 +7,9 @@ from sqlalchemy import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from models import IdempotencyKey, User
-from models.types import utc_in
-from service.idempotency.key import identify
+from latchkey.models import IdempotencyKey, User
+from latchkey.models.types import utc_in
+from latchkey.service.idempotency.key import identify
 from tests.api import assert_problem, call, stored
 from tests.service.idempotency.stage import (
     ANN,

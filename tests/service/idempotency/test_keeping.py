@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from models import IdempotencyKey, User
-from models.types import utc_in
+from latchkey.models import IdempotencyKey, User
+from latchkey.models.types import utc_in
 from tests.api import stored
 from tests.service.idempotency.stage import (
     ANN,

@@ -3,9 +3,9 @@
 import pytest
 from starlette.responses import Response
 
-from models import ApiKey
-from service import shapes
-from service.operation import RouteError, route
+from latchkey.models import ApiKey
+from latchkey.service import shapes
+from latchkey.service.operation import RouteError, route
 from tests.api import assert_problem, call, stored
 from tests.service.idempotency.stage import ANN, is_replay, plain, rows, send
 

@@ -8,9 +8,9 @@ from itertools import count
 import msgspec
 import pytest
 
-from models import User
-from service.authentication.message_signature import sign_message
-from service.routes import ROUTES
+from latchkey.models import User
+from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.routes import ROUTES
 from tests.api import assert_problem, call, hold_key, stored
 from tests.service.idempotency.stage import (
     ANN,

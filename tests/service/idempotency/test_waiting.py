@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import insert
 from starlette.applications import Starlette
 
-from models import IdempotencyKey, User
-from models.types import utc_in
-from service.idempotency.key import identify
+from latchkey.models import IdempotencyKey, User
+from latchkey.models.types import utc_in
+from latchkey.service.idempotency.key import identify
 from tests import wire
 from tests.api import HeldKey, assert_problem, call
 from tests.conftest import on_mariadb

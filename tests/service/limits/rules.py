@@ -5,8 +5,8 @@ from typing import Any
 import http_sf
 from starlette.applications import Starlette
 
-from models import User
-from models.limit import Quota, RateLimit
+from latchkey.models import User
+from latchkey.models.limit import Quota, RateLimit
 from tests.requests import Answer
 
 MINUTE_S = 60

@@ -13,15 +13,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from models import IdempotencyKey, LimitCounter, User
-from models.limit import Quota
-from service.authentication.query_signature import sign_query
-from service.limits.account import Account
-from service.limits.gate import Limits
-from service.limits.till import Till
-from service.operation import Operation, route
-from service.problems import Problem
-from service.settings import Settings
+from latchkey.models import IdempotencyKey, LimitCounter, User
+from latchkey.models.limit import Quota
+from latchkey.service.authentication.wire.query_signature import sign_query
+from latchkey.service.limits.account import Account
+from latchkey.service.limits.charger import Charger
+from latchkey.service.limits.gate import Limits
+from latchkey.service.operation import Operation, route
+from latchkey.service.problems import Problem
+from latchkey.service.settings import Settings
 from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.requests import Answer, request
 from tests.service.limits.rules import limit, limit_owner, per_day, policy, remaining, standing
@@ -364,7 +364,7 @@ async def test_an_answer_does_not_wait_for_its_headers(app: Starlette, monkeypat
         await asyncio.Event().wait()
 
     key = await hold_key(app, scopes=[], limits=[limit()])
-    monkeypatch.setattr("service.limits.gate.LOOK_DEADLINE_S", 0.05)
+    monkeypatch.setattr("latchkey.service.limits.gate.LOOK_DEADLINE_S", 0.05)
     monkeypatch.setattr(app.state.limits._till._counters, "read", hang)
 
     answer = await call(app, "GET", "/free", key=key)
@@ -385,7 +385,7 @@ async def test_an_error_of_ours_is_no_outage(app: Starlette, monkeypatch) -> Non
 
 
 async def test_an_outage_is_told_again_after_a_while(caplog) -> None:
-    class Lost(Till):
+    class Lost(Charger):
         def __init__(self) -> None: ...
         async def charge(self, accounts: object, cost: int) -> Any:
             raise LOST
@@ -406,7 +406,7 @@ async def test_an_outage_is_told_again_after_a_while(caplog) -> None:
 
 
 async def test_a_busy_counter_is_a_problem_and_no_outage() -> None:
-    class Busy(Till):
+    class Busy(Charger):
         def __init__(self) -> None: ...
         async def charge(self, accounts: object, cost: int) -> Any:
             raise Problem("unavailable", "Too many.")

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.limit import Quota, RateLimit
-from service.limits.account import Account
-from service.limits.ledger import Ledger, Refusal, charge
-from service.limits.period import to_microseconds
-from service.limits.window import SLICES
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.service.limits.account import Account
+from latchkey.service.limits.ledger import Ledger, Refusal, charge
+from latchkey.service.limits.period import to_microseconds
+from latchkey.service.limits.window import SLICES
 
 S = 1_000_000
 START = to_microseconds(datetime(2026, 11, 22, 12, tzinfo=UTC))
@@ -243,7 +243,7 @@ def test_what_is_given_back_is_there_again_and_other_calls_stay() -> None:
     assert [subject.call(START + moment * S) for moment in (0, 20, 40)] == [None] * 3
 
     ledger = subject.open(START + 45 * S)
-    ledger.give_back(1, START + 20 * S)
+    ledger.release_connection(1, START + 20 * S)
     subject.stored = ledger.encode()
 
     assert subject.remaining(START + 45 * S) == {"burst": 3, "quota": 3}
@@ -258,7 +258,7 @@ def test_what_does_not_count_any_more_gives_nothing_back() -> None:
     assert subject.call(tomorrow) is None
 
     ledger = subject.open(tomorrow)
-    ledger.give_back(1, START)
+    ledger.release_connection(1, START)
 
     assert [figure.remaining for figure in ledger.figures()] == [4, 4]
 

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import func, select
 from starlette.applications import Starlette
 
-from models import Nonce
-from service.operation import route
+from latchkey.models import Nonce
+from latchkey.service.operation import route
 from tests import wire
 from tests.api import HeldKey, assert_problem, hold_key
 from tests.conftest import on_mariadb

@@ -1,0 +1,90 @@
+"""The public API of Latchkey: what a team imports, and all that it may rely on.
+
+Every other module is internal and may change in any release; `docs/upgrading.md` says what that means.
+"""
+
+from latchkey.middleware.request_scope import (
+    ChildWriteError,
+    OpenWriteError,
+    SettledSessionError,
+    UnwrittenWorkError,
+)
+from latchkey.middleware.session import SessionMiddleware
+from latchkey.models import ApiKey, Base, User
+from latchkey.models.errors import LostWriteError, NotInitialisedError, NotLoadedError
+from latchkey.models.types import (
+    BigId,
+    Binary,
+    BinaryText,
+    Json,
+    UtcDateTime,
+    Words,
+    utc_now,
+)
+from latchkey.service import __version__
+from latchkey.service.app import create_app
+from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.database import SQLAlchemy, db
+from latchkey.service.database.own_task import OtherTaskError
+from latchkey.service.database.rules import (
+    BrokenTransactionError,
+    CommitForbiddenError,
+    EndedSessionError,
+    ForeignBindError,
+)
+from latchkey.service.database.schema import NotMigratedError, require_migrated
+from latchkey.service.database.session import CommitUnknownError, RequestSession
+from latchkey.service.database.transaction import TransactionEndedError
+from latchkey.service.endpoints.answers import convert
+from latchkey.service.endpoints.caller import hold_caller
+from latchkey.service.idempotency.claims import ClaimLostError
+from latchkey.service.operation import Answer, Operation, RouteError, route
+from latchkey.service.problems import Problem, ProblemType
+from latchkey.service.settings import Settings, SettingsError
+
+__all__ = [
+    "Answer",
+    "ApiKey",
+    "Base",
+    "BigId",
+    "Binary",
+    "BinaryText",
+    "BrokenTransactionError",
+    "ChildWriteError",
+    "ClaimLostError",
+    "CommitForbiddenError",
+    "CommitUnknownError",
+    "EndedSessionError",
+    "ForeignBindError",
+    "Json",
+    "KeyRing",
+    "LostWriteError",
+    "NotInitialisedError",
+    "NotLoadedError",
+    "NotMigratedError",
+    "OpenWriteError",
+    "Operation",
+    "OtherTaskError",
+    "Problem",
+    "ProblemType",
+    "RequestSession",
+    "RouteError",
+    "SQLAlchemy",
+    "SessionMiddleware",
+    "Settings",
+    "SettingsError",
+    "SettledSessionError",
+    "TransactionEndedError",
+    "UnwrittenWorkError",
+    "User",
+    "UtcDateTime",
+    "Words",
+    "__version__",
+    "convert",
+    "create_app",
+    "db",
+    "hold_caller",
+    "require_migrated",
+    "route",
+    "utc_now",
+]

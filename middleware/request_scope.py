@@ -1,0 +1,206 @@
+"""A visit: what one HTTP request does with the database, and the child tasks that do it on its behalf (R7)."""
+
+import asyncio
+import logging
+from contextvars import ContextVar, Token
+from typing import Any, Protocol, Self
+
+log = logging.getLogger("latchkey.session")
+
+CHILD_DEADLINE_S = 10.0  # how long a cancelled child may take to end before the request stops waiting for it
+
+
+class ManagedSession(Protocol):
+    """What a visit asks of a session; `latchkey.service.database.session.RequestSession` is one."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is pending and no transaction is open."""
+
+    @property
+    def on_writer(self) -> bool:
+        """The session holds a connection of the writing engine."""
+
+    @property
+    def unwritten(self) -> str | None:
+        """The changes that nothing has committed yet, in words, or None."""
+
+    async def commit(self) -> None: ...
+    async def rollback(self) -> None: ...
+    async def end(self) -> None:
+        """Close the session and leave every register that knows it; any number of times."""
+
+    async def release_connection(self) -> None: ...
+    def refuse_further_use(self) -> None:
+        """Refuse further use: the request's answer has started."""
+
+
+class UnwrittenWorkError(RuntimeError):
+    """A session ended with changes that nothing committed: they would have been lost in silence."""
+
+
+class SettledSessionError(RuntimeError):
+    """`request.state.session` was used after the answer had started."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "request.state.session was settled when the answer started: "
+            "a streamed body or background work opens a session of its own, "
+            "`async with db.scoped_session() as session`, and commits what it writes."
+        )
+
+
+class OpenWriteError(RuntimeError):
+    """The request waits for its body while a write of it is open."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a part of the body is waited for, or sent, while a write is open, and a slow client would hold the "
+            "connection: read the body first, or commit before the next part."
+        )
+
+
+class ChildWriteError(RuntimeError):
+    """A child task wants to write while its request has a write open: both would wait for each other."""
+
+
+_request_scope: ContextVar["RequestScope | None"] = ContextVar("latchkey_request_scope", default=None)
+
+
+class RequestScope:
+    """One request: its task, its own session, and the sessions that child tasks and late work opened.
+
+    A child inherits the context, so `Visit.current()` answers in it too; that is how a session
+    that is opened there finds the request it belongs to.
+    """
+
+    __slots__ = ("_token", "closing", "commits", "finished", "lost", "session", "sessions", "settled", "task")
+
+    def __init__(self, task: "asyncio.Task[Any]") -> None:
+        self.task = task
+        self.session: ManagedSession | None = None
+        self.sessions: dict[ManagedSession, asyncio.Task[Any]] = {}
+        self.closing: set[asyncio.Task[None]] = set()
+        self.lost: dict[ManagedSession, str] = {}
+        self.commits = 0  # by any session of the visit; after the first the endpoint is not run again
+        self.settled = False
+        self.finished = False
+        self._token: Token[RequestScope | None]
+
+    @classmethod
+    def current(cls) -> "RequestScope | None":
+        """Return the visit of this context, or None outside requests and after its request has ended."""
+        request_scope = _request_scope.get()
+        return None if request_scope is None or request_scope.finished else request_scope
+
+    def __enter__(self) -> Self:
+        """Make this the visit of the context."""
+        self._token = _request_scope.set(self)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Leave the context to whoever was there before."""
+        self.finished = True
+        self.session = None  # it knows its visit: together they would wait for the garbage collector
+        _request_scope.reset(self._token)
+
+    def register(self, session: ManagedSession, task: "asyncio.Task[Any]") -> bool:
+        """Take `session` in; True for the request's own one, which `SessionMiddleware` looks after."""
+        if self.session is None and task is self.task:
+            self.session = session
+            return True
+        self.sessions[session] = task
+        return False
+
+    def allow_write(self, task: "asyncio.Task[Any]") -> None:
+        """Raise `ChildWriteError` when `task` may not write, because the request itself holds the writer.
+
+        Two requests that each wait for a child, whose child waits for a connection, would fill any pool.
+        """
+        if self.session is not None and self.session.on_writer:
+            raise ChildWriteError(
+                f"the child task {task.get_name()!r} wants to write while its request has a write open: "
+                "commit in the request first, or do the write there."
+            )
+
+    async def settle(self, status: int) -> None:
+        """Commit what is left for an answer below 400, else roll back; then retire the request's session."""
+        session = self.session
+        if session is None or self.settled:
+            return
+        self.require_written()
+        if not session.idle:
+            if status < 400:  # noqa: PLR2004 - RFC 9110: from 400 on an answer reports an error
+                await session.commit()
+            else:
+                if lost := session.unwritten:
+                    log.warning("the answer %d drops changes: %s", status, lost)
+                await session.rollback()
+        self.settled = True
+        session.refuse_further_use()
+
+    async def release_connection(self) -> None:
+        """Let the request's own session hold nothing while the next part of the body is awaited."""
+        if self.session is not None and not self.settled and asyncio.current_task() is self.task:
+            await self.session.release_connection()
+
+    async def release_late_connections(self) -> None:
+        """Let what a streamed body reads with hold nothing while a part of it is sent."""
+        if not self.sessions:
+            return
+        task = asyncio.current_task()
+        for session, owner in list(self.sessions.items()):
+            if owner is task:
+                await session.release_connection()
+
+    async def finish(self) -> None:
+        """Cancel children that still run, wait for them, and close every session but the request's own."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CHILD_DEADLINE_S
+        while self.sessions or self.closing:
+            running = {task for task in self.sessions.values() if task is not self.task and not task.done()}
+            for session, task in self.sessions.items():
+                if task in running and (changes := session.unwritten):
+                    log.warning(
+                        "the request ended before its child task %r committed %s", task.get_name(), changes
+                    )
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running, timeout=max(0.0, deadline - loop.time()))
+                if loop.time() >= deadline:
+                    names = sorted(task.get_name() for task in running if not task.done())
+                    log.error("child tasks ignore their cancellation, their sessions stay open: %s", names)
+                    return
+            for session, task in list(self.sessions.items()):
+                if task is self.task or task.done():
+                    self.note_unwritten(session, task)
+                    await session.end()
+            if self.closing:
+                await asyncio.wait(self.closing)
+
+    def note_unwritten(self, session: ManagedSession, task: "asyncio.Task[Any]") -> None:
+        """Remember, once, that `task` ended well but left work that nothing committed."""
+        if session in self.lost or (changes := session.unwritten) is None:
+            return
+        if task.done() and (task.cancelled() or task.exception() is not None):
+            return
+        sentence = (
+            f"the task {task.get_name()!r} ended without committing {changes}: "
+            "give the verb auto_commit=True, or commit its session."
+        )
+        self.lost[session] = sentence
+        if self.settled:
+            log.error("%s", sentence)
+
+    def require_written(self) -> None:
+        """Raise when a child has ended with work that nothing committed."""
+        self._note_ended_children()
+        if self.lost:
+            raise UnwrittenWorkError("; ".join(self.lost.values()))
+
+    def _note_ended_children(self) -> None:
+        # A task's callbacks run a loop step after whoever awaited it goes on.
+        for session, task in list(self.sessions.items()):
+            if task.done():
+                self.note_unwritten(session, task)

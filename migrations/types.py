@@ -1,0 +1,14 @@
+"""The column types as the migrations know them: a later change of the models does not change them."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
+
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+UtcDateTime = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+Words = sa.Text()
+
+
+def binary(length: int) -> TypeEngine[bytes]:
+    """Return the type of at most `length` bytes, which can be indexed."""
+    return sa.LargeBinary(length).with_variant(mysql.VARBINARY(length), "mysql", "mariadb")

@@ -1,5 +1,0 @@
-"""`python -m service` is `latchkey`."""
-
-from service.commands import main
-
-main()

@@ -1,0 +1,328 @@
+"""The message form of a signed request (RFC 9421 with RFC 9530): making one, and checking one step by step.
+
+    POST /v1/orders?dry_run=true
+    Host: api.example.com
+    Content-Type: application/json
+    Content-Digest: sha-256=:<base64>:
+    Signature-Input: sig1=("@method" "@authority" "@path" "@query" "content-type" "content-digest");\
+created=1700000000;keyid="lka_…";nonce="…";tag="latchkey-v1"
+    Signature: sig1=:<base64 of the HMAC-SHA256 of the signature base>:
+
+The steps are apart because their order is a security property: `component_values`, `parse` and
+`missing_coverage` look at the shape, then comes the lookup, then `proves` and `is_current`.
+Until there every failure looks the same to the client.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret, same
+from latchkey.service.authentication.wire.extraction import Unauthenticated
+from latchkey.service.authentication.wire.query_signature import in_window
+from latchkey.service.authentication.wire.structured_fields import byte_sequences, inner_lists
+
+TAG = "latchkey-v1"
+EMPTY_SHA256 = hashlib.sha256(b"").digest()
+
+# What servers commonly take as a whole request line, and the limit of a signed query too.
+_VALUE_LIMIT_BYTES = 8 * 1024
+# Ours takes some 300; the rest is room for a few others, and little enough to read for anybody who asks.
+_SIGNATURE_LIMIT_BYTES = 2 * 1024
+_SHA256_BYTES = 32
+
+_WHEN_SENT = ("content-type", "content-digest", "idempotency-key")
+
+# The signature base is a text of lines in ASCII: nothing in it may end a line (RFC 9421, section 2.5).
+_DERIVED = {
+    "@method": re.compile(r"[!-~]+"),
+    "@authority": re.compile(r"[!-~]+"),
+    "@path": re.compile(r"/[!-~]*"),
+    "@query": re.compile(r"\?[!-~]*"),
+}
+_FIELD = re.compile(r"[\t -~]*")
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]*))?")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,11}")
+# As they are spelled, quotes included. None of these strings can be spelled in a second way.
+_SHAPES = {
+    "created": _INTEGER,
+    "expires": _INTEGER,
+    # What else a public id must be depends on the prefix, and is not known here.
+    "keyid": re.compile(r'"[!#-\[\]-~]+"'),
+    "nonce": re.compile(r'"[A-Za-z0-9_-]{16,64}"'),
+    "tag": re.compile(f'"{TAG}"'),
+    "alg": re.compile(r'"hmac-sha256"'),
+}
+_REQUIRED = frozenset({"created", "keyid", "nonce", "tag"})
+# Component names without parameters: those would make a component of another meaning.
+_COMPONENTS = re.compile(r'"[a-z@-]+"(?: "[a-z@-]+")*')
+
+Headers = Iterable[tuple[bytes, bytes]]
+"""As in an ASGI scope, with names in lower case."""
+
+
+class MessageSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """What the signature of a message says; nothing of it is proved yet."""
+
+    label: str
+    access_key: str
+    created: int
+    """Unix seconds, as `expires` is."""
+    expires: int | None
+    nonce: str
+    components: tuple[str, ...]
+    parameters: str
+    """The value of `@signature-params`, as received."""
+    signed: str
+    """The signature base: what the sender must have signed."""
+    mac: bytes
+    content_sha256: bytes
+    """The SHA-256 that the body must have; that of an empty one when the message has no Content-Digest."""
+
+    def __repr__(self) -> str:
+        # A client may have put its secret where its public id belongs.
+        return f"MessageSignature(created={self.created})"
+
+
+def component_values(
+    *,
+    method: str,
+    scheme: str,
+    raw_path: bytes,
+    query_string: bytes,
+    headers: Headers,
+    public_authority: str | None = None,
+) -> dict[str, str]:
+    """Tell all that a signature of this request must cover, by component name, or raise Unauthenticated.
+
+    Args:
+        method: as received.
+        scheme: `http` or `https`; its default port is no part of the authority.
+        raw_path: as in an ASGI scope, the bytes as received, without the query.
+        query_string: as in an ASGI scope, the bytes as received.
+        headers: as in an ASGI scope.
+        public_authority: what clients call this service, when a proxy puts another name into `Host`.
+
+    """
+    sent = _once(headers, ("host", *_WHEN_SENT), _VALUE_LIMIT_BYTES)
+    host = sent.pop("host", "")
+    values = {
+        "@method": method,
+        "@authority": _authority(host, scheme) if public_authority is None else public_authority.lower(),
+        "@path": raw_path.decode("latin-1") or "/",
+        "@query": "?" + query_string.decode("latin-1"),
+        **sent,
+    }
+    for name, value in values.items():
+        if len(value) > _VALUE_LIMIT_BYTES or not _DERIVED.get(name, _FIELD).fullmatch(value):
+            raise Unauthenticated(f"a value of {name} that cannot be signed")
+    return values
+
+
+def parse(headers: Headers, values: Mapping[str, str]) -> MessageSignature:
+    """Read the one signature that is tagged for this service, or raise Unauthenticated.
+
+    Signatures of other tags may stand beside it, as a proxy adds them, and say nothing here.
+
+    Args:
+        headers: as in an ASGI scope.
+        values: what `component_values` told of the same request; covering anything else is refused.
+
+    """
+    sent = _once(headers, ("signature-input", "signature"), _SIGNATURE_LIMIT_BYTES)
+    if len(sent) < 2:  # noqa: PLR2004 - both
+        raise Unauthenticated("a signature without its input, or an input without its signature")
+    try:
+        inputs = inner_lists(sent["signature-input"])
+        macs = byte_sequences(sent["signature"])
+    except ValueError as error:
+        raise Unauthenticated(f"an ill-formed signature or its input: {error}") from None
+    if inputs.keys() != macs.keys():
+        raise Unauthenticated("signatures and inputs of different labels")
+    ours = [label for label, one in inputs.items() if one.parameters.get("tag") == f'"{TAG}"']
+    if len(ours) != 1:
+        raise Unauthenticated("no signature with the tag, or more than one")
+
+    label = ours[0]
+    given, mac = inputs[label], macs[label]
+    if len(mac) != _SHA256_BYTES:
+        raise Unauthenticated("a signature of another length")
+    for name, text in given.parameters.items():
+        if name not in _SHAPES:
+            raise Unauthenticated("a parameter that is not known")
+        if not _SHAPES[name].fullmatch(text):
+            raise Unauthenticated(f"an ill-formed {name} parameter")
+    if absent := sorted(_REQUIRED - given.parameters.keys()):
+        raise Unauthenticated(f"a signature without {', '.join(absent)}")
+    components = _components(given.items, values)
+    expires = given.parameters.get("expires")
+    return MessageSignature(
+        label=label,
+        access_key=given.parameters["keyid"].strip('"'),
+        created=int(given.parameters["created"]),
+        expires=None if expires is None else int(expires),
+        nonce=given.parameters["nonce"].strip('"'),
+        components=components,
+        parameters=given.text,
+        signed=signature_base(components, values, given.text),
+        mac=mac,
+        content_sha256=_content_sha256(values),
+    )
+
+
+def missing_coverage(
+    signature: MessageSignature, values: Mapping[str, str], has_body: bool
+) -> tuple[str, ...]:
+    """Name the components that this request must be signed with, and is not.
+
+    A body asks for its digest, whether the header is there or not.
+    """
+    needed = dict.fromkeys((*values, "content-digest") if has_body else values)
+    return tuple(name for name in needed if name not in signature.components)
+
+
+def signature_base(components: Iterable[str], values: Mapping[str, str], parameters: str) -> str:
+    """Write the text that is signed (RFC 9421, section 2.5): a line for each component, then the parameters."""
+    lines = [f'"{name}": {values[name]}' for name in components]
+    return "\n".join([*lines, f'"@signature-params": {parameters}'])
+
+
+def proves(signature: MessageSignature, secret: Secret) -> bool:
+    """Say whether the holder of the secret signed the message."""
+    return same(_mac(secret.encode(), signature.signed), signature.mac)
+
+
+def is_current(signature: MessageSignature, now: float, window_s: float) -> bool:
+    """Say whether a signature was made at most `window_s` seconds from now, either way, and has not expired."""
+    return in_window(signature.created, now, window_s) and (
+        signature.expires is None or now <= signature.expires
+    )
+
+
+def sign_message(
+    secret: Secret,
+    access_key: AccessKey,
+    now: float,
+    *,
+    method: str,
+    scheme: str,
+    authority: str,
+    raw_path: str,
+    query_string: str = "",
+    nonce: str,
+    body: bytes | None = None,
+    content_type: str | None = None,
+    idempotency_key: str | None = None,
+) -> dict[str, str]:
+    """Sign a call; returns the headers to send with it, those that are covered included.
+
+    Args:
+        secret: the whole secret, `lks_` included.
+        access_key: the public id.
+        now: unix seconds; what is below a second is dropped.
+        method: as it will be sent, in upper case.
+        scheme: `http` or `https`.
+        authority: host and port as in the URL; the scheme's own port may be left out.
+        raw_path: as it will be sent, with its percent escapes.
+        query_string: as it will be sent, without the question mark.
+        nonce: 16 to 64 of `[A-Za-z0-9_-]`, never used before.
+        body: the bytes that will be sent. None sends none, and signs no digest.
+        content_type: of the body.
+        idempotency_key: the value of the header `idempotency-key`.
+
+    Raises:
+        ValueError: a part of the call, the public id or the nonce cannot be signed as it is.
+
+    """
+    digest = None if body is None else f"sha-256=:{_base64(hashlib.sha256(body).digest())}:"
+    sent = {"content-type": content_type, "content-digest": digest, "idempotency-key": idempotency_key}
+    headers = {name: value for name, value in sent.items() if value is not None}
+    try:
+        values = component_values(
+            method=method,
+            scheme=scheme,
+            raw_path=raw_path.encode(),
+            query_string=query_string.encode(),
+            headers=[
+                (name.encode(), value.encode()) for name, value in {"host": authority, **headers}.items()
+            ],
+        )
+    except Unauthenticated as refusal:
+        raise ValueError(f"The call has {refusal.reason}.") from None
+    parameters = {
+        "created": str(int(now)),
+        "keyid": f'"{access_key}"',
+        "nonce": f'"{nonce}"',
+        "tag": f'"{TAG}"',
+    }
+    for name, text in parameters.items():
+        if not _SHAPES[name].fullmatch(text):
+            raise ValueError(f"The call has an ill-formed {name}.")
+    covered = " ".join(f'"{name}"' for name in values)
+    params = f"({covered})" + "".join(f";{name}={text}" for name, text in parameters.items())
+    mac = _mac(secret.encode(), signature_base(values, values, params))
+    return {**headers, "signature-input": f"sig1={params}", "signature": f"sig1=:{_base64(mac)}:"}
+
+
+def _once(headers: Headers, names: tuple[str, ...], limit_bytes: int) -> dict[str, str]:
+    # Starlette shows the first of two equal headers and a gate's upstream may take the last.
+    wanted = {name.encode(): name for name in names}
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name not in wanted:
+            continue
+        if wanted[name] in found:
+            raise Unauthenticated(f"more than one {wanted[name]} header")
+        if len(value) > limit_bytes:
+            raise Unauthenticated(f"a {wanted[name]} header that is too long")
+        # RFC 9110, section 5.5: white space around a value is no part of it.
+        found[wanted[name]] = value.strip(b" \t").decode("latin-1")
+    return found
+
+
+def _authority(host: str, scheme: str) -> str:
+    # RFC 9421, section 2.2.3
+    match = _HOST.fullmatch(host)
+    if match is None:
+        raise Unauthenticated("no host, or an ill-formed one")
+    port = match[2]
+    return match[1].lower() + ("" if port in {None, "", _DEFAULT_PORTS.get(scheme)} else f":{port}")
+
+
+def _components(items: str, values: Mapping[str, str]) -> tuple[str, ...]:
+    if not _COMPONENTS.fullmatch(items):
+        raise Unauthenticated("components with parameters, or none")
+    components = tuple(items.replace('"', "").split(" "))
+    if len(set(components)) < len(components):
+        raise Unauthenticated("a component more than once")
+    if not values.keys() >= set(components):
+        raise Unauthenticated("a component that the request has not, or that is not covered here")
+    return components
+
+
+def _content_sha256(values: Mapping[str, str]) -> bytes:
+    if "content-digest" not in values:
+        return EMPTY_SHA256
+    # Another digest beside this one would be signed and never checked.
+    try:
+        match byte_sequences(values["content-digest"]):
+            case {"sha-256": digest, **others} if not others and len(digest) == _SHA256_BYTES:
+                return digest
+    except ValueError:
+        pass
+    raise Unauthenticated("a content-digest header that is not one SHA-256")
+
+
+def _mac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()

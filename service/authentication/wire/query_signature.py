@@ -1,0 +1,181 @@
+"""The query form of a signed request: making one, and checking one step by step.
+
+    GET /v1/me?key=lka_…&timestamp=1700000000
+    secret: base64(HMAC-SHA256(secret, query string))
+
+Everything in the query is signed, so four more parameters bind what lies outside it:
+`method`, `path`, `content_sha256` and `nonce`.
+
+The steps are apart because their order is a security property: `parse`, then the lookup, then `proves`,
+`covers` and `in_window`, until which every failure looks the same to the client; `missing_coverage` comes later.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from urllib.parse import quote, urlencode
+
+import msgspec
+from starlette.datastructures import QueryParams
+
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret, decode_base64, same
+from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS, Unauthenticated
+
+# RFC 9110, section 9.2.1
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+_SHAPES = {
+    # What else a public id must be depends on the prefix, and is not known here.
+    "key": re.compile(r"[!-~]+"),
+    "timestamp": re.compile(r"[0-9]{1,12}"),
+    "nonce": re.compile(r"[A-Za-z0-9_-]{16,64}"),
+    "method": re.compile(r"[A-Z-]{1,32}"),
+    # Printable ASCII: a raw path spells everything else in percent escapes.
+    "path": re.compile(r"/[!-~]*"),
+    "content_sha256": re.compile(r"[0-9a-f]{64}"),
+}
+_MAC_BYTES = 32
+
+
+class QuerySignature(msgspec.Struct, frozen=True, kw_only=True):
+    """What a signed query says; nothing of it is proved yet."""
+
+    access_key: str
+    timestamp: int
+    """Unix seconds."""
+    nonce: str | None
+    method: str | None
+    path: str | None
+    """The raw path, after one decoding of the query: `%252F` in the query is `%2F` here."""
+    content_sha256: str | None
+    signed: tuple[bytes, bytes]
+    """The two texts that may have been signed: the query as received, and re-encoded."""
+    mac: bytes
+
+    def __repr__(self) -> str:
+        # A client may have put its secret where its public id belongs.
+        return f"QuerySignature(timestamp={self.timestamp})"
+
+
+def parse(query_string: bytes, secret_header: bytes) -> QuerySignature:
+    """Read a signed query, or raise Unauthenticated.
+
+    The query is decoded exactly as `request.query_params` decodes it, so what is checked is what endpoints see.
+    Escapes that are not UTF-8 become U+FFFD there, which no reserved parameter may contain.
+    """
+    query = QueryParams(query_string)
+    given = [(name, value) for name, value in query.multi_items() if name in RESERVED_PARAMETERS]
+    values = dict(given)
+    if len(values) < len(given):
+        raise Unauthenticated("a reserved parameter more than once")
+    for name, value in values.items():
+        if not _SHAPES[name].fullmatch(value):
+            raise Unauthenticated(f"an ill-formed {name} parameter")
+    if not {"key", "timestamp"} <= values.keys():
+        raise Unauthenticated("a signed query without a key or a timestamp")
+
+    mac = decode_base64(secret_header.decode("latin-1"))
+    if mac is None or len(mac) != _MAC_BYTES:
+        raise Unauthenticated("an ill-formed secret header")
+    return QuerySignature(
+        access_key=values["key"],
+        timestamp=int(values["timestamp"]),
+        nonce=values.get("nonce"),
+        method=values.get("method"),
+        path=values.get("path"),
+        content_sha256=values.get("content_sha256"),
+        signed=(query_string, str(query).encode()),
+        mac=mac,
+    )
+
+
+def proves(signature: QuerySignature, secret: Secret) -> bool:
+    """Say whether the holder of the secret signed the query, as received or re-encoded.
+
+    Both are always computed and compared, so the work is the same whichever was signed.
+    """
+    received, reencoded = (same(_mac(secret, text), signature.mac) for text in signature.signed)
+    return received or reencoded
+
+
+def covers(signature: QuerySignature, method: str, raw_path: bytes) -> bool:
+    """Say whether the signed method and path, as far as they are there, are the request's own.
+
+    `raw_path` is the one of the ASGI scope: the bytes as received, without the query.
+    """
+    return (signature.method is None or signature.method == method) and (
+        signature.path is None or signature.path.encode() == raw_path
+    )
+
+
+def in_window(timestamp: int, now: float, window_s: float) -> bool:
+    """Say whether a timestamp is at most `window_s` seconds away from now, in either direction."""
+    return abs(now - timestamp) <= window_s
+
+
+def missing_coverage(signature: QuerySignature, method: str, has_body: bool) -> tuple[str, ...]:
+    """Name the parameters that a request of this method must be signed with, and is not.
+
+    Safe methods need none; any other needs `method`, `path` and, with a body, `content_sha256`.
+    """
+    if method in SAFE_METHODS:
+        return ()
+    needed = ("method", "path", "content_sha256") if has_body else ("method", "path")
+    return tuple(name for name in needed if getattr(signature, name) is None)
+
+
+def sign_query(
+    secret: Secret,
+    query: str,
+    access_key: AccessKey,
+    now: float,
+    *,
+    method: str | None = None,
+    path: str | None = None,
+    body: bytes | None = None,
+    nonce: str | None = None,
+) -> tuple[str, str]:
+    """Sign a call; returns its query string and the value of its `secret` header.
+
+    Args:
+        secret: the whole secret, `lks_` included.
+        query: what the call asks, already encoded and kept to the byte; empty when it asks nothing.
+        access_key: the public id.
+        now: unix seconds; what is below a second is dropped.
+        method: as it will be sent, in upper case. None leaves it unsigned, for safe methods only.
+        path: the raw path as it will be sent, with its percent escapes. None leaves it unsigned.
+        body: the bytes that will be sent. None leaves a safe method's unsigned, and is empty for any other.
+        nonce: 16 to 64 of `[A-Za-z0-9_-]`; None sends none.
+
+    Raises:
+        ValueError: the query is not ASCII or has a reserved parameter, or an unsafe method has no path.
+
+    """
+    if not query.isascii():
+        raise ValueError("The query must be percent-encoded before it is signed.")
+    taken = sorted(RESERVED_PARAMETERS.intersection(QueryParams(query)))
+    if taken:
+        raise ValueError(f"The signature brings these parameters itself: {', '.join(taken)}.")
+    if method is not None and method not in SAFE_METHODS:
+        if path is None:
+            raise ValueError(f"{method} is signed together with its path.")
+        body = body or b""
+
+    signed = {
+        "key": access_key,
+        "timestamp": str(int(now)),
+        "nonce": nonce,
+        "method": method,
+        "path": path,
+        "content_sha256": None if body is None else hashlib.sha256(body).hexdigest(),
+    }
+    own = urlencode(
+        {name: value for name, value in signed.items() if value is not None}, quote_via=quote, safe=""
+    )
+    query_string = f"{own}&{query}" if query else own
+    return query_string, base64.b64encode(_mac(secret, query_string.encode())).decode()
+
+
+def _mac(secret: Secret, text: bytes) -> bytes:
+    return hmac.digest(secret.encode(), text, "sha256")

@@ -1,0 +1,269 @@
+"""What `make dev` prepares: everything that a first call needs, in `var/`, for its owner's eyes only.
+
+- `var/keyring`, made once;
+- `var/latchkey.db`, with a first user, who holds a bearer key with every scope and a signing key;
+- `var/dev.json`, where both keys are kept: nothing else knows their secrets.
+
+What is there and works is left as it is.
+"""
+
+import itertools
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from latchkey.models import ApiKey, KeySecret, User
+from latchkey.service.authentication.keyring import KeyRing, KeyRingError
+from latchkey.service.authentication.wire.credentials import (
+    AccessKey,
+    hash_secret,
+    parse_access_key,
+    parse_secret,
+)
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.keys.issuing import Issuer
+from latchkey.service.routes import ROUTES, declared_scopes
+from latchkey.service.settings import Settings, SettingsError
+
+FOLDER = Path("var")
+KEYRING = FOLDER / "keyring"
+DATABASE = FOLDER / "latchkey.db"
+KEPT = FOLDER / "dev.json"
+
+SIGNED_SCOPES = ["users:read"]
+
+Tell = Callable[[str], None]
+
+
+class SignedKey(msgspec.Struct, frozen=True):
+    """A key that signs."""
+
+    access_key: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"SignedKey(access_key={self.access_key!r})"
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What `var/dev.json` holds, for tools."""
+
+    base_url: str
+    bearer: str
+    signed: SignedKey
+
+    def __repr__(self) -> str:
+        return f"Kept(base_url={self.base_url!r})"
+
+    def commands(self) -> tuple[str, str]:
+        """Write two commands for a shell that ask who calls: with the bearer key, and with the signed one."""
+        url = f"{self.base_url}/v1/me"
+        latchkey = Path(".venv/bin/latchkey")
+        program = [str(latchkey)] if latchkey.exists() else [sys.executable, "-m", "latchkey"]
+        return (
+            shlex.join(["curl", "-sS", "-H", f"Authorization: Bearer {self.bearer}", url]),
+            shlex.join(
+                [
+                    *program,
+                    "call",
+                    "GET",
+                    url,
+                    "--key",
+                    self.signed.access_key,
+                    "--secret",
+                    self.signed.secret,
+                ]
+            ),
+        )
+
+
+# ---------------------------------------------------------------------- files
+
+
+def development_environ(environ: Mapping[str, str], tell: Tell) -> dict[str, str]:
+    """Prepare the folder, and fill in what `environ` does not set: the database and the key ring in it."""
+    make_folder()
+    found = dict(environ)
+    if found.get("LATCHKEY_DATABASE_URL"):
+        tell(f"Using the database of LATCHKEY_DATABASE_URL, not {DATABASE}.")
+    else:
+        make_database_file()
+        found["LATCHKEY_DATABASE_URL"] = f"sqlite+aiosqlite:///{DATABASE}"
+    if found.get("LATCHKEY_KEYRING"):
+        tell(f"Using LATCHKEY_KEYRING, not {KEYRING}.")
+    else:
+        found["LATCHKEY_KEYRING"] = read_keyring(tell)
+    return found
+
+
+def make_folder() -> None:
+    """Make the folder, and close it to everybody else."""
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    FOLDER.chmod(0o700)
+
+
+def make_database_file() -> None:
+    """Make an empty file for the database; the files that SQLite puts beside it get the same mode."""
+    os.close(os.open(DATABASE, os.O_CREAT | os.O_WRONLY, 0o600))
+    DATABASE.chmod(0o600)
+
+
+def read_keyring(tell: Tell) -> str:
+    """Read the key ring, or make it."""
+    if not KEYRING.exists():
+        write_private(KEYRING, KeyRing.generate_text() + "\n")
+        tell(f"Made a key ring, {KEYRING}.")
+    KEYRING.chmod(0o600)
+    text = KEYRING.read_text(encoding="ascii", errors="replace").strip()
+    try:
+        KeyRing.from_text(text)
+    except ValueError as error:
+        raise SettingsError(f"{KEYRING} is no key ring ({error}) Remove it, and a new one is made.") from None
+    return text
+
+
+def read_kept() -> Kept | None:
+    """Read the keys of the last time; None when there are none to be read."""
+    try:
+        return msgspec.json.decode(KEPT.read_bytes(), type=Kept)
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def write_kept(kept: Kept) -> None:
+    """Write the keys for the next time, unless they are there already."""
+    text = msgspec.json.format(msgspec.json.encode(kept), indent=2).decode() + "\n"
+    if not KEPT.exists() or KEPT.read_text(encoding="utf-8", errors="replace") != text:
+        write_private(KEPT, text)
+    KEPT.chmod(0o600)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file all at once that nobody but its owner could ever read."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # with mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+# ---------------------------------------------------------------------- rows
+
+
+async def prepare(settings: Settings, keyring: KeyRing, *, base_url: str, tell: Tell) -> Kept:
+    """See to the first user and the two keys, in a migrated database, and keep them for the next time."""
+    before = read_kept()
+    db = SQLAlchemy()
+    db.init_app(None, settings)
+    try:
+        async with db.scoped_session() as session:
+            user = await find_user(tell)
+            keys = DevelopmentKeys(settings.key_prefix, keyring, user, tell)
+            kept = Kept(
+                base_url=base_url,
+                bearer=await keys.keep_bearer(None if before is None else before.bearer),
+                signed=await keys.keep_signed(None if before is None else before.signed),
+            )
+            await session.commit()
+    finally:
+        await db.close()
+    write_kept(kept)
+    return kept
+
+
+async def find_user(tell: Tell) -> User:
+    """Find the first user, active; or make one, under another email once the one before was deleted."""
+    for number in itertools.count(1):
+        email = "dev@example.com" if number == 1 else f"dev+{number}@example.com"
+        user = await User.filter_by(email_key=email).for_update().first()
+        if user is None:
+            tell(f"Made the user {email}.")
+            return await User.create(email=email, name="Developer")
+        if user.status == "blocked":
+            await user.update(status="active")
+            tell(f"Unblocked the user {email}.")
+        if user.status == "active":
+            return user
+    raise AssertionError  # there is always another number
+
+
+class DevelopmentKeys:
+    """The two keys of one user: kept when they work, else made anew."""
+
+    def __init__(self, prefix: str, keyring: KeyRing, user: User, tell: Tell) -> None:
+        self.prefix = prefix
+        self.keyring = keyring
+        self.user = user
+        self.tell = tell
+        self.issuer = Issuer(prefix, keyring)
+
+    async def keep_bearer(self, kept: str | None) -> str:
+        """Return the secret of a bearer key that works and holds every scope."""
+        declared = declared_scopes(ROUTES)
+        key = await self._find_bearer(kept)
+        if key is None or kept is None:
+            _, secret = await self._make("bearer", sorted(declared), replaces=kept is not None)
+            return secret
+        if missing := sorted(declared.difference(key.scopes)):
+            await key.update(scopes=(*key.scopes, *missing))
+            self.tell(f"Gave the bearer key {', '.join(missing)}.")
+        return kept
+
+    async def keep_signed(self, kept: SignedKey | None) -> SignedKey:
+        """Return a key that signs and works."""
+        if kept is not None and await self._signs(kept):
+            return kept
+        key, secret = await self._make("signed", SIGNED_SCOPES, replaces=kept is not None)
+        return SignedKey(key.access_key, secret)
+
+    async def _find_bearer(self, kept: str | None) -> ApiKey | None:
+        secret = kept and parse_secret(kept, self.prefix)
+        if not secret:
+            return None
+        stored = await KeySecret.filter_by(secret_sha256=hash_secret(secret)).first()
+        if stored is None or not self._is_live(stored):
+            return None
+        key = await ApiKey.filter_by(id=stored.api_key_id).for_update().one()
+        return key if self._is_usable(key, "bearer") else None
+
+    async def _signs(self, kept: SignedKey) -> bool:
+        access_key = parse_access_key(kept.access_key, self.prefix)
+        if access_key is None:
+            return False
+        key = await ApiKey.filter_by(access_key=access_key).load("secrets").first()
+        if key is None or not self._is_usable(key, "signed"):
+            return False
+        return any(self._opens(one, access_key, kept.secret) for one in key.secrets)
+
+    def _is_usable(self, key: ApiKey, mode: str) -> bool:
+        lasts = key.expires_at is None or key.expires_at > datetime.now(UTC)
+        return lasts and (key.user_id, key.mode, key.status) == (self.user.id, mode, "active")
+
+    @staticmethod
+    def _is_live(stored: KeySecret) -> bool:
+        return stored.expires_at is None or stored.expires_at > datetime.now(UTC)
+
+    def _opens(self, stored: KeySecret, access_key: AccessKey, secret: str) -> bool:
+        if stored.sealed is None or not self._is_live(stored):
+            return False
+        try:
+            found = self.keyring.open_secret(stored.sealed, access_key, stored.version)
+        except KeyRingError:
+            return False
+        return found == secret
+
+    async def _make(self, mode: str, scopes: list[str], *, replaces: bool) -> tuple[ApiKey, str]:
+        why = f": the one in {KEPT} does not work here" if replaces else ""
+        self.tell(f"Made a {mode} key{why}.")
+        return await self.issuer.issue(
+            self.user, name=f"development, {mode}", mode=mode, scopes=scopes, expires_at=None
+        )

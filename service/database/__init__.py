@@ -1,0 +1,180 @@
+"""The database of this process: `db.init_app(app, settings)`, `db.scoped_session`, `db.close()`."""
+
+import asyncio
+import logging
+from asyncio import current_task
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session
+
+from latchkey.models import Base, Watched
+from latchkey.models.watched import Watcher
+from latchkey.service.database.engines import create_engines
+from latchkey.service.database.rules import Engines
+from latchkey.service.database.session import RequestSession
+from latchkey.service.settings import Settings
+
+log = logging.getLogger("latchkey.database")
+
+CLOSE_DEADLINE_S = 10.0  # how long closing waits for requests that are still ending
+
+
+class Singleton(type):
+    """A metaclass: every call of the class answers the same object."""
+
+    _instances: dict[type, Any] = {}  # noqa: RUF012 - shared on purpose
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make the one object, or answer it."""
+        if cls not in Singleton._instances:
+            Singleton._instances[cls] = super().__call__(*args, **kwargs)
+        return Singleton._instances[cls]
+
+
+class DatabaseNotOpenError(RuntimeError):
+    """The database was used before `init_app` or after `close`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"db.{name}: the database is not open; call `db.init_app(app, settings)` first.")
+
+
+class SQLAlchemy(metaclass=Singleton):
+    """One per process. `init_app` opens it, `close` closes it, and then it can be opened again.
+
+    For code that is no endpoint, leak-free there too::
+
+        async with db.scoped_session() as session:
+            ...
+            await session.commit()
+    """
+
+    def __init__(self) -> None:
+        self._engines: Engines | None = None
+        self._scoped_session: async_scoped_session[RequestSession] | None = None
+        self._closings: set[asyncio.Task[None]] = set()
+
+    def init_app(self, app: Any, settings: Settings) -> None:
+        """Create engines and sessions from `settings`, hand the sessions to the models, and join `app`.
+
+        `app` is the Starlette application, whose `state.db` becomes this object, or None outside one.
+        Nothing connects yet.
+
+        Raises:
+            RuntimeError: the database is open already.
+            SettingsError: the URL cannot be used.
+        """
+        if self._engines is not None:
+            raise RuntimeError("the database is open already: `await db.close()` first.")
+        engines = create_engines(settings)
+        # A sessionmaker would look at each of its arguments for each session.
+        maker: Any = partial(
+            RequestSession,
+            autoflush=False,
+            expire_on_commit=False,
+            engines=engines,
+            closings=self._closings,
+        )
+        scoped = async_scoped_session(maker, scopefunc=current_task)
+        maker.keywords["registry"] = scoped.registry.registry
+        self._engines = engines
+        self._scoped_session = scoped
+        Base.scoped_session = scoped
+        if app is not None:
+            app.state.db = self
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher(table, id)` told of the keys and users whose changes are committed, until `close`."""
+        self._opened("watch")
+        Watched.watcher = watcher
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `init_app` has run and `close` has not."""
+        return self._engines is not None
+
+    def _opened(self, name: str) -> Engines:
+        if self._engines is None:
+            raise DatabaseNotOpenError(name)
+        return self._engines
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The transactional engine: READ COMMITTED on MariaDB and MySQL, BEGIN IMMEDIATE on SQLite."""
+        return self._opened("engine").writer
+
+    @property
+    def reader(self) -> AsyncEngine:
+        """The AUTOCOMMIT engine on the same server."""
+        return self._opened("reader").reader
+
+    @property
+    def replica(self) -> AsyncEngine | None:
+        """The AUTOCOMMIT engine on `READER_URL`, or None."""
+        return self._opened("replica").replica
+
+    @property
+    def scoped_session(self) -> async_scoped_session[RequestSession]:
+        """The sessions by task; `scoped_session.registry.registry` is the dict that is empty at rest."""
+        if self._scoped_session is None:
+            raise DatabaseNotOpenError("scoped_session")
+        return self._scoped_session
+
+    @property
+    def session(self) -> Callable[[], AsyncIterator[RequestSession]]:
+        """What a framework injects: `Depends(db.session)`."""
+        return self.get_db
+
+    async def get_db(self) -> AsyncIterator[RequestSession]:
+        """Yield the session of this task; whoever receives it commits.
+
+        On an exception it rolls back to the end, cancelled or not, logs, and raises it on.
+        """
+        async with self.scoped_session() as session:
+            try:
+                yield session
+            except Exception as error:
+                await session.rollback()
+                log.warning("rolled back after %s", type(error).__name__)
+                raise
+
+    def checked_out(self) -> int:
+        """Count the connections that somebody holds."""
+        engines = self._opened("checked_out")
+        found = (engines.writer, engines.reader, engines.replica)
+        return sum(engine.pool.checkedout() for engine in found if engine is not None)  # type: ignore[attr-defined]  # QueuePool, always
+
+    async def close(self) -> None:
+        """Wait, bounded, for sessions that are still ending; then dispose the engines (R12).
+
+        A connection that is still checked out afterwards is logged as an error. Closing what is not open
+        does nothing.
+        """
+        if self._engines is None or self._scoped_session is None:
+            return
+        engines, scoped = self._engines, self._scoped_session
+        await scoped.remove()
+        await self._wait_until_unused()
+        if held := self.checked_out():
+            tasks = [task.get_name() for task in scoped.registry.registry]
+            log.error("closing with %d connections still checked out; sessions of %s", held, tasks)
+        Base.scoped_session = None
+        Watched.watcher = None
+        self._engines = self._scoped_session = None
+        for engine in (engines.writer, engines.reader, engines.replica):
+            if engine is not None:
+                await engine.dispose()
+        log.info("DB disconnected.")
+
+    async def _wait_until_unused(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CLOSE_DEADLINE_S
+        registry = self.scoped_session.registry.registry
+        while (  # noqa: ASYNC110 - nothing tells when a pool is whole again
+            registry or self._closings or self.checked_out()
+        ) and loop.time() < deadline:
+            await asyncio.sleep(0.01)
+
+
+db = SQLAlchemy()

@@ -1,0 +1,222 @@
+"""The engines: how each database is connected, reset and committed (R8)."""
+
+import sqlite3
+import ssl
+from collections.abc import Generator
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from latchkey.service.database import driver
+from latchkey.service.database.rules import Engines
+from latchkey.service.database.single_precision import read_floats_as_text
+from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_records
+from latchkey.service.settings import Settings, SettingsError
+
+CONNECT_TIMEOUT_S = 5  # a server that is gone would hold the connect for minutes
+PREPARED_STATEMENTS = (
+    32  # that each connection keeps on the server, which has room for 16,382 of all its clients
+)
+SQLITE_BUSY_TIMEOUT_S = 5  # how long a writer waits for another one
+TLS_PARAMETERS = frozenset({"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_check_hostname"})
+URL_PARAMETERS = {
+    "mysql": TLS_PARAMETERS | {"charset", "connect_timeout", "unix_socket"},
+    "mariadb": TLS_PARAMETERS | {"charset", "connect_timeout", "unix_socket"},
+    "sqlite": frozenset[str](),
+}
+
+
+def create_engines(settings: Settings) -> Engines:
+    """Create the writer, the reader on the same server and, with `READER_URL`, the replica.
+
+    Nothing connects here.
+
+    Raises:
+        SettingsError: the URL is of no supported database, or asks for TLS that would not verify the server.
+    """
+    url = parse_url(settings.database_url, "LATCHKEY_DATABASE_URL")
+    replica = None
+    if settings.reader_url is not None:
+        replica = _reader(parse_url(settings.reader_url, "LATCHKEY_READER_URL"), settings)
+    writer = _writer(url, settings)
+    keep_records(writer)
+    return Engines(writer=writer, reader=_reader(url, settings), replica=replica)
+
+
+def parse_url(text: str, variable: str) -> URL:
+    """Parse a database URL; errors name the variable and never show the password."""
+    try:
+        url = make_url(text)
+        driver = f"{url.get_backend_name()}+{url.get_driver_name()}"
+    except Exception:  # noqa: BLE001 - whatever it was, its text may hold the password
+        raise SettingsError(f"{variable} is no database URL") from None
+    if driver not in {"mysql+asyncmy", "mariadb+asyncmy", "sqlite+aiosqlite"}:
+        raise SettingsError(f"{variable}: {driver} is not supported; use mysql+asyncmy or sqlite+aiosqlite")
+    if unknown := set(url.query) - URL_PARAMETERS[url.get_backend_name()]:
+        raise SettingsError(
+            f"{variable}: there is no parameter {', '.join(sorted(unknown))} in a database URL here"
+        )
+    if not str(url.query.get("connect_timeout", "0")).isdecimal():
+        raise SettingsError(f"{variable}: connect_timeout is a number of seconds")
+    if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+        raise SettingsError(f"{variable}: two engines would see two databases in memory; name a file")
+    return url
+
+
+def _writer(url: URL, settings: Settings) -> AsyncEngine:
+    if url.get_backend_name() == "sqlite":
+        engine = create_async_engine(url, **_sqlite_arguments(settings))
+        _prepare_sqlite(engine)
+        event.listen(engine.sync_engine, "begin", _begin_immediate)
+        return engine
+    url, arguments = _mysql_arguments(url, settings)
+    engine = create_async_engine(
+        url, isolation_level="READ COMMITTED", pool_reset_on_return=None, **arguments
+    )
+    event.listen(engine.sync_engine, "handle_error", _note_lost_status)
+    event.listen(engine.sync_engine, "reset", _reset_if_open)
+    read_floats_as_text(engine)
+    return engine
+
+
+def _reader(url: URL, settings: Settings) -> AsyncEngine:
+    if url.get_backend_name() == "sqlite":
+        arguments = _sqlite_arguments(settings)
+    else:
+        url, arguments = _mysql_arguments(url, settings)
+        arguments["connect_args"]["sets_autocommit"] = True
+    engine = create_async_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        pool_reset_on_return=None,
+        **arguments,
+    )
+    if url.get_backend_name() == "sqlite":
+        _prepare_sqlite(engine)
+    else:
+        read_floats_as_text(engine)
+    return engine
+
+
+def _pool(settings: Settings) -> dict[str, Any]:
+    # Overflow connections would log in anew each time; a pool of the right size costs less.
+    return {
+        "pool_size": settings.pool_size,
+        "max_overflow": 0,
+        "pool_timeout": settings.pool_timeout_s,
+        "pool_use_lifo": True,
+        "hide_parameters": True,  # an error's text goes to the log, and values may be personal or secret
+    }
+
+
+# ---------------------------------------------------------------------- MariaDB and MySQL
+
+
+def _mysql_arguments(url: URL, settings: Settings) -> tuple[URL, dict[str, Any]]:
+    url, connect = verified_tls(url)
+    # What is asked again is prepared by the server: it is parsed once, and its columns are described once.
+    connect["stmt_cache_size"] = PREPARED_STATEMENTS
+    connect["async_creator_fn"] = Connecting
+    for name, value in {"connect_timeout": CONNECT_TIMEOUT_S, "charset": "utf8mb4"}.items():
+        if name not in url.query:
+            connect[name] = value
+    return url, {"connect_args": connect, "pool_recycle": 3600, **_pool(settings)}
+
+
+class Connecting:
+    """A connection to be made. It begins when it is awaited, which SQLAlchemy refuses to do outside of its greenlets."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Connect."""
+        return driver.connect(**self.arguments).__await__()
+
+
+def verified_tls(url: URL) -> tuple[URL, dict[str, Any]]:
+    """Turn the URL's `ssl_*` parameters into a context that checks the server, or refuse them.
+
+    The driver takes `ssl=true` to mean encryption without a check, which keeps nobody out. `ssl_ca` is
+    the file of the authority, or `system` for those that the machine trusts; `ssl_cert` and `ssl_key`
+    are the client's own, if the server wants them. Without any `ssl_*` the connection is plain.
+    """
+    asked = {name: value for name, value in url.query.items() if name.startswith("ssl")}
+    if not asked:
+        return url, {}
+    if set(asked) - {"ssl_ca", "ssl_cert", "ssl_key"} or not isinstance(asked.get("ssl_ca"), str):
+        raise SettingsError(
+            "TLS to the database verifies the server: give ssl_ca=FILE or ssl_ca=system in the URL "
+            "(with ssl_cert and ssl_key for a client certificate), and no other ssl parameter"
+        )
+    authority = str(asked["ssl_ca"])
+    try:
+        context = ssl.create_default_context(cafile=None if authority == "system" else authority)
+        if "ssl_cert" in asked:
+            context.load_cert_chain(str(asked["ssl_cert"]), str(asked.get("ssl_key") or "") or None)
+    except OSError as error:
+        raise SettingsError(f"TLS to the database: {error.strerror or error}") from None
+    return url.difference_update_query(list(asked)), {"ssl": context}
+
+
+def _note_lost_status(context: Any) -> None:
+    # An error packet carries no transaction flag, and after it the flag that is there may be stale.
+    if context.connection is not None and not context.connection.invalidated:
+        context.connection.info[LOST_STATUS] = True
+        if driver.is_conflict(context.original_exception):
+            context.connection.info[ENDED] = True
+
+
+def _reset_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
+    """Roll back on return to the pool only if a transaction is open, which the driver knows for nothing."""
+    if not state.asyncio_safe or state.terminate_only:  # what is closed next is rolled back by the server
+        return
+    lost = record.info.pop(LOST_STATUS, False)
+    record.info.pop(ENDED, None)
+    if state.transaction_was_reset:
+        return
+    if lost or dbapi_connection.driver_connection.get_transaction_status():
+        dbapi_connection.rollback()
+
+
+# ---------------------------------------------------------------------- SQLite
+
+
+class RollingBackConnection(sqlite3.Connection):
+    """A connection that rolls back before it closes.
+
+    When a request is cancelled in the middle of an INSERT … RETURNING, closing alone leaves the write
+    lock with the unfinished statement until the garbage collector finds it, and every writer waits.
+    """
+
+    _closed = False
+
+    def close(self) -> None:
+        """Roll back what is open, then close; the driver does it twice."""
+        if not self._closed and self.in_transaction:
+            self.rollback()
+        super().close()
+        self._closed = True
+
+
+def _sqlite_arguments(settings: Settings) -> dict[str, Any]:
+    connect = {"timeout": SQLITE_BUSY_TIMEOUT_S, "factory": RollingBackConnection}
+    return {"connect_args": connect, **_pool(settings)}
+
+
+def _prepare_sqlite(engine: AsyncEngine) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def _prepare(dbapi_connection: Any, _record: Any) -> None:
+        dbapi_connection.isolation_level = None  # BEGIN is ours, below
+        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
+            cursor = dbapi_connection.cursor()
+            cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+
+def _begin_immediate(connection: Any) -> None:
+    """Take the write lock at the start: upgrading a read transaction fails at once when two try it."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

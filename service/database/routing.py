@@ -1,0 +1,369 @@
+"""Where a session's statements go: reads to the reader, everything else to the writer (R8, R5, R10, R11)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError, MissingGreenlet, PendingRollbackError
+from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.util.concurrency import await_, in_greenlet
+
+from latchkey.models import hooks
+from latchkey.service.database.own_task import require_own_task
+from latchkey.service.database.prepared import Prepared
+from latchkey.service.database.rules import (
+    BrokenTransactionError,
+    CommitForbiddenError,
+    ForeignBindError,
+    Rules,
+)
+from latchkey.service.database.statements import is_plain_read, locks
+from latchkey.service.database.transaction import RECORD, TransactionRecord, require_open
+
+M = TypeVar("M", bound=Callable[..., Any])
+R = TypeVar("R")
+
+
+def step(method: M) -> M:
+    """Make `method` one step: when the outermost step ends, the reader's connection goes back."""
+
+    @wraps(method)
+    def stepped(self: "RoutingSession", /, *args: Any, **kwargs: Any) -> Any:
+        self.depth += 1
+        try:
+            return method(self, *args, **kwargs)
+        except PendingRollbackError as error:
+            raise BrokenTransactionError from error
+        except DBAPIError as error:
+            if not (error.connection_invalidated and self.may_read_again):
+                raise
+            # The pooled connection was dead before the statement reached the server: read once more.
+            self.drop_connection()
+            return method(self, *args, **kwargs)
+        finally:
+            self.depth -= 1
+            if not self.depth:
+                self.release_connection()
+
+    return cast(M, stepped)
+
+
+def write(method: M) -> M:
+    """Make way to the writer before `method`, which flushes nothing and yet writes."""
+
+    @wraps(method)
+    def written(self: "RoutingSession", /, *args: Any, **kwargs: Any) -> Any:
+        self.make_way()
+        return method(self, *args, **kwargs)
+
+    return cast(M, written)
+
+
+class RoutingSession(Session):
+    """Reads on the AUTOCOMMIT reader, writes on the transactional writer (R8).
+
+    A plain SELECT goes to `reads_from`, and its connection goes back as soon as the rows are here, so a
+    request that reads never holds one while it waits for anything else. Everything that is not a plain
+    SELECT goes to the writer, and from there on the session stays on it until it commits or rolls back.
+    """
+
+    def __init__(self, *args: Any, rules: Rules, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rules = rules
+        self.record = TransactionRecord()
+        self.durable: list[Any] = []  # instances whose change is committed and whose hooks have not run yet
+        self.depth = 0
+        self.is_flushing = False
+
+    # ------------------------------------------------------------------ where statements go
+
+    def get_bind(
+        self,
+        mapper: Any = None,  # noqa: ARG002 - as in Session
+        *,
+        clause: Any = None,
+        bind: Any = None,
+        **kwargs: Any,  # noqa: ARG002 - as in Session
+    ) -> Any:
+        """Return the engine that a statement would go to; nothing is taken, and nothing changes."""
+        rules = self.rules
+        if rules.refusal is not None:
+            raise rules.refusal
+        require_own_task(rules.task)  # an attribute may load past the methods of the session
+        if bind is not None:
+            if not rules.engines.include(bind):
+                raise ForeignBindError
+            return bind
+        if self.record.on_writer or rules.transactional or self._begun_by_hand or self.is_flushing:
+            return rules.engines.writer.sync_engine
+        return (rules.reads_from if is_plain_read(clause) else rules.engines.writer).sync_engine
+
+    def make_way(self, clause: Any = None, bind: Any = None) -> None:
+        """Before anything goes to the writer, ask whether it may, and give the reader's connection back."""
+        rules = self.rules
+        if (
+            self.record.on_writer
+            or self.get_bind(clause=clause, bind=bind) is not rules.engines.writer.sync_engine
+        ):
+            return
+        if not rules.transactional and rules.before_write is not None:
+            rules.before_write()
+        self.release_connection()
+
+    def bind_mapper(self, *_arguments: Any) -> None:
+        """Refuse: a session has the engines of its database."""
+        raise ForeignBindError
+
+    bind_table = bind_mapper  # type: ignore[assignment]  # it takes a table, and refuses it alike
+
+    @property
+    def _begun_by_hand(self) -> bool:
+        transaction = self.get_transaction()
+        return transaction is not None and (
+            transaction.origin is not SessionTransactionOrigin.AUTOBEGIN or self.in_nested_transaction()
+        )
+
+    @property
+    def may_read_again(self) -> bool:
+        """Nothing but one read has happened on the connection."""
+        record = self.record
+        first = not record.on_writer or (record.statements == 1 and not self._begun_by_hand)
+        return self.depth == 1 and not record.sent_write and first
+
+    # ------------------------------------------------------------------ what is open
+
+    @property
+    def on_writer(self) -> bool:
+        """It holds a connection of the writing engine."""
+        return self.record.on_writer
+
+    @property
+    def only_read(self) -> bool:
+        """Nothing would be lost if the transaction ended here."""
+        return self.record.only_read and not self._begun_by_hand
+
+    @property
+    def wishes(self) -> hooks.Wishes:
+        """What verbs say about refreshing instances that are flushed next."""
+        return self.record.wishes
+
+    @property
+    def changes(self) -> hooks.Changes:
+        """What has been flushed at the innermost level of the transaction."""
+        return self.record.changes
+
+    @property
+    def all_changes(self) -> Iterable[hooks.Changes]:
+        """What has been flushed in the transaction, level by level."""
+        return (level.changes for level in self.record.levels)
+
+    @property
+    def clean(self) -> bool:
+        """No instance waits for a flush."""
+        return not (self.identity_map.check_modified() or self.new or self.deleted)
+
+    @property
+    def blank(self) -> bool:
+        """Nothing is open, and no instance was ever met: there is nothing to close."""
+        return not self.identity_map and self.idle
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is pending and no transaction is open."""
+        return not self.in_transaction() and self.clean
+
+    @property
+    def unwritten(self) -> str | None:
+        """The changes that nothing has committed, in words."""
+        if not self.clean:
+            pending = [*self.new, *self.deleted, *(one for one in self.dirty if self.is_modified(one))]
+            if pending:
+                return ", ".join(sorted({type(one).__name__ for one in pending}))
+        return "what it wrote" if self.record.wrote else None
+
+    def release_connection(self) -> None:
+        """Return the reader's connection to its pool; what was loaded stays loaded and attached (R5).
+
+        Ending the transaction object alone does it: nothing goes over the wire, because the reader is in
+        AUTOCOMMIT mode, and neither `rollback()`, which expires, nor `close()`, which detaches, is needed.
+        """
+        if not self.record.on_writer and not self.record.streaming and not self._begun_by_hand:
+            self.drop_connection()
+
+    def drop_connection(self) -> None:
+        """End the transaction object without a word to the instances; to the caller it goes on."""
+        if (transaction := self.get_transaction()) is not None:
+            record = self.record
+            transaction.close()
+            self.record = record.after_giving_back()
+
+    # ------------------------------------------------------------------ statements
+
+    @step
+    def execute(self, statement: Any, params: Any = None, **kwargs: Any) -> Any:
+        return super().execute(statement, params, **self._prepared_for(statement, kwargs))
+
+    @step
+    def scalar(self, statement: Any, params: Any = None, **kwargs: Any) -> Any:
+        return super().scalar(statement, params, **self._prepared_for(statement, kwargs))
+
+    @step
+    def scalars(self, statement: Any, params: Any = None, **kwargs: Any) -> Any:
+        return super().scalars(statement, params, **self._prepared_for(statement, kwargs))
+
+    def _prepared_for(self, statement: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Make the session ready for a statement, and return the arguments that it is executed with."""
+        if not in_greenlet():
+            raise MissingGreenlet(
+                "a statement was sent outside of an await, before any connection was taken: use the session's own "
+                "methods, which are awaited, or `await session.run_sync(function)`. Was it an attribute that is not "
+                "loaded, name it in the query."
+            )
+        options = kwargs.get("execution_options") or {}
+        if options.get("stream_results"):
+            self.record.streaming = True
+        if locks(statement):
+            # A stale copy is worth no lock; what was changed in it is written first, not lost.
+            self.flush()
+            kwargs["execution_options"] = {**options, "populate_existing": True}
+        self.make_way(statement, (kwargs.get("bind_arguments") or {}).get("bind"))
+        return kwargs
+
+    bulk_save_objects = write(Session.bulk_save_objects)
+    bulk_insert_mappings = write(Session.bulk_insert_mappings)
+    bulk_update_mappings = write(Session.bulk_update_mappings)
+
+    get = step(Session.get)
+    get_one = step(Session.get_one)
+    merge = step(Session.merge)
+
+    @step
+    def refresh(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("with_for_update"):
+            self.flush()  # as in execute: a pending change is written, not lost
+        super().refresh(*args, **kwargs)
+
+    @step
+    def read(self, prepared: Prepared, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Run a prepared SELECT where any other would go; past the ORM, which makes no instances of it."""
+        if self.get_bind(clause=prepared.statement) is self.rules.engines.writer.sync_engine:
+            rows: Sequence[Sequence[Any]] = self.connection().execute(prepared.statement, values).all()
+            return rows
+        # A step runs what it reads once more by itself.
+        return await_(prepared.run_once(self.rules.reads_from, values))
+
+    def run(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        """Run `function(session, …)` as one step: it holds one connection for all that it reads."""
+        self.depth += 1
+        try:
+            return function(self, *args, **kwargs)
+        finally:
+            self.depth -= 1
+            if not self.depth:
+                self.release_connection()
+
+    def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Any:
+        """Return the connection of the transaction: the writer's, unless another one is asked for."""
+        self.make_way(bind=(bind_arguments or {}).get("bind"))
+        try:
+            return super().connection(bind_arguments, execution_options)
+        except PendingRollbackError as error:
+            raise BrokenTransactionError from error
+
+    # ------------------------------------------------------------------ flush, commit, rollback
+
+    def begin(self, nested: bool = False) -> SessionTransaction:
+        """Begin a transaction, or a SAVEPOINT, on the writer."""
+        self.release_connection()
+        return super().begin(nested)
+
+    def flush(self, objects: Any = None) -> None:
+        """Write pending changes, on the writer."""
+        if self.clean:
+            return
+        self.make_way()
+        outer, self.is_flushing = self.is_flushing, True
+        try:
+            super().flush(objects)
+        except PendingRollbackError as error:
+            raise BrokenTransactionError from error
+        finally:
+            self.is_flushing = outer
+
+    def flush_and_refresh(self) -> None:
+        """Flush, and bring back what the database decided (R10), inside the transaction."""
+        self.flush()
+        hooks.refresh_written(self, self.all_changes)
+
+    def commit(self) -> None:
+        """Write out and commit."""
+        self.flush_and_refresh()
+        try:
+            super().commit()
+        except PendingRollbackError as error:
+            raise BrokenTransactionError from error
+
+    def rollback(self) -> None:
+        """Roll back, and expire what was loaded; pending instances go too, even when nothing is open."""
+        if not self.in_transaction() and (self.record.began or not self.clean):
+            super().begin()
+        super().rollback()
+
+
+@event.listens_for(RoutingSession, "after_begin")
+def _note_connection(
+    session: RoutingSession, transaction: SessionTransaction, connection: Connection
+) -> None:
+    if transaction.nested:
+        return
+    record = session.record
+    record.began = True
+    if connection.engine is session.rules.engines.writer.sync_engine:
+        record.on_writer = True
+        connection.execution_options(**{RECORD: record})
+
+
+@event.listens_for(RoutingSession, "after_transaction_create")
+def _begin_savepoint(session: RoutingSession, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.record.begin_savepoint()
+
+
+@event.listens_for(RoutingSession, "after_flush")
+def _note_flush(session: RoutingSession, _context: object) -> None:
+    session.changes.collect(session, session.wishes)
+
+
+@event.listens_for(RoutingSession, "before_commit")
+def _write_out_before_commit(session: RoutingSession) -> None:
+    if session.in_nested_transaction():
+        return
+    if session.rules.commit_forbidden:
+        raise CommitForbiddenError
+    session.flush_and_refresh()
+    if session.record.on_writer and session.in_transaction():
+        writer = session.rules.engines.writer.sync_engine
+        require_open(session.connection(bind_arguments={"bind": writer}), session.record)
+    session.record.commit_sent = session.record.on_writer  # nothing but COMMIT itself can fail from here on
+
+
+@event.listens_for(RoutingSession, "after_commit")
+def _note_commit(session: RoutingSession) -> None:
+    if session.in_nested_transaction():
+        session.record.levels[-1].released = True
+    else:
+        session.durable += hooks.with_hooks(session.changes)
+
+
+@event.listens_for(RoutingSession, "after_rollback")
+def _forget_level(session: RoutingSession) -> None:
+    session.record.levels[-1].roll_back()
+
+
+@event.listens_for(RoutingSession, "after_transaction_end")
+def _end_record(session: RoutingSession, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.record.end_savepoint()
+    elif transaction.parent is None:
+        session.record = TransactionRecord()

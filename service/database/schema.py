@@ -1,0 +1,67 @@
+"""The schema and its migrations: bring a database up to date, and refuse one that is not."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from latchkey import migrations
+from latchkey.models import Base
+
+
+class NotMigratedError(RuntimeError):
+    """The database is behind, or ahead of, this release."""
+
+    def __init__(self, found: str | None, wanted: str | None) -> None:
+        super().__init__(
+            f"the database is at revision {found or 'none'} and this release wants {wanted}: run `latchkey migrate`."
+        )
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["connection"] = connection
+    return config
+
+
+def head() -> str | None:
+    """Return the newest revision of this release."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+async def revision(engine: AsyncEngine) -> str | None:
+    """Return the revision that the database is at; None for an empty one."""
+    async with engine.connect() as connection:
+        return await connection.run_sync(
+            lambda found: MigrationContext.configure(found).get_current_revision()
+        )
+
+
+async def upgrade(engine: AsyncEngine, target: str = "head") -> None:
+    """Run the migrations up to `target`."""
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda found: command.upgrade(_config(found), target))
+
+
+async def require_migrated(engine: AsyncEngine) -> None:
+    """Raise `NotMigratedError` unless the database is at this release's revision."""
+    found, wanted = await revision(engine), head()
+    if found != wanted:
+        raise NotMigratedError(found, wanted)
+
+
+async def differences(engine: AsyncEngine) -> list[str]:
+    """Say where the models and the migrated database differ; empty when they match."""
+
+    def compare(connection: Connection) -> list[str]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return [str(difference) for difference in compare_metadata(context, Base.metadata)]
+
+    async with engine.connect() as connection:
+        return await connection.run_sync(compare)

@@ -1,0 +1,370 @@
+"""The session of a request: how it commits, whose it is, and when it ends (R1, R4 to R7, R9)."""
+
+import asyncio
+import logging
+from asyncio import current_task
+from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+from sqlalchemy.orm import Session
+
+from latchkey.middleware.completion import complete, help_with
+from latchkey.middleware.request_scope import (
+    OpenWriteError,
+    RequestScope,
+    SettledSessionError,
+    UnwrittenWorkError,
+)
+from latchkey.models import hooks
+from latchkey.service.database.own_task import of_one_task, require_own_task
+from latchkey.service.database.prepared import Prepared
+from latchkey.service.database.routing import RoutingSession
+from latchkey.service.database.rules import EndedSessionError, Engines, ForeignBindError, Rules
+
+log = logging.getLogger("latchkey.session")
+
+COMMIT_DEADLINE_S = 15.0  # a COMMIT that takes longer counts as one of unknown outcome
+END_DEADLINE_S = 10.0  # a rollback or a close that takes longer is broken off, and its connection dropped
+
+R = TypeVar("R")
+
+
+class CommitUnknownError(RuntimeError):
+    """The connection was lost after COMMIT was sent: the change may or may not be durable."""
+
+
+async def bounded(work: Coroutine[Any, Any, R]) -> R:
+    """Run a rollback or a close, but not for ever: nobody can cancel it, and the server may be gone."""
+    async with asyncio.timeout(END_DEADLINE_S):
+        return await work
+
+
+class Transaction(AsyncSessionTransaction):
+    """`async with session.begin()`: it commits as `session.commit()` does."""
+
+    session: "RequestSession"
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Commit the outermost transaction to the end; anything else ends as usual."""
+        work = super().__aexit__(kind, error, trace)
+        if self.nested or kind is not None:
+            await work
+        else:
+            await complete(self.session.finish_commit(work))
+
+
+@of_one_task
+class RequestSession(AsyncSession):
+    """An `AsyncSession` that commits and rolls back to the end, gives back, and knows whose it is.
+
+    Made by the scoped session only. `async with` may be nested: only the outermost closes (R9), and
+    leaving it with changes that nothing committed is an `UnwrittenWorkError`, never a silence.
+    A session that is opened in a child task of a request, or by a bare `scoped_session()` anywhere else,
+    closes when its task ends (R7). Any other task that uses it is refused (`OtherTaskError`).
+    """
+
+    sync_session_class = RoutingSession
+
+    def __init__(
+        self,
+        *,
+        registry: MutableMapping[Any, Any],
+        closings: "set[asyncio.Task[None]]",
+        engines: Engines,
+        **kwargs: Any,
+    ) -> None:
+        task = current_task()
+        if task is None:
+            raise RuntimeError("a session belongs to a task: open it in one, not in a callback.")
+        if kwargs.get("bind") is not None or kwargs.get("binds"):
+            raise ForeignBindError
+        self.rules = Rules(engines, task)
+        self._arguments = kwargs
+        self._registry = registry  # the scoped session's, by task
+        self._closings = closings  # closings under way outside requests; shutdown waits for them
+        self._task = task
+        self._entered = 0
+        self._ended = False
+        self._runs_hooks = True
+        self._request_scope = request_scope = RequestScope.current()
+        self._inside: RoutingSession | None = None
+        self._is_requests_own = request_scope is not None and request_scope.register(self, task)
+        if not self._is_requests_own:
+            task.add_done_callback(self._end_with_task)
+            if request_scope is not None:
+                self.rules.before_write = partial(request_scope.allow_write, task)
+
+    @property  # type: ignore[override]  # made when it is first read, and of our own class
+    def sync_session(self) -> RoutingSession:
+        """The session inside, made when it is first asked for: most requests whose key is remembered never do (R3)."""
+        if self._inside is None:
+            super().__init__(rules=self.rules, **self._arguments)
+            assert self._inside is not None  # noqa: S101 - the setter has run
+        return self._inside
+
+    @sync_session.setter
+    def sync_session(self, inside: RoutingSession) -> None:
+        self._inside = inside
+
+    _proxied = sync_session
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing was asked of the session yet."""
+        return self._inside is None
+
+    def require_own_task(self) -> None:
+        """Raise `OtherTaskError` in any task but the session's own, as long as the session may be used at all."""
+        if self.rules.refusal is None:
+            require_own_task(self._task)
+
+    # ------------------------------------------------------------------ what a visit asks
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is pending and no transaction is open."""
+        return self.untouched or self.sync_session.idle
+
+    @property
+    def on_writer(self) -> bool:
+        """The session holds a connection of the writing engine."""
+        return not self.untouched and self.sync_session.on_writer
+
+    @property
+    def unwritten(self) -> str | None:
+        """The changes that nothing has committed yet, in words, or None."""
+        return None if self.untouched else self.sync_session.unwritten
+
+    async def release_connection(self) -> None:
+        """Hold no connection while a part of a body is waited for, or sent.
+
+        Raises:
+            OpenWriteError: a write or a lock is open, which would have to wait with it.
+        """
+        if self.untouched:
+            return
+        routing = self.sync_session
+        if not routing.on_writer:
+            routing.release_connection()
+        elif routing.only_read:
+            await complete(super().run_sync(RoutingSession.drop_connection))  # type: ignore[arg-type]  # our sync_session_class
+        else:
+            raise OpenWriteError
+
+    def refuse_further_use(self) -> None:
+        """Refuse further statements: the answer of the request has started."""
+        self.rules.refusal = SettledSessionError
+
+    # ------------------------------------------------------------------ where statements go
+
+    def enter_endpoint(self, *, safe: bool) -> None:
+        """Choose where the endpoint reads: a safe method on the replica if there is one, else the writer."""
+        rules = self.rules
+        rules.transactional = not safe
+        rules.reads_from = rules.engines.replica or rules.engines.reader
+
+    def forbid_commit(self, forbidden: bool) -> None:
+        """Refuse every commit from now on, or allow them again: what an idempotent call writes is one transaction."""
+        self.rules.commit_forbidden = forbidden
+
+    def add(self, instance: object) -> None:  # type: ignore[override]  # `_warn` is SQLAlchemy's own
+        """Add an instance, which is flushed next.
+
+        Raises:
+            EndedSessionError: the session has ended; the instance would stay attached to it.
+        """
+        if self.rules.refusal is EndedSessionError:
+            raise EndedSessionError
+        super().add(instance)
+
+    def add_all(self, instances: Iterable[object]) -> None:
+        """Add several instances, as `add` does."""
+        for instance in instances:
+            self.add(instance)
+
+    async def run_sync(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        """Run `fn(session, …)` in one greenlet and on one connection: several steps for the price of one."""
+
+        def run(session: Session) -> R:
+            assert isinstance(session, RoutingSession)  # noqa: S101 - our sync_session_class
+            return session.run(fn, *args, **kwargs)
+
+        return await super().run_sync(run)
+
+    async def read(self, prepared: Prepared, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Run a prepared SELECT of columns past the ORM; it goes where any other goes."""
+        rules = self.rules
+        if self.untouched and not rules.transactional and rules.refusal is None:
+            return await prepared.run(rules.reads_from, values)
+        return await super().run_sync(RoutingSession.read, prepared, values)  # type: ignore[arg-type]  # our sync_session_class
+
+    async def reset_for_retry(self) -> None:
+        """Roll back and forget every instance, as if nothing had been read or written."""
+        await self.rollback()
+        if not self.untouched:
+            self.sync_session.expunge_all()
+
+    async def flush_and_refresh(self) -> None:
+        """Flush, and bring back what the database decided; nothing is committed yet."""
+        if self.untouched:
+            return
+        routing = self.sync_session
+        if not routing.clean or hooks.want_refresh(routing.all_changes):
+            await super().run_sync(RoutingSession.flush_and_refresh)  # type: ignore[arg-type]  # our sync_session_class
+
+    # ------------------------------------------------------------------ commit, rollback, end
+
+    def begin(self) -> AsyncSessionTransaction:
+        """Begin a transaction by hand: `async with session.begin()`."""
+        return Transaction(self)
+
+    async def commit(self) -> None:
+        """Commit to the end, cancelled or not, then run the after-commit hooks.
+
+        Raises:
+            CommitUnknownError: the connection was lost, or the deadline passed, after COMMIT was sent.
+        """
+        if self.untouched:
+            return
+        routing = self.sync_session
+        if not routing.clean:
+            try:
+                await self.flush()  # may wait for a lock: nothing is sent that must run to its end
+            except BaseException:
+                await self.rollback()
+                raise
+        await complete(self.finish_commit(super().commit()))
+
+    async def settle(self) -> None:
+        """Commit what is left, if anything is: after reads alone there is nothing to end."""
+        if not self.idle:
+            await self.commit()
+
+    async def finish_commit(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what sends COMMIT under the deadline, tell what its failure means, and run the hooks."""
+        routing = self.sync_session
+        record = routing.record
+        try:
+            async with asyncio.timeout(COMMIT_DEADLINE_S):
+                await work
+        except Exception as error:
+            unknown = record.commit_sent and (
+                isinstance(error, TimeoutError | OSError)
+                or (isinstance(error, DBAPIError) and error.connection_invalidated)
+            )
+            if unknown:
+                routing.durable += hooks.with_hooks(record.changes, in_doubt=True)
+            await bounded(super().rollback())
+            if unknown:
+                self._note_commit()
+                await self._run_hooks()
+                raise CommitUnknownError("the connection was lost after COMMIT was sent") from error
+            raise
+        if record.commit_sent:
+            self._note_commit()
+        await self._run_hooks()
+
+    def _note_commit(self) -> None:
+        if self._request_scope is not None:
+            self._request_scope.commits += 1
+
+    async def _run_hooks(self) -> None:
+        """Run the after-commit hooks on another session: what they do, and undo, is not this one's business."""
+        waiting, self.sync_session.durable = self.sync_session.durable, []
+        if not waiting or not self._runs_hooks:
+            return
+        async with type(self)(
+            registry={},
+            closings=self._closings,
+            engines=self.rules.engines,
+            autoflush=False,
+            expire_on_commit=False,
+        ) as own:
+            own._runs_hooks = False  # noqa: SLF001 - a hook of what a hook wrote might never end
+            await hooks.run_after_commit(waiting, own)
+
+    async def rollback(self) -> None:
+        """Roll back to the end, cancelled or not; what was loaded is expired, as by any other session."""
+        if not self.idle or (not self.untouched and self.sync_session.record.began):
+            await complete(bounded(super().rollback()))
+
+    async def __aenter__(self) -> Self:
+        """Join: the session closes when as many exits have followed as entries."""
+        self._entered += 1
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close at the outermost exit."""
+        self._entered -= 1
+        if self._entered:
+            return
+        lost = self.unwritten if kind is None and not self._is_requests_own else None
+        await self.end()
+        if lost is not None:
+            raise UnwrittenWorkError(
+                f"the session ended without committing {lost}: "
+                "`await session.commit()` keeps it, `await session.rollback()` says that it may go."
+            )
+
+    async def end(self) -> None:
+        """Close the session and leave every register that knows it; any number of times."""
+        if self._ended:
+            return
+        self._ended = True
+        if self.untouched:
+            self._leave()
+            return
+        if self.rules.refusal is not None and (late := self.unwritten):
+            log.error("after the answer had started, %s was added to the request's session and is lost", late)
+        try:
+            try:
+                if self.sync_session.durable:  # committed inside `run_sync`, past `commit()`
+                    await self.rollback()
+                    await complete(self._run_hooks())
+            finally:
+                if self.sync_session.in_transaction():
+                    await complete(bounded(super().close()))
+                elif not self.sync_session.blank:
+                    self.sync_session.close()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self.rules.refusal = EndedSessionError
+        if self._registry.get(self._task) is self:
+            del self._registry[self._task]
+        if not self._is_requests_own:
+            self._task.remove_done_callback(self._end_with_task)
+            if self._request_scope is not None:
+                self._request_scope.sessions.pop(self, None)
+
+    def _end_with_task(self, task: "asyncio.Task[Any]") -> None:
+        """Close what the ended task left open: a child's session, or a bare `scoped_session()`."""
+        if self._ended:
+            return
+        request_scope = self._request_scope
+        if request_scope is not None:
+            request_scope.note_unwritten(self, task)
+        elif lost := self.unwritten:
+            log.error("the task %r ended without committing %s", task.get_name(), lost)
+        if self.untouched or not (self.sync_session.in_transaction() or self.sync_session.durable):
+            self._ended = True
+            if not self.untouched:
+                self.sync_session.close()
+            self._leave()
+            return
+        closing = help_with(self.end())
+        closings = self._closings if request_scope is None else request_scope.closing
+        closings.add(closing)
+        closing.add_done_callback(closings.discard)

@@ -1,0 +1,262 @@
+"""The adapter between HTTP and an endpoint: decode → endpoint → flush and refresh → encode → commit (R4).
+
+With an idempotency key the transaction begins with its claim and ends with its answer.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import random
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm.exc import StaleDataError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from latchkey.middleware.request_scope import RequestScope
+from latchkey.service import shapes
+from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
+from latchkey.service.database.session import RequestSession
+from latchkey.service.database.transaction import TransactionEndedError
+from latchkey.service.endpoints import answers
+from latchkey.service.idempotency.claims import Claim
+from latchkey.service.idempotency.key import key_of
+from latchkey.service.operation import Answer, Operation
+from latchkey.service.problems import FieldError, Problem, is_conflict
+
+ATTEMPTS = 4  # the first run and at most three more
+NO_CONTENT = 204  # its answer has no length, RFC 9110, section 8.6
+LONGEST_PAUSE_S = 0.05  # doubled with each attempt, a random part of it is waited
+
+Decode = Callable[[bytes], Any]
+Answered = tuple[int, Any, Mapping[str, str]]
+
+_encoder = msgspec.json.Encoder()
+
+
+class Adapter:
+    """The ASGI application that runs one operation."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self.decode = msgspec.json.Decoder(operation.body).decode if operation.body is not None else None
+        self.takes_request = "request" in inspect.signature(operation.endpoint).parameters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run it for one request and answer."""
+        operation = self.operation
+        request_scope = RequestScope.current()
+        if request_scope is None or request_scope.task is not asyncio.current_task():
+            raise RuntimeError(
+                f"{operation.name} runs in another task than its session: "
+                "a middleware between them starts a task of its own."
+            )
+        request = Request(scope, receive, send)
+        arguments = decode_path(operation, request) if operation.parameters else {}
+        if self.takes_request:
+            arguments["request"] = request
+        if operation.query is not None or scope["query_string"]:
+            query = decode_query(operation, request)
+            if query is not None:
+                arguments["query"] = query
+        raw = await read_json(request) if self.decode is not None else b""
+        session: RequestSession = scope["state"]["session"]
+        session.enter_endpoint(safe=operation.safe)
+        key = None if operation.safe else await key_of(operation, request)
+        if key is None:
+            status, content, headers = await run(
+                operation, request_scope, session, arguments, decode=self.decode, raw=raw
+            )
+        else:
+            async with request.app.state.idempotency.turn(key, scope) as claim:
+                status, content, headers = await run(
+                    operation, request_scope, session, arguments, decode=self.decode, raw=raw, claim=claim
+                )
+        if operation.answers is Response:
+            await content(scope, receive, send)
+        else:
+            await answer(send, status, content, headers)
+
+
+async def answer(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+    """Send one whole answer."""
+    raw = [] if status == NO_CONTENT else [(b"content-length", b"%d" % len(content))]
+    if content:
+        raw.append((b"content-type", b"application/json"))
+    raw += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def run(
+    operation: Operation,
+    request_scope: RequestScope,
+    session: RequestSession,
+    arguments: dict[str, Any],
+    *,
+    decode: Decode | None,
+    raw: bytes,
+    claim: Claim | None = None,
+) -> Answered:
+    """Run the endpoint as one unit of work, again from the start when it lost against another transaction.
+
+    With a claim, that and the stored answer are part of the unit, unless there is an answer already.
+    Returns status, content and headers; the content is a Response where the endpoint answers one.
+    """
+    for attempt in range(ATTEMPTS):
+        if decode is not None:
+            arguments["body"] = decode_body(decode, raw)
+        try:
+            if claim is not None and (replay := await claim.take(session)) is not None:
+                return replay.again()
+            session.forbid_commit(operation.idempotent)
+            found = await operation.endpoint(**arguments)
+            session.forbid_commit(False)
+            if operation.answers is Response:
+                if found.status_code < 400:  # noqa: PLR2004 - as in `Visit.settle`
+                    request_scope.require_written()
+                    await session.settle()
+                return found.status_code, found, {}
+            await session.flush_and_refresh()
+            content, headers = encode(operation, found)
+            request_scope.require_written()
+            if claim is not None:
+                await claim.keep(session, operation, content, headers)
+            await session.settle()
+        except (DBAPIError, StaleDataError, TransactionEndedError) as error:
+            last = attempt + 1 == ATTEMPTS
+            if last or not operation.retry or request_scope.commits or not is_conflict(error):
+                raise
+            await session.reset_for_retry()
+            await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S * 2**attempt))  # noqa: S311 - no secret
+        else:
+            return operation.status, content, headers
+    raise AssertionError  # the last attempt returned or raised
+
+
+def encode(operation: Operation, found: Any) -> tuple[bytes, dict[str, str]]:
+    """Turn what the endpoint returned into the bytes of its declared answer."""
+    headers: dict[str, str] = {}
+    if isinstance(found, Answer):
+        found, headers = found.content, dict(found.headers)
+    if operation.answers is None:
+        return b"", headers
+    return _encoder.encode(answers.converter(operation.answers)(found)), headers
+
+
+def decode_path(operation: Operation, request: Request) -> dict[str, Any]:
+    """Convert what the path names; what is of the wrong form names nothing."""
+    arguments: dict[str, Any] = {}
+    for name, kind in operation.parameters.items():
+        try:
+            arguments[name] = msgspec.convert(request.path_params[name], kind, strict=False)
+        except msgspec.ValidationError:
+            raise Problem("not_found") from None
+    return arguments
+
+
+def decode_query(operation: Operation, request: Request) -> msgspec.Struct | None:
+    """Convert the query, in which everything is known and nothing is there twice.
+
+    The names that belong to a signed query are passed over where one was verified, and on public routes,
+    which look at no credential.
+    """
+    kind = operation.query
+    known = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)) if kind else {}
+    signs = operation.public or request.user.signed_by_query
+    given: dict[str, str] = {}
+    try:
+        pairs = parse_qsl(
+            request.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict"
+        )
+    except ValueError:
+        raise Problem("invalid_parameter", "The query is not percent-encoded UTF-8.") from None
+    for name, value in pairs:
+        if name in RESERVED_PARAMETERS and signs:
+            continue
+        shown = name[:64].encode("ascii", "backslashreplace").decode()
+        if name not in known:
+            takes = f"this path takes {', '.join(known)}" if known else "this path takes none"
+            raise Problem("invalid_parameter", f"There is no parameter {shown!r}; {takes}.")
+        if name in given:
+            raise Problem("invalid_parameter", f"The parameter {shown!r} is there more than once.")
+        given[name] = value
+    if kind is None:
+        return None
+    try:
+        query = msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        text, pointer = describe_validation_error(error)
+        raise Problem("invalid_parameter", f"The parameter {pointer[1:]!r} is wrong: {text}.") from None
+    for name, value in given.items():
+        if not is_plain(getattr(query, known[name]), value):
+            raise Problem(
+                "invalid_parameter", f"The parameter {name!r} is wrong: {value!r} is not its plain form."
+            )
+    return query
+
+
+DATE = re.compile(r"[0-9]{4}-")
+
+
+def is_plain(value: Any, text: str) -> bool:
+    """Tell whether a parameter says what it was read as: the decoder also takes `5.0`, `1e1` and `null`."""
+    if isinstance(value, datetime):
+        return DATE.match(text) is not None  # and not seconds since 1970
+    return value is not None and (type(value) is not int or str(value) == text)
+
+
+async def read_json(request: Request) -> bytes:
+    """Read the body of a request that says that it sends JSON."""
+    kinds = request.headers.getlist("content-type")
+    if len(kinds) != 1 or not JSON_TYPE.fullmatch(kinds[0].strip()):
+        raise Problem("unsupported_media_type")
+    return await request.body()
+
+
+JSON_TYPE = re.compile(r'application/json(\s*;\s*charset\s*=\s*"?utf-8"?)?', re.IGNORECASE | re.ASCII)
+
+
+def decode_body(decode: Decode, raw: bytes) -> Any:
+    """Decode a body; every fault of it is the client's, and what is no JSON is no wrong shape."""
+    try:
+        try:
+            return decode(raw)
+        except msgspec.ValidationError as error:
+            text, pointer = describe_validation_error(error)
+            # The decoder stopped at the first wrong field; the rest may not even be JSON.
+            with contextlib.suppress(msgspec.ValidationError):
+                msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it cannot be read"
+        raise Problem("malformed_json", f"The body is not JSON in UTF-8: {reason}.") from None
+    raise Problem(
+        "invalid_body",
+        f"The body is wrong at {pointer or 'its root'!r}: {text}.",
+        errors=[FieldError(pointer, text)],
+    )
+
+
+FAULT = re.compile(r"(?P<text>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)`)?", re.DOTALL)
+NAMED_FIELD = re.compile(r"(?:unknown|required) field `(?P<name>.*)`", re.DOTALL)
+
+
+def describe_validation_error(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Split msgspec's sentence into what is wrong and where, as a JSON pointer (RFC 6901)."""
+    found = FAULT.fullmatch(str(error))
+    assert found is not None  # noqa: S101 - the pattern matches any text
+    text, path = found["text"], found["path"] or ""
+    for pattern, words in shapes.WORDS_FOR_PATTERNS.items():
+        text = text.replace(f"Expected `str` matching regex {pattern!r}", f"Expected {words}")
+    steps = [first or second for first, second in re.findall(r"\.([^.\[]+)|\[([^\]]+)\]", path)]
+    if named := NAMED_FIELD.search(text):
+        steps.append(named["name"])
+    pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
+    return text, pointer

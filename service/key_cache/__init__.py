@@ -1,0 +1,1 @@
+"""The key cache, and how workers invalidate it."""

@@ -1,0 +1,1 @@
+"""Keys: their rules, how secrets are issued, and when a key was last used."""

@@ -1,0 +1,126 @@
+"""What maintainers rely on: the index of decisions, links, continuous integration, hooks."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+INDEX = (ROOT / "docs" / "decisions" / "README.md").read_text()
+ROW = re.compile(r"^\| \[(\d{4})\]\(([\w.-]+)\) \| (.+?) \| (\d{4}-\d\d-\d\d) \| (.+?) \|$", re.MULTILINE)
+STATUS = re.compile(r"accepted|superseded by \[\d{4}\]\(\d{4}-[\w-]+\.md\)")
+LINK = re.compile(r"\[[^\]\[]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
+
+def workflow() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+
+
+class TestDecisions:
+    def test_the_index_lists_every_page_by_its_title(self):
+        listed = [(file, title) for _, file, title, _, _ in ROW.findall(INDEX)]
+        pages = [
+            (page.name, re.sub(r"^# \d+\. ", "", page.read_text().partition("\n")[0])) for page in DECISIONS
+        ]
+
+        assert listed == pages
+
+    def test_numbers_are_the_file_names_and_count_up(self):
+        numbers = [number for number, file, *_ in ROW.findall(INDEX) if file.startswith(number)]
+
+        assert numbers == [f"{n:04d}" for n in range(1, len(DECISIONS) + 1)]
+
+    def test_every_status_is_known(self):
+        assert [status for *_, status in ROW.findall(INDEX) if not STATUS.fullmatch(status)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_between_the_pages_leads_somewhere(page):
+    targets = [link.partition("#")[0] for link in LINK.findall(CODE.sub("", page.read_text()))]
+    files = [target for target in targets if target and "://" not in target and not target.startswith("/")]
+
+    assert [target for target in files if not (page.parent / target).exists()] == []
+
+
+class TestContinuousIntegration:
+    def test_it_runs_the_suite_on_every_python_that_is_promised(self):
+        pattern = re.compile(r"Programming Language :: Python :: (3\.\d+)")
+        promised = [found[1] for one in PROJECT["classifiers"] if (found := pattern.fullmatch(one))]
+
+        assert workflow()["jobs"]["suite"]["strategy"]["matrix"]["python"] == promised
+        assert f">={promised[0]}" == PROJECT["requires-python"]
+
+    def test_it_calls_the_script_that_everybody_calls(self):
+        runs = [step.get("run") for step in workflow()["jobs"]["suite"]["steps"]]
+
+        assert "bash .ci/run" in runs
+
+    def test_the_hooks_run_what_make_check_runs(self):
+        config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+        hooks = [hook["entry"].removesuffix(" --force-exclude") for hook in config["repos"][0]["hooks"]]
+        recipe = (ROOT / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0]
+
+        assert [hook for hook in hooks if hook not in recipe] == []
+
+
+class TestPromises:
+    PAGE = (ROOT / "docs" / "promises.md").read_text()
+
+    def test_every_number_that_is_cited_has_a_paragraph(self):
+        """And no paragraph is without tests, whose files exist and cite it."""
+        sections = dict(re.findall(r"^## (R\d+) .+?\n(.*?)(?=^## |\Z)", self.PAGE, re.DOTALL | re.MULTILINE))
+        sources = [
+            path
+            for folder in ("service", "middleware", "models", "tests", "docs")
+            for path in (ROOT / folder).rglob("*.*")
+            if path.suffix in {".py", ".md"}
+        ]
+        cited = {
+            number for path in sources for number in re.findall(r"\bR(?:1[0-2]|[1-9])\b", path.read_text())
+        }
+
+        assert cited == sections.keys()
+        for number, section in sections.items():
+            files = re.findall(r"`(tests/[\w/]+\.py)`", section)
+            assert files, number
+            assert [file for file in files if not (ROOT / file).exists()] == []
+            assert [
+                file
+                for file in files
+                if re.search(rf"\b{number}\b|_{number.lower()}_", (ROOT / file).read_text())
+            ], number
+
+
+def test_the_repository_cites_no_document_that_it_does_not_hold():
+    """`docs/….md` in code, documents and tests is a file of a clone."""
+    sources = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    sources += [
+        path
+        for folder in ("service", "middleware", "models", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    cited = {
+        (path.name, found)
+        for path in sources
+        for found in re.findall(r"`(docs/[\w/.-]+\.(?:md|json))`", path.read_text())
+    }
+
+    assert {(name, found) for name, found in cited if not (ROOT / found).exists()} == set()
+
+
+def test_migrations_import_no_models():
+    """A migration keeps its meaning when a model changes."""
+    versions = (ROOT / "migrations" / "versions").glob("*.py")
+
+    assert [path.name for path in versions if "latchkey.models" in path.read_text()] == []

@@ -1,0 +1,71 @@
+"""The package `latchkey` exports what is public, and nothing else is promised."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import latchkey
+
+ROOT = Path(__file__).parent.parent
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("docs_api", ROOT / "docs" / "api.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_public_name_is_there_and_documented():
+    bare = [
+        name
+        for name in latchkey.__all__
+        if name != "__version__"
+        and not generator().documentation(type(getattr(latchkey, name)))
+        and not getattr(latchkey, name).__doc__
+    ]
+
+    assert bare == []
+
+
+def test_nothing_public_stands_outside_of_the_list():
+    """Submodules are attributes of the package too: their names are the only others."""
+    folders = {"middleware", "migrations", "models", "service"}
+    found = {name for name in vars(latchkey) if not name.startswith("_")} - folders
+
+    assert found == set(latchkey.__all__) - {"__version__"}
+
+
+def test_the_page_is_what_the_docstrings_say():
+    assert (ROOT / "docs" / "api.md").read_text() == generator().render(), "run `make api`"
+
+
+def test_the_documents_import_only_what_is_public():
+    """Examples for teams use the public package; what maintainers write may say more."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    imports = {
+        (page.name, found[0])
+        for page in pages
+        for found in re.finditer(r"^ *(?:from|import) latchkey[.\w]*.*$", page.read_text(), re.MULTILINE)
+        if not re.match(r" *from latchkey import |from latchkey import \(", found[0])
+    }
+
+    assert imports == set()
+
+
+def test_importing_it_does_nothing_else(tmp_path):
+    """No setting is read, no file is made, and nothing connects."""
+    script = "import sys, latchkey; print(latchkey.db.is_open)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"LATCHKEY_NO_SUCH_SETTING": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "False\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,165 @@
+"""The wheel in a fresh environment, beside a project whose own folders have the names of ours."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from latchkey.service.authentication.keyring import KeyRing
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("latchkey", "middleware", "migrations", "models", "service")
+
+TEAM = '''
+"""A team's application: every import but the first line's is its own."""
+import latchkey
+
+from middleware.greeting import GREETING
+from models import Order
+from service.prices import price
+
+
+async def read_price() -> Order:
+    return Order(greeting=GREETING, price=price())
+
+
+def create_app():
+    return latchkey.create_app(
+        routes=[latchkey.route("GET", "/v1/price", read_price, public=True)]
+    )
+'''
+
+PROJECT = {
+    "team.py": TEAM,
+    "models.py": "import msgspec\n\n\nclass Order(msgspec.Struct):\n    greeting: str\n    price: int\n",
+    "middleware/__init__.py": "",
+    "middleware/greeting.py": 'GREETING = "good morning"\n',
+    "service/__init__.py": "",
+    "service/prices.py": "def price() -> int:\n    return 42\n",
+}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from a copy of what a clone holds, symbolic links included."""
+    source = tmp_path_factory.mktemp("wheel") / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for folder in FOLDERS:
+        shutil.copytree(
+            ROOT / folder, source / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    subprocess.run(
+        [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_wheel('..')"],
+        cwd=source,
+        capture_output=True,
+        check=True,
+    )
+    (built,) = source.parent.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Python of an environment that holds the wheel and its locked dependencies, and nothing else."""
+    folder = tmp_path_factory.mktemp("fresh")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements.txt"], check=True)
+    subprocess.run([*install, "--no-deps", wheel], check=True)
+    return python
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    for name, text in PROJECT.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def environ(folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LATCHKEY_", "PYTHON"))}
+    return kept | {
+        "LATCHKEY_DATABASE_URL": f"sqlite+aiosqlite:///{folder}/team.db",
+        "LATCHKEY_KEYRING": KeyRing.generate_text(),
+    }
+
+
+def test_it_brings_one_package_and_every_file_of_it(wheel: Path) -> None:
+    packed = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    files = {
+        f"latchkey/{path.relative_to(ROOT / folder if folder == 'latchkey' else ROOT).as_posix()}"
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.*")
+        if "__pycache__" not in path.parts and path.is_file()
+    }
+
+    assert {name.partition("/")[0] for name in packed} == {"latchkey"}
+    assert sorted(files - set(packed)) == []
+
+
+def test_a_project_with_folders_of_the_same_names_runs_beside_it(fresh: Path, project: Path) -> None:
+    script = (
+        "import latchkey, models, service.prices, middleware.greeting, team\n"
+        "import json, pathlib\n"
+        "here = pathlib.Path.cwd()\n"
+        "assert pathlib.Path(models.__file__).parent == here\n"
+        "assert not pathlib.Path(latchkey.__file__).is_relative_to(here)\n"
+        "app = team.create_app()\n"
+        "print(json.dumps([route.path for route in app.routes if route.path.endswith('price')]))\n"
+    )
+
+    done = subprocess.run(
+        [fresh, "-c", script], cwd=project, env=environ(project), capture_output=True, text=True, check=False
+    )
+
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == ["/v1/price"]
+
+
+def test_the_commands_run_there(fresh: Path, project: Path) -> None:
+    command = fresh.with_name("latchkey")
+
+    told = [
+        subprocess.run(
+            [command, *arguments],
+            cwd=project,
+            env=environ(project),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for arguments in (["migrate"], ["users", "list"], ["openapi"])
+    ]
+
+    assert [one.returncode for one in told] == [0, 0, 0], [one.stderr for one in told]
+
+
+def test_types_reach_a_team(fresh: Path, project: Path) -> None:
+    """`py.typed` is there: mypy strict checks a team's call against the wheel's signatures."""
+    (project / "typed.py").write_text(
+        "from latchkey import User, create_app\n\n"
+        "app = create_app(routes=[])\n\n\n"
+        "async def email() -> str:\n    return (await User.filter(id=1).one()).email\n\n\n"
+        "reveal_type(app)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-executable", fresh, "typed.py"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 'Revealed type is "starlette.applications.Starlette"' in done.stdout
+    assert done.returncode == 0, done.stdout
