@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+# `make test-mysql TESTS="tests/sessions tests/models"` runs a part of them.
+TESTS ?=
 PYTEST_ARGS ?= -q -n auto --maxprocesses 4
 COMPOSE ?= docker compose
 # `make lock LOCK_ARGS=--upgrade` takes newer releases; without it, only what pyproject.toml asks for changes.
@@ -18,7 +20,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-storm test-fuzz check bench bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-mysql test-storm test-fuzz check bench bench-growth bench-soak lock openapi api up down clean
 
 # Touched last, so that an installation that broke off is done again.
 READY := .venv/.ready
@@ -32,6 +34,10 @@ dev: $(READY) ## Set up everything and serve on 127.0.0.1:$PORT with reload
 
 test: $(READY) ## Run the tests, on SQLite, and on MariaDB and Redis where they are installed
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-mysql: $(READY) ## Run what needs a server on MySQL, which Debian's own apt brings where it is missing
+	mysqld="$${LATCHKEY_TEST_MYSQLD:-$$(.ci/get-mysql var/mysql)}" && \
+		LATCHKEY_TEST_SERVER=mysql LATCHKEY_TEST_MYSQLD="$$mysqld" .venv/bin/python -m pytest $(PYTEST_ARGS) -m mariadb $(TESTS)
 
 test-storm: $(READY) ## Cancel thousands of requests at every point and look for leaks
 	LATCHKEY_TEST_STORM=long .venv/bin/python -m pytest -q -m storm

@@ -27,7 +27,8 @@ PAUSE_S = 0.05  # between two batches, for the others
 PURGE_EVERY_S = 5 * 60  # 5 minutes, half of it more or less
 
 # The lock's name is the server's, not the database's: hashed, a name of any length fits into its 64 characters.
-_NAME = "CONCAT('latchkey purge ', MD5(DATABASE()))"
+# MySQL 9.7 has no MD5().
+_NAME = "CONCAT('latchkey purge ', LEFT(SHA2(DATABASE(), 256), 32))"
 _LOCK = text(f"SELECT GET_LOCK({_NAME}, 0)")
 _UNLOCK = text(f"SELECT RELEASE_LOCK({_NAME})")
 

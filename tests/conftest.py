@@ -19,7 +19,7 @@ from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.database import SQLAlchemy, driver, schema
 from latchkey.service.database.engines import create_engines
 from latchkey.service.settings import Settings
-from tests import wire
+from tests import mysql, wire
 from tests.mariadb import PrivateMariaDB, require_or_skip
 from tests.redis import PrivateRedis
 
@@ -39,8 +39,10 @@ def anyio_backend() -> Any:
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[PrivateMariaDB]:
-    require_or_skip()
-    with PrivateMariaDB() as server:
+    """The server of the suite: MariaDB, or MySQL where that is asked for."""
+    if not mysql.is_chosen():
+        require_or_skip()
+    with mysql.PrivateMySQL() if mysql.is_chosen() else PrivateMariaDB() as server:
         yield server
 
 
@@ -72,9 +74,15 @@ def mariadb_url(mariadb: PrivateMariaDB) -> str:
     return mariadb.url
 
 
-MARIADB = pytest.param("mariadb", marks=pytest.mark.mariadb)
+SERVER_ID = "mysql" if mysql.is_chosen() else "mariadb"
+MARIADB = pytest.param("mariadb", marks=pytest.mark.mariadb, id=SERVER_ID)
 on_mariadb = pytest.mark.parametrize("database_url", [MARIADB], indirect=True)
 """Marks a test of what only a server can show: a wire, locks on rows, a statement that waits."""
+
+
+def only_on_mariadb(reason: str) -> pytest.MarkDecorator:
+    """Mark what MySQL has not, with the reason."""
+    return pytest.mark.skipif(mysql.is_chosen(), reason=f"MariaDB only: {reason}")
 
 
 @pytest.fixture(params=["sqlite", MARIADB])

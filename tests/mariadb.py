@@ -202,37 +202,38 @@ class PrivateMariaDB:
     def _install(self) -> None:
         # A server that starts sweeps its temporary folder; in a shared one it would sweep another's tables away.
         self._temporary.mkdir()
-        done = subprocess.run(
-            [
-                _program("mariadb-install-db"),
-                "--no-defaults",
-                f"--datadir={self._data}",
-                f"--tmpdir={self._temporary}",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-                *_as_root(),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = self._installing()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout}{done.stderr}")
+            raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+
+    def _installing(self) -> list[str]:
+        """Return the command that makes the data directory."""
+        return [
+            str(_program("mariadb-install-db")),
+            "--no-defaults",
+            f"--datadir={self._data}",
+            f"--tmpdir={self._temporary}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            *as_root(),
+        ]
+
+    def _serving(self) -> list[str]:
+        """Return the command that runs the server, without what every server is told."""
+        return [str(_program("mariadbd")), "--no-defaults", "--skip-log-bin", "--skip-name-resolve"]
 
     def _launch(self, port: int) -> None:
         with self._log.open("ab") as log:
             self._process = process = subprocess.Popen(
                 [
-                    _program("mariadbd"),
-                    "--no-defaults",
-                    *_as_root(),
+                    *self._serving(),
+                    *as_root(),
                     f"--datadir={self._data}",
                     f"--tmpdir={self._temporary}",
                     f"--socket={self.socket}",
                     f"--port={port}",
                     "--bind-address=127.0.0.1",
-                    "--skip-log-bin",
-                    "--skip-name-resolve",
                     # Every commit reaches the operating system, so a killed server keeps it; no wait for the disk.
                     "--innodb-flush-log-at-trx-commit=2",
                 ],
@@ -251,7 +252,9 @@ class PrivateMariaDB:
             else:
                 return
         self.kill()
-        raise RuntimeError(f"mariadbd did not start:\n{self._log.read_text(errors='replace')[-4000:]}")
+        raise RuntimeError(
+            f"{self._serving()[0]} did not start:\n{self._log.read_text(errors='replace')[-4000:]}"
+        )
 
 
 def _program(name: str) -> Path:
@@ -261,7 +264,7 @@ def _program(name: str) -> Path:
     return found
 
 
-def _as_root() -> list[str]:
+def as_root() -> list[str]:
     """The server refuses to run as root unless it is told that this is meant."""
     return ["--user=root"] if os.geteuid() == 0 else []
 

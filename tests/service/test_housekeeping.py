@@ -15,7 +15,7 @@ from latchkey.service import housekeeping
 from latchkey.service.app import create_app, lifespan
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.housekeeping import EXPIRING, alone, purge
-from tests.conftest import on_mariadb
+from tests.conftest import on_mariadb, opened
 
 NOTHING = {model.__tablename__: 0 for model in EXPIRING}
 
@@ -183,13 +183,13 @@ async def test_a_purge_takes_no_connection_from_the_pool(db):
 
 async def test_the_service_purges_by_itself(settings, monkeypatch, caplog):
     monkeypatch.setattr(housekeeping, "PURGE_EVERY_S", 0.01)
-    app = create_app(settings)
-    db = app.state.db
-    await fill(db, Nonce, -60, 60)
+    async with opened(lambda: create_app(settings), settings) as app:
+        db = app.state.db
+        await fill(db, Nonce, -60, 60)
 
-    async with lifespan(app):
-        while await count(db, Nonce) == 2:
-            await asyncio.sleep(0.01)
+        async with lifespan(app):
+            while await count(db, Nonce) == 2:
+                await asyncio.sleep(0.01)
 
     assert not db.is_open
 
