@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
-from sqlalchemy import CursorResult, Insert, Table, bindparam, delete, inspect, select, update
+from sqlalchemy import CursorResult, Insert, Table, bindparam, delete, func, inspect, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.ext.compiler import compiles
@@ -32,7 +32,7 @@ PATIENCE_S = 1.0  # how long a copy waits for the one that came first
 FIRST_PAUSE_S = 0.01  # between two looks at a claim that another process makes; doubled each time
 LONGEST_PAUSE_S = 0.1
 
-LOCKED = 1205  # MariaDB and MySQL: somebody else holds the lock
+LOCKED = frozenset({1205, 3572})  # MariaDB and MySQL: another transaction holds the lock
 
 
 class ClaimLostError(RuntimeError):
@@ -51,17 +51,36 @@ class ClaimInsert(Insert):
     inherit_cache = True
 
 
-@compiles(ClaimInsert, "mysql")
-@compiles(ClaimInsert, "mariadb")
-def _insert_without_waiting(element: ClaimInsert, compiler: Any, **kwargs: Any) -> str:
-    """Let MariaDB say at once that the row is locked; MySQL knows no such clause and waits, which is untested."""
-    text: str = compiler.visit_insert(element, **kwargs)
-    return f"SET STATEMENT innodb_lock_wait_timeout=0 FOR {text}" if compiler.dialect.is_mariadb else text
-
-
 _KEYS = inspect(IdempotencyKey).local_table
 assert isinstance(_KEYS, Table)  # noqa: S101 - what a declared model has
 _ONE = _KEYS.c.id == bindparam("key_id")
+_TAKEN = _KEYS.alias("taken")
+# It is true of any number, but counting asks for the row's lock first.
+_MAY_BE_ASKED = (
+    select(func.count())
+    .select_from(_TAKEN)
+    .where(_TAKEN.c.id == bindparam("key_id"))
+    .with_for_update(nowait=True)
+    .scalar_subquery()
+    >= 0
+)
+
+
+@compiles(ClaimInsert, "mysql")
+@compiles(ClaimInsert, "mariadb")
+def _insert_without_waiting(element: ClaimInsert, compiler: Any, **kwargs: Any) -> str:
+    """Have the server report at once that the row is locked.
+
+    MariaDB takes the lock wait with the statement. MySQL has no such clause, but refuses at once a lock that is asked
+    for with NOWAIT.
+    """
+    text: str = compiler.visit_insert(element, **kwargs)
+    if compiler.dialect.is_mariadb:
+        return f"SET STATEMENT innodb_lock_wait_timeout=0 FOR {text}"
+    columns, _, values = text.partition(" VALUES ")
+    return " ".join((columns, "SELECT", values[1:-1], "FROM DUAL WHERE", compiler.process(_MAY_BE_ASKED)))
+
+
 _CLAIM = ClaimInsert(_KEYS).values(
     id=bindparam("key_id"), fingerprint=bindparam("sent"), expires_at=utc_in(KEPT_S)
 )
@@ -123,17 +142,19 @@ class Claim:
                 `too_many_stored_answers`.
         """
         pause_s = FIRST_PAUSE_S
+        clock = asyncio.get_running_loop().time
         while self.answer is None:
+            begun = clock()
             try:
-                await session.execute(_CLAIM, {"key_id": self.key.id, "sent": self.key.fingerprint})
+                await self._insert(session)
             except IntegrityError:
                 await session.rollback()
                 self.answer = await find(self.primary(), self.key.id)
             except DBAPIError as error:
-                if error_number(error) != LOCKED:
+                if error_number(error) not in LOCKED:
                     raise
                 await session.rollback()
-                with self.waiting() as left_s:
+                with self.waiting(begun) as left_s:
                     await asyncio.sleep(min(pause_s, left_s))
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             else:
@@ -147,6 +168,26 @@ class Claim:
         if charge is not None:
             await charge.refund()
         return self.answer
+
+    async def _insert(self, session: RequestSession) -> None:
+        """Insert the claim, and wait for no lock.
+
+        Raises:
+            Problem: `idempotency_in_progress`. MySQL waits for a row that was inserted by another transaction after
+                the lock was asked for, and for a range that is locked: for 50 seconds, unless it is configured.
+        """
+        values = {"key_id": self.key.id, "sent": self.key.fingerprint}
+        dialect = self.primary().dialect
+        if dialect.name != "mysql" or getattr(dialect, "is_mariadb", False):
+            await session.execute(_CLAIM, values)
+            return
+        await session.connection()  # waiting for the pool is no waiting for another call
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await session.execute(_CLAIM, values)
+        except TimeoutError:
+            await session.rollback()
+            raise Problem("idempotency_in_progress") from None
 
     async def _charge_late(self, session: RequestSession) -> bool:
         """Charge a call that was exempt as a replay, now that there is no answer to replay; True when it was charged.
@@ -210,15 +251,18 @@ class Claim:
         self.kept = answer
 
     @contextmanager
-    def waiting(self) -> Iterator[float]:
+    def waiting(self, since: float | None = None) -> Iterator[float]:
         """Give the seconds for which a copy may still wait, all its waits together.
+
+        Args:
+            since: when this wait began, by the clock of the loop; now when None.
 
         Raises:
             Problem: `idempotency_in_progress`: none are left.
         """
         clock = asyncio.get_running_loop().time
-        begun = clock()
-        yield self._patience_s
+        begun = clock() if since is None else since
+        yield self._patience_s - (clock() - begun)
         self._patience_s -= clock() - begun
         if self._patience_s <= 0:
             raise Problem("idempotency_in_progress")

@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections import Counter
+from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from starlette.applications import Starlette
 
 from latchkey.models import IdempotencyKey, User
 from latchkey.models.types import utc_in
+from latchkey.service.idempotency.claims import Claim, Idempotency
 from latchkey.service.idempotency.key import identify
 from tests import wire
 from tests.api import HeldKey, assert_problem, call
@@ -110,6 +112,54 @@ async def test_a_claim_of_another_process_that_ends_is_followed_at_once(app, ope
         answer = await copy
 
     assert (answer.status, is_replay(answer)) == (201, False)
+
+
+@on_mariadb
+async def test_a_range_that_is_locked_is_not_waited_for(app, operator):
+    """MySQL finds no row to ask a lock of, and its INSERT waits for the gap."""
+    elsewhere = Elsewhere(app, operator)
+    async with app.state.db.engine.connect() as connection:
+        await connection.execution_options(isolation_level="REPEATABLE READ")
+        key = select(IdempotencyKey.id).where(IdempotencyKey.id == elsewhere.values["id"])
+        await connection.execute(key.with_for_update())
+        begun = time.monotonic()
+        answer = await send(app, key=operator)
+        waited_s = time.monotonic() - begun
+        await connection.rollback()
+
+    assert_problem(answer, 409, "idempotency_in_progress")
+    assert waited_s < 1.5
+    assert (await send(app, key=operator)).status == 201
+
+
+@on_mariadb
+async def test_copies_in_many_processes_leave_the_database_to_others(app, operator, monkeypatch):
+    """As if each was alone in its process: nobody waits in memory for another."""
+    monkeypatch.setattr(Idempotency, "turn", turn_without_memory)
+    waits: list[float] = []
+
+    async def copy() -> int:
+        begun = time.monotonic()
+        status = (await send(app, key=operator)).status
+        waits.append(time.monotonic() - begun)
+        return status
+
+    async with Elsewhere(app, operator), asyncio.TaskGroup() as group:
+        copies = [group.create_task(copy()) for _ in range(9)]
+        await asyncio.sleep(0.2)
+        begun = time.monotonic()
+        other = await call(app, "POST", "/v1/users", key=operator, body=BOB)
+        other_s = time.monotonic() - begun
+
+    assert other.status == 201
+    assert other_s < 0.5
+    assert [one.result() for one in copies] == [409] * 9
+    assert max(waits) < 2
+
+
+@asynccontextmanager
+async def turn_without_memory(idempotency, key, scope):
+    yield Claim(key, scope, idempotency.primary, idempotency.allowance)
 
 
 async def test_a_claim_without_an_answer_is_never_run_again(app, operator):
