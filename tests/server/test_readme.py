@@ -1,6 +1,7 @@
 """The README's examples, run as a reader would: in a shell, by Python, and as an application of a team's own."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -8,12 +9,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from latchkey.service.settings import Settings
 from tests.api import call, hold_key
 from tests.conftest import opened
 from tests.server.conftest import Serving
+from tests.service.test_commands import free_port
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -67,6 +70,41 @@ async def test_an_endpoint_of_ones_own(settings: Settings, monkeypatch: pytest.M
 
     assert (answer.status, answer.json) == (200, {"users": 1})
     assert described.json["paths"]["/v1/user-count"]["get"]["summary"] == "Count the active users."
+
+
+async def test_the_commands_around_it_run_as_they_are_pasted(tmp_path: Path) -> None:
+    """From the key ring to the first call, in a folder with nothing but the endpoint; only the port is another one."""
+    (tmp_path / "team.py").write_text(block("python", "user-count"))
+    port = free_port()
+    script = "set -euo pipefail\n" + block("console", "keys create").replace("8001", str(port))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LATCHKEY_")}
+    environment = kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", script.replace("uvicorn ", "exec uvicorn ")),
+        cwd=tmp_path,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout
+    try:
+        async with asyncio.timeout(60):
+            secret = ""
+            while not secret:
+                line = (await process.stdout.readline()).decode()
+                assert line, "the commands ended before a key was made"
+                secret = "".join(re.findall(r"^secret +(lks_\w+)", line))
+            async with httpx2.AsyncClient(headers={"authorization": f"Bearer {secret}"}) as client:
+                while True:
+                    with contextlib.suppress(httpx2.TransportError):
+                        answer = await client.get(f"http://127.0.0.1:{port}/v1/user-count")
+                        break
+                    await asyncio.sleep(0.1)
+    finally:
+        process.terminate()
+        await process.communicate()
+
+    assert (answer.status_code, answer.json()) == (200, {"users": 1})
 
 
 def test_every_link_leads_somewhere() -> None:
