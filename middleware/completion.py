@@ -24,7 +24,7 @@ def help_with(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 def wake(ended: asyncio.Future[None], _task: asyncio.Task[Any]) -> None:
-    """Tell who waits that the task has ended, unless it was cancelled meanwhile."""
+    """Wake the waiter of a task that has ended, unless the waiter was cancelled."""
     if not ended.done():
         ended.set_result(None)
 

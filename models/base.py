@@ -211,7 +211,7 @@ class Base(DeclarativeBase):
     ) -> list[Self]: ...
     @classmethod
     async def get(cls, *identities: Any, session: AsyncSession | None = None) -> Self | list[Self] | None:
-        """Answer the row with this primary key or None; several in the order given.
+        """Return the row with this primary key, or None; several rows in the given order.
 
         A key of several columns is a tuple.
 

@@ -116,7 +116,7 @@ class Query(Generic[M]):
         return column.desc() if name.startswith("-") else column.asc()
 
     def limit(self, rows: int) -> Self:
-        """Answer at most so many rows."""
+        """Return at most this many rows."""
         return type(self)(self._model, self._statement, self._session, rows)
 
     def load(self, *relations: str) -> Self:
@@ -132,12 +132,12 @@ class Query(Generic[M]):
         )
 
     async def first(self) -> M | None:
-        """Answer the first row, or None."""
+        """Return the first row, or None."""
         rows = await self._rows(1)
         return rows[0] if rows else None
 
     async def one(self) -> M:
-        """Answer the only row.
+        """Return the only row.
 
         Raises:
             sqlalchemy.exc.NoResultFound: there is none.
@@ -146,16 +146,16 @@ class Query(Generic[M]):
         return (await self._run(self._limited(2))).unique().scalars().one()
 
     async def all(self) -> list[M]:
-        """Answer all rows."""
+        """Return all rows."""
         return await self._rows()
 
     async def count(self) -> int:
-        """Answer how many rows there are."""
+        """Return the number of rows."""
         rows = self._limited().order_by(None).subquery()
         return (await self._run(select(func.count()).select_from(rows))).scalar_one()
 
     async def exists(self) -> bool:
-        """Answer whether there is a row."""
+        """Return whether there is a row."""
         asked = select(literal(1)).where(self._limited().order_by(None).exists())
         return (await self._run(asked)).first() is not None
 

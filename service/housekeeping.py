@@ -34,7 +34,7 @@ _UNLOCK = text(f"SELECT RELEASE_LOCK({_NAME})")
 
 
 def now() -> datetime:
-    """Tell the time by this process's clock."""
+    """Return the time of this process's clock."""
     return datetime.now(UTC)
 
 

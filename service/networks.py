@@ -107,13 +107,13 @@ def unmapped(address: Address) -> Address:
 
 
 def contains(networks: Iterable[Network], address: Address) -> bool:
-    """Say whether an address is in one of the blocks."""
+    """Return whether an address is in one of the blocks."""
     plain = unmapped(address)
     return any(plain in network for network in networks)
 
 
 def covered_by(inner: Sequence[Network], outer: Sequence[Network]) -> bool:
-    """Say whether whatever `inner` allows, `outer` allows; an empty list allows every address.
+    """Return whether whatever `inner` allows, `outer` allows; an empty list allows every address.
 
     Blocks of `outer` that stand side by side count as the one that they make together.
     """
@@ -132,7 +132,7 @@ def covered_by(inner: Sequence[Network], outer: Sequence[Network]) -> bool:
 def client_address(
     peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[Network]
 ) -> Address | None:
-    """Tell the client's address, or None when nobody who is trusted can tell it.
+    """Return the client address, or None when no trusted proxy names one.
 
     It is the peer's. While that is a trusted proxy, it is whom this proxy names, which is the last
     entry of `X-Forwarded-For` that was not looked at yet. What stands left of the first address that is not
@@ -178,7 +178,7 @@ class Proxies(msgspec.Struct, frozen=True):
         return cls(parse_networks([one.strip() for one in text.split(",")]))
 
     def client(self, scope: Scope) -> Address | None:
-        """Tell the client's address of a request; None when it is unknown."""
+        """Return the client address of a request; None when it is unknown."""
         client = scope.get("client")
         peer = client[0] if client else None
         if not self.trusted:
@@ -189,6 +189,6 @@ class Proxies(msgspec.Struct, frozen=True):
         return client_address(peer, forwarded_for, self.trusted)
 
     def client_text(self, scope: Scope) -> str | None:
-        """Tell it as text, for a log line."""
+        """Return the address as text, for a log line."""
         address = self.client(scope)
         return None if address is None else str(address)

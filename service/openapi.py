@@ -195,7 +195,7 @@ def noun_of(operation: Operation) -> str:
 
 
 def who_may(operation: Operation) -> str:
-    """Say in a sentence who may call."""
+    """Return a sentence that names the callers."""
     if operation.public:
         return "Anybody may call it; a credential that is sent is not looked at."
     return f"Needs the scope `{operation.scope}`." if operation.scope else "Any key may call it."

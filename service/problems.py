@@ -446,7 +446,7 @@ def field_problem(pointer: str, detail: str) -> Problem:
 
 
 def is_conflict(error: BaseException | None) -> bool:
-    """Tell whether a unit of work lost against another one: running it again may work.
+    """Return whether a unit of work lost against another one: running it again may work.
 
     The database ended its transaction, or a row did not have the version any more that was read.
     """
@@ -473,7 +473,7 @@ def behind(error: DBAPIError) -> BaseException | None:
 
 
 def is_locked(error: DBAPIError) -> bool:
-    """Tell whether SQLite waited in vain for its one writer; it has waited for long, so nothing is run again."""
+    """Return whether SQLite waited in vain for its one writer; it has waited for long, so nothing is run again."""
     return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
@@ -527,13 +527,13 @@ def answer_failure(error: Exception) -> Problem | None:
 
 
 async def answer_problem(request: Request, error: Exception) -> Response:
-    """Answer a Problem that an endpoint or a route raised; a Starlette exception handler."""
+    """Return the response for a Problem that was raised; a Starlette exception handler."""
     assert isinstance(error, Problem)  # noqa: S101 - registered for Problem
     return error.response(request.scope["state"].get("request_id"))
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """Answer what the router raises: 404 and 405. Endpoints raise `Problem`; any other is a slip of theirs."""
+    """Return the response for a 404 or 405 of the router. Endpoints raise `Problem`, so any other is their fault."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for HTTPException
     match error.status_code:
         case 404:

@@ -65,7 +65,7 @@ class Refused(AuthenticationError):  # noqa: N818 - a verdict, as Unauthenticate
 
 
 def answer_refusal(connection: HTTPConnection, error: AuthenticationError) -> Response:
-    """Answer for `AuthenticationMiddleware`, whose own answer would be a 400 in plain text."""
+    """Return the response for `AuthenticationMiddleware`, whose default is a 400 in plain text."""
     assert isinstance(error, Refused)  # noqa: S101 - what the backend below raises
     return error.problem.response(connection.scope["state"].get("request_id"))
 
@@ -135,7 +135,7 @@ class Verifier:
         )
 
     async def verify(self, scope: Scope) -> Principal:
-        """Tell who makes this request.
+        """Return the caller of this request.
 
         Raises:
             TwoCredentials, Unauthenticated: as `extract`, or nothing proves the caller.
@@ -340,7 +340,7 @@ class Verifier:
                 self.failures.note_success(pair)
 
     def moment(self) -> datetime:
-        """Tell the time by the clock."""
+        """Return the time of the clock."""
         return datetime.fromtimestamp(self.clock(), UTC)
 
     def open_secret(self, access_key: AccessKey, stored: StoredSecret) -> Secret:
@@ -353,12 +353,12 @@ class Verifier:
 
 
 def signs(found: Found, access_key: AccessKey) -> bool:
-    """Tell whether what was found is a key that signs, and by exactly this public id."""
+    """Return whether what was found is a key that signs, and by exactly this public id."""
     return found.key.mode == "signed" and same(found.key.access_key.encode(), access_key.encode())
 
 
 def query_claim(signature: query_signature.QuerySignature, method: str) -> NonceClaim | None:
-    """Tell what a signed query uses up; None when it may be repeated."""
+    """Return the nonce that a signed query uses up; None when the call may be repeated."""
     if signature.nonce is not None:
         return NonceClaim.of_nonce(signature.access_key, signature.nonce, signature.timestamp)
     if method in query_signature.SAFE_METHODS:
@@ -367,7 +367,7 @@ def query_claim(signature: query_signature.QuerySignature, method: str) -> Nonce
 
 
 def query_digest(signature: query_signature.QuerySignature, method: str) -> bytes | None:
-    """Tell the digest that the body of a signed query must have; None when nothing covers it."""
+    """Return the digest that the body of a signed query must have; None when nothing covers it."""
     if signature.content_sha256 is not None:
         return bytes.fromhex(signature.content_sha256)
     # An unsafe call that signs no digest signs that there is no body.

@@ -46,7 +46,7 @@ class StoredSecret(msgspec.Struct, frozen=True, kw_only=True):
         return f"StoredSecret(version={self.version})"
 
     def is_live(self, now: datetime) -> bool:
-        """Tell whether it still counts."""
+        """Return whether it still counts."""
         return self.expires_at is None or self.expires_at > now
 
 

@@ -55,12 +55,12 @@ class PendingReservation(msgspec.Struct, frozen=True, eq=False):
     first: asyncio.Future[bool]
 
     def tell(self, first: bool) -> None:
-        """Tell who waits, if anybody still does."""
+        """Give the result to the waiter, if there still is one."""
         if not self.first.done():
             self.first.set_result(first)
 
     def fail(self, error: Exception) -> None:
-        """Tell who waits, if anybody still does, that nobody knows."""
+        """Raise an error in the waiter, if there still is one."""
         if not self.first.done():
             self.first.set_exception(error)
 

@@ -53,7 +53,7 @@ class Commands(click.Group):
 
 
 def is_text(argument: str) -> bool:
-    """Tell whether an argument came without a byte that its encoding does not know."""
+    """Return whether an argument came without a byte that its encoding does not know."""
     try:
         argument.encode()
     except UnicodeEncodeError:
@@ -62,7 +62,7 @@ def is_text(argument: str) -> bool:
 
 
 def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, read line by line
-    """Say what went wrong when it was not our fault; None for what was."""
+    """Return a sentence for an error that the user or the environment caused; None for a fault of Latchkey."""
     match error:
         case SettingsError() | NotMigratedError():
             return str(error)

@@ -259,7 +259,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.refuse(busy(why))
 
     def refuse(self, problem: Problem) -> None:
-        """Answer with a problem, after the requests that are being answered, and close the connection."""
+        """Send a problem after the requests in progress, and close the connection."""
         self._discard()
         self.room.tell(problem.detail, self.client)
         if self._is_reading and self._has_headers:
@@ -281,7 +281,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._release_body()
 
     def _interrupt(self, problem: Problem) -> None:
-        """Answer in the place of an application that waits for a body."""
+        """Send a problem in place of an application that waits for a body."""
         cycle = self.cycle
         if cycle.response_complete:
             self._finish()  # this request has its answer

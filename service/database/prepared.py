@@ -59,7 +59,7 @@ class Prepared:
         self._plans: WeakKeyDictionary[Dialect, Plan] = WeakKeyDictionary()
 
     async def run(self, engine: AsyncEngine, values: Mapping[str, Any]) -> list[Values]:
-        """Answer the rows, by a connection of the engine's pool; for an engine that is in AUTOCOMMIT mode.
+        """Return the rows, by a pooled connection of an engine in AUTOCOMMIT mode.
 
         A SELECT whose pooled connection turns out dead is run once more. A statement that lost a conflict is run again,
         at most three times, since nothing of it was done.
@@ -78,7 +78,7 @@ class Prepared:
         raise AssertionError  # the last attempt returned or raised
 
     async def run_once(self, engine: AsyncEngine, values: Mapping[str, Any]) -> list[Values]:
-        """Answer the rows.
+        """Return the rows.
 
         Raises:
             DBAPIError: as an execution does, with `connection_invalidated` when the connection is lost; then, and

@@ -57,7 +57,7 @@ async def require_migrated(engine: AsyncEngine) -> None:
 
 
 async def differences(engine: AsyncEngine) -> list[str]:
-    """Say where the models and the migrated database differ; empty when they match."""
+    """Return the differences between the models and the migrated database; empty when they match."""
 
     def compare(connection: Connection) -> list[str]:
         context = MigrationContext.configure(connection, opts={"compare_type": True})

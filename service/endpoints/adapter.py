@@ -207,7 +207,7 @@ DATE = re.compile(r"[0-9]{4}-")
 
 
 def is_plain(value: Any, text: str) -> bool:
-    """Tell whether a parameter says what it was read as: the decoder also takes `5.0`, `1e1` and `null`."""
+    """Return whether a parameter says what it was read as: the decoder also takes `5.0`, `1e1` and `null`."""
     if isinstance(value, datetime):
         return DATE.match(text) is not None  # and not seconds since 1970
     return value is not None and (type(value) is not int or str(value) == text)

@@ -23,12 +23,12 @@ async def read_home() -> shapes.Home:
 
 
 async def read_health() -> shapes.Health:
-    """Tell that the process answers; no other part is asked."""
+    """Report that the process answers; it checks nothing else."""
     return shapes.Health(status="ok")
 
 
 async def read_readiness(request: Request) -> shapes.Health:
-    """Tell that the database answers, within two seconds; else 503."""
+    """Report whether the database answers within two seconds; otherwise 503."""
     try:
         async with asyncio.timeout(READY_DEADLINE_S):
             await request.state.session.execute(select(literal(1)))

@@ -110,5 +110,5 @@ def parse_id(text: str) -> int:
 
 
 def email_taken(error: IntegrityError) -> Exception:
-    """Tell the unique email from any other rule that the database keeps."""
+    """Return the problem for a taken email, and any other integrity error as it is."""
     return Problem("email_taken") if "email_key" in str(error.orig) else error

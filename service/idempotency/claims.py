@@ -309,7 +309,7 @@ class Idempotency:
             mine.set_result(durable)
 
     async def has_answer(self, scope: Scope) -> bool:
-        """Tell whether an authenticated call will be answered with a stored answer, or refused for its body."""
+        """Return whether an authenticated call will be answered with a stored answer, or refused for its body."""
         if scope["method"] in SAFE_METHODS:
             return False
         try:

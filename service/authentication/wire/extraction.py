@@ -78,7 +78,7 @@ class MessageSigned(msgspec.Struct, frozen=True):
 def extract(
     headers: Iterable[tuple[bytes, bytes]], query_string: bytes
 ) -> Bearer | QuerySigned | MessageSigned | None:
-    """Tell the one credential of a request; None when it has none.
+    """Return the one credential of a request; None when it has none.
 
     Args:
         headers: as in an ASGI scope, with names in lower case.

@@ -100,7 +100,7 @@ def component_values(
     headers: Headers,
     public_authority: str | None = None,
 ) -> dict[str, str]:
-    """Tell all that a signature of this request must cover, by component name, or raise Unauthenticated.
+    """Return all values that a signature of this request must cover, by component name, or raise Unauthenticated.
 
     Args:
         method: as received.
@@ -195,12 +195,12 @@ def signature_base(components: Iterable[str], values: Mapping[str, str], paramet
 
 
 def proves(signature: MessageSignature, secret: Secret) -> bool:
-    """Say whether the holder of the secret signed the message."""
+    """Return whether the holder of the secret signed the message."""
     return same(_mac(secret.encode(), signature.signed), signature.mac)
 
 
 def is_current(signature: MessageSignature, now: float, window_s: float) -> bool:
-    """Say whether a signature was made at most `window_s` seconds from now, either way, and has not expired."""
+    """Return whether a signature was made at most `window_s` seconds from now, either way, and has not expired."""
     return in_window(signature.created, now, window_s) and (
         signature.expires is None or now <= signature.expires
     )

@@ -91,7 +91,7 @@ def parse(query_string: bytes, secret_header: bytes) -> QuerySignature:
 
 
 def proves(signature: QuerySignature, secret: Secret) -> bool:
-    """Say whether the holder of the secret signed the query, as received or re-encoded.
+    """Return whether the holder of the secret signed the query, as received or re-encoded.
 
     Both are always computed and compared, so the work is the same whichever was signed.
     """
@@ -100,7 +100,7 @@ def proves(signature: QuerySignature, secret: Secret) -> bool:
 
 
 def covers(signature: QuerySignature, method: str, raw_path: bytes) -> bool:
-    """Say whether the signed method and path, as far as they are there, are the request's own.
+    """Return whether the signed method and path, as far as they are there, are the request's own.
 
     `raw_path` is the one of the ASGI scope: the bytes as received, without the query.
     """
@@ -110,7 +110,7 @@ def covers(signature: QuerySignature, method: str, raw_path: bytes) -> bool:
 
 
 def in_window(timestamp: int, now: float, window_s: float) -> bool:
-    """Say whether a timestamp is at most `window_s` seconds away from now, in either direction."""
+    """Return whether a timestamp is at most `window_s` seconds away from now, in either direction."""
     return abs(now - timestamp) <= window_s
 
 
