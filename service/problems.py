@@ -50,262 +50,273 @@ class Kind(msgspec.Struct, frozen=True):
 KINDS: Mapping[str, Kind] = {
     "malformed_request": Kind(
         400,
-        "The request is not HTTP",
-        "What arrived could not be read as an HTTP/1.1 request, or as the body of one. The connection was closed. "
-        "Something between the client and this service may have changed it, or speaks another protocol.",
+        "The request is not valid HTTP",
+        "The service could not parse the request, or its body framing, as HTTP/1.1. The connection was "
+        "closed. A proxy in between may have changed the request, or the client speaks another protocol.",
     ),
     "malformed_json": Kind(
         400,
         "The body is not JSON",
-        "The body could not be read as JSON: it is cut off, nested too deeply, or not UTF-8. "
-        "Nothing was changed. Mend the body and send it again.",
+        "The body is not valid JSON: it is truncated, nested too deeply, or not UTF-8. Nothing was changed. "
+        "Correct the body and send it again.",
     ),
     "invalid_parameter": Kind(
         400,
-        "A query parameter is wrong",
-        "A parameter of the query is unknown, is there twice, or has a value of the wrong form; the detail names it. "
-        "Parameters are never ignored, because a filter with a typo would answer too much.",
+        "A query parameter is invalid",
+        "A query parameter is unknown, repeated, or has a value in the wrong format; the detail names it. "
+        "Unknown parameters are refused, because a misspelled filter would return too much.",
     ),
     "invalid_cursor": Kind(
         400,
-        "The cursor is not one of ours",
-        "A cursor is an opaque text that continues one list with the same filters. "
-        "Use the next_cursor of the page before, unchanged and with the filters of that page, or start without one.",
+        "The cursor is invalid",
+        "A cursor is an opaque text that continues one list with the same filters. Use the next_cursor of the "
+        "previous page unchanged and with the same filters, or start without a cursor.",
     ),
     "invalid_idempotency_key": Kind(
         400,
-        "The Idempotency-Key cannot be taken",
-        "The header is there twice, is no string in quotes and no plain word either, has more than 255 characters, or "
-        "was sent to an operation that takes none; the detail says which. Nothing was changed.",
+        "The Idempotency-Key is invalid",
+        "The header is repeated, is neither a quoted string nor a plain token, has more than 255 characters, "
+        "or was sent to an operation that does not accept it; the detail says which. Nothing was changed.",
     ),
     "two_credentials": Kind(
         400,
-        "More than one credential",
-        "The request carries credentials of more than one kind, for example an Authorization header and a signed "
-        "query. Which one counts would be a guess, so none does. Send exactly one.",
+        "The request has more than one credential",
+        "The request contains credentials of more than one kind, for example an Authorization header and a "
+        "signed query. The service does not guess which one is meant. Send exactly one.",
     ),
     "unauthenticated": Kind(
         401,
         "Not authenticated",
-        "No credential was sent, or it does not prove anything: it is unknown, mistyped, expired in its clock window, "
-        "or its signature is of another request. All of these look the same on purpose. "
-        "Check the key, the clock, and what exactly was signed.",
+        "The request has no credential, or the credential is not valid: it is unknown, mistyped, outside the "
+        "clock window, or its signature belongs to another request. All of these cases have the same answer "
+        "on purpose. Check the key, the clock, and the text that was signed.",
     ),
     "key_revoked": Kind(
         401,
         "The key was revoked",
-        "The credential is right, but the key was revoked and will not work again. Ask the operator for a new one.",
+        "The credential is valid, but the key was revoked and cannot be used again. Ask the operator for a "
+        "new key.",
     ),
     "key_expired": Kind(
         401,
         "The key has expired",
-        "The credential is right, but the key's expires_at has passed. An operator can move it or make a new key.",
+        "The credential is valid, but the expires_at of the key has passed. An operator can extend it or "
+        "create a new key.",
     ),
     "owner_inactive": Kind(
         401,
-        "The key's owner is not active",
-        "The credential is right, but the user that holds the key is blocked or deleted.",
+        "The owner of the key is not active",
+        "The credential is valid, but the user that owns the key is blocked or deleted.",
     ),
     "replayed": Kind(
         401,
         "The signed call was sent before",
-        "A signature is good for one call. Its nonce has been used, or, without a nonce, the very same signature. "
-        "Sign every call anew, also when you repeat one that failed.",
+        "A signature is accepted once. Its nonce was used before, or, without a nonce, the same signature "
+        "was. Sign every call again, including the retry of a call that failed.",
     ),
     "digest_mismatch": Kind(
         401,
-        "The body is not the signed one",
-        "The body that arrived does not have the digest that the signature covers. "
-        "Sign the bytes that are sent; something on the way, or a second serialisation, changed them.",
+        "The body does not match the signature",
+        "The body does not have the digest that the signature covers. Sign the exact bytes that are sent. A "
+        "proxy, or a second serialization, may have changed them.",
     ),
     "network_not_allowed": Kind(
         403,
-        "The key may not be used from this address",
-        "The credential is right, but the key's allowed_networks do not hold the address that the call came from. "
-        "Call from an allowed one, or ask the operator to allow yours; a call whose address cannot be told is refused too.",
+        "The key cannot be used from this address",
+        "The credential is valid, but the client address is not in the allowed_networks of the key. Call from "
+        "an allowed network, or ask the operator to add yours. A call from an unknown address is refused as "
+        "well.",
     ),
     "scope_missing": Kind(
         403,
         "The key lacks a scope",
-        "The key is valid, but the endpoint needs a scope that the key was not given; the detail names it.",
+        "The key is valid, but it does not have the scope that the endpoint requires; the detail names the "
+        "scope.",
     ),
     "scope_not_held": Kind(
         403,
-        "A key cannot give what it does not hold",
-        "Creating, changing or rotating a key needs every scope that the key has or gets; "
-        "the detail names those that are missing.",
+        "A key cannot grant a scope that it does not have",
+        "To create, change or rotate a key, the calling key needs every scope that the key has or gets; the "
+        "detail names the missing scopes.",
     ),
     "key_wider": Kind(
         403,
-        "The key reaches further than the one that asks",
-        "Under /v1/me/keys a key changes and rotates only keys that reach no further than itself: "
-        "such a key never outlives it, nor is used from other networks. The detail names what is wider. Ask with another key, or ask the operator.",
+        "The key has wider permissions than the calling key",
+        "Under /v1/me/keys a key can change and rotate only keys that are not wider than itself: they must "
+        "not expire later, have other networks, or have higher limits. The detail names what is wider. Use "
+        "another key, or ask the operator.",
     ),
     "coverage_required": Kind(
         403,
         "The signature covers too little",
-        "A signed call that changes something must sign its method, its path and, with a body, its content_sha256; "
-        "else the same signature would be good for another call. The detail names what is missing.",
+        "A signed call with an unsafe method must sign its method, its path and, with a body, its "
+        "content_sha256. Otherwise the same signature would be valid for another call. The detail names what "
+        "is missing.",
     ),
     "cost_above_limit": Kind(
         403,
-        "The call costs more than a limit ever allows",
-        "The endpoint costs more units than a limit or a quota of the key or its owner has at all, so waiting does not help; "
-        "the detail names it. An operator can raise it.",
+        "The call costs more than a limit allows",
+        "The call costs more units than a limit or a quota of the key or its owner ever allows, so waiting "
+        "does not help. The detail names the limit. An operator can raise it.",
     ),
     "not_found": Kind(
         404,
-        "There is nothing here",
-        "No such path, or no such row. An id that is not a positive 64-bit integer names no row either.",
+        "Not found",
+        "The path or the row does not exist. An id that is not a positive 64-bit integer identifies no row.",
     ),
     "method_not_allowed": Kind(
         405,
-        "The path does not take this method",
-        "The path exists, but not with this method; the Allow header lists those that it takes.",
+        "Method not allowed",
+        "The path exists, but it does not support this method; the Allow header lists the supported methods.",
     ),
     "body_timeout": Kind(
         408,
         "The body did not arrive in time",
-        "The whole body has to arrive within a number of seconds, which is a setting of the operator. "
-        "Nothing was changed, and the connection is closed. Send the request again, signed anew, on a faster connection.",
+        "The body must arrive completely within a number of seconds that the operator sets. Nothing was "
+        "changed, and the connection was closed. Sign the request again and send it on a faster connection.",
     ),
     "headers_timeout": Kind(
         408,
-        "The headers took too long",
-        "The headers of the request were not complete in time, and the connection was closed. "
-        "Nothing was done. Send the request again, in one go.",
+        "The headers did not arrive in time",
+        "The headers of the request were not complete in time, and the connection was closed. Nothing was "
+        "changed. Send the request again without pauses.",
     ),
     "conflict": Kind(
         409,
-        "The change contradicts what is stored",
-        "The database refused the change because it would break a rule between rows. Read the row again and decide anew.",
+        "The change conflicts with stored data",
+        "The database refused the change because it would violate a constraint. Read the row again before you "
+        "retry.",
     ),
     "changed_meanwhile": Kind(
         409,
-        "The row was changed meanwhile",
-        "Another call changed or deleted the row between the moment it was read here and the moment it was to be changed. "
-        "Nothing was changed by this call. Read the row again and decide anew.",
+        "The row was changed by another call",
+        "Another call changed or deleted the row after this call had read it. This call changed nothing. Read "
+        "the row again before you retry.",
     ),
     "email_taken": Kind(
         409,
         "The email is taken",
-        "Another user has this email, in whatever letter case; that of a deleted user stays taken.",
+        "Another user has this email; upper and lower case are the same. The email of a deleted user stays "
+        "taken.",
     ),
     "too_many_keys": Kind(
         409,
         "The owner has too many keys",
-        "An owner may have a limited number of keys, and revoked ones count. "
-        "Rotate a key instead of creating a new one, or ask the operator to raise LATCHKEY_KEYS_PER_OWNER.",
+        "The number of keys of an owner is limited, and revoked keys count. Rotate a key instead of creating "
+        "a new one, or ask the operator to raise LATCHKEY_KEYS_PER_OWNER.",
     ),
     "user_deleted": Kind(
         409,
         "The user is deleted",
-        "A deleted user can be read but no longer changed.",
+        "A deleted user can be read but not changed.",
     ),
     "key_not_active": Kind(
         409,
         "The key is revoked",
-        "A revoked key can be read but no longer changed.",
+        "A revoked key can be read but not changed.",
     ),
     "version_changed": Kind(
         409,
         "The secret has another version",
-        "The rotation names the version that it replaces, and the key's secret has another one: somebody was first. "
-        "Nothing was changed. Read the key before you rotate it again.",
+        "The rotation names the version that it replaces, but the secret of the key has another version: it "
+        "was rotated before. Nothing was changed. Read the key before you rotate it again.",
     ),
     "user_not_active": Kind(
         409,
         "The user is not active",
-        "A key is only made for an active user; this one is blocked or deleted.",
+        "Keys are created for active users only; this user is blocked or deleted.",
     ),
     "idempotency_in_progress": Kind(
         409,
-        "A call with this Idempotency-Key is under way",
-        "Another call with the same key, method and path has not ended yet, and was waited for in vain. "
-        "Send it again after Retry-After seconds, with the same Idempotency-Key: it is answered as the other one was, "
-        "or runs if that one failed.",
+        "A call with this Idempotency-Key is in progress",
+        "Another call with the same key, method and path has not finished yet. Send the call again after "
+        "Retry-After seconds with the same Idempotency-Key. It gets the answer of the other call, or runs if "
+        "that call failed.",
     ),
     "body_too_large": Kind(
         413,
         "The body is too large",
-        "The body is larger than this service accepts; the limit is a setting of its operator.",
+        "The body is larger than the limit that the operator has set.",
     ),
     "uri_too_long": Kind(
         414,
         "The URL is too long",
-        "The path and the query are longer than this service accepts. The connection was closed.",
+        "The path and the query are longer than the service accepts. The connection was closed.",
     ),
     "unsupported_media_type": Kind(
         415,
         "The body is not application/json",
-        "Bodies are JSON in UTF-8, and say so: Content-Type: application/json.",
+        "Bodies are JSON in UTF-8 with the header Content-Type: application/json.",
     ),
     "invalid_body": Kind(
         422,
         "The body has the wrong shape",
-        "The JSON is well-formed, but a field is missing, unknown, of the wrong type, or out of bounds. "
-        "`errors` points at it with a JSON pointer (RFC 6901). Nothing was changed.",
+        "The JSON is valid, but a field is missing, unknown, of the wrong type, or out of range. `errors` "
+        "contains a JSON pointer (RFC 6901) to the field. Nothing was changed.",
     ),
     "idempotency_mismatch": Kind(
         422,
         "The Idempotency-Key was used for another call",
-        "A call with the same key, method and path was answered before, and its query or body was another one. "
-        "Nothing was changed. Take a new key for a new call; a key is forgotten after 24 hours.",
+        "A call with the same key, method and path was answered before, with another query or body. Nothing "
+        "was changed. Use a new key for a new call. A key expires after 24 hours.",
     ),
     "too_many_failures": Kind(
         429,
-        "Too many calls proved nothing",
-        "In the last minute too many calls from this address, with this public id or with bearer tokens, failed to "
-        "prove who sent them. Until Retry-After seconds have passed none is looked at, a right one neither. "
-        "Mend what fails: the key, the clock, or what is signed.",
+        "Too many failed authentications",
+        "In the last minute too many calls from this address, with this access key or with bearer tokens, "
+        "failed to authenticate. Until Retry-After seconds have passed all such calls are refused, even valid "
+        "ones. Correct the key, the clock, or the text that is signed.",
     ),
     "too_many_stored_answers": Kind(
         429,
         "The key has too many stored answers",
-        "The answers to calls with an Idempotency-Key are stored for 24 hours, and an access key may have a limited number of them. "
-        "Nothing was changed. Send the call again after Retry-After seconds, or without the header if it may happen twice.",
+        "Answers to calls with an Idempotency-Key are stored for 24 hours, and their number for one access "
+        "key is limited. Nothing was changed. Send the call again after Retry-After seconds, or without the "
+        "header if it may take effect twice.",
     ),
     "rate_limited": Kind(
         429,
-        "A limit is reached",
-        "The key, or all keys of its owner together, may do no more within a stretch of time; the detail names the limit, "
-        "and an `owner.` before its name says that it is the owner's. The call was charged to no limit. "
-        "After Retry-After seconds it fits, unless other calls were faster.",
+        "A rate limit is reached",
+        "The key, or all keys of its owner together, have reached a rate limit. The detail names the limit; "
+        "the prefix `owner.` marks a limit of the owner. The call was not charged. It fits after Retry-After "
+        "seconds, unless other calls use the units first.",
     ),
     "quota_exceeded": Kind(
         429,
-        "A quota is spent",
-        "The key, or all keys of its owner together, may do no more on this day or in this month, in UTC. "
-        "The call was charged to no limit. Retry-After is how many seconds it is to the next one; an operator can raise the quota.",
+        "A quota is used up",
+        "The key, or all keys of its owner together, have used up the quota of this day or month, in UTC. The "
+        "call was not charged. Retry-After is the number of seconds until the next period. An operator can "
+        "raise the quota.",
     ),
     "headers_too_large": Kind(
         431,
         "The headers are too large",
-        "The request line, the headers and what follows a body have more bytes or lines than this service accepts. "
-        "The connection was closed. Send fewer or shorter headers.",
+        "The request line, the headers or the trailers have more bytes or lines than the service accepts. The "
+        "connection was closed. Send fewer or shorter headers.",
     ),
     "internal_error": Kind(
         500,
-        "Something went wrong here",
-        "An error that is ours. Tell the operator the request_id, which leads to the log.",
+        "Internal error",
+        "The service failed. Give the request_id to the operator, who finds the cause in the log.",
     ),
     "commit_unknown": Kind(
         500,
-        "It is not known whether the change was kept",
-        "The connection to the database was lost while the change was being committed. It may have been kept or not: "
-        "read before you repeat it, or repeat it with the Idempotency-Key that it was sent with.",
+        "It is unknown whether the change was committed",
+        "The connection to the database was lost during COMMIT, so the change may be stored or not. Read the "
+        "row before you retry, or retry with the same Idempotency-Key.",
     ),
     "server_busy": Kind(
         503,
-        "The service has no space for the request",
-        "The service holds as many connections, waiting requests or bytes of bodies as its settings allow, or gave the "
-        "space of this connection, which sent nothing for a while, to another. The request was not taken. "
-        "Try again after Retry-After seconds.",
+        "The service is at its capacity",
+        "The service has reached its limit of connections, waiting requests or memory for bodies, or closed "
+        "this idle connection in favour of another one. The request was not processed. Try again after Retry- "
+        "After seconds.",
     ),
     "unavailable": Kind(
         503,
-        "Out of reach for the moment",
-        "The database cannot be reached, or is too busy. Nothing was changed. Try again after Retry-After seconds.",
+        "The service is temporarily unavailable",
+        "The database cannot be reached or is too busy. Nothing was changed. Try again after Retry-After "
+        "seconds.",
     ),
 }
 

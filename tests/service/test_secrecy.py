@@ -128,7 +128,7 @@ async def test_an_error_of_ours_is_one_500_and_logged_once_with_its_request(
 
     assert_problem(answer, 500, "internal_error")
     assert answer.json["request_id"] == "visit-7"
-    assert answer.json["detail"] == "Something went wrong here."
+    assert answer.json["detail"] == "Internal error."
     errors = [record for record in log_lines if record.levelno >= logging.ERROR]
     assert [record.name for record in errors] == ["latchkey.request"]
     assert errors[0].exc_info
