@@ -299,6 +299,13 @@ KINDS: Mapping[str, Kind] = {
         "Internal error",
         "The service failed. Give the request_id to the operator, who finds the cause in the log.",
     ),
+    "upgrade_with_body": Kind(
+        501,
+        "A request with a body cannot ask for another protocol",
+        "The request has the headers Upgrade and Connection: upgrade, and a body. This service does not support that, "
+        "and the connection was closed. Nothing was done. Send the request again without these headers; "
+        "a client that offers HTTP/2 in this way has a setting for HTTP/1.1.",
+    ),
     "commit_unknown": Kind(
         500,
         "It is unknown whether the change was committed",

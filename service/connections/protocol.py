@@ -27,6 +27,10 @@ class BoundedProtocol(HttpToolsProtocol):
     What goes over a bound is answered with a problem, after the answers to earlier requests of the connection, and
     the connection is closed.
 
+    httptools skips the body of a request with `Upgrade`, so that it would be parsed as the next request. Such a request
+    is refused, and one without a body, which is answered as if it asked for no other protocol (RFC 9110, section 7.8),
+    is the last of its connection. WebSockets are handed over as uvicorn does it.
+
     Args:
         config, server_state, app_state, _loop: as uvicorn gives them.
         bounds: of this worker.
@@ -55,6 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_reading = False  # a request has begun and is not complete
         self._has_headers = False  # those of the request that began last are complete
         self._discards = False  # whatever else arrives
+        self._is_last = False  # no further request is read after the one that began last
         self._refusal: Problem | None = None  # of what is being parsed
         self._last_answer: Problem | None = None  # after the requests that are being answered
         self._deadline: asyncio.TimerHandle | None = None
@@ -93,9 +98,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.refuse(self._refusal)
         elif not self.transport.is_closing():
             self._watch()
+            self._discards = self._is_last
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over to another protocol."""
+        """Hand the connection over to another protocol, unless the request is refused."""
+        if self._refusal is not None:
+            return
         self._is_reading = False
         self._clear_deadline()
         self.room.leave(self)
@@ -198,8 +206,16 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_busy() and len(self.pipeline) >= self.bounds.pipelined:
             self._refusal = busy("too many requests of one connection wait for their answers")
             return
+        is_upgrade = self.parser.should_upgrade()
+        if is_upgrade and self.parser.get_method() != b"CONNECT" and has_body(self.headers):
+            self._refusal = Problem("upgrade_with_body")
+            return
+        super().on_headers_complete()  # which may find that the target is none
         self._has_headers = True
-        super().on_headers_complete()
+        if is_upgrade and not self._should_upgrade():
+            # httptools skips what follows an upgrade in the same packet, and parses what the next one brings.
+            self.cycle.keep_alive = False
+            self._is_last = True
 
     def on_body(self, body: bytes) -> None:
         """Add a part of a body; when there is no space, the connection that has waited longest gives way."""
@@ -318,6 +334,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
         else:
             self.transport.close()
+
+
+def has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Return whether the headers announce a body; httptools has read them, so a length is a number."""
+    found = dict(headers)
+    return b"transfer-encoding" in found or int(found.get(b"content-length", 0)) > 0
 
 
 def busy(why: str) -> Problem:
