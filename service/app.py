@@ -31,8 +31,10 @@ from latchkey.service.authentication.failures import Failures
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.authentication.replay import Replays
 from latchkey.service.authentication.retirement import retirement_headers
-from latchkey.service.connections.adoption import bound_connections
+from latchkey.service.connections.adoption import bound_connections, is_beside_uvicorn
 from latchkey.service.connections.bounds import Bounds
+from latchkey.service.connections.guard import ServerGuardMiddleware
+from latchkey.service.connections.refusals import Refusals
 from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.endpoints.adapter import Adapter
 from latchkey.service.idempotency.allowance import Allowance
@@ -127,6 +129,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.bounds = Bounds.of(settings)
+    app.state.trusts_server = False
     app.state.keyring = keyring
     app.state.keys_per_owner = settings.keys_per_owner
     app.state.issuer = Issuer(settings.key_prefix, keyring)
@@ -144,6 +147,12 @@ def create_app(
     corridor = [
         Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, limits)),
         Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),
+        Middleware(
+            ServerGuardMiddleware,
+            trusts_server=lambda: app.state.trusts_server or not is_beside_uvicorn(),
+            problem=Problem("server_not_started", headers={"connection": "close"}),
+            refusals=Refusals(),
+        ),
         Middleware(AccessLogMiddleware, client=proxies.client_text),
         Middleware(
             BodyDeadlineMiddleware,
@@ -263,6 +272,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         raise RuntimeError("this application was closed: make a new one with create_app().")
     try:
         bound_connections(app.state.bounds)
+        app.state.trusts_server = not is_beside_uvicorn()
         await schema.require_migrated(db.engine)
         last_used: LastUsed = app.state.last_used
         revocations: Revocations = app.state.revocations

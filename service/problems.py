@@ -319,6 +319,13 @@ KINDS: Mapping[str, Kind] = {
         "this idle connection in favour of another one. The request was not processed. Try again after Retry- "
         "After seconds.",
     ),
+    "server_not_started": Kind(
+        503,
+        "The server has not started the application",
+        "The service runs in a server that has not started it, which the operator has to mend. Until then, requests "
+        "with Transfer-Encoding or Upgrade are refused, because that server may read them wrongly. Nothing was done. "
+        "A request with Content-Length is taken.",
+    ),
     "unavailable": Kind(
         503,
         "The service is temporarily unavailable",

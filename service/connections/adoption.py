@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import logging
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from uvicorn.config import Config
 from uvicorn.lifespan.on import LifespanOn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import Server
 
 from latchkey.service.connections.bounds import Bounds
 from latchkey.service.connections.protocol import BoundedProtocol
@@ -50,12 +52,21 @@ def bound_connections(bounds: Bounds) -> None:
 
 def serving_config() -> Config | None:
     """Return the configuration of the uvicorn whose lifespan task this is; None under another server."""
-    task = asyncio.current_task()
-    coroutine = task.get_coro() if task is not None else None
-    if not inspect.iscoroutine(coroutine):
-        return None
-    runs = inspect.getcoroutinelocals(coroutine).get("self")
+    runs = next(runners(asyncio.current_task()), None)
     return runs.config if isinstance(runs, LifespanOn) else None
+
+
+def is_beside_uvicorn() -> bool:
+    """Return whether uvicorn runs in this event loop, whichever task has started it."""
+    return any(isinstance(one, LifespanOn | Server) for task in asyncio.all_tasks() for one in runners(task))
+
+
+def runners(task: asyncio.Task[Any] | None) -> Iterator[object]:
+    """Yield the objects whose methods a task runs, from the outermost coroutine to the innermost."""
+    coroutine: object = task.get_coro() if task is not None else None
+    while inspect.iscoroutine(coroutine):
+        yield inspect.getcoroutinelocals(coroutine).get("self")
+        coroutine = coroutine.cr_await
 
 
 def fit(bounds: Bounds) -> Bounds:

@@ -9,6 +9,7 @@ from uvicorn.server import ServerState
 
 from latchkey.middleware.request_id import new_request_id
 from latchkey.service.connections.bounds import Bounds
+from latchkey.service.connections.guard import BOUNDED
 from latchkey.service.connections.room import Room
 from latchkey.service.problems import Problem
 
@@ -177,6 +178,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         super().on_message_begin()
+        self.scope["extensions"] = {BOUNDED: {}}
         self._is_reading, self._has_headers = True, False
         self._header_bytes = self._unparsed_bytes = 0
 
@@ -277,7 +279,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def refuse(self, problem: Problem) -> None:
         """Send a problem after the requests in progress, and close the connection."""
         self._discard()
-        self.room.tell(problem.detail, self.client)
+        self.room.refusals.note(problem.detail, self.client)
         if self._is_reading and self._has_headers:
             if self.pipeline:
                 self.pipeline.popleft()  # the request itself, which waits behind others

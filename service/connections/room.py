@@ -1,13 +1,8 @@
 """What the connections of one server share: the order of those that wait, and the memory for bodies."""
 
-import logging
-import time
-from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-log = logging.getLogger("latchkey.connections")
-
-TELL_EVERY_S = 1.0  # a flood of refusals is one line a second
+from latchkey.service.connections.refusals import Refusals
 
 
 class Connection(Protocol):
@@ -26,12 +21,10 @@ class Room(Generic[C]):
     answer that the client does not take. When space is short, the one that has waited longest gives way.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         self.body_bytes = 0
+        self.refusals = Refusals()
         self._waiting: dict[C, None] = {}  # in the order in which they began to wait
-        self._clock = clock
-        self._told = float("-inf")
-        self._untold = 0
 
     def enter(self, connection: C) -> None:
         """Note that a connection waits, unless it did before."""
@@ -46,17 +39,3 @@ class Room(Generic[C]):
         if not with_body:
             return next(iter(self._waiting), None)
         return next((one for one in self._waiting if one.body_bytes), None)
-
-    def tell(self, why: str, client: tuple[str, int] | None) -> None:
-        """Log a refusal, at most one a second; a line counts those before it that were not logged."""
-        now = self._clock()
-        if now - self._told < TELL_EVERY_S:
-            self._untold += 1
-            return
-        log.warning(
-            "refused a connection from %s: %s (%d more since the line before)",
-            client[0] if client else "an unknown address",
-            why,
-            self._untold,
-        )
-        self._told, self._untold = now, 0

@@ -15,6 +15,7 @@ from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.session import SessionMiddleware
 from latchkey.service import app as app_module
 from latchkey.service.app import create_app
+from latchkey.service.connections.guard import ServerGuardMiddleware
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.schema import NotMigratedError
 from latchkey.service.serving import create_served_app
@@ -52,6 +53,7 @@ async def test_a_request_walks_in_this_order(app):
     assert [one.cls for one in app.user_middleware] == [
         AnswerHeadersMiddleware,
         RequestIDMiddleware,
+        ServerGuardMiddleware,
         AccessLogMiddleware,
         BodyDeadlineMiddleware,
         BodyLimitMiddleware,
