@@ -20,6 +20,7 @@ STARTING_TIMEOUT_S = 60
 STOPPING_TIMEOUT_S = 30
 KEEP_ALIVE_S = 600  # an idle client is still there when the measurement ends
 POOL_SIZE = 40
+CONNECTIONS = 4096  # more than any job opens: an idle client does not give way to another
 CLOCK_WINDOW_S = 3600  # requests are signed before they are sent
 OURS = "LATCHKEY_"
 
@@ -51,6 +52,7 @@ def environ_of(variant: Variant, database: Database) -> dict[str, str]:
         "LATCHKEY_POOL_SIZE": str(variant.pool_size),
         "LATCHKEY_KEYRING": database.keyring,
         "LATCHKEY_CLOCK_WINDOW_S": str(CLOCK_WINDOW_S),
+        "LATCHKEY_CONNECTIONS": str(CONNECTIONS),
         **variant.environ,
     }
 

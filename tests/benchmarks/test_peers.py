@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from benchmarks import likeness, rows
+from benchmarks import growth, jobs, likeness, rows
 from benchmarks.jobs import PEERS
 from benchmarks.likeness import UnlikeError
 from benchmarks.machine import share_cores
@@ -124,6 +124,14 @@ def test_servers_hear_nothing_of_the_settings_that_happen_to_be_set(monkeypatch)
 
     assert "LATCHKEY_READER_URL" not in environ
     assert environ["LATCHKEY_DATABASE_URL"] == environ["DATABASE_URL"] == "a"
+
+
+def test_no_job_opens_more_connections_than_a_server_takes():
+    """Else idle clients give way, and what is measured is how they are cut off."""
+    database = Database(url="a", keyring="b", rows=0, bearer=(), signed=(), pid=0)
+    opened = [one.idle + one.connections for job in (*jobs.JOBS, *growth.JOBS) for one in job.contestants]
+
+    assert max(opened) < int(environ_of(Variant(module="latchkey"), database)["LATCHKEY_CONNECTIONS"])
 
 
 def test_too_few_rows_for_the_keys_are_refused():
