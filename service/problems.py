@@ -33,10 +33,6 @@ RETRY_AFTER_S = 1
 
 LOCK_WAIT = 1205  # a lock was waited for in vain
 NO_SAVEPOINT = 1305
-# The server broke the statement off: killed, over its time limit, over the user's limits.
-BROKEN_OFF = frozenset({1203, 1226, 1317, 1969})
-# Too many connections, cannot connect, gone, lost, shutting down, no quorum (Galera), read-only server.
-UNREACHABLE = frozenset({1040, 1047, 1053, 1290, 2002, 2003, 2005, 2006, 2013, 2055})
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -504,11 +500,7 @@ def is_locked(error: DBAPIError) -> bool:
 
 def is_unreachable(error: DBAPIError) -> bool:
     """Return whether the server, or the way to it, is in trouble, so that the same call may succeed later."""
-    return (
-        error.connection_invalidated
-        or isinstance(error.orig, driver.ConnectError)
-        or error_number(error) in UNREACHABLE | BROKEN_OFF
-    )
+    return error.connection_invalidated or driver.is_unavailable(error.orig)
 
 
 def error_number(error: DBAPIError) -> int | None:

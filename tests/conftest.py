@@ -85,6 +85,11 @@ def only_on_mariadb(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(mysql.is_chosen(), reason=f"MariaDB only: {reason}")
 
 
+def only_on_mysql(reason: str) -> pytest.MarkDecorator:
+    """Mark what MariaDB has not, with the reason."""
+    return pytest.mark.skipif(not mysql.is_chosen(), reason=f"MySQL only: {reason}")
+
+
 @pytest.fixture(params=["sqlite", MARIADB])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty, migrated database of each kind."""

@@ -7,6 +7,24 @@ from asyncmy import connection, errors
 # A deadlock, which is also a certification conflict on Galera; a snapshot conflict; a conflict in group replication.
 CONFLICTS = frozenset({1213, 1020, 3101})
 ERROR_DURING_COMMIT = 1180
+
+# What a server answers that cannot do at the moment what it can do at others, beside the SQLSTATEs below.
+UNAVAILABLE = frozenset({
+    # no room: memory, disk, tables, threads, connections, transactions; an error while committing
+    *(1021, 1037, 1038, 1040, 1041, 1114, 1135, 1203, 1206, 1226, 1637, ERROR_DURING_COMMIT),
+    # going, gone, or no member of its cluster: shut down, killed, offline, no quorum (Galera), group replication
+    *(1047, 1053, 1927, 3032, 3100, 3168, 4031),
+    # it takes no writes: a replica, read_only, transaction_read_only
+    *(1290, 1792, 1836),
+    # it broke the statement off: killed, or over a time limit
+    *(1317, 1969, 3024),
+    # the account is locked, or its password has expired
+    *(1820, 1862, 3118, 4151),
+    # the client's own numbers: cannot connect, gone, lost
+    *(2002, 2003, 2005, 2006, 2013, 2055),
+})  # fmt: skip
+# Connection exceptions, read-only transactions, statements that were broken off.
+UNAVAILABLE_STATES = ("08", "25006", "70100")
 CANNOT_CONNECT = 2003  # CR_CONN_HOST_ERROR, the client's own number for it
 
 # Errors of preparing after which the text protocol does the same, or reports the error itself: the statement cannot be
@@ -68,6 +86,10 @@ async def connect(*, sets_autocommit: bool = False, **arguments: Any) -> Connect
         ConnectError: for whatever goes wrong. A proxy without a server, for one, accepts and closes, which asyncmy
             reports as a RuntimeError.
     """
+    password = arguments.get("password")
+    if isinstance(password, str):
+        # The driver would encode it as Latin-1, and the server has hashed what a client in UTF-8 sent.
+        arguments["password"] = password.encode()
     made = Connection(**arguments)  # type: ignore[no-untyped-call]
     try:
         await made.connect()
@@ -87,6 +109,18 @@ def is_conflict(error: BaseException | None) -> bool:
     number = number_of(error)
     # Group replication reports a conflict at COMMIT as 1180 with the handler's error 149.
     return number in CONFLICTS or (number == ERROR_DURING_COMMIT and "149" in str(error))
+
+
+def is_unavailable(error: BaseException | None) -> bool:
+    """Return whether the server, or the way to it, is in trouble, so that the same call may succeed later."""
+    if error is None:
+        return False
+    state = str(getattr(error, "sqlstate", None) or "")
+    return (
+        isinstance(error, ConnectError)
+        or number_of(error) in UNAVAILABLE
+        or state.startswith(UNAVAILABLE_STATES)
+    )
 
 
 def number_of(error: BaseException) -> int | None:

@@ -129,8 +129,10 @@ def test_a_commit_of_unknown_outcome_asks_nobody_to_try_again():
     assert "retry-after" not in Problem("commit_unknown").response(None).headers
 
 
-def database_error(number, kind=OperationalError):
-    return kind("UPDATE secret_table", {"x": 1}, asyncmy.errors.OperationalError(number, "private"))
+def database_error(number, kind=OperationalError, state=None):
+    error = asyncmy.errors.OperationalError(number, "private")
+    error.sqlstate = state
+    return kind("UPDATE secret_table", {"x": 1}, error)
 
 
 UNAVAILABLE = "unavailable"
@@ -149,6 +151,23 @@ MAPPED = [
     pytest.param(database_error(1047), UNAVAILABLE, id="no quorum"),
     pytest.param(database_error(1053), UNAVAILABLE, id="a server shutting down"),
     pytest.param(database_error(1290), UNAVAILABLE, id="a replica"),
+    pytest.param(database_error(1792), UNAVAILABLE, id="transactions that only read"),
+    pytest.param(database_error(3024), UNAVAILABLE, id="a time limit of MySQL"),
+    pytest.param(database_error(3032), UNAVAILABLE, id="a server in offline mode"),
+    pytest.param(database_error(3100), UNAVAILABLE, id="a member of no group"),
+    pytest.param(database_error(3101), UNAVAILABLE, id="a conflict in a group to the end"),
+    pytest.param(database_error(1180), UNAVAILABLE, id="an error while committing"),
+    pytest.param(database_error(1114), UNAVAILABLE, id="a full disk"),
+    pytest.param(database_error(3118), UNAVAILABLE, id="a locked account"),
+    pytest.param(database_error(1862), UNAVAILABLE, id="an expired password"),
+    pytest.param(database_error(9999, state="08S01"), UNAVAILABLE, id="a connection exception of any number"),
+    pytest.param(
+        database_error(9999, state="25006"), UNAVAILABLE, id="a read-only transaction of any number"
+    ),
+    pytest.param(
+        database_error(9999, state="70100"), UNAVAILABLE, id="a statement broken off, of any number"
+    ),
+    pytest.param(database_error(9999, state="HY000"), None, id="a general error of another number"),
     pytest.param(StaleDataError(), "changed_meanwhile", id="a row that changed meanwhile"),
     pytest.param(CommitUnknownError(), "commit_unknown", id="a connection lost at COMMIT"),
     pytest.param(ExceptionGroup("", [ValueError(), database_error(2006)]), UNAVAILABLE, id="in a task group"),
