@@ -27,6 +27,7 @@ HOOKS_DEADLINE_S = 5.0  # for all the hooks of one commit
 
 
 Wishes = dict[InstanceState[Any], bool]
+Wanted = dict[tuple[Mapper[Any], frozenset[str]], list[InstanceState[Any]]]
 
 
 class Changes:
@@ -35,9 +36,11 @@ class Changes:
     They are kept by their state, which tells them apart whatever a model calls equal.
     """
 
-    __slots__ = ("touched", "written")
+    __slots__ = ("inserted", "touched", "written")
 
     def __init__(self) -> None:
+        self.inserted: list[InstanceState[Any]] = []
+        """By the last flush."""
         self.touched: dict[InstanceState[Any], Any] = {}
         """Flushed or deleted, for the after-commit hooks."""
         self.written: dict[InstanceState[Any], bool | None] = {}
@@ -45,12 +48,18 @@ class Changes:
 
     def collect(self, session: Session, wishes: Wishes) -> None:
         """Note what a flush wrote; called after it, while the session still tells new from dirty."""
+        self.inserted += (inspect(instance) for instance in session.new)
         for instance in (*session.new, *(one for one in session.dirty if session.is_modified(one))):
             state = inspect(instance)
             self.touched[state] = instance
             self.written[state] = wishes.pop(state, self.written.get(state))
         for instance in session.deleted:
             self.touched[inspect(instance)] = instance
+
+    def take_inserted(self) -> list[InstanceState[Any]]:
+        """Return what the last flush inserted, once."""
+        inserted, self.inserted = self.inserted, []
+        return inserted
 
     def absorb(self, inner: "Changes") -> None:
         """Take over what was flushed in a SAVEPOINT that was released."""
@@ -67,15 +76,33 @@ def wish(session: Session, instance: "Base", refresh: bool | None) -> None:
         wishes[inspect(instance)] = refresh
 
 
+def load_inserted(session: Session, inserted: Iterable[InstanceState[Any]]) -> None:
+    """Load what the database decided about new rows, on a server whose INSERT returns nothing of it.
+
+    A row that was inserted can so be read, or not, alike on every server.
+    """
+    wanted: Wanted = {}
+    for state in inserted:
+        names = frozenset(state.expired_attributes.intersection(state.mapper.column_attrs.keys()))
+        if names and state.persistent and state.mapper.eager_defaults:
+            wanted.setdefault((state.mapper, names), []).append(state)
+    select_all(session, wanted)
+
+
 def refresh_written(session: Session, levels: Iterable[Changes]) -> None:
     """Bring back what the database decided, with one SELECT for each class and set of columns."""
-    wanted: dict[tuple[Mapper[Any], frozenset[str]], list[InstanceState[Any]]] = {}
+    wanted: Wanted = {}
     for changes in levels:
         for state, wish in changes.written.items():
             names = columns_to_refresh(state, wish)
             if names:
                 wanted.setdefault((state.mapper, names), []).append(state)
         changes.written.clear()
+    select_all(session, wanted)
+
+
+def select_all(session: Session, wanted: Wanted) -> None:
+    """Select again what is wanted, with one SELECT for each class and set of columns."""
     for (mapper, names), states in wanted.items():
         select_again(session, mapper, sorted(names), states)
 

@@ -286,6 +286,9 @@ class RoutingSession(Session):
         outer, self.is_flushing = self.is_flushing, True
         try:
             super().flush(objects)
+            inserted = self.changes.take_inserted()
+            if not self.rules.engines.writer.dialect.insert_returning:
+                hooks.load_inserted(self, inserted)
         except PendingRollbackError as error:
             raise BrokenTransactionError from error
         finally:

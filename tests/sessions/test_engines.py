@@ -13,6 +13,7 @@ from latchkey.service.database.engines import parse_url, verified_tls
 from latchkey.service.database.session import RequestSession
 from latchkey.service.settings import Settings, SettingsError
 from tests import wire
+from tests.conftest import loading
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.probes import probe
@@ -183,7 +184,7 @@ class TestOnTheWire:
         with wire.listening() as commands:
             await request(app, "POST", "/probe", headers={"x-email": "2@x"})
 
-        assert [command.split()[0] for command in commands] == ["INSERT", "COMMIT"]
+        assert [command.split()[0] for command in commands] == ["INSERT", *loading("mysql:"), "COMMIT"]
 
     async def test_a_connection_whose_status_is_unknown_is_rolled_back_on_return(
         self, db: SQLAlchemy, first: int
