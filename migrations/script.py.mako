@@ -2,6 +2,8 @@
 
 import sqlalchemy as sa
 from alembic import op
+
+from latchkey.migrations import steps
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

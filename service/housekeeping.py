@@ -6,17 +6,17 @@ A table whose rows have an `expires_at` after which nobody looks at them joins `
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Table, delete, inspect, select, text
+from sqlalchemy import Table, delete, inspect, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce
 from latchkey.models.query import identified
 from latchkey.models.types import utc_now
 from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.lock import locked
 
 log = logging.getLogger("latchkey.housekeeping")
 
@@ -25,12 +25,6 @@ EXPIRING: tuple[type[Base], ...] = (IdempotencyKey, LimitCounter, Nonce)
 BATCH_ROWS = 1000
 PAUSE_S = 0.05  # between two batches, for the others
 PURGE_EVERY_S = 5 * 60  # 5 minutes, half of it more or less
-
-# The lock's name is the server's, not the database's: hashed, a name of any length fits into its 64 characters.
-# MySQL 9.7 has no MD5().
-_NAME = "CONCAT('latchkey purge ', LEFT(SHA2(DATABASE(), 256), 32))"
-_LOCK = text(f"SELECT GET_LOCK({_NAME}, 0)")
-_UNLOCK = text(f"SELECT RELEASE_LOCK({_NAME})")
 
 
 def now() -> datetime:
@@ -46,6 +40,8 @@ async def purge(
 ) -> dict[str, int] | None:
     """Delete what has expired.
 
+    On a Galera cluster two nodes may purge at once: each then finds what the other has left.
+
     Args:
         engine: the transactional one; each batch is a transaction of its own.
         clock: tells the time. A row goes when its end has passed by this clock and by the database's: nonces are
@@ -55,7 +51,7 @@ async def purge(
     Returns:
         how many rows went, by table; None when somebody else is purging.
     """
-    async with alone(engine) as connection:
+    async with locked(engine, "purge") as connection:
         if connection is None:
             return None
         return {
@@ -83,25 +79,6 @@ async def purge_table(
         if len(rows) < BATCH_ROWS:
             return gone
         await asyncio.sleep(PAUSE_S)
-
-
-@asynccontextmanager
-async def alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection | None]:
-    """Give a connection with which nobody else purges meanwhile; None when somebody does.
-
-    The lock is the connection's, so whoever dies loses it, and the connection is not the pool's, so that it is
-    closed afterwards whatever happens. On a Galera cluster the lock is of one node; two that purge at once each
-    find what the other has left. An SQLite file has one writer at a time and needs no other lock.
-    """
-    async with engine.connect() as connection:
-        await connection.run_sync(Connection.detach)
-        if engine.dialect.name == "sqlite":
-            yield connection
-        elif (await connection.execute(_LOCK)).scalar() == 1:
-            yield connection
-            await connection.execute(_UNLOCK)  # closing does it too, a moment later
-        else:
-            yield None
 
 
 async def purge_for_ever(db: SQLAlchemy) -> None:

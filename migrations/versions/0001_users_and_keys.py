@@ -3,8 +3,8 @@
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
 
+from latchkey.migrations.steps import create_index, create_table
 from latchkey.migrations.types import BigId, UtcDateTime, Words, binary
 
 revision = "0001"
@@ -16,7 +16,7 @@ TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
 
 
 def upgrade() -> None:
-    op.create_table(
+    create_table(
         "users",
         sa.Column("id", BigId, nullable=False),
         sa.Column("email", sa.String(254), nullable=False),
@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("email_key", name="uq_users_email_key"),
         **TABLE,
     )
-    op.create_table(
+    create_table(
         "api_keys",
         sa.Column("id", BigId, nullable=False),
         sa.Column("access_key", binary(64), nullable=False),
@@ -49,8 +49,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("secret_sha256", name="uq_api_keys_secret_sha256"),
         **TABLE,
     )
-    op.create_index("ix_api_keys_user_id", "api_keys", ["user_id"])
-    op.create_table(
+    create_index("ix_api_keys_user_id", "api_keys", ["user_id"])
+    create_table(
         "key_secrets",
         sa.Column("api_key_id", BigId, nullable=False),
         sa.Column("version", sa.Integer, nullable=False, autoincrement=False),

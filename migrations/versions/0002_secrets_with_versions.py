@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from latchkey.migrations.steps import columns_of, create_table, drop_table, has_unique_constraint
 from latchkey.migrations.types import BigId, UtcDateTime, binary
 
 revision = "0002"
@@ -30,23 +31,26 @@ def columns() -> list[sa.Column[Any]]:
 def upgrade() -> None:
     # SQLite can only drop `api_keys.secret_sha256` with its whole table, which no other table may then refer
     # to. So the secrets wait in a table of their own; at no point are they in none.
-    op.create_table("kept_secrets", *columns(), sa.PrimaryKeyConstraint("api_key_id", "version"), **TABLE)
-    op.execute(
-        "INSERT INTO kept_secrets (api_key_id, version, secret_sha256, sealed, created_at, expires_at) "
-        "SELECT k.id, COALESCE(s.version, 1), k.secret_sha256, s.sealed, COALESCE(s.created_at, k.created_at), NULL "
-        "FROM api_keys k LEFT JOIN key_secrets s ON s.api_key_id = k.id "
-        "WHERE k.secret_sha256 IS NOT NULL"  # without a hash no key was ever made
-    )
-    op.drop_table("key_secrets")
+    if "sealed" in columns_of("key_secrets") and "secret_sha256" not in columns_of("key_secrets"):
+        create_table("kept_secrets", *columns(), sa.PrimaryKeyConstraint("api_key_id", "version"), **TABLE)
+        keep_secrets()
+        drop_table("key_secrets")
 
+    held = columns_of("api_keys")
     with op.batch_alter_table("api_keys") as table:
-        table.drop_constraint("uq_api_keys_secret_sha256", type_="unique")
-        table.drop_column("secret_sha256")
-        table.add_column(sa.Column("secret_version", sa.Integer, nullable=False, server_default="1"))
-        table.add_column(sa.Column("old_secret_calls", sa.BigInteger, nullable=False, server_default="0"))
-        table.add_column(sa.Column("old_secret_last_used_at", UtcDateTime, nullable=True))
+        if has_unique_constraint("uq_api_keys_secret_sha256", "api_keys"):
+            table.drop_constraint("uq_api_keys_secret_sha256", type_="unique")
+        if "secret_sha256" in held:
+            table.drop_column("secret_sha256")
+        for column in (
+            sa.Column("secret_version", sa.Integer, nullable=False, server_default="1"),
+            sa.Column("old_secret_calls", sa.BigInteger, nullable=False, server_default="0"),
+            sa.Column("old_secret_last_used_at", UtcDateTime, nullable=True),
+        ):
+            if column.name not in held:
+                table.add_column(column)
 
-    op.create_table(
+    create_table(
         "key_secrets",
         *columns(),
         sa.PrimaryKeyConstraint("api_key_id", "version", name="pk_key_secrets"),
@@ -54,5 +58,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("secret_sha256", name="uq_key_secrets_secret_sha256"),
         **TABLE,
     )
-    op.execute("INSERT INTO key_secrets SELECT * FROM kept_secrets")
-    op.drop_table("kept_secrets")
+    if columns_of("kept_secrets"):
+        op.execute(
+            "INSERT INTO key_secrets SELECT * FROM kept_secrets k WHERE NOT EXISTS ("
+            "SELECT 1 FROM key_secrets s WHERE s.api_key_id = k.api_key_id AND s.version = k.version)"
+        )
+        drop_table("kept_secrets")
+
+
+def keep_secrets() -> None:
+    """Copy every secret into the table in which they wait; what an earlier run copied is copied again."""
+    op.execute("DELETE FROM kept_secrets")
+    op.execute(
+        "INSERT INTO kept_secrets (api_key_id, version, secret_sha256, sealed, created_at, expires_at) "
+        "SELECT k.id, COALESCE(s.version, 1), k.secret_sha256, s.sealed, COALESCE(s.created_at, k.created_at), NULL "
+        "FROM api_keys k LEFT JOIN key_secrets s ON s.api_key_id = k.id "
+        "WHERE k.secret_sha256 IS NOT NULL"  # without a hash no key was ever made
+    )

@@ -3,8 +3,8 @@
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
 
+from latchkey.migrations.steps import create_index, create_table
 from latchkey.migrations.types import UtcDateTime, binary
 
 revision = "0003"
@@ -16,7 +16,7 @@ TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
 
 
 def upgrade() -> None:
-    op.create_table(
+    create_table(
         "nonces",
         sa.Column("access_key", binary(64), nullable=False),
         sa.Column("nonce", binary(65), nullable=False),
@@ -24,4 +24,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("access_key", "nonce", name="pk_nonces"),
         **TABLE,
     )
-    op.create_index("ix_nonces_expires_at", "nonces", ["expires_at"])
+    create_index("ix_nonces_expires_at", "nonces", ["expires_at"])

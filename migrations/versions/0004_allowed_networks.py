@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
+from latchkey.migrations.steps import add_column
 from latchkey.migrations.types import Words
 
 revision = "0004"
@@ -14,6 +15,6 @@ depends_on = None
 def upgrade() -> None:
     # MySQL takes no default of a text but an expression, and SQLite no expression with a new column.
     empty = "''" if op.get_bind().dialect.name == "sqlite" else "('')"
-    op.add_column(
+    add_column(
         "api_keys", sa.Column("allowed_networks", Words, nullable=False, server_default=sa.text(empty))
     )

@@ -3,9 +3,9 @@
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import mysql
 
+from latchkey.migrations.steps import create_index, create_table
 from latchkey.migrations.types import UtcDateTime, binary
 
 revision = "0005"
@@ -18,7 +18,7 @@ BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 
 def upgrade() -> None:
-    op.create_table(
+    create_table(
         "idempotency_keys",
         sa.Column("id", binary(32), nullable=False),
         sa.Column("fingerprint", binary(32), nullable=False),
@@ -29,4 +29,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_idempotency_keys"),
         **TABLE,
     )
-    op.create_index("ix_idempotency_keys_expires_at", "idempotency_keys", ["expires_at"])
+    create_index("ix_idempotency_keys_expires_at", "idempotency_keys", ["expires_at"])

@@ -3,8 +3,8 @@
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
 
+from latchkey.migrations.steps import add_column, create_index, create_table
 from latchkey.migrations.types import UtcDateTime, binary
 
 revision = "0006"
@@ -17,9 +17,9 @@ TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
 
 def upgrade() -> None:
     for table in ("users", "api_keys"):
-        op.add_column(table, sa.Column("limits", sa.Text, nullable=True))
-        op.add_column(table, sa.Column("quota", sa.Text, nullable=True))
-    op.create_table(
+        add_column(table, sa.Column("limits", sa.Text, nullable=True))
+        add_column(table, sa.Column("quota", sa.Text, nullable=True))
+    create_table(
         "limit_counters",
         sa.Column("subject", binary(32), nullable=False),
         sa.Column("version", sa.BigInteger, nullable=False),
@@ -28,4 +28,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("subject", name="pk_limit_counters"),
         **TABLE,
     )
-    op.create_index("ix_limit_counters_expires_at", "limit_counters", ["expires_at"])
+    create_index("ix_limit_counters_expires_at", "limit_counters", ["expires_at"])

@@ -7,11 +7,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from latchkey import migrations
 from latchkey.models import Base
+from latchkey.service.database.lock import locked
+
+LOCK_WAIT_S = 60  # how long a migration waits for another one
 
 
 class NotMigratedError(RuntimeError):
@@ -21,6 +25,13 @@ class NotMigratedError(RuntimeError):
         super().__init__(
             f"the database is at revision {found or 'none'} and this release wants {wanted}: run `latchkey migrate`."
         )
+
+
+class MigratingError(CommandError):
+    """Another process is migrating the database."""
+
+    def __init__(self) -> None:
+        super().__init__(f"another process is migrating this database, for more than {LOCK_WAIT_S} seconds.")
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -44,9 +55,16 @@ async def revision(engine: AsyncEngine) -> str | None:
 
 
 async def upgrade(engine: AsyncEngine, target: str = "head") -> None:
-    """Run the migrations up to `target`."""
-    async with engine.begin() as connection:
-        await connection.run_sync(lambda found: command.upgrade(_config(found), target))
+    """Run the migrations up to `target`; whoever comes second waits, and finds nothing to do.
+
+    Raises:
+        MigratingError: another process has been migrating the database for too long.
+    """
+    async with locked(engine, "migrate", wait_s=LOCK_WAIT_S) as connection:
+        if connection is None:
+            raise MigratingError
+        async with connection.begin():
+            await connection.run_sync(lambda found: command.upgrade(_config(found), target))
 
 
 async def require_migrated(engine: AsyncEngine) -> None:

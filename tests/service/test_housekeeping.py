@@ -14,7 +14,8 @@ from latchkey.models.types import utc_in
 from latchkey.service import housekeeping
 from latchkey.service.app import create_app, lifespan
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.housekeeping import EXPIRING, alone, purge
+from latchkey.service.database.lock import locked
+from latchkey.service.housekeeping import EXPIRING, purge
 from tests.conftest import on_mariadb, opened
 
 NOTHING = {model.__tablename__: 0 for model in EXPIRING}
@@ -140,7 +141,7 @@ async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(db, monkeypatch
 async def test_while_one_purges_nobody_else_does(db):
     await fill(db, Nonce, -60)
 
-    async with alone(db.engine):
+    async with locked(db.engine, "purge"):
         assert await purge(db.engine) is None
     gone = await purge(db.engine)
 
@@ -150,7 +151,7 @@ async def test_while_one_purges_nobody_else_does(db):
 @on_mariadb
 async def test_whoever_dies_loses_the_lock(db, mariadb):
     with pytest.raises(DBAPIError, match=r"gone away|Lost connection|Not connected"):
-        async with alone(db.engine) as connection:
+        async with locked(db.engine, "purge") as connection:
             number = (await connection.execute(text("SELECT CONNECTION_ID()"))).scalar_one()
             mariadb.execute(f"KILL CONNECTION {number}")
             while await purge(db.engine) is None:
@@ -175,9 +176,29 @@ async def test_a_purge_that_is_cancelled_leaves_no_lock(db, monkeypatch):
     assert gone["nonces"] == 1
 
 
+@on_mariadb
+async def test_a_lock_whose_holder_is_cancelled_within_a_statement_is_free(db):
+    """The connection is not the pool's, and is dropped: it is closed all the same."""
+
+    async def hold() -> None:
+        async with locked(db.engine, "purge") as connection:
+            entered.set()
+            await connection.execute(text("SELECT SLEEP(30)"))
+
+    entered = asyncio.Event()
+    holding = asyncio.create_task(hold())
+    await entered.wait()
+    await asyncio.sleep(0.05)
+    holding.cancel()
+    await asyncio.wait([holding])
+
+    async with locked(db.engine, "purge", wait_s=10) as connection:
+        assert connection is not None
+
+
 async def test_a_purge_takes_no_connection_from_the_pool(db):
     """A pool of two, of which both stay there for the others."""
-    async with alone(db.engine), db.engine.connect(), db.engine.connect():
+    async with locked(db.engine, "purge"), db.engine.connect(), db.engine.connect():
         assert db.checked_out() == 2
 
 
