@@ -1,5 +1,6 @@
 """The connection of the MySQL driver, with the errors that asyncmy 0.2 keeps to itself."""
 
+import asyncio
 from typing import Any
 
 from asyncmy import connection, errors
@@ -25,6 +26,7 @@ UNAVAILABLE = frozenset({
 })  # fmt: skip
 # Connection exceptions, read-only transactions, statements that were broken off.
 UNAVAILABLE_STATES = ("08", "25006", "70100")
+CONNECT_TIMEOUT_S = 5  # a server that is gone would hold the connect for minutes
 CANNOT_CONNECT = 2003  # CR_CONN_HOST_ERROR, the client's own number for it
 
 # Errors of preparing after which the text protocol does the same, or reports the error itself: the statement cannot be
@@ -43,6 +45,9 @@ class Connection(connection.Connection):
     answer there that the transaction was rolled back: what follows would run in a new transaction and be committed
     without the part before it.
     """
+
+    answer_timeout_s: float | None = None
+    """How long the server may let a statement, or more of its answer, wait; None for ever."""
 
     _refusal: Exception | None = None
 
@@ -69,18 +74,39 @@ class Connection(connection.Connection):
         if result is not None and not unbuffered and not result.server_status:
             self.server_status = 0
 
+    async def _fill_buffer(self, need: int) -> None:
+        # The driver's own read_timeout makes a task for each read, before Python 3.12.
+        if self.answer_timeout_s is None:
+            await super()._fill_buffer(need)  # type: ignore[misc]  # not in the stub
+            return
+        timer = asyncio.get_running_loop().call_later(self.answer_timeout_s, self._give_up)
+        try:
+            await super()._fill_buffer(need)  # type: ignore[misc]  # not in the stub
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        """Drop the connection, so that who reads gets the error of a lost one."""
+        transport = getattr(self, "_transport", None)
+        if transport is not None:
+            transport.abort()
+
     def _take_refusal(self) -> Exception | None:
         refusal, self._refusal = self._refusal, None
         return refusal
 
 
-async def connect(*, sets_autocommit: bool = False, **arguments: Any) -> Connection:
+async def connect(
+    *, sets_autocommit: bool = False, answer_timeout_s: float | None = None, **arguments: Any
+) -> Connection:
     """Connect.
 
     Args:
+        answer_timeout_s: how long the server may take to answer, once it is connected.
         sets_autocommit: set autocommit by a statement. MySQL that starts sessions with autocommit off shows it as on,
             so the driver would send nothing.
-        arguments: of the driver's connection.
+        arguments: of the driver's connection. Its connect_timeout holds for the whole of connecting: the driver
+            would wait for a greeting for ever.
 
     Raises:
         ConnectError: for whatever goes wrong. A proxy without a server, for one, accepts and closes, which asyncmy
@@ -92,13 +118,15 @@ async def connect(*, sets_autocommit: bool = False, **arguments: Any) -> Connect
         arguments["password"] = password.encode()
     made = Connection(**arguments)  # type: ignore[no-untyped-call]
     try:
-        await made.connect()
-        if sets_autocommit:
-            await made.query("SET autocommit=1")  # type: ignore[no-untyped-call]
+        async with asyncio.timeout(float(arguments.get("connect_timeout", CONNECT_TIMEOUT_S))):
+            await made.connect()
+            if sets_autocommit:
+                await made.query("SET autocommit=1")  # type: ignore[no-untyped-call]
     except errors.Error as error:
         raise ConnectError(*error.args) from error
     except Exception as error:
         raise ConnectError(CANNOT_CONNECT, f"cannot connect: {str(error) or type(error).__name__}") from error
+    made.answer_timeout_s = answer_timeout_s
     return made
 
 

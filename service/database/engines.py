@@ -15,7 +15,6 @@ from latchkey.service.database.single_precision import read_floats_as_text
 from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_records
 from latchkey.service.settings import Settings, SettingsError
 
-CONNECT_TIMEOUT_S = 5  # a server that is gone would hold the connect for minutes
 PREPARED_STATEMENTS = (
     32  # that each connection keeps on the server, which has room for 16,382 of all its clients
 )
@@ -120,7 +119,8 @@ def _mysql_arguments(url: URL, settings: Settings) -> tuple[URL, dict[str, Any]]
     # What is asked again is prepared by the server: it is parsed once, and its columns are described once.
     connect["stmt_cache_size"] = PREPARED_STATEMENTS
     connect["async_creator_fn"] = Connecting
-    for name, value in {"connect_timeout": CONNECT_TIMEOUT_S, "charset": "utf8mb4"}.items():
+    connect["answer_timeout_s"] = settings.database_timeout_s
+    for name, value in {"connect_timeout": driver.CONNECT_TIMEOUT_S, "charset": "utf8mb4"}.items():
         if name not in url.query:
             connect[name] = value
     return url, {"connect_args": connect, "pool_recycle": 3600, **_pool(settings)}

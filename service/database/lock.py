@@ -35,6 +35,7 @@ async def locked(
         if engine.dialect.name == "sqlite":
             yield connection
             return
+        driver.answer_timeout_s = None  # what needs a lock may take long, and may wait for it
         try:
             taken = await connection.execute(_LOCK, {"purpose": purpose, "wait_s": wait_s})
             if taken.scalar() != 1:
