@@ -37,7 +37,7 @@ class Allowance:
             self._left.popitem(last=False)
         return left > 0
 
-    def release_connection(self, key_id: int) -> None:
+    def refund(self, key_id: int) -> None:
         """Give an answer back that was not stored."""
         self._left[key_id] = self._left.get(key_id, self._share) + 1
 

@@ -222,7 +222,7 @@ class Claim:
     def end(self) -> None:
         """Give the allowance back when no answer was stored."""
         if self._is_allowed and self.kept is None:
-            self.allowance.release_connection(self.scope["user"].key_id)
+            self.allowance.refund(self.scope["user"].key_id)
 
     async def keep(
         self, session: RequestSession, operation: Operation, content: bytes, headers: Mapping[str, str]

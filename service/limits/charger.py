@@ -54,7 +54,7 @@ class PendingCharge(msgspec.Struct, frozen=True, eq=False):
             refusal = charge(ledgers, self.cost)
         else:
             for ledger, moment in zip(ledgers, self.back, strict=True):
-                ledger.release_connection(self.cost, moment)
+                ledger.refund(self.cost, moment)
         figures = tuple(figure for ledger in ledgers for figure in ledger.figures())
         return Receipt(refusal, tuple(ledger.moment for ledger in ledgers), figures)
 
@@ -91,7 +91,7 @@ class Charger:
         """
         return await self._queue(accounts, cost)
 
-    async def release_connection(self, accounts: Accounts, cost: int, moments: Moments) -> Receipt:
+    async def refund(self, accounts: Accounts, cost: int, moments: Moments) -> Receipt:
         """Refund what was charged at these times; raises as `charge`."""
         return await self._queue(accounts, cost, moments)
 

@@ -68,7 +68,7 @@ class Charge:
         if self._is_refunded:
             return
         self._is_refunded = True
-        receipt = await self._till.release_connection(self._accounts, self._cost, self._moments)
+        receipt = await self._till.refund(self._accounts, self._cost, self._moments)
         self._state["figures"] = receipt.figures
 
 

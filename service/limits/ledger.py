@@ -28,7 +28,7 @@ class Counter(Protocol):
     def ends_at(self) -> int: ...
     def fits_at(self, cost: int) -> int: ...
     def spend(self, cost: int, moment: int) -> None: ...
-    def release_connection(self, cost: int, moment: int) -> None: ...
+    def refund(self, cost: int, moment: int) -> None: ...
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -131,10 +131,10 @@ class Ledger:
         for counter in self.counters.values():
             counter.spend(cost, self.moment)
 
-    def release_connection(self, cost: int, moment: int) -> None:
+    def refund(self, cost: int, moment: int) -> None:
         """Remove a call that was added at `moment`."""
         for counter in self.counters.values():
-            counter.release_connection(cost, moment)
+            counter.refund(cost, moment)
 
     def figures(self) -> tuple[Figure, ...]:
         """Return the current state of each rule."""

@@ -38,7 +38,7 @@ class Period:
         """Add units."""
         self.used += cost
 
-    def release_connection(self, cost: int, moment: int) -> None:
+    def refund(self, cost: int, moment: int) -> None:
         """Remove units that were added at a given time, unless that period is over."""
         if self.start <= moment < self.end:
             self.used = max(0, self.used - cost)

@@ -49,7 +49,7 @@ class SlidingWindow:
             cost += self.parts.pop()[1]
         self.parts.append((moment, cost))
 
-    def release_connection(self, cost: int, moment: int) -> None:
+    def refund(self, cost: int, moment: int) -> None:
         """Remove units that were added at a given time, unless they have left the window."""
         for place, (last, units) in enumerate(self.parts):
             if self._same_slice(last, moment):

@@ -176,7 +176,7 @@ async def test_what_is_charged_can_be_given_back(charger: Charger) -> None:
     receipt = await charger.charge(BOTH, 7)
     await charger.charge(BOTH, 1)
 
-    given_back = await charger.release_connection(BOTH, 7, receipt.moments)
+    given_back = await charger.refund(BOTH, 7, receipt.moments)
 
     assert {figure.name: figure.remaining for figure in given_back.figures} == await left(charger, BOTH)
     assert await left(charger, BOTH) == {"burst": 299, "wide": 399, "owner.burst": 99, "owner.quota": 999}
@@ -185,7 +185,7 @@ async def test_what_is_charged_can_be_given_back(charger: Charger) -> None:
 async def test_what_is_to_be_given_back_is_so_even_if_its_caller_leaves(charger: Charger) -> None:
     receipt = await charger.charge(ONE, 7)
 
-    giving_back = asyncio.create_task(charger.release_connection(ONE, 7, receipt.moments))
+    giving_back = asyncio.create_task(charger.refund(ONE, 7, receipt.moments))
     await asyncio.sleep(0)
     giving_back.cancel()
     await asyncio.wait([giving_back])

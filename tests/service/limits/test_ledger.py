@@ -243,7 +243,7 @@ def test_what_is_given_back_is_there_again_and_other_calls_stay() -> None:
     assert [subject.call(START + moment * S) for moment in (0, 20, 40)] == [None] * 3
 
     ledger = subject.open(START + 45 * S)
-    ledger.release_connection(1, START + 20 * S)
+    ledger.refund(1, START + 20 * S)
     subject.stored = ledger.encode()
 
     assert subject.remaining(START + 45 * S) == {"burst": 3, "quota": 3}
@@ -258,7 +258,7 @@ def test_what_does_not_count_any_more_gives_nothing_back() -> None:
     assert subject.call(tomorrow) is None
 
     ledger = subject.open(tomorrow)
-    ledger.release_connection(1, START)
+    ledger.refund(1, START)
 
     assert [figure.remaining for figure in ledger.figures()] == [4, 4]
 
