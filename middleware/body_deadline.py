@@ -4,6 +4,8 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from latchkey.middleware.refused_body import run_or_refuse
+
 
 class BodyTimeoutError(Exception):
     """The rest of the body did not arrive in time."""
@@ -30,7 +32,7 @@ class BodyDeadlineMiddleware:
             return
         clock = asyncio.get_running_loop().time
         left_s = self.timeout_s
-        complete = started = False
+        complete = False
 
         async def wait() -> Message:
             nonlocal left_s, complete
@@ -46,14 +48,4 @@ class BodyDeadlineMiddleware:
             complete = not message.get("more_body", False)
             return message
 
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self.app(scope, wait, watch)
-        except BodyTimeoutError:
-            if started:
-                raise
-            await self.problem(scope, receive, send)
+        await run_or_refuse(self.app, scope, wait, send, error=BodyTimeoutError, problem=self.problem)

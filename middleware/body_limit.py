@@ -2,6 +2,8 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from latchkey.middleware.refused_body import run_or_refuse
+
 
 class BodyTooLargeError(Exception):
     """An undeclared body went over the limit while it was being read."""
@@ -29,7 +31,6 @@ class BodyLimitMiddleware:
             await self.problem(scope, receive, send)
             return
         read = 0
-        started = False
 
         async def count() -> Message:
             nonlocal read
@@ -40,17 +41,7 @@ class BodyLimitMiddleware:
                     raise BodyTooLargeError
             return message
 
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self.app(scope, count, watch)
-        except BodyTooLargeError:
-            if started:
-                raise
-            await self.problem(scope, receive, send)
+        await run_or_refuse(self.app, scope, count, send, error=BodyTooLargeError, problem=self.problem)
 
     @staticmethod
     def _declared(scope: Scope) -> int:

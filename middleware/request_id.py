@@ -1,4 +1,4 @@
-"""A name for every visit, and the last resort when nothing else has answered."""
+"""An id for every request, and the last resort when nothing else has answered."""
 
 import logging
 import re

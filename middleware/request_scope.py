@@ -1,4 +1,4 @@
-"""A visit: what one HTTP request does with the database, and the child tasks that do it on its behalf (R7)."""
+"""The request scope: what one HTTP request does with the database, child tasks included (R7)."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ CHILD_DEADLINE_S = 10.0  # how long a cancelled child may take to end before the
 
 
 class ManagedSession(Protocol):
-    """What a visit asks of a session; `latchkey.service.database.session.RequestSession` is one."""
+    """What a request scope needs of a session; `latchkey.service.database.session.RequestSession` is one."""
 
     @property
     def idle(self) -> bool:
@@ -82,26 +82,26 @@ class RequestScope:
         self.sessions: dict[ManagedSession, asyncio.Task[Any]] = {}
         self.closing: set[asyncio.Task[None]] = set()
         self.lost: dict[ManagedSession, str] = {}
-        self.commits = 0  # by any session of the visit; after the first the endpoint is not run again
+        self.commits = 0  # by any session of the request; after the first the endpoint is not run again
         self.settled = False
         self.finished = False
         self._token: Token[RequestScope | None]
 
     @classmethod
     def current(cls) -> "RequestScope | None":
-        """Return the visit of this context, or None outside requests and after its request has ended."""
+        """Return the request scope of this context, or None outside requests and after the request has ended."""
         request_scope = _request_scope.get()
         return None if request_scope is None or request_scope.finished else request_scope
 
     def __enter__(self) -> Self:
-        """Make this the visit of the context."""
+        """Make this the request scope of the context."""
         self._token = _request_scope.set(self)
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Leave the context to whoever was there before."""
         self.finished = True
-        self.session = None  # it knows its visit: together they would wait for the garbage collector
+        self.session = None  # it knows its request scope: together they would wait for the garbage collector
         _request_scope.reset(self._token)
 
     def register(self, session: ManagedSession, task: "asyncio.Task[Any]") -> bool:

@@ -69,7 +69,7 @@ IDEMPOTENCY_KEY: Json = {
 
 HEADERS: Json = {
     "X-Request-ID": {
-        "description": "The name of this visit: the one that the client sent, if it has this form, else a new one.",
+        "description": "The id of this request: the one that the client sent, if it has this form, otherwise a new one.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },

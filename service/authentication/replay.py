@@ -49,7 +49,7 @@ async def is_used(session: AsyncSession, claim: NonceClaim) -> bool:
 
 
 class PendingReservation(msgspec.Struct, frozen=True, eq=False):
-    """A claim that waits to be reserved; who waits for it holds `first`: whether nobody was before it."""
+    """A nonce that waits to be reserved; its caller awaits `first`: whether it was unused."""
 
     claim: NonceClaim
     first: asyncio.Future[bool]

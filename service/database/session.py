@@ -124,7 +124,7 @@ class RequestSession(AsyncSession):
         if self.rules.refusal is None:
             require_own_task(self._task)
 
-    # ------------------------------------------------------------------ what a visit asks
+    # ------------------------------------------------------------------ what a request scope asks
 
     @property
     def idle(self) -> bool:

@@ -19,12 +19,12 @@ class Allowance:
     calls cost no round trip. The first share of each worker is free.
 
     Args:
-        till: charges the shares.
+        charger: charges the shares.
         limit: answers of one access key in 24 hours.
     """
 
     def __init__(self, charger: Charger, limit: int) -> None:
-        self._till = charger
+        self._charger = charger
         self._limit = limit
         self._share = limit // SHARE
         self._left: OrderedDict[int, int] = OrderedDict()
@@ -51,7 +51,7 @@ class Allowance:
         rule = RateLimit(name="answers", limit=self._limit, window_s=KEPT_S)
         accounts: Accounts = (Account(f"answers:{key_id}", "", (rule,), None),)
         for share in sorted({max(1, self._share), 1}, reverse=True):
-            receipt = await self._till.charge(accounts, share)
+            receipt = await self._charger.charge(accounts, share)
             if receipt.refusal is None:
                 self._left[key_id] = self._left.get(key_id, 0) + share
                 return

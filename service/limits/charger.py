@@ -55,8 +55,7 @@ class PendingCharge(msgspec.Struct, frozen=True, eq=False):
         else:
             for ledger, moment in zip(ledgers, self.back, strict=True):
                 ledger.refund(self.cost, moment)
-        figures = tuple(figure for ledger in ledgers for figure in ledger.figures())
-        return Receipt(refusal, tuple(ledger.moment for ledger in ledgers), figures)
+        return Receipt(refusal, tuple(ledger.moment for ledger in ledgers), figures_of(ledgers))
 
 
 class Charger:
@@ -73,13 +72,14 @@ class Charger:
 
     async def look(self, accounts: Accounts) -> tuple[Figure, ...]:
         """Return the current state of the rules, without a charge."""
-        ledgers = open_ledgers(accounts, await self._counters.read([one.subject for one in accounts]))
-        return tuple(figure for ledger in ledgers for figure in ledger.figures())
+        return figures_of(
+            open_ledgers(accounts, await self._counters.read([one.subject for one in accounts]))
+        )
 
     async def preview(self, accounts: Accounts, cost: int) -> Receipt:
         """Return the decision that a charge would get now, without a charge."""
         ledgers = open_ledgers(accounts, await self._counters.read([one.subject for one in accounts]))
-        figures = tuple(figure for ledger in ledgers for figure in ledger.figures())
+        figures = figures_of(ledgers)  # before the charge, which changes the ledgers
         return Receipt(charge(ledgers, cost), (), figures)
 
     async def charge(self, accounts: Accounts, cost: int) -> Receipt:
@@ -171,6 +171,11 @@ class Charger:
                 self._abandon(pending, receipt)
             else:
                 pending.receipt.set_result(receipt)
+
+
+def figures_of(ledgers: Sequence[Ledger]) -> tuple[Figure, ...]:
+    """Return the current state of every rule of some ledgers."""
+    return tuple(figure for ledger in ledgers for figure in ledger.figures())
 
 
 def open_ledgers(accounts: Accounts, reading: Reading) -> list[Ledger]:

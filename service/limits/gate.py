@@ -34,7 +34,7 @@ class Charge:
     """The charge of one call, stored in `scope["state"]["charge"]`.
 
     Args:
-        till: charged it.
+        charger: charged it.
         accounts: the accounts that were charged.
         cost: units.
         moments: when each account was charged.
@@ -49,7 +49,7 @@ class Charge:
         moments: Moments,
         state: MutableMapping[str, Any],
     ) -> None:
-        self._till = charger
+        self._charger = charger
         self._accounts = accounts
         self._cost = cost
         self._moments = moments
@@ -68,7 +68,7 @@ class Charge:
         if self._is_refunded:
             return
         self._is_refunded = True
-        receipt = await self._till.refund(self._accounts, self._cost, self._moments)
+        receipt = await self._charger.refund(self._accounts, self._cost, self._moments)
         self._state["figures"] = receipt.figures
 
 
@@ -83,7 +83,7 @@ class Limits:
     The authenticator stores the accounts of a call in `scope["state"]["accounts"]`.
 
     Args:
-        till: charges calls.
+        charger: charges calls.
         on_outage: what happens to a call while the counters cannot be reached. None refuses calls that count
             towards a quota and allows the others.
         exempt: returns whether a call of a limited key is free of charge; its answer still has the headers.
@@ -98,7 +98,7 @@ class Limits:
         exempt: Callable[[Scope], Awaitable[bool]] = nothing_is_exempt,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._till = charger
+        self._charger = charger
         self._on_outage = on_outage
         self._exempt = exempt
         self._clock = clock
@@ -122,7 +122,7 @@ class Limits:
         if await self._is_exempt(scope):
             return None
         try:
-            receipt = await self._till.preview(accounts, cost)
+            receipt = await self._charger.preview(accounts, cost)
         except (DBAPIError, PoolTimeoutError):
             return None  # the charge decides, and logs
         self._note_low(accounts, receipt)
@@ -166,7 +166,7 @@ class Limits:
         state = scope["state"]
         accounts: Accounts = state["accounts"]
         try:
-            receipt = await self._till.charge(accounts, cost)
+            receipt = await self._charger.charge(accounts, cost)
         except Problem as problem:
             return problem
         except (DBAPIError, PoolTimeoutError) as error:
@@ -178,7 +178,7 @@ class Limits:
         state["figures"] = receipt.figures
         if receipt.refusal is not None:
             return problem_of(receipt.refusal, cost)
-        state["charge"] = Charge(self._till, accounts, cost, receipt.moments, state)
+        state["charge"] = Charge(self._charger, accounts, cost, receipt.moments, state)
         return None
 
     async def headers(self, scope: Scope) -> Headers:
@@ -202,12 +202,12 @@ class Limits:
 
     async def close(self) -> None:
         """Wait until no charge is in progress."""
-        await self._till.close()
+        await self._charger.close()
 
     async def _look(self, accounts: Accounts) -> Figures:
         try:
             async with asyncio.timeout(LOOK_DEADLINE_S):
-                return await self._till.look(accounts)
+                return await self._charger.look(accounts)
         except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
             self._tell("an answer has no rate limit headers", error)
             return UNKNOWN

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,15 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from latchkey.service.settings import Settings
-from tests.conftest import KEYRING, empty, migrate
+from tests.conftest import KEYRING, MARIADB, empty, migrate
 from tests.service.test_commands import Served
 
 README_COMMAND = ["uvicorn", "--factory", "team:create_app", "--no-proxy-headers"]
 TEAM = (
     "from latchkey.service.app import create_app as latchkey\n\n\ndef create_app():\n    return latchkey()\n"
 )
+
+
+SERVERS = [
+    pytest.param(("sqlite", 1), id="sqlite-1-worker"),
+    pytest.param(("mariadb", 4), id="mariadb-4-workers", marks=MARIADB.marks),
+]
+"""Each database with a number of workers, for fixtures of a whole module."""
+
+
+def database_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URL of a migrated database: the suite's MariaDB, or an SQLite file in a folder."""
+    if kind == "mariadb":
+        return str(request.getfixturevalue("mariadb_url"))
+    shutil.copy(request.getfixturevalue("sqlite_template"), folder / "latchkey.db")
+    return f"sqlite+aiosqlite:///{folder}/latchkey.db"
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -1,7 +1,6 @@
 """A client that sends too much, too slowly or too often is refused with a problem, and others are served meanwhile."""
 
 import re
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -9,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MARIADB
-from tests.server.raw import Party, converse, head, party, read_all, split
+from tests.server.raw import SERVERS, Party, converse, database_of, head, party, read_all, split
 
 HEADER_TIMEOUT_S = 2
 KEEP_ALIVE_S = 1
@@ -28,13 +26,7 @@ WHOLE = BEGUN + b"\r\n"
 LAST = head("GET", "/healthz")
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(("sqlite", 1), id="sqlite-1-worker"),
-        pytest.param(("mariadb", 4), id="mariadb-4-workers", marks=MARIADB.marks),
-    ],
-)
+@pytest.fixture(scope="module", params=SERVERS)
 def workers(request: pytest.FixtureRequest) -> tuple[str, int]:
     kind, number = request.param
     return kind, number
@@ -46,11 +38,7 @@ def served(
 ) -> Iterator[Party]:
     kind, number = workers
     folder: Path = tmp_path_factory.mktemp("served")
-    if kind == "mariadb":
-        url = request.getfixturevalue("mariadb_url")
-    else:
-        shutil.copy(request.getfixturevalue("sqlite_template"), folder / "latchkey.db")
-        url = f"sqlite+aiosqlite:///{folder}/latchkey.db"
+    url = database_of(kind, request, folder)
     with party(folder, url, workers=number, environ=ENVIRON) as found:
         yield found
 

@@ -6,13 +6,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
 from latchkey.service.authentication.wire.query_signature import sign_query
-from tests.server.raw import Party, command, party
+from tests.server.raw import Party, command, database_of, party
 from tests.service.test_commands import free_port
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
@@ -46,17 +45,16 @@ http {{
 
 
 @pytest.fixture(scope="module")
-def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
     folder = tmp_path_factory.mktemp("cached")
-    shutil.copy(sqlite_template, folder / "latchkey.db")
-    with party(folder, f"sqlite+aiosqlite:///{folder}/latchkey.db") as found:
+    with party(folder, database_of("sqlite", request, folder)) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def proxy(served: Party, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of an nginx that caches whatever it is not forbidden to cache, whatever the query."""
-    assert NGINX, "nginx not found: apt-get install nginx-light"
+    assert NGINX, "nginx not found: apt-get install nginx"
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
     config = folder / "nginx.conf"
     config.write_text(CONFIG.format(user=getpass.getuser(), folder=folder, port=port, upstream=served.port))

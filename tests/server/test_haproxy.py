@@ -11,8 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.conftest import MARIADB
-from tests.server.raw import Party, Reply, command, head, party, read_all, split
+from tests.server.raw import SERVERS, Party, Reply, command, database_of, head, party, read_all, split
 from tests.service.test_commands import free_port
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
@@ -78,21 +77,11 @@ class Proxy:
         self.running.wait(10)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(("sqlite", 1), id="sqlite-1-worker"),
-        pytest.param(("mariadb", 4), id="mariadb-4-workers", marks=MARIADB.marks),
-    ],
-)
+@pytest.fixture(scope="module", params=SERVERS)
 def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     kind, workers = request.param
     folder = tmp_path_factory.mktemp("served")
-    if kind == "mariadb":
-        url = request.getfixturevalue("mariadb_url")
-    else:
-        shutil.copy(request.getfixturevalue("sqlite_template"), folder / "latchkey.db")
-        url = f"sqlite+aiosqlite:///{folder}/latchkey.db"
+    url = database_of(kind, request, folder)
     with party(folder, url, workers=workers, environ=ENVIRON) as served, Proxy(folder, served.port) as port:
         key = command(
             served.served.environ, "keys", "create", "--user", "ann@example.com", "--name", "home",

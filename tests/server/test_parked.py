@@ -3,7 +3,6 @@
 import http.client
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,8 +18,7 @@ import pytest
 from latchkey.service.authentication.replay import SKEW_S
 from latchkey.service.authentication.wire import message_signature, query_signature
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
-from tests.conftest import MARIADB
-from tests.server.raw import Party, Reply, party, read_all, split
+from tests.server.raw import SERVERS, Party, Reply, database_of, party, read_all, split
 
 WINDOW_S = 6
 BODY = json.dumps({"name": "new", "mode": "bearer", "scopes": []}).encode()
@@ -28,21 +26,11 @@ PATH = "/v1/me/keys"
 OPERATOR = "users:read,users:write,keys:read,keys:write,me.keys:read,me.keys:write"
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(("sqlite", 1), id="sqlite-1-worker"),
-        pytest.param(("mariadb", 4), id="mariadb-4-workers", marks=MARIADB.marks),
-    ],
-)
+@pytest.fixture(scope="module", params=SERVERS)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
     kind, workers = request.param
     folder: Path = tmp_path_factory.mktemp("parked")
-    if kind == "mariadb":
-        url = request.getfixturevalue("mariadb_url")
-    else:
-        shutil.copy(request.getfixturevalue("sqlite_template"), folder / "latchkey.db")
-        url = f"sqlite+aiosqlite:///{folder}/latchkey.db"
+    url = database_of(kind, request, folder)
     environ = {"LATCHKEY_CLOCK_WINDOW_S": str(WINDOW_S), "LATCHKEY_KEY_CACHE_TTL_S": "60"}
     with party(folder, url, workers=workers, environ=environ, scopes=OPERATOR) as found:
         yield found

@@ -1,13 +1,12 @@
 """What comes after a body is no header, whatever command started the server."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MARIADB
-from tests.server.raw import README_COMMAND, Party, Reply, converse, head, party
+from tests.server.raw import README_COMMAND, Party, Reply, converse, database_of, head, party
 
 ELSEWHERE = "198.51.100.7"
 ENVIRON = {"LATCHKEY_TRUSTED_PROXIES": "127.0.0.1/32", "LATCHKEY_AUTH_FAILURES_PER_MIN": "20"}
@@ -27,11 +26,7 @@ TRACE = [*README_COMMAND, "--log-level", "trace"]
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
     kind, workers, arguments = request.param
     folder: Path = tmp_path_factory.mktemp("served")
-    if kind == "mariadb":
-        url = request.getfixturevalue("mariadb_url")
-    else:
-        shutil.copy(request.getfixturevalue("sqlite_template"), folder / "latchkey.db")
-        url = f"sqlite+aiosqlite:///{folder}/latchkey.db"
+    url = database_of(kind, request, folder)
     with party(folder, url, workers=workers, arguments=arguments, environ=ENVIRON) as found:
         yield found
 

@@ -3,11 +3,9 @@
 import asyncio
 import contextlib
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,17 +16,16 @@ from uvicorn.server import ServerState
 from latchkey.service.connections.bounds import Bounds
 from latchkey.service.connections.protocol import BoundedProtocol
 from latchkey.service.connections.room import Room
-from tests.server.raw import Party, converse, head, party
+from tests.server.raw import Party, converse, database_of, head, party
 
 UPGRADE = ["connection: keep-alive, upgrade", "upgrade: h2c"]
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
     folder = tmp_path_factory.mktemp("served")
-    shutil.copy(sqlite_template, folder / "latchkey.db")
-    with party(folder, f"sqlite+aiosqlite:///{folder}/latchkey.db") as found:
+    with party(folder, database_of("sqlite", request, folder)) as found:
         yield found
 
 

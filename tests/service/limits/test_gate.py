@@ -346,7 +346,7 @@ async def test_out_of_reach_it_refuses_or_allows(
         raise error
 
     key = await hold_key(app, scopes=[], limits=[limit()], quota=quota)
-    monkeypatch.setattr(app.state.limits._till._counters, "read", fail)
+    monkeypatch.setattr(app.state.limits._charger._counters, "read", fail)
 
     answers = [await call(app, "GET", "/job", key=key) for _ in range(5)]
 
@@ -365,7 +365,7 @@ async def test_an_answer_does_not_wait_for_its_headers(app: Starlette, monkeypat
 
     key = await hold_key(app, scopes=[], limits=[limit()])
     monkeypatch.setattr("latchkey.service.limits.gate.LOOK_DEADLINE_S", 0.05)
-    monkeypatch.setattr(app.state.limits._till._counters, "read", hang)
+    monkeypatch.setattr(app.state.limits._charger._counters, "read", hang)
 
     answer = await call(app, "GET", "/free", key=key)
 
@@ -379,7 +379,7 @@ async def test_an_error_of_ours_is_no_outage(app: Starlette, monkeypatch) -> Non
         raise OperationalError("SELECT", {}, Exception(1146, "no such table"))
 
     key = await hold_key(app, scopes=[], limits=[limit()])
-    monkeypatch.setattr(app.state.limits._till._counters, "read", fail)
+    monkeypatch.setattr(app.state.limits._charger._counters, "read", fail)
 
     assert (await call(app, "GET", "/job", key=key)).status == 500
 

@@ -1,0 +1,25 @@
+"""Answer for a body that is refused while it is read."""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+async def run_or_refuse(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, error: type[Exception], problem: ASGIApp
+) -> None:
+    """Run an application whose `receive` may raise `error`, and answer with `problem` when it does.
+
+    The request is rolled back further in. After the answer has started nothing can replace it, so the error goes on.
+    """
+    started = False
+
+    async def watch(message: Message) -> None:
+        nonlocal started
+        started = True
+        await send(message)
+
+    try:
+        await app(scope, receive, watch)
+    except error:
+        if started:
+            raise
+        await problem(scope, receive, send)
