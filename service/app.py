@@ -60,7 +60,7 @@ from latchkey.service.problems import (
     known,
     register,
 )
-from latchkey.service.router import IndexedRouter
+from latchkey.service.router import ConvertedRoute, IndexedRouter
 from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings, SettingsError
 
@@ -198,7 +198,7 @@ def private_middleware(
 
 def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
     """Make the Starlette route of an operation."""
-    made = Route(
+    made = ConvertedRoute(
         operation.path,
         Adapter(operation),
         methods=[operation.method],

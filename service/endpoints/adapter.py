@@ -35,6 +35,12 @@ ATTEMPTS = 4  # the first run and at most three more
 NO_CONTENT = 204  # its answer has no length, RFC 9110, section 8.6
 LONGEST_PAUSE_S = 0.05  # doubled with each attempt, a random part of it is waited
 
+NO_VALUE = "the value is out of range or cannot be read"
+
+# msgspec raises ValidationError for what it checks itself and for a ValueError or TypeError of `__post_init__`.
+# What Python's own constructors raise goes through it: `datetime` for the year 10000, `Decimal` for what is no number.
+UNREADABLE = (msgspec.ValidationError, ValueError, ArithmeticError)
+
 Decode = Callable[[bytes], Any]
 Answered = tuple[int, Any, Mapping[str, str]]
 
@@ -157,7 +163,7 @@ def decode_path(operation: Operation, request: Request) -> dict[str, Any]:
     for name, kind in operation.parameters.items():
         try:
             arguments[name] = msgspec.convert(request.path_params[name], kind, strict=False)
-        except msgspec.ValidationError:
+        except UNREADABLE:
             raise Problem("not_found") from None
     return arguments
 
@@ -190,17 +196,36 @@ def decode_query(operation: Operation, request: Request) -> msgspec.Struct | Non
         given[name] = value
     if kind is None:
         return None
-    try:
-        query = msgspec.convert(given, kind, strict=False)
-    except msgspec.ValidationError as error:
-        text, pointer = describe_validation_error(error)
-        raise Problem("invalid_parameter", f"The parameter {pointer[1:]!r} is wrong: {text}.") from None
+    query = convert_query(given, kind)
     for name, value in given.items():
         if not is_plain(getattr(query, known[name]), value):
             raise Problem(
                 "invalid_parameter", f"The parameter {name!r} is wrong: {value!r} is not its plain form."
             )
     return query
+
+
+def convert_query(given: Mapping[str, str], kind: type[msgspec.Struct]) -> msgspec.Struct:
+    """Convert the values of a query together, or raise a Problem that names the wrong one."""
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        text, pointer = describe_validation_error(error)
+        place = f"The parameter {pointer[1:]!r}" if pointer else "The query"
+    except UNREADABLE:
+        text, place = NO_VALUE, unreadable(given, kind)
+    raise Problem("invalid_parameter", f"{place} is wrong: {text}.")
+
+
+def unreadable(given: Mapping[str, str], kind: type[msgspec.Struct]) -> str:
+    """Name the parameter that cannot be converted; the error itself does not say which one it is."""
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name in given:
+            try:
+                msgspec.convert(given[field.encode_name], field.type, strict=False)
+            except UNREADABLE:
+                return f"The parameter {field.encode_name!r}"
+    return "The query"  # no single value is: the Struct refuses them together
 
 
 DATE = re.compile(r"[0-9]{4}-")
@@ -231,9 +256,13 @@ def decode_body(decode: Decode, raw: bytes) -> Any:
             return decode(raw)
         except msgspec.ValidationError as error:
             text, pointer = describe_validation_error(error)
-            # The decoder stopped at the first wrong field; the rest may not even be JSON.
-            with contextlib.suppress(msgspec.ValidationError):
-                msgspec.json.decode(raw)
+        except UnicodeDecodeError:
+            raise
+        except UNREADABLE:
+            text, pointer = NO_VALUE, ""
+        # The decoder stopped at the first wrong field; the rest may not even be JSON.
+        with contextlib.suppress(msgspec.ValidationError):
+            msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it cannot be read"
         raise Problem("malformed_json", f"The body is not JSON in UTF-8: {reason}.") from None
