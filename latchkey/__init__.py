@@ -32,7 +32,7 @@ from latchkey.service.database.rules import (
     EndedSessionError,
     ForeignBindError,
 )
-from latchkey.service.database.schema import NotMigratedError, require_migrated
+from latchkey.service.database.schema import NotMigratedError, Schema, SchemaError, require_migrated
 from latchkey.service.database.session import CommitUnknownError, RequestSession
 from latchkey.service.database.transaction import TransactionEndedError
 from latchkey.service.endpoints.answers import convert
@@ -70,6 +70,8 @@ __all__ = [
     "RequestSession",
     "RouteError",
     "SQLAlchemy",
+    "Schema",
+    "SchemaError",
     "SessionMiddleware",
     "Settings",
     "SettingsError",

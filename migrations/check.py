@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from latchkey.service.database import schema
@@ -10,14 +11,21 @@ from latchkey.service.database.engines import create_engines
 from latchkey.service.settings import Settings
 
 
-async def check() -> list[str]:
+async def check(schemas: Sequence[schema.Schema] = ()) -> list[str]:
     """Migrate an empty file and list where the models differ from it."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(database_url=f"sqlite+aiosqlite:///{Path(folder) / 'check.db'}")
         engine = create_engines(settings).writer
         try:
-            await schema.upgrade(engine)
-            return await schema.differences(engine)
+            await schema.upgrade(engine, schemas=schemas)
+            without = await schema.undescribed(engine, schemas)
+            return [
+                *await schema.differences(engine, schemas),
+                *(
+                    f"the table {name} is made by a migration, and no metadata that is given has it"
+                    for name in without
+                ),
+            ]
         finally:
             await engine.dispose()
 

@@ -36,6 +36,7 @@ from latchkey.service.connections.bounds import Bounds
 from latchkey.service.connections.guard import ServerGuardMiddleware
 from latchkey.service.connections.refusals import Refusals
 from latchkey.service.database import SQLAlchemy, schema
+from latchkey.service.database.schema import Schema
 from latchkey.service.endpoints.adapter import Adapter
 from latchkey.service.idempotency.allowance import Allowance
 from latchkey.service.idempotency.claims import Idempotency
@@ -74,6 +75,7 @@ def create_app(
     *,
     routes: Iterable[Operation] = (),
     problems: Iterable[ProblemType] = (),
+    schemas: Iterable[Schema] = (),
 ) -> Starlette:
     """Build the application and open its database object; nothing connects before it starts.
 
@@ -82,11 +84,13 @@ def create_app(
         routes: a team's own, each made by `latchkey.service.operation.route`; they get the same session,
             authentication and errors as Latchkey's.
         problems: a team's own errors, which `Problem(code)` raises; they stand in OpenAPI and under `/problems/`.
+        schemas: a team's own tables and migrations; the application refuses a database where they are missing.
 
     Raises:
         ProblemTypeError: a problem has a wrong form, or a code that is taken.
         SettingsError: a setting is wrong, or there is no key ring.
         RouteError: a route says not who may call it, or stands twice.
+        SchemaError: two schemas have one name, or a table has two owners.
     """
     settings = settings or Settings.from_env(os.environ)
     logs.configure(settings.log_format)
@@ -94,8 +98,10 @@ def create_app(
     proxies = read_proxies(settings)
     channel = open_channel(settings)
     operations = (*ROUTES, *routes)
+    schemas = tuple(schemas)
     register(problems)
     require_distinct(operations)
+    schema.require_distinct_schemas(schemas)
 
     db = SQLAlchemy()
     last_used = LastUsed(db)
@@ -140,6 +146,7 @@ def create_app(
     app.state.last_used = last_used
     app.state.revocations = revocations = Revocations(key_cache, channel)
     app.state.scopes = declared_scopes(operations)
+    app.state.schemas = schemas
     app.state.openapi = msgspec.json.encode(openapi.document(operations))
     db.init_app(app, settings)
     if settings.key_cache_ttl_s or channel is not None:
@@ -273,7 +280,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     try:
         bound_connections(app.state.bounds)
         app.state.trusts_server = not is_beside_uvicorn()
-        await schema.require_migrated(db.engine)
+        await schema.require_migrated(db.engine, app.state.schemas)
         last_used: LastUsed = app.state.last_used
         revocations: Revocations = app.state.revocations
         tasks = [

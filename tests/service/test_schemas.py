@@ -1,0 +1,235 @@
+"""A team's tables and migrations beside Latchkey's: neither history knows the other."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import ForeignKey, MetaData, String, Table, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from latchkey import Schema, SchemaError, User
+from latchkey.migrations.check import check
+from latchkey.models import Base
+from latchkey.models.types import BigId
+from latchkey.service.app import create_app
+from latchkey.service.database import SQLAlchemy, schema
+from latchkey.service.database.engines import create_engines
+from latchkey.service.settings import Settings
+from tests.conftest import KEYRING, MARIADB
+from tests.requests import request
+
+pytestmark = pytest.mark.usefixtures("loggers")
+
+OPTIONS = 'mysql_charset="utf8mb4", mysql_engine="InnoDB"'
+
+FIRST = f"""
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "0001", None, None, None
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+def upgrade():
+    op.create_table(
+        "orders",
+        sa.Column("id", BigId, primary_key=True),
+        sa.Column("user_id", BigId, sa.ForeignKey("users.id"), nullable=False),
+        sa.Column("title", sa.String(100), nullable=False),
+        {OPTIONS},
+    )
+"""
+
+SECOND = f"""
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+def upgrade():
+    op.create_table("notes", sa.Column("id", BigId, primary_key=True), {OPTIONS})
+"""
+
+
+class TeamBase(DeclarativeBase):
+    pass
+
+
+class Order(TeamBase):
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey(User.id))
+    title: Mapped[str] = mapped_column(String(100))
+
+
+NOTES = MetaData()
+Table("notes", NOTES, mapped_column("id", BigId, primary_key=True).column)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The team's revisions, in a folder whose name a configuration would interpolate and split."""
+    made = tmp_path / "100% ours, theirs" / "migrations"
+    made.mkdir(parents=True)
+    (made / "0001_orders.py").write_text(FIRST)
+    return made
+
+
+@pytest.fixture
+def orders(folder: Path) -> Schema:
+    return Schema("orders", migrations=folder, metadata=TeamBase.metadata)
+
+
+@pytest.fixture(params=["sqlite", MARIADB])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """A database without a table."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'team.db'}"
+    if request.param == "mariadb":
+        server = request.getfixturevalue("mariadb")
+        server.create_database("team")
+        url = server.url_of("team")
+    return Settings(database_url=url, keyring=KEYRING, pool_size=2)
+
+
+@pytest.fixture
+async def engine(place: Settings) -> AsyncIterator[AsyncEngine]:
+    engine = create_engines(place).writer
+    yield engine
+    await engine.dispose()
+
+
+async def start(settings: Settings, *schemas: Schema) -> None:
+    """Start the application as a server does, answer one request, and stop it."""
+    app = create_app(settings, schemas=schemas)
+    try:
+        async with app.router.lifespan_context(app):
+            assert (await request(app, "GET", "/healthz")).status == 200
+    finally:
+        await SQLAlchemy().close()
+
+
+async def test_both_histories_are_migrated_and_compared(engine, orders, place):
+    await schema.upgrade(engine, schemas=[orders])
+
+    assert await schema.revision(engine) == schema.head()
+    assert await schema.revision(engine, orders) == schema.head(orders) == "0001"
+    assert await schema.differences(engine, [orders]) == []
+    assert await schema.undescribed(engine, [orders]) == []
+    await start(place, orders)
+
+
+async def test_latchkey_is_upgraded_below_a_team_that_is_up_to_date(engine, orders):
+    """The release before was one revision behind; the team's table was there already."""
+    await schema.upgrade(engine, "0005", schemas=[orders])
+
+    await schema.upgrade(engine, schemas=[orders])
+
+    assert (await schema.revision(engine), await schema.revision(engine, orders)) == (schema.head(), "0001")
+    assert await schema.differences(engine, [orders]) == []
+
+
+async def test_a_team_goes_on_above_a_latchkey_that_is_up_to_date(engine, orders, folder):
+    await schema.upgrade(engine, schemas=[orders])
+    (folder / "0002_notes.py").write_text(SECOND)
+    with pytest.raises(schema.NotMigratedError):
+        await schema.require_migrated(engine, [orders])
+
+    await schema.upgrade(engine, schemas=[orders])
+
+    await schema.require_migrated(engine, [orders])
+    assert await schema.revision(engine, orders) == "0002"
+
+
+async def test_a_history_with_branches_is_migrated_to_all_its_ends(engine, orders, folder):
+    (folder / "0002_notes.py").write_text(SECOND)
+    (folder / "0003_other.py").write_text(
+        SECOND.replace('"0002"', '"0003"').replace('"notes"', '"other_notes"')
+    )
+
+    await schema.upgrade(engine, schemas=[orders])
+
+    await schema.require_migrated(engine, [orders])
+    assert await schema.revision(engine, orders) == "0002, 0003"
+
+
+async def test_latchkey_alone_leaves_the_tables_of_a_team_alone(engine, orders, place):
+    """Nobody is told to drop them, whether the comparison knows the team or not."""
+    await schema.upgrade(engine, schemas=[orders])
+
+    assert await schema.differences(engine) == []
+    await schema.require_migrated(engine)
+    await start(place)
+
+
+async def test_a_team_whose_migrations_are_missing_is_refused_at_the_start(engine, orders, place):
+    await schema.upgrade(engine)
+
+    with pytest.raises(schema.NotMigratedError) as raised:
+        await start(place, orders)
+
+    assert str(raised.value) == (
+        "the database is at revision none of the schema orders and this application wants 0001: "
+        "run `latchkey migrate` with the application."
+    )
+
+
+async def test_a_difference_of_a_team_is_told(engine, orders):
+    await schema.upgrade(engine, schemas=[orders])
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE orders ADD COLUMN paid INTEGER"))
+
+    (told,) = await schema.differences(engine, [orders])
+
+    assert "remove_column" in told
+    assert "paid" in told
+
+
+async def test_a_table_without_a_migration_and_one_without_a_model_are_told(orders, folder):
+    missing = Schema("orders", migrations=folder, metadata=[TeamBase.metadata, NOTES])
+    bare = Schema("orders", migrations=folder)
+
+    (unmade,) = await check([missing])
+    (unknown,) = await check([bare])
+
+    assert await check([orders]) == []
+    assert "add_table" in unmade
+    assert unknown == "the table orders is made by a migration, and no metadata that is given has it"
+
+
+@pytest.mark.parametrize("name", ["", "Orders", "1st", "a-b", "latchkey", "orders; DROP", "x" * 33, "a\n"])
+def test_a_name_of_another_form_is_refused(name, folder):
+    with pytest.raises(SchemaError, match="must be 1 to 32"):
+        Schema(name, migrations=folder)
+
+
+def test_a_folder_without_revisions_is_refused(folder):
+    with pytest.raises(SchemaError, match="there is no folder"):
+        Schema("orders", migrations=folder / "versions")
+    with pytest.raises(SchemaError, match="has no revision"):
+        Schema("orders", migrations=folder.parent)
+
+
+def users_of_a_team() -> MetaData:
+    found = MetaData()
+    Table("Users", found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("second", "sentence"),
+    [
+        pytest.param(("orders", TeamBase.metadata), "the schema orders is there twice", id="one name"),
+        pytest.param(("shop", TeamBase.metadata), "a table orders, and so has the schema orders", id="table"),
+        pytest.param(("shop", users_of_a_team()), "a table Users, and so has Latchkey", id="our table"),
+        pytest.param(("shop", Base.metadata), "leave out the metadata of latchkey.Base", id="our metadata"),
+    ],
+)
+async def test_two_owners_of_one_table_are_refused_when_the_application_is_built(
+    place, orders, folder, second, sentence
+):
+    other = Schema(second[0], migrations=folder, metadata=second[1])
+
+    with pytest.raises(SchemaError, match=sentence):
+        create_app(place, schemas=[orders, other])
