@@ -2,63 +2,51 @@
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, overload
 from weakref import WeakKeyDictionary
 
-import msgspec
-from sqlalchemy import Dialect, Engine, Insert, PoolProxiedConnection, Select
+from sqlalchemy import Dialect, Engine, Insert, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from latchkey.service.database.driver import is_conflict
-from latchkey.service.database.single_precision import processor_of
+from latchkey.service.database.plan import Make, Plan, Statement, Values, as_values
+from latchkey.service.database.statements import is_plain_read
 
-Convert = Callable[[Any], Any]
-Values = tuple[Any, ...]
 ATTEMPTS = 4  # the first run and at most three more after conflicts
 
 R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """What one dialect makes of the statement."""
-
-    sql: str
-    parameters: tuple[tuple[str, Convert | None], ...]
-    """Each placeholder's name, in their order, and what the driver wants made of its value."""
-    columns: tuple[tuple[int, Convert], ...]
-    """The columns whose values the driver does not give as they are meant."""
-
-    def give(self, values: Mapping[str, Any]) -> Values:
-        """Put values in the order of the placeholders, as the driver wants them."""
-        return tuple(
-            values[name] if convert is None else convert(values[name]) for name, convert in self.parameters
-        )
-
-    def read(self, row: Sequence[Any]) -> Values:
-        """Make of the driver's row what is meant."""
-        values = list(row)
-        for place, convert in self.columns:
-            values[place] = convert(values[place])
-        return tuple(values)
-
-
-class Prepared:
-    """A SELECT of a table's columns, with `bindparam`s where its values go, or an INSERT of one row, perhaps RETURNING.
+class Prepared(Generic[T_co]):
+    """A SELECT, with `bindparam`s where its values go, or an INSERT of one row, perhaps RETURNING.
 
     It goes to the driver past what SQLAlchemy does for each execution, whatever that is of: the cache key, the
     context, the metadata of the result. Of an authenticated call that was half of the time. What stays is what
     SQLAlchemy stands for: its pool, its types, its SQL for each dialect, and its errors.
 
-    Not for lists of values (`IN`), whose SQL depends on how many there are.
+    A list of values (`IN`) is sent with its last value repeated until there is a power of two of them.
+
+    Args:
+        statement: what is asked.
+        make: how rows are read; `as_values` reads tuples.
+        cache_key: SQLAlchemy's of a statement; the values that it has extracted are then given by their position.
     """
 
-    def __init__(self, statement: Select[Any] | Insert) -> None:
+    @overload
+    def __init__(self: "Prepared[Values]", statement: Statement) -> None: ...
+    @overload
+    def __init__(self, statement: Statement, make: Make[T_co], *, cache_key: Any = None) -> None: ...
+    def __init__(self, statement: Statement, make: Make[Any] = as_values, *, cache_key: Any = None) -> None:
         self.statement = statement
-        self._plans: WeakKeyDictionary[Dialect, Plan] = WeakKeyDictionary()
+        self.is_plain_read = is_plain_read(statement)
+        self._make = make
+        self._cache_key = cache_key
+        self._plans: WeakKeyDictionary[Dialect, Plan[T_co]] = WeakKeyDictionary()
 
-    async def run(self, engine: AsyncEngine, values: Mapping[str, Any]) -> list[Values]:
+    async def run(self, engine: AsyncEngine, values: Mapping[Any, Any]) -> list[T_co]:
         """Return the rows, by a pooled connection of an engine in AUTOCOMMIT mode.
 
         A SELECT whose pooled connection turns out dead is run once more. A statement that lost a conflict is run again,
@@ -77,7 +65,7 @@ class Prepared:
                     raise
         raise AssertionError  # the last attempt returned or raised
 
-    async def run_once(self, engine: AsyncEngine, values: Mapping[str, Any]) -> list[Values]:
+    async def run_once(self, engine: AsyncEngine, values: Mapping[Any, Any]) -> list[T_co]:
         """Return the rows.
 
         Raises:
@@ -85,7 +73,9 @@ class Prepared:
                 when it is cancelled, the connection is not used again.
         """
         plan = self.plan_for(engine.dialect)
-        return [plan.read(row) for row in await send(engine, fetch, plan.sql, plan.give(values))]
+        sql, given = plan.bind(values)
+        rows, description = await send(engine, fetch, sql, given)
+        return plan.read(rows, description)
 
     async def insert_together(self, engine: AsyncEngine, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert several rows with one statement: all of them, or none when one of them cannot be.
@@ -96,23 +86,13 @@ class Prepared:
             DBAPIError: as `run_once`.
         """
         plan = self.plan_for(engine.dialect)
-        await send(engine, insert_many, plan.sql, [plan.give(values) for values in rows])
+        await send(engine, insert_many, plan.sql, [plan.bind(values)[1] for values in rows])
 
-    def plan_for(self, dialect: Dialect) -> Plan:
+    def plan_for(self, dialect: Dialect) -> Plan[T_co]:
         """Compile it, once for each dialect."""
         plan = self._plans.get(dialect)
-        if plan is not None:
-            return plan
-        compiled = self.statement.compile(dialect=dialect)
-        columns = (processor_of(column.type, dialect) for column in self.statement.exported_columns)
-        plan = self._plans[dialect] = Plan(
-            sql=str(compiled),
-            parameters=tuple(
-                (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
-                for name in compiled.positiontup or ()
-            ),
-            columns=tuple((place, convert) for place, convert in enumerate(columns) if convert is not None),
-        )
+        if plan is None:
+            plan = self._plans[dialect] = Plan(self.statement, dialect, self._make, cache_key=self._cache_key)
         return plan
 
 
@@ -163,12 +143,11 @@ async def send(engine: AsyncEngine, ask: Callable[[Any, str, Any], Awaitable[R]]
             pooled.close()
 
 
-async def fetch(driver: Any, sql: str, given: Values) -> Sequence[Values]:
-    """Ask the driver; both of them speak alike, asyncmy and aiosqlite."""
+async def fetch(driver: Any, sql: str, given: Values) -> tuple[Sequence[Values], Any]:
+    """Ask the driver, and return the rows and what they are; both of them speak alike, asyncmy and aiosqlite."""
     async with driver.cursor() as cursor:
         await cursor.execute(sql, given)
-        rows: Sequence[Values] = await cursor.fetchall()
-        return rows
+        return await cursor.fetchall(), cursor.description
 
 
 async def insert_many(driver: Any, sql: str, given: Sequence[Values]) -> None:

@@ -244,14 +244,24 @@ class RoutingSession(Session):
             self.flush()  # as in execute: a pending change is written, not lost
         super().refresh(*args, **kwargs)
 
+    @property
+    def reads_apart(self) -> bool:
+        """A plain read would go to the reader, would see nothing that is pending, and would share no connection."""
+        return not (
+            self.in_transaction() or self.is_flushing or self.depth or (self.autoflush and not self.clean)
+        )
+
     @step
-    def read(self, prepared: Prepared, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    def read(self, prepared: Prepared[R], values: Mapping[Any, Any]) -> Sequence[R]:
         """Run a prepared SELECT where any other would go; past the ORM, which makes no instances of it."""
-        if self.get_bind(clause=prepared.statement) is self.rules.engines.writer.sync_engine:
-            rows: Sequence[Sequence[Any]] = self.connection().execute(prepared.statement, values).all()
-            return rows
-        # A step runs what it reads once more by itself.
-        return await_(prepared.run_once(self.rules.reads_from, values))
+        if self.autoflush or not prepared.is_plain_read:
+            self.flush()
+        if self.get_bind(clause=prepared.statement) is not self.rules.engines.writer.sync_engine:
+            # A step runs what it reads once more by itself.
+            return await_(prepared.run_once(self.rules.reads_from, values))
+        connection = self.connection()
+        plan = prepared.plan_for(connection.dialect)
+        return plan.read(connection.exec_driver_sql(*plan.bind(values)).all(), None)
 
     def run(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         """Run `function(session, …)` as one step: it holds one connection for all that it reads."""

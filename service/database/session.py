@@ -197,10 +197,16 @@ class RequestSession(AsyncSession):
 
         return await super().run_sync(run)
 
-    async def read(self, prepared: Prepared, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    async def read(self, prepared: Prepared[R], values: Mapping[Any, Any]) -> Sequence[R]:
         """Run a prepared SELECT of columns past the ORM; it goes where any other goes."""
         rules = self.rules
-        if self.untouched and not rules.transactional and rules.refusal is None:
+        if (
+            prepared.is_plain_read
+            and not rules.transactional
+            and rules.refusal is None
+            and (self._inside is None or self._inside.reads_apart)
+        ):
+            require_own_task(self._task)
             return await prepared.run(rules.reads_from, values)
         return await super().run_sync(RoutingSession.read, prepared, values)  # type: ignore[arg-type]  # our sync_session_class
 

@@ -5,16 +5,14 @@ answered with the four bytes instead, and 0.1 becomes 0.10000000149011612. What 
 rounded to what the text would have been.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from asyncmy.constants.FIELD_TYPE import FLOAT
-from sqlalchemy import types
 from sqlalchemy.dialects.mysql.asyncmy import MySQLDialect_asyncmy
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-SINGLE_BITS = 24
 NO_DECIMALS = 31  # that a column has which declares none, as in the column definition of the protocol
 
 Processor = Callable[[Any], Any]
@@ -68,13 +66,17 @@ def read_floats_as_text(engine: AsyncEngine) -> None:
     engine.sync_engine.dialect.execution_ctx_cls = ReadingContext
 
 
-def processor_of(kind: types.TypeEngine[Any], dialect: Any) -> Processor | None:
-    """Return what is made of the driver's value of a column of this type, outside of an execution."""
-    implementation = kind.dialect_impl(dialect)
-    process: Processor | None = implementation.result_processor(dialect, None)
-    scale = getattr(implementation, "scale", None)
-    # FLOAT(53) without a scale has a precision in bits, and more than 24 of them make it a DOUBLE.
-    is_single = scale is not None or (getattr(implementation, "precision", None) or 0) <= SINGLE_BITS
-    if dialect.name == "mysql" and getattr(implementation, "__visit_name__", "") == "FLOAT" and is_single:
-        return chained(partial(as_text, decimals=NO_DECIMALS if scale is None else scale), process)
-    return process
+def with_floats_as_text(
+    converts: Sequence[Processor | None], decimals: Mapping[int, int | None]
+) -> list[Processor | None]:
+    """Return the processors of columns, of which some are FLOAT, outside of an execution.
+
+    Args:
+        converts: what is made of the driver's value of each column; None is nothing.
+        decimals: how many decimals the FLOAT columns declare, by their place; None of what turned out to be no FLOAT.
+    """
+    found = list(converts)
+    for place, declared in decimals.items():
+        if declared is not None:
+            found[place] = chained(partial(as_text, decimals=declared), found[place])
+    return found

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Double, Float, Integer, MetaData, Numeric, bindparam, select, text
+from sqlalchemy import Double, Float, Integer, MetaData, Numeric, bindparam, func, select, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column
@@ -94,7 +94,11 @@ async def test_numbers_are_read_as_a_plain_session_reads_them(
 
 @pytest.mark.usefixtures("weights")
 async def test_a_prepared_read_reads_the_same(db: SQLAlchemy) -> None:
-    columns = (Weight.single, Weight.precise, Weight.fixed, Weight.double)
+    columns = (
+        *(Weight.single, Weight.precise, Weight.fixed, Weight.double, Weight.exact, Weight.price),
+        *(Weight.single * 3, func.coalesce(Weight.single, 0.5), func.power(Weight.double, 2)),
+        *(func.max(Weight.fixed).over(), func.abs(Weight.fixed)),
+    )
     statement = select(*columns).where(Weight.id > bindparam("low", type_=Integer))
     async with db.scoped_session() as session:
         wanted = [tuple(row) for row in await session.execute(statement, {"low": 0})]

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from asyncmy.connection import PreparedStatement
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import String, bindparam, cast, func, insert, literal, select, text, tuple_
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from latchkey.models import ApiKey, Nonce, User
 from latchkey.service.database import SQLAlchemy, prepared
+from latchkey.service.database.own_task import OtherTaskError
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.database.rules import EndedSessionError
 from tests import wire
@@ -29,6 +30,11 @@ BY_TIME = Prepared(
     )
 )
 NONCE = Prepared(insert(Nonce.__table__))
+IDS = Prepared(
+    select(KEYS.c.access_key)
+    .where(KEYS.c.access_key.in_(bindparam("some", expanding=True)), KEYS.c.name == bindparam("name"))
+    .order_by(KEYS.c.access_key)
+)
 USER = Prepared(select(USERS.c.name).where(USERS.c.id == bindparam("id")))
 
 
@@ -64,6 +70,126 @@ async def test_it_answers_what_the_session_would(
 
     assert [tuple(row) for row in rows] == [tuple(row) for row in usual]
     assert len(rows) == {"lka_A": 1, "lka_x": 0}.get(values.get("access_key", ""), 2)
+
+
+@pytest.mark.parametrize("on_writer", [False, True], ids=["reader", "writer"])
+@pytest.mark.parametrize(
+    ("some", "found"),
+    [
+        pytest.param([], [], id="none"),
+        pytest.param(["lka_b"], ["lka_b"], id="one"),
+        pytest.param(("lka_b", "lka_a", "lka_x"), ["lka_a", "lka_b"], id="three"),
+        pytest.param({"lka_a", "lka_A", "lka_b", "lka_x", "lka_y"}, ["lka_A", "lka_a", "lka_b"], id="five"),
+    ],
+)
+async def test_it_takes_lists(
+    db: SQLAlchemy, keys: None, on_writer: bool, some: Any, found: list[str]
+) -> None:
+    """They are of a type whose values the driver does not take as they are."""
+    async with db.scoped_session() as session:
+        if on_writer:
+            await session.connection()
+        rows = await session.read(IDS, {"some": some, "name": "one"})
+        await session.rollback()
+
+    assert [name for (name,) in rows] == found
+
+
+async def test_lists_of_all_lengths_are_few_statements(db: SQLAlchemy, keys: None) -> None:
+    async with db.scoped_session() as session:
+        with wire.listening() as commands:
+            for length in range(1, 65):
+                await session.read(IDS, {"some": ["lka_a"] * length, "name": "one"})
+
+    sent = [one for one in commands if "access_key" in one]  # the first one also opens a connection
+    assert (len(sent), len(set(sent))) == (64, 7)
+
+
+async def test_lists_of_pairs_are_taken(db: SQLAlchemy, keys: None) -> None:
+    pairs = tuple_(KEYS.c.access_key, KEYS.c.name).in_(bindparam("pairs", expanding=True))
+    asked = Prepared(select(KEYS.c.access_key).where(pairs).order_by(KEYS.c.id))
+    async with db.scoped_session() as session:
+        rows = await session.read(asked, {"pairs": [("lka_a", "one"), ("lka_b", "two"), ("lka_A", "one")]})
+
+    assert rows == [("lka_a",), ("lka_A",)]
+
+
+@pytest.mark.parametrize(
+    ("some", "error", "says"),
+    [
+        pytest.param("lka_a", TypeError, "not a str", id="a text"),
+        pytest.param(["lka_a"] * 16_385, ValueError, "16,385 values is too long; 16,384", id="too many"),
+    ],
+)
+async def test_what_is_no_list_or_too_long_is_refused(
+    db: SQLAlchemy, some: Any, error: type[Exception], says: str
+) -> None:
+    async with db.scoped_session() as session:
+        with pytest.raises(error, match=says):
+            await session.read(IDS, {"some": some, "name": "one"})
+
+
+async def test_the_longest_list_is_taken(db: SQLAlchemy, keys: None) -> None:
+    some = ["lka_a", *(f"lka_{number}" for number in range(16_383))]
+    async with db.scoped_session() as session:
+        assert await session.read(IDS, {"some": some, "name": "one"}) == [("lka_a",)]
+
+
+@pytest.mark.parametrize("on_writer", [False, True], ids=["reader", "writer"])
+async def test_values_that_stand_in_the_statement_are_sent_with_it(
+    db: SQLAlchemy, keys: None, on_writer: bool
+) -> None:
+    """And a percent sign is one, by all ways of the drivers."""
+    asked = Prepared(
+        select(literal("100 %").label("all"), cast(KEYS.c.name, String(9)).op("LIKE")(text("'o%'")))
+        .where(KEYS.c.access_key.in_(["lka_a", "lka_A"]), KEYS.c.name == bindparam("name", "one"))
+        .limit(1)
+    )
+    async with db.scoped_session() as session:
+        if on_writer:
+            await session.connection()
+        found = [await session.read(asked, values) for values in ({}, {"name": "two"})]
+        await session.rollback()
+
+    assert found == [[("100 %", 1)], []]
+
+
+async def test_it_flushes_where_a_select_would(db: SQLAlchemy, first: int) -> None:
+    async with db.scoped_session() as session:
+        user = await User.get(first)
+        user.name = "pending"
+        seen = [list(await session.read(USER, {"id": first}))]
+        session.autoflush = True
+        seen += [list(await session.read(USER, {"id": first}))]
+        await session.rollback()
+
+    assert seen == [[("first",)], [("pending",)]]
+
+
+async def test_one_that_locks_goes_to_the_writer(db: SQLAlchemy, first: int) -> None:
+    locking = Prepared(USER.statement.with_for_update())
+    async with db.scoped_session() as session:
+        user = await User.get(first)
+        user.name = "pending"
+        rows = await session.read(locking, {"id": first})
+        assert (list(rows), session.on_writer) == ([("pending",)], True)
+        await session.rollback()
+
+
+async def test_after_a_read_of_entities_it_takes_no_greenlet(
+    db: SQLAlchemy, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with db.scoped_session() as session:
+        await User.get(first)
+        monkeypatch.setattr(session.sync_session, "read", None)  # which runs in one
+
+        assert await session.read(USER, {"id": first}) == [("first",)]
+
+
+async def test_the_session_of_another_task_is_refused(db: SQLAlchemy, first: int) -> None:
+    async with db.scoped_session() as session:
+        with pytest.raises(OtherTaskError):
+            await asyncio.create_task(session.read(USER, {"id": first}))
 
 
 async def test_it_costs_one_command_and_holds_nothing_afterwards(db: SQLAlchemy, keys: None) -> None:
