@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from latchkey.middleware.request_id import printable_path
+from latchkey.middleware.request_id import printable_method, printable_path
 
 log = logging.getLogger("latchkey.access")
 
@@ -50,7 +50,7 @@ class AccessLogMiddleware:
         finally:
             user = scope.get("user")
             fields = {
-                "method": scope["method"],
+                "method": printable_method(scope),
                 "path": printable_path(scope),
                 "status": status,
                 "duration_ms": round((time.perf_counter() - began) * 1000, 2),

@@ -9,19 +9,30 @@ from urllib.parse import quote
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from latchkey.middleware.excerpt import excerpt
+
 log = logging.getLogger("latchkey.request")
 
 request_id: ContextVar[str | None] = ContextVar("latchkey_request_id", default=None)
 """The id of the request that this context serves, for log lines."""
 
 HEADER = b"x-request-id"
+LONGEST_METHOD = 32
 SHAPE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def printable_path(scope: Scope) -> str:
-    """Return the path as received, percent escapes and all: a decoded one could forge a log line."""
+    """Return the path as received, percent escapes and all: a decoded one could forge a log line.
+
+    A path may have 64 kB and a log line should not: the middle of a long one is left out.
+    """
     raw: bytes | None = scope.get("raw_path")
-    return quote(scope["path"]) if raw is None else raw.decode("ascii", "backslashreplace")
+    return excerpt(quote(scope["path"]) if raw is None else raw.decode("ascii", "backslashreplace"))
+
+
+def printable_method(scope: Scope) -> str:
+    """Return the method; some servers take any word for one, of any length."""
+    return excerpt(scope["method"], LONGEST_METHOD)
 
 
 def new_request_id() -> str:
@@ -65,7 +76,7 @@ class RequestIDMiddleware:
         except ClientDisconnect:
             log.info("the client went away before its request was complete")
         except Exception:
-            log.exception("%s %s failed", scope["method"], printable_path(scope))
+            log.exception("%s %s failed", printable_method(scope), printable_path(scope))
             if started:
                 raise
             await self.last_resort(scope, receive, stamp)

@@ -6,9 +6,14 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_id import request_id
 
 LEVELS = {"latchkey": logging.INFO, "uvicorn": logging.INFO, "sqlalchemy": logging.WARNING}
+
+# An exception may quote a whole body of a client, and a trace may have as many lines as the client sent line feeds.
+LONGEST_LINE = 4096  # characters
+LONGEST_TRACE = 65_536  # characters
 
 
 class JsonFormatter(logging.Formatter):
@@ -21,12 +26,12 @@ class JsonFormatter(logging.Formatter):
             "time": moment.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": excerpt(record.getMessage(), LONGEST_LINE),
             "request_id": request_id.get(),
             **getattr(record, "access", {}),
         }
         if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
+            line["trace"] = "\n".join(trace_lines(self.formatException(record.exc_info)))
         return json.dumps(line, default=str)
 
 
@@ -37,13 +42,16 @@ class TextFormatter(logging.Formatter):
         """Render; an exception's trace follows on lines that are indented, so that none looks like one of ours."""
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         name = request_id.get()
-        line = (
-            f"{moment} {record.levelname:<7} {f'[{name}] ' if name else ''}{printable(record.getMessage())}"
-        )
+        line = f"{moment} {record.levelname:<7} {f'[{name}] ' if name else ''}{printable(excerpt(record.getMessage(), LONGEST_LINE))}"
         if not record.exc_info:
             return line
-        trace = (printable(one) for one in self.formatException(record.exc_info).splitlines())
+        trace = (printable(one) for one in trace_lines(self.formatException(record.exc_info)))
         return "\n    ".join([line, *trace])
+
+
+def trace_lines(trace: str) -> list[str]:
+    """Return the lines of an exception's trace; what is too long loses its middle."""
+    return [excerpt(one, LONGEST_LINE) for one in excerpt(trace, LONGEST_TRACE).splitlines()]
 
 
 def printable(text: str) -> str:

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from latchkey.middleware.excerpt import excerpt
 from latchkey.service.database import driver
 from latchkey.service.database.session import CommitUnknownError
 from latchkey.service.database.transaction import TransactionEndedError
@@ -404,13 +405,29 @@ class FieldError(msgspec.Struct, frozen=True):
     detail: str
 
 
+LONGEST_POINTER = 300  # characters
+LONGEST_DETAIL = 2000  # characters
+
+
+def bounded_pointer(pointer: str) -> str:
+    """Return a JSON pointer of at most `LONGEST_POINTER` characters.
+
+    A longer one is cut between two of its steps, so it names something around the fault: the object that has a
+    field with a long name, say.
+    """
+    if len(pointer) <= LONGEST_POINTER:
+        return pointer
+    return pointer[: LONGEST_POINTER + 1].rpartition("/")[0]
+
+
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
     """An error that answers itself: an ASGI application.
 
     Args:
         code: one of `KINDS`, or of a team's own.
-        detail: a sentence about this occurrence; the kind's title when None. No secret, no SQL.
-        errors: faults of the body.
+        detail: a sentence about this occurrence; the kind's title when None. No secret, no SQL. It may quote the
+            client: of one with more than 2000 characters the middle is left out, here and in `errors`.
+        errors: faults of the body; a pointer of more than 300 characters is cut to what is around the fault.
         headers: further headers of the answer.
     """
 
@@ -428,8 +445,10 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             raise UnknownProblemError(code)
         self.code = code
         self.kind = kind
-        self.detail = detail or f"{self.kind.title}."
-        self.errors = errors
+        self.detail = excerpt(detail or f"{self.kind.title}.", LONGEST_DETAIL)
+        self.errors = [
+            FieldError(bounded_pointer(one.pointer), excerpt(one.detail, LONGEST_DETAIL)) for one in errors
+        ]
         self.headers = dict(headers or {})
 
     def response(self, request_id: str | None) -> Response:

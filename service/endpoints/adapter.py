@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_scope import RequestScope
 from latchkey.service import shapes
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
@@ -29,7 +30,7 @@ from latchkey.service.endpoints import answers
 from latchkey.service.idempotency.claims import Claim
 from latchkey.service.idempotency.key import key_of
 from latchkey.service.operation import Answer, Operation
-from latchkey.service.problems import FieldError, Problem, is_conflict
+from latchkey.service.problems import FieldError, Problem, bounded_pointer, is_conflict
 
 ATTEMPTS = 4  # the first run and at most three more
 NO_CONTENT = 204  # its answer has no length, RFC 9110, section 8.6
@@ -187,7 +188,7 @@ def decode_query(operation: Operation, request: Request) -> msgspec.Struct | Non
     for name, value in pairs:
         if name in RESERVED_PARAMETERS and signs:
             continue
-        shown = name[:64].encode("ascii", "backslashreplace").decode()
+        shown = excerpt(name, 64).encode("ascii", "backslashreplace").decode()
         if name not in known:
             takes = f"this path takes {', '.join(known)}" if known else "this path takes none"
             raise Problem("invalid_parameter", f"There is no parameter {shown!r}; {takes}.")
@@ -199,8 +200,9 @@ def decode_query(operation: Operation, request: Request) -> msgspec.Struct | Non
     query = convert_query(given, kind)
     for name, value in given.items():
         if not is_plain(getattr(query, known[name]), value):
+            shown = excerpt(value)
             raise Problem(
-                "invalid_parameter", f"The parameter {name!r} is wrong: {value!r} is not its plain form."
+                "invalid_parameter", f"The parameter {name!r} is wrong: {shown!r} is not its plain form."
             )
     return query
 
@@ -278,7 +280,10 @@ NAMED_FIELD = re.compile(r"(?:unknown|required) field `(?P<name>.*)`", re.DOTALL
 
 
 def describe_validation_error(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Split msgspec's sentence into what is wrong and where, as a JSON pointer (RFC 6901)."""
+    """Split msgspec's sentence into what is wrong and where, as a JSON pointer (RFC 6901).
+
+    Both have a bound: the sentence quotes the names of unknown fields and the values of enums.
+    """
     found = FAULT.fullmatch(str(error))
     assert found is not None  # noqa: S101 - the pattern matches any text
     text, path = found["text"], found["path"] or ""
@@ -288,4 +293,4 @@ def describe_validation_error(error: msgspec.ValidationError) -> tuple[str, str]
     if named := NAMED_FIELD.search(text):
         steps.append(named["name"])
     pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
-    return text, pointer
+    return excerpt(text), bounded_pointer(pointer)

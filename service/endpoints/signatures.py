@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.types import Scope
 
+from latchkey.middleware.excerpt import excerpt
 from latchkey.service import shapes
 from latchkey.service.authentication.explanation import explain
 from latchkey.service.authentication.wire.credentials import decode_base64
@@ -30,7 +31,7 @@ def as_received(sent: shapes.SignedRequest) -> Scope:
     try:
         parts = split_url(sent.url)
     except ValueError as error:
-        raise field_problem("/url", str(error).removesuffix(".")) from None
+        raise field_problem("/url", excerpt(str(error).removesuffix("."))) from None
     headers = [
         (name.lower().encode(), value.encode("latin-1"))
         for name, values in sent.headers.items()

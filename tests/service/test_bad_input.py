@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from latchkey.models import ApiKey
+from latchkey.service.logs import JsonFormatter, TextFormatter
 from tests.api import HeldKey, assert_problem, call, hold_key, stored
 
 USER = {"email": "ann@example.com", "name": "Ann"}
@@ -98,7 +99,8 @@ SHAPES = [
     shape("an unknown field with a backtick", {**USER, "a`b": 1}, "/a`b"),
     shape("an unknown field like an error's text", {**USER, "x - at `$.email`": 1}, "/x - at `$.email`"),
     shape("an unknown field with points", {**USER, "a.b[0]": 1}, "/a.b[0]"),
-    shape("an unknown field that is long", {**USER, "x" * 100_000: 1}, "/" + "x" * 100_000),
+    shape("an unknown field that is long", {**USER, "x" * 100_000: 1}, ""),
+    shape("an unknown field of 300 characters", {**USER, "x" * 299: 1}, "/" + "x" * 299),
     shape("a field that the service sets", {**USER, "id": 1}, "/id"),
     shape("null for a text", {**USER, "name": None}, "/name"),
     shape("a number for a text", {**USER, "name": 5}, "/name"),
@@ -329,6 +331,69 @@ async def test_what_is_wrong_is_the_right_problem_and_writes_nothing(
     assert await open_transactions() == 0
     assert list(app.state.db.scoped_session.registry.registry) == []
     assert app.state.db.checked_out() == 0
+
+
+LONG = 1_000_000
+QUOTED = [
+    raw("a long field", b'{"email":"a@b","%s":1}' % (b"x" * LONG), 422, "invalid_body"),
+    raw("a long field of quotes", rb'{"email":"a@b","%s":1}' % (rb"\"" * (LONG // 2)), 422, "invalid_body"),
+    raw("a long field of tildes", b'{"email":"a@b","%s":1}' % (b"~" * LONG), 422, "invalid_body"),
+    raw("a long field of nulls", rb'{"%s":1}' % (rb"\u0000" * (LONG // 6)), 422, "invalid_body"),
+    raw("a long field of slashes", b'{"%s":1}' % (b"/" * LONG), 422, "invalid_body"),
+    raw("a long field like an error's text", b'{"%s":1}' % (b" - at `$.email`" * (LONG // 15)), 422, "invalid_body"),
+    bad("a long status", "PATCH /v1/users/{user}", 422, "invalid_body", body={"status": "x" * LONG}),
+    bad("a long mode", "POST /v1/keys", 422, "invalid_body", body={**KEY, "mode": "x" * LONG}),
+    bad("a long scope", "POST /v1/keys", 422, "invalid_body", body={**KEY, "scopes": ["x" * LONG]}),
+    bad("a long network", "POST /v1/keys", 422, "invalid_body", body={**KEY, "allowed_networks": ["1" * LONG]}),
+    bad("a long name of a limit", "POST /v1/keys", 422, "invalid_body",
+        body={**KEY, "limits": [{"name": "x" * LONG, "limit": 1, "window_s": 1}]}),
+    bad("a long port of a signed request", "POST /v1/signatures/explain", 422, "invalid_body",
+        body={"method": "GET", "url": "http://a:" + "x" * 16_000, "headers": {}}),
+    bad("a long host of a signed request", "POST /v1/signatures/explain", 422, "invalid_body",
+        body={"method": "GET", "url": "http://a\u2100" + "x" * 16_000, "headers": {}}),
+    query("a long parameter", "/v1/users?" + "x" * 60_000 + "=1"),
+    query("a long parameter of escapes", "/v1/users?" + "%00" * 20_000 + "=1"),
+    query("a long status asked for", "/v1/users?status=" + "x" * 60_000),
+    query("a long limit", "/v1/users?limit=" + "5" + ".0" + "0" * 60_000),
+    query("a long end", "/v1/keys?expires_before=1" + "." + "0" * 60_000),
+    query("a long cursor", "/v1/users?cursor=" + "x" * 60_000, "invalid_cursor"),
+    bad("a long path", "GET /" + "x" * 60_000, 404, "not_found"),
+    bad("a long id", "GET /v1/users/" + "1" * 60_000, 404, "not_found"),
+    bad("a long method", "X" * 60_000 + " /v1/users", 405, "method_not_allowed", allow="GET, HEAD, POST"),
+    bad("a long content type", "POST /v1/users", 415, "unsupported_media_type", body=USER,
+        headers=(("content-type", "x" * 60_000),)),
+    bad("a long Idempotency-Key", "POST /v1/users", 400, "invalid_idempotency_key", body=USER,
+        headers=(("idempotency-key", "x" * 60_000),)),
+    bad("a long credential", "GET /v1/me", 401, "unauthenticated", caller="nobody",
+        headers=(("authorization", "Bearer " + "x" * 60_000),)),
+    bad("a long signature", "GET /v1/me", 401, "unauthenticated", caller="nobody",
+        headers=(("signature", "x" * 60_000), ("signature-input", "x" * 60_000))),
+    bad("a long X-Request-ID", "GET /v1/nothing", 404, "not_found", headers=(("x-request-id", "x" * 60_000),)),
+    bad("a long X-Forwarded-For", "GET /v1/nothing", 404, "not_found",
+        headers=(("x-forwarded-for", "x" * 60_000),)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", QUOTED)
+async def test_what_is_quoted_from_a_client_has_a_bound(app, callers, log_lines, case: Case):
+    """In the answer with its headers, and in every line of the log."""
+    bystander = await hold_key(app, email="bystander@example.com")
+    del log_lines[:]
+
+    answer = await call(
+        app,
+        case.method,
+        case.target.replace("{user}", str(bystander.user_id)),
+        key=callers[case.caller],
+        body=case.body,
+        headers=case.headers,
+    )
+
+    assert_problem(answer, case.status, case.code)
+    assert len(answer.body) + sum(map(len, answer.headers.values())) < 4096
+    ours = [line for line in log_lines if line.name.startswith("latchkey")]
+    formatted = [form.format(line) for line in ours for form in (TextFormatter(), JsonFormatter())]
+    assert max(map(len, formatted)) < 1024
 
 
 @pytest.mark.parametrize("caller", ["operator", "signer"])

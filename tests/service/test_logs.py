@@ -27,9 +27,18 @@ async def fail(request: Request) -> Nothing:
     raise ValueError("one line\n12:00:00.000 INFO    and one that looks like ours")
 
 
+class Text(msgspec.Struct):
+    text: str
+
+
+async def fail_quoting(body: Text) -> Nothing:
+    """Fail with what the client sent."""
+    raise ValueError(body.text)
+
+
 @pytest.fixture
 def routes():
-    return (route("GET", "/fail", fail, public=True),)
+    return (route("GET", "/fail", fail, public=True), route("POST", "/quote", fail_quoting, public=True))
 
 
 @pytest.fixture
@@ -142,6 +151,27 @@ async def test_an_error_is_one_json_object_with_its_trace_escaped(app, shown_as_
     access, error = (json.loads(line) for line in shown_as_json.getvalue().splitlines())
     assert (error["level"], error["request_id"], access["status"]) == ("error", "v7", 500)
     assert "and one that looks like ours" in error["trace"]
+
+
+@pytest.mark.parametrize("part", ["x", "\n", "x\n", "\x1b"])
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_an_error_that_quotes_a_body_has_a_bound(app, form, part):
+    logs.configure(form)
+    stream = io.StringIO()
+    logging.getLogger("latchkey").handlers[0].setStream(stream)
+
+    await call(app, "POST", "/quote", body={"text": part * 170_000})
+
+    shown = stream.getvalue()
+    assert "ValueError: " in shown
+    assert len(shown) < 8 * logs.LONGEST_TRACE
+
+
+@pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JsonFormatter()], ids=["text", "json"])
+def test_a_message_has_a_bound(formatter):
+    line = formatter.format(logging.makeLogRecord({"msg": "x" * 1_000_000, "levelname": "INFO"}))
+
+    assert len(line) < 2 * logs.LONGEST_LINE
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
