@@ -20,7 +20,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-mysql test-storm test-fuzz check bench bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-mysql test-galera test-storm test-fuzz check bench bench-growth bench-soak lock openapi api up down clean
 
 # Touched last, so that an installation that broke off is done again.
 READY := .venv/.ready
@@ -38,6 +38,9 @@ test: $(READY) ## Run the tests, on SQLite, and on MariaDB and Redis where they 
 test-mysql: $(READY) ## Run what needs a server on MySQL, which Debian's own apt brings where it is missing
 	mysqld="$${LATCHKEY_TEST_MYSQLD:-$$(.ci/get-mysql var/mysql)}" && \
 		LATCHKEY_TEST_SERVER=mysql LATCHKEY_TEST_MYSQLD="$$mysqld" .venv/bin/python -m pytest $(PYTEST_ARGS) -m mariadb $(TESTS)
+
+test-galera: $(READY) ## Run a private Galera cluster of three nodes and write to two of them (galera-4, rsync)
+	LATCHKEY_TEST_GALERA=1 .venv/bin/python -m pytest -q -m galera
 
 test-storm: $(READY) ## Cancel thousands of requests at every point and look for leaks
 	LATCHKEY_TEST_STORM=long .venv/bin/python -m pytest -q -m storm

@@ -101,7 +101,7 @@ class PrivateMariaDB:
         self._install()
         # The port was free a moment ago; where somebody else took it meanwhile, the next one will do.
         for remaining in (2, 1, 0):
-            port = _free_port()
+            port = free_port()
             try:
                 self._launch(port)
                 break
@@ -201,7 +201,7 @@ class PrivateMariaDB:
 
     def _install(self) -> None:
         # A server that starts sweeps its temporary folder; in a shared one it would sweep another's tables away.
-        self._temporary.mkdir()
+        self._temporary.mkdir(exist_ok=True)
         command = self._installing()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -216,8 +216,12 @@ class PrivateMariaDB:
             f"--tmpdir={self._temporary}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
-            *as_root(),
+            *self._as_user(),
         ]
+
+    def _as_user(self) -> list[str]:
+        """Return the option that says whose the process is."""
+        return as_root()
 
     def _serving(self) -> list[str]:
         """Return the command that runs the server, without what every server is told."""
@@ -228,7 +232,7 @@ class PrivateMariaDB:
             self._process = process = subprocess.Popen(
                 [
                     *self._serving(),
-                    *as_root(),
+                    *self._as_user(),
                     f"--datadir={self._data}",
                     f"--tmpdir={self._temporary}",
                     f"--socket={self.socket}",
@@ -269,7 +273,8 @@ def as_root() -> list[str]:
     return ["--user=root"] if os.geteuid() == 0 else []
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

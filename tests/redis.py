@@ -13,7 +13,7 @@ from typing import Self
 
 import pytest
 
-from tests.mariadb import _free_port, find_program
+from tests.mariadb import find_program, free_port
 
 MISSING = "redis-server not found: apt-get install redis-server (Debian, Ubuntu) or brew install redis"
 REQUIRE = "LATCHKEY_TEST_REQUIRE_REDIS"
@@ -36,7 +36,7 @@ class PrivateRedis:
         self._program = require_or_skip()
         self._folder = tempfile.TemporaryDirectory(prefix="latchkey-")
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def url(self) -> str:

@@ -110,9 +110,9 @@ async def test_a_database_made_again_is_empty(server):
 
 @pytest.mark.mariadb
 def test_a_taken_port_is_left_to_its_owner(server, monkeypatch):
-    free = tests.mariadb._free_port
+    free = tests.mariadb.free_port
     ports = iter([server.port, free()])
-    monkeypatch.setattr(tests.mariadb, "_free_port", lambda: next(ports))
+    monkeypatch.setattr(tests.mariadb, "free_port", lambda: next(ports))
 
     with PrivateMariaDB() as second:
         assert second.port != server.port

@@ -122,6 +122,8 @@ class TestMake:
             "help",
             "dev",
             "test",
+            "test-mysql",
+            "test-galera",
             "test-storm",
             "check",
             "bench",

@@ -15,6 +15,9 @@ class Tap:
     `hold` names a command by words that stand in it, and whether it is held before the server gets it, or after it
     was executed and before its answer arrives. `held` is set when it has come to that. `cut` ends the connections
     to the server, as the death of the process does. A prepared statement is held when it is executed.
+
+    `pause` names words too, and holds the first command that has them, also one that prepares a statement, until
+    `resume`.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -22,6 +25,8 @@ class Tap:
         self.held = asyncio.Event()
         self._words: bytes | None = None
         self._when: Literal["before", "after"] = "before"
+        self._pause: bytes | None = None
+        self._resumed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -31,6 +36,14 @@ class Tap:
 
     def hold(self, words: bytes, when: Literal["before", "after"]) -> None:
         self._words, self._when = words, when
+
+    def pause(self, words: bytes) -> None:
+        self._pause = words
+        self.held.clear()
+        self._resumed.clear()
+
+    def resume(self) -> None:
+        self._resumed.set()
 
     def cut(self) -> None:
         """End every connection, on both sides."""
@@ -69,6 +82,10 @@ class Tap:
 
     async def _ask(self, reader: asyncio.StreamReader, to_server: asyncio.StreamWriter, line: "Line") -> None:
         while part := await reader.read(65536):
+            if self._pause is not None and self._pause in part:
+                self._pause = None
+                self.held.set()
+                await self._resumed.wait()
             text = line.text_of(part)
             if self._words is not None and self._words in text:
                 if self._when == "before":
