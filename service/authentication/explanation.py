@@ -244,7 +244,7 @@ def read_message(report: Report, verifier: Verifier, scope: Scope, now: float) -
 
 def with_stand_ins(headers: message_signature.Headers) -> list[tuple[bytes, bytes]]:
     """Replace the signatures by valid placeholders, one for each input; ValueError if the inputs are invalid."""
-    inputs = b"".join(value for name, value in headers if name == b"signature-input").decode("latin-1")
+    inputs = b", ".join(value for name, value in headers if name == b"signature-input").decode("latin-1")
     macs = b", ".join(label.encode() + b"=:" + STAND_IN + b":" for label in inner_lists(inputs))
     return [*((name, value) for name, value in headers if name != b"signature"), (b"signature", macs)]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from latchkey.service.authentication.wire.message_signature import sign_message
 from tests.server.raw import SERVERS, Party, Reply, command, database_of, head, party, read_all, split
 from tests.service.test_commands import free_port
 
@@ -28,6 +29,7 @@ defaults
     timeout server 20s
 listen all
     bind 127.0.0.1:{port}
+    {rules}
     server one 127.0.0.1:{upstream} source 127.0.0.1
 """
 ENVIRON = {"LATCHKEY_TRUSTED_PROXIES": "127.0.0.1/32"}
@@ -55,10 +57,11 @@ class Front(msgspec.Struct, frozen=True):
 class Proxy:
     """HAProxy on a free port in front of another one, until the end of the block."""
 
-    def __init__(self, folder: Path, upstream: int) -> None:
+    def __init__(self, folder: Path, upstream: int, *rules: str) -> None:
         self.port = free_port()
         self.config = folder / "haproxy.cfg"
-        self.config.write_text(CONFIG.format(port=self.port, upstream=upstream))
+        text = CONFIG.format(port=self.port, upstream=upstream, rules="\n    ".join(rules))
+        self.config.write_text(text)
 
     def __enter__(self) -> int:
         assert HAPROXY, "haproxy not found: apt-get install haproxy"
@@ -192,3 +195,24 @@ def test_the_body_of_an_upgrade_is_no_request(front: Front, protocol: str, frami
     assert {at_once.code, later.code} <= {"unauthenticated", "upgrade_with_body"}
     assert "/smuggled" not in front.party.served.err.read_text()
     assert [one.status for one in front.send(HOME, head("GET", "/v1/me", bearer(front.bound)))] == [200]
+
+
+def test_a_proxy_that_signs_adds_lines_of_its_own(front: Front, tmp_path: Path) -> None:
+    """RFC 9421, section 4.1."""
+    key = command(
+        front.party.served.environ, "keys", "create", "--user", "ann@example.com", "--name", "signs",
+        "--mode", "signed", "--scopes", "users:read",
+    )  # fmt: skip
+    rules = (
+        """http-request add-header Signature-Input 'proxy=("@method");created=1;keyid="edge"'""",
+        "http-request add-header Signature 'proxy=:AAAA:'",
+    )
+    with Proxy(tmp_path, front.party.port, *rules) as port:
+        signed = sign_message(
+            key["secret"], key["access_key"], time.time(),
+            method="GET", scheme="http", authority="x", raw_path="/v1/me", nonce=f"n0nce-{port}-{time.time_ns()}",
+        )  # fmt: skip
+        request = head("GET", "/v1/me", *(f"{name}: {value}" for name, value in signed.items()))
+        (reply,) = front.send(HOME, request, port=port)
+
+    assert reply.status == 200, reply.body

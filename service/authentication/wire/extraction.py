@@ -7,7 +7,7 @@ Answered from the headers and the query string alone, before any lookup:
 - `Signature` or `Signature-Input` is a signed message (RFC 9421).
 
 Two kinds in one request are TwoCredentials, whatever state each is in.
-One kind twice, or of the wrong shape, is Unauthenticated.
+One kind twice, or of the wrong shape, is Unauthenticated. Several lines of `Signature` are one field, though.
 """
 
 import re
@@ -29,6 +29,8 @@ _BEARER = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 # Every spelling that decodes to the name `key`. A search costs the same for any query, decoding 64 kB does not.
 _KEY_PARAMETER = re.compile(rb"(?:\A|&)(?:k|%6[bB])(?:e|%65)(?:y|%79)(?=[=&]|\Z)")
 
+# These may stand in several lines, which are one field (RFC 9651, section 4.2); the form's own parser reads them.
+_DICTIONARIES = frozenset({b"signature", b"signature-input"})
 _CREDENTIAL_HEADERS = (b"authorization", b"secret", b"signature", b"signature-input")
 
 
@@ -106,7 +108,7 @@ def extract(
         raise TwoCredentials(f"credentials of the kinds {' and '.join(found)}")
 
     for name, values in sent.items():
-        if len(values) > 1:
+        if len(values) > 1 and name not in _DICTIONARIES:
             raise Unauthenticated(f"more than one {name.decode()} header")
     match found:
         case ["bearer"]:

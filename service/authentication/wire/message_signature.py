@@ -35,6 +35,10 @@ _VALUE_LIMIT_BYTES = 8 * 1024
 _SIGNATURE_LIMIT_BYTES = 2 * 1024
 _SHA256_BYTES = 32
 
+# A dictionary may stand in several lines, which are one text with ", " between them (RFC 9651, section 4.2, and
+# RFC 9421, section 2.1, for what is signed of it). A proxy that signs adds lines of its own.
+_DICTIONARIES = frozenset({"signature-input", "signature", "content-digest"})
+
 _WHEN_SENT = ("content-type", "content-digest", "idempotency-key")
 
 # The signature base is a text of lines in ASCII: nothing in it may end a line (RFC 9421, section 2.5).
@@ -111,7 +115,7 @@ def component_values(
         public_authority: what clients call this service, when a proxy puts another name into `Host`.
 
     """
-    sent = _once(headers, ("host", *_WHEN_SENT), _VALUE_LIMIT_BYTES)
+    sent = _fields(headers, ("host", *_WHEN_SENT), _VALUE_LIMIT_BYTES)
     host = sent.pop("host", "")
     values = {
         "@method": method,
@@ -129,14 +133,15 @@ def component_values(
 def parse(headers: Headers, values: Mapping[str, str]) -> MessageSignature:
     """Read the one signature that is tagged for this service, or raise Unauthenticated.
 
-    Signatures of other tags may stand beside it, as a proxy adds them, and say nothing here.
+    Signatures of other tags may stand beside it, in the same header lines or in others, as a proxy adds them, and
+    say nothing here.
 
     Args:
         headers: as in an ASGI scope.
         values: what `component_values` told of the same request; covering anything else is refused.
 
     """
-    sent = _once(headers, ("signature-input", "signature"), _SIGNATURE_LIMIT_BYTES)
+    sent = _fields(headers, ("signature-input", "signature"), _SIGNATURE_LIMIT_BYTES)
     if len(sent) < 2:  # noqa: PLR2004 - both
         raise Unauthenticated("a signature without its input, or an input without its signature")
     try:
@@ -271,19 +276,23 @@ def sign_message(
     return {**headers, "signature-input": f"sig1={params}", "signature": f"sig1=:{_base64(mac)}:"}
 
 
-def _once(headers: Headers, names: tuple[str, ...], limit_bytes: int) -> dict[str, str]:
+def _fields(headers: Headers, names: tuple[str, ...], limit_bytes: int) -> dict[str, str]:
     # Starlette shows the first of two equal headers and a gate's upstream may take the last.
     wanted = {name.encode(): name for name in names}
     found: dict[str, str] = {}
-    for name, value in headers:
-        if name not in wanted:
+    for field, value in headers:
+        if field not in wanted:
             continue
-        if wanted[name] in found:
-            raise Unauthenticated(f"more than one {wanted[name]} header")
-        if len(value) > limit_bytes:
-            raise Unauthenticated(f"a {wanted[name]} header that is too long")
+        name = wanted[field]
         # RFC 9110, section 5.5: white space around a value is no part of it.
-        found[wanted[name]] = value.strip(b" \t").decode("latin-1")
+        text = value.strip(b" \t").decode("latin-1")
+        if name in found:
+            if name not in _DICTIONARIES:
+                raise Unauthenticated(f"more than one {name} header")
+            text = f"{found[name]}, {text}"
+        if len(value) > limit_bytes or len(text) > limit_bytes:
+            raise Unauthenticated(f"a {name} header that is too long")
+        found[name] = text
     return found
 
 

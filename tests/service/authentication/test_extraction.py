@@ -53,6 +53,12 @@ KEY = b"key=lka_0000000000000000000000&timestamp=1700000000"
         pytest.param([SIGNATURE], b"", MessageSigned(), id="signature"),
         pytest.param([SIGNATURE_INPUT], b"", MessageSigned(), id="signature-input"),
         pytest.param([SIGNATURE, SIGNATURE_INPUT], b"q=1", MessageSigned(), id="message"),
+        pytest.param(
+            [SIGNATURE, SIGNATURE_INPUT] * 2,
+            b"",
+            MessageSigned(),
+            id="a message in several lines, which are one",
+        ),
     ],
 )
 def test_a_request_carries(headers, query, credential):
@@ -67,6 +73,7 @@ def test_a_request_carries(headers, query, credential):
         pytest.param([BEARER, MAC], b"", id="bearer and secret"),
         pytest.param([BEARER, MAC], KEY, id="bearer and query"),
         pytest.param([BEARER, SIGNATURE], b"", id="bearer and signature"),
+        pytest.param([BEARER, SIGNATURE, SIGNATURE], b"", id="bearer and two signatures"),
         pytest.param([BEARER, SIGNATURE_INPUT], b"", id="bearer and signature-input"),
         pytest.param([SIGNATURE], KEY, id="message and key"),
         pytest.param([SIGNATURE_INPUT, MAC], b"", id="message and secret"),
@@ -98,8 +105,6 @@ def test_the_reason_names_the_kinds_for_the_log():
         pytest.param([MAC], KEY + b"&key=x", id="two keys"),
         pytest.param([MAC], KEY + b"&k%65y=x", id="two keys, one in percent escapes"),
         pytest.param([MAC], KEY + b"&key", id="two keys, one without a value"),
-        pytest.param([SIGNATURE, SIGNATURE], b"", id="two signatures"),
-        pytest.param([SIGNATURE_INPUT, SIGNATURE_INPUT], b"", id="two signature inputs"),
         pytest.param([MAC], b"", id="a secret without a key"),
         pytest.param([], KEY, id="a key without a secret"),
         pytest.param([MAC], KEY + b"&q=" + b"a" * 8192, id="a signed query that is too long"),

@@ -659,17 +659,95 @@ def test_a_digest_of_the_wrong_shape_is_refused_even_when_it_is_signed(digest):
         signed(content_digest=digest).parsed()
 
 
-@pytest.mark.parametrize(
-    "name", ["host", "content-type", "content-digest", "idempotency-key", "signature", "signature-input"]
-)
+@pytest.mark.parametrize("name", ["host", "content-type", "idempotency-key"])
 @pytest.mark.parametrize("again", [None, b"", b"x"], ids=["the same", "empty", "another"])
-def test_each_header_that_counts_stands_at_most_once(name, again):
+def test_each_header_that_is_no_dictionary_stands_at_most_once(name, again):
     sent = signed()
     value = dict(sent.headers)[name.encode()] if again is None else again
 
     for headers in ((*sent.headers, (name.encode(), value)), ((name.encode(), value), *sent.headers)):
         with pytest.raises(Unauthenticated, match=f"more than one {name} header"):
             sent.but(headers=headers).parsed()
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("content-digest", "a content-digest header that is not one SHA-256"),
+        ("signature", "an ill-formed signature or its input"),
+        ("signature-input", "an ill-formed signature or its input"),
+    ],
+)
+@pytest.mark.parametrize("again", [None, b"", b"x", b","], ids=["the same", "empty", "another", "a comma"])
+def test_lines_of_a_dictionary_are_one_dictionary(name, reason, again):
+    """A member twice, none between two commas, and what is no member are refused as they are in one line."""
+    sent = signed()
+    value = dict(sent.headers)[name.encode()] if again is None else again
+
+    for headers in ((*sent.headers, (name.encode(), value)), ((name.encode(), value), *sent.headers)):
+        with pytest.raises(Unauthenticated, match=reason):
+            sent.but(headers=headers).parsed()
+
+
+OF_A_PROXY = (
+    (
+        b"signature-input",
+        b'proxy=("@method" "content-digest";req);created=1;keyid="edge";alg="rsa-pss-sha512"',
+    ),
+    (b"signature", b"proxy=:" + base64.b64encode(bytes(256)) + b":"),
+)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
+def test_a_proxy_adds_lines_of_its_own(order):
+    """RFC 9421, section 4.1: wherever its lines stand, before, between or after those of the client."""
+    sent = signed()
+    others = tuple(one for one in sent.headers if not one[0].startswith(b"signature"))
+    lines = (*(one for one in sent.headers if one[0].startswith(b"signature")), *OF_A_PROXY)
+
+    assert accepted(sent.but(headers=(*others, *(lines[place] for place in order))))
+
+
+def test_three_lines_and_white_space_around_them_are_one_field():
+    sent = signed()
+    added = tuple(
+        (name, b" \t" + value.replace(b"proxy=", label) + b"\t ")
+        for name, value in OF_A_PROXY
+        for label in (b"a=", b"b=")
+    )
+
+    assert accepted(sent.but(headers=(*added[::2], *sent.headers, *added[1::2])))
+
+
+@pytest.mark.parametrize("tag", [TAGGED, 'tag="another"'], ids=["ours", "another"])
+def test_a_label_in_two_lines_is_refused(tag):
+    """Also when the other is no signature for this service: which one is meant would depend on the reader."""
+    sent = signed()
+    again = (
+        (b"signature-input", f"sig1=();{CREATED};{tag}".encode()),
+        (b"signature", f"sig1=:{mac('')}:".encode()),
+    )
+
+    assert not accepted(sent.but(headers=(*sent.headers, *again)))
+    assert not accepted(sent.but(headers=(*again, *sent.headers)))
+
+
+def test_two_signatures_for_this_service_are_refused_in_two_lines_too():
+    sent = signed()
+    again = tuple(
+        (name, value.replace(b"sig1=", b"sig2=")) for name, value in sent.headers if b"signature" in name
+    )
+
+    with pytest.raises(Unauthenticated, match="more than one"):
+        sent.but(headers=(*sent.headers, *again)).parsed()
+
+
+def test_lines_are_too_long_together():
+    sent = signed()
+    added = tuple((b"signature", b"p%d=:%s:" % (n, base64.b64encode(bytes(256)))) for n in range(7))
+
+    with pytest.raises(Unauthenticated, match="a signature header that is too long"):
+        sent.but(headers=(*sent.headers, *added)).parsed()
 
 
 def test_other_headers_may_repeat():

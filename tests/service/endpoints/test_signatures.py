@@ -366,6 +366,21 @@ async def test_a_message_that_cannot_be_read(app, operator, headers, check):
     assert (answer.json["signed"], answer.json["clock"], answer.json["key"]) == ([], None, None)
 
 
+async def test_lines_that_a_proxy_added_are_one_field_with_the_partners(app, operator, partner):
+    sent = sign(app, partner, "message")
+    sent["headers"]["signature-input"] = ['proxy=("@method");created=1', sent["headers"]["signature-input"]]
+    right, wrong = sent["headers"]["signature"], "sig1=:AA==:"
+
+    taken = await explained(
+        app, operator, {**sent, "headers": {**sent["headers"], "signature": [right, "proxy=:AA==:"]}}
+    )
+    refused = await explained(app, operator, {**sent, "headers": {**sent["headers"], "signature": [wrong]}})
+
+    assert failed(taken) == []
+    assert "shape" in failed(refused)
+    assert refused.json["clock"]["inside"]
+
+
 # ---------------------------------------------------------------------- who may ask, and what
 
 
