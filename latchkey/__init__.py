@@ -9,7 +9,7 @@ from latchkey.middleware.request_scope import (
     SettledSessionError,
     UnwrittenWorkError,
 )
-from latchkey.middleware.session import SessionMiddleware
+from latchkey.middleware.session import SessionMiddleware, StreamTimeoutError
 from latchkey.models import ApiKey, Base, User
 from latchkey.models.errors import LostWriteError, NotInitialisedError, NotLoadedError
 from latchkey.models.types import (
@@ -34,6 +34,7 @@ from latchkey.service.database.rules import (
 )
 from latchkey.service.database.schema import NotMigratedError, Schema, SchemaError, require_migrated
 from latchkey.service.database.session import CommitUnknownError, RequestSession
+from latchkey.service.database.streams import StreamClosedError
 from latchkey.service.database.transaction import TransactionEndedError
 from latchkey.service.endpoints.answers import convert
 from latchkey.service.endpoints.caller import hold_caller
@@ -76,6 +77,8 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SettledSessionError",
+    "StreamClosedError",
+    "StreamTimeoutError",
     "TransactionEndedError",
     "UnwrittenWorkError",
     "User",

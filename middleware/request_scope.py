@@ -25,12 +25,20 @@ class ManagedSession(Protocol):
     def unwritten(self) -> str | None:
         """The changes that nothing has committed yet, in words, or None."""
 
-    async def commit(self) -> None: ...
+    @property
+    def is_streaming(self) -> bool:
+        """Rows of a stream were not read yet, so that the session keeps its connection."""
+
+    async def settle(self, *, is_streamed: bool = False) -> None:
+        """Commit what is left; with `is_streamed` the body reads on in the streams that are open."""
+
     async def rollback(self) -> None: ...
     async def end(self) -> None:
         """Close the session and leave every register that knows it; any number of times."""
 
-    async def release_connection(self) -> None: ...
+    async def release_connection(self, *, ends_streams: bool = False) -> None:
+        """Hold no connection, but for a stream of rows unless `ends_streams` is said."""
+
     def refuse_further_use(self) -> None:
         """Refuse further use: the request's answer has started."""
 
@@ -56,7 +64,8 @@ class OpenWriteError(RuntimeError):
     def __init__(self) -> None:
         super().__init__(
             "a part of the body is waited for, or sent, while a write is open, and a slow client would hold the "
-            "connection: read the body first, or commit before the next part."
+            "connection: read the body first, or commit before the next part. "
+            "A stream of rows is opened after the commit, for it would end with it."
         )
 
 
@@ -131,7 +140,7 @@ class RequestScope:
         self.require_written()
         if not session.idle:
             if status < 400:  # noqa: PLR2004 - RFC 9110: from 400 on an answer reports an error
-                await session.commit()
+                await session.settle(is_streamed=True)
             else:
                 if lost := session.unwritten:
                     log.warning("the answer %d drops changes: %s", status, lost)
@@ -144,8 +153,17 @@ class RequestScope:
         if self.session is not None and not self.settled and asyncio.current_task() is self.task:
             await self.session.release_connection()
 
-    async def release_late_connections(self) -> None:
-        """Let what a streamed body reads with hold nothing while a part of it is sent."""
+    @property
+    def is_streaming(self) -> bool:
+        """A session of the request keeps its connection for the rows of a stream."""
+        own = self.session
+        return (own is not None and own.is_streaming) or any(one.is_streaming for one in self.sessions)
+
+    async def release_late_connections(self, *, is_last: bool) -> None:
+        """Let what a streamed body reads with hold nothing while a part of it is sent, but for streams of rows."""
+        own = self.session
+        if own is not None and not own.idle:
+            await own.release_connection(ends_streams=is_last)
         if not self.sessions:
             return
         task = asyncio.current_task()

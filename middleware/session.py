@@ -1,5 +1,6 @@
 """One request, one task, one database session (R1 to R7)."""
 
+import asyncio
 import logging
 from asyncio import current_task
 from collections.abc import Callable, MutableMapping
@@ -12,6 +13,19 @@ from latchkey.middleware.completion import complete
 from latchkey.middleware.request_scope import ManagedSession, RequestScope, SettledSessionError
 
 log = logging.getLogger("latchkey.session")
+
+
+STREAM_TIMEOUT_S = 30.0
+
+
+class StreamTimeoutError(RuntimeError):
+    """The client took too long to take an answer whose rows were being read from an open connection."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"the answer was cut: its client was waited for {timeout_s:g} s in all while a stream of rows kept a "
+            "connection. LATCHKEY_STREAM_TIMEOUT_S is that bound."
+        )
 
 
 class RequestState(dict[str, Any]):
@@ -33,7 +47,9 @@ class SessionMiddleware:
 
     `scoped_session` is an `async_scoped_session` whose scope is the task and whose sessions are
     `latchkey.service.database.session.RequestSession`. `problem(exc)` turns an exception that the database caused into the
-    ASGI application that answers it, or returns None for one that is not its business.
+    ASGI application that answers it, or returns None for one that is not its business. `stream_timeout_s` bounds how
+    long a client may be waited for, in all, while a body that reads a stream of rows keeps a connection: after it the
+    answer is cut.
 
     Not for WebSockets, which pass untouched: they live too long for one session. Everything between this
     middleware and the endpoint stays in the request's task: a middleware that starts another one for the
@@ -46,10 +62,12 @@ class SessionMiddleware:
         *,
         scoped_session: async_scoped_session[Any],
         problem: Callable[[Exception], ASGIApp | None],
+        stream_timeout_s: float = STREAM_TIMEOUT_S,
     ) -> None:
         self.app = app
         self.scoped_session = scoped_session
         self.problem = problem
+        self.stream_timeout_s = stream_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request."""
@@ -66,7 +84,7 @@ class SessionMiddleware:
             with RequestScope(task) as request_scope:
                 async with self.scoped_session() as session:
                     state = scope["state"] = RequestState(scope.get("state") or {}, session=session)
-                    settle = Settle(request_scope, state, registry, send)
+                    settle = Settle(request_scope, state, registry, Patient(send, self.stream_timeout_s))
                     try:
                         await self._serve(scope, unpinned(receive, request_scope), settle, session)
                     finally:
@@ -111,6 +129,36 @@ def unpinned(receive: Receive, request_scope: RequestScope) -> Receive:
     return wait
 
 
+class Patient:
+    """The `send` of one request, whose client is waited for with a connection for a bounded time (R5)."""
+
+    def __init__(self, send: Send, timeout_s: float) -> None:
+        self.send = send
+        self.timeout_s = timeout_s
+        self.waited_s = 0.0
+
+    async def __call__(self, message: Message, *, holds_connection: bool = False) -> None:
+        """Send a part of the answer.
+
+        Raises:
+            StreamTimeoutError: the client was waited for too long while a connection was held.
+        """
+        if not holds_connection:
+            await self.send(message)
+            return
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(self.timeout_s - self.waited_s) as bound:
+                await self.send(message)
+        except TimeoutError:
+            if bound.expired():
+                raise StreamTimeoutError(self.timeout_s) from None
+            raise
+        finally:
+            self.waited_s += loop.time() - began
+
+
 class Settle:
     """The `send` of one request: the session is settled before the start of the answer goes out (R4).
 
@@ -119,7 +167,11 @@ class Settle:
     """
 
     def __init__(
-        self, request_scope: RequestScope, state: RequestState, registry: MutableMapping[Any, Any], send: Send
+        self,
+        request_scope: RequestScope,
+        state: RequestState,
+        registry: MutableMapping[Any, Any],
+        send: Patient,
     ) -> None:
         self.request_scope = request_scope
         self.state = state
@@ -129,7 +181,7 @@ class Settle:
         self.failure: Exception | None = None
 
     async def __call__(self, message: Message) -> None:
-        """Settle at the start, and give back what a streamed body reads with before each of its parts."""
+        """Settle at the start, and release before each part of a streamed body what that reads with."""
         if self.failure is not None:
             return
         if message["type"] == "http.response.start":
@@ -142,5 +194,5 @@ class Settle:
             self.state.pop("session", None)
             self.started = True
         else:
-            await self.request_scope.release_late_connections()
-        await self.send(message)
+            await self.request_scope.release_late_connections(is_last=not message.get("more_body", False))
+        await self.send(message, holds_connection=self.request_scope.is_streaming)

@@ -169,7 +169,12 @@ def create_app(
         Middleware(
             BodyLimitMiddleware, limit_bytes=settings.body_limit_bytes, problem=Problem("body_too_large")
         ),
-        Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=answer_failure),
+        Middleware(
+            SessionMiddleware,
+            scoped_session=db.scoped_session,
+            problem=answer_failure,
+            stream_timeout_s=settings.stream_timeout_s,
+        ),
     ]
     for one in reversed(corridor):  # the last one that is added is the first to meet a request
         app.add_middleware(one.cls, *one.args, **one.kwargs)

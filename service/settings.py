@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     clock_window_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     body_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = 1024 * 1024
     body_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    stream_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     body_memory_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024 * 1024)] = 16 * 1024 * 1024
     header_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024)] = 16 * 1024
     header_limit_lines: Annotated[int, Meta(ge=10, le=10_000)] = 100

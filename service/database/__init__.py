@@ -142,8 +142,7 @@ class SQLAlchemy(metaclass=Singleton):
     def checked_out(self) -> int:
         """Count the connections that somebody holds."""
         engines = self._opened("checked_out")
-        found = (engines.writer, engines.reader, engines.replica)
-        return sum(engine.pool.checkedout() for engine in found if engine is not None)  # type: ignore[attr-defined]  # QueuePool, always
+        return sum(engine.pool.checkedout() for engine in engines.all)  # type: ignore[attr-defined]  # QueuePool, always
 
     async def close(self) -> None:
         """Wait, bounded, for sessions that are still ending; then dispose the engines (R12).
@@ -162,9 +161,8 @@ class SQLAlchemy(metaclass=Singleton):
         Base.scoped_session = None
         Watched.watcher = None
         self._engines = self._scoped_session = None
-        for engine in (engines.writer, engines.reader, engines.replica):
-            if engine is not None:
-                await engine.dispose()
+        for engine in engines.all:
+            await engine.dispose()
         log.info("DB disconnected.")
 
     async def _wait_until_unused(self) -> None:

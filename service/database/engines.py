@@ -39,9 +39,10 @@ def create_engines(settings: Settings) -> Engines:
     replica = None
     if settings.reader_url is not None:
         replica = _reader(parse_url(settings.reader_url, "LATCHKEY_READER_URL"), settings)
-    writer = _writer(url, settings)
-    keep_records(writer)
-    return Engines(writer=writer, reader=_reader(url, settings), replica=replica)
+    engines = Engines(writer=_writer(url, settings), reader=_reader(url, settings), replica=replica)
+    for engine in engines.all:
+        keep_records(engine)
+    return engines
 
 
 def parse_url(text: str, variable: str) -> URL:
@@ -164,10 +165,11 @@ def verified_tls(url: URL) -> tuple[URL, dict[str, Any]]:
 
 def _note_lost_status(context: Any) -> None:
     # An error packet carries no transaction flag, and after it the flag that is there may be stale.
-    if context.connection is not None and not context.connection.invalidated:
-        context.connection.info[LOST_STATUS] = True
+    connection = context.connection
+    if connection is not None and not (connection.invalidated or connection.closed):
+        connection.info[LOST_STATUS] = True
         if driver.is_conflict(context.original_exception):
-            context.connection.info[ENDED] = True
+            connection.info[ENDED] = True
 
 
 def _reset_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:

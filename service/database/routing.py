@@ -182,21 +182,32 @@ class RoutingSession(Session):
                 return ", ".join(sorted({type(one).__name__ for one in pending}))
         return "what it wrote" if self.record.wrote else None
 
+    @property
+    def is_streaming(self) -> bool:
+        """Rows of a stream were not read yet."""
+        return self.record.is_streaming
+
     def release_connection(self) -> None:
         """Return the reader's connection to its pool; what was loaded stays loaded and attached (R5).
 
         Ending the transaction object alone does it: nothing goes over the wire, because the reader is in
         AUTOCOMMIT mode, and neither `rollback()`, which expires, nor `close()`, which detaches, is needed.
         """
-        if not self.record.on_writer and not self.record.streaming and not self._begun_by_hand:
+        if not self.record.on_writer and not self.record.is_streaming and not self._begun_by_hand:
             self.drop_connection()
 
     def drop_connection(self) -> None:
         """End the transaction object without a word to the instances; to the caller it goes on."""
         if (transaction := self.get_transaction()) is not None:
+            self.abandon_streams()
             record = self.record
             transaction.close()
             self.record = record.after_giving_back()
+
+    def abandon_streams(self) -> None:
+        """Close the streams that are open, with their connection."""
+        for stream in self.record.take_streams():
+            stream.abandon()
 
     # ------------------------------------------------------------------ statements
 
@@ -220,11 +231,9 @@ class RoutingSession(Session):
                 "methods, which are awaited, or `await session.run_sync(function)`. Was it an attribute that is not "
                 "loaded, name it in the query."
             )
-        options = kwargs.get("execution_options") or {}
-        if options.get("stream_results"):
-            self.record.streaming = True
         if locks(statement):
             # A stale copy is worth no lock; what was changed in it is written first, not lost.
+            options = kwargs.get("execution_options") or {}
             self.flush()
             kwargs["execution_options"] = {**options, "populate_existing": True}
         self.make_way(statement, (kwargs.get("bind_arguments") or {}).get("bind"))
@@ -321,7 +330,18 @@ class RoutingSession(Session):
         """Roll back, and expire what was loaded; pending instances go too, even when nothing is open."""
         if not self.in_transaction() and (self.record.began or not self.clean):
             super().begin()
+        self.abandon_streams()
         super().rollback()
+
+    def close(self) -> None:
+        """Close; rows of a stream that were not read cost the connection."""
+        self.abandon_streams()
+        super().close()
+
+    def reset(self) -> None:
+        """Close, as `close` does, and allow further use."""
+        self.abandon_streams()
+        super().reset()
 
 
 @event.listens_for(RoutingSession, "after_begin")
@@ -332,9 +352,8 @@ def _note_connection(
         return
     record = session.record
     record.began = True
-    if connection.engine is session.rules.engines.writer.sync_engine:
-        record.on_writer = True
-        connection.execution_options(**{RECORD: record})
+    record.on_writer = connection.engine is session.rules.engines.writer.sync_engine
+    connection.execution_options(**{RECORD: record})
 
 
 @event.listens_for(RoutingSession, "after_transaction_create")
@@ -355,6 +374,8 @@ def _write_out_before_commit(session: RoutingSession) -> None:
     if session.rules.commit_forbidden:
         raise CommitForbiddenError
     session.flush_and_refresh()
+    for stream in session.record.take_streams():
+        stream.finish()
     if session.record.on_writer and session.in_transaction():
         writer = session.rules.engines.writer.sync_engine
         require_open(session.connection(bind_arguments={"bind": writer}), session.record)
@@ -379,4 +400,6 @@ def _end_record(session: RoutingSession, transaction: SessionTransaction) -> Non
     if transaction.nested:
         session.record.end_savepoint()
     elif transaction.parent is None:
+        for stream in session.record.take_streams():  # whatever ended it
+            stream.disown()
         session.record = TransactionRecord()

@@ -16,11 +16,14 @@ class Engines(msgspec.Struct, frozen=True):
     reader: AsyncEngine
     replica: AsyncEngine | None = None
 
+    @property
+    def all(self) -> list[AsyncEngine]:
+        """Those that there are."""
+        return [one for one in (self.writer, self.reader, self.replica) if one is not None]
+
     def include(self, bind: object) -> bool:
         """Return whether `bind` is one of them."""
-        return any(
-            one is not None and one.sync_engine is bind for one in (self.writer, self.reader, self.replica)
-        )
+        return any(one.sync_engine is bind for one in self.all)
 
 
 class CommitForbiddenError(RuntimeError):

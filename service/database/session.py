@@ -52,11 +52,14 @@ class Transaction(AsyncSessionTransaction):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Commit the outermost transaction to the end; anything else ends as usual."""
-        work = super().__aexit__(kind, error, trace)
-        if self.nested or kind is not None:
-            await work
-        else:
-            await complete(self.session.finish_commit(work))
+        if kind is None and not self.nested:
+            await complete(self.session.finish_commit(super().__aexit__(kind, error, trace)))
+            return
+        try:
+            if not self.nested and self.session.is_streaming:
+                await complete(AsyncSession.run_sync(self.session, RoutingSession.abandon_streams))  # type: ignore[arg-type]  # our sync_session_class
+        finally:
+            await super().__aexit__(kind, error, trace)
 
 
 @of_one_task
@@ -141,8 +144,13 @@ class RequestSession(AsyncSession):
         """The changes that nothing has committed yet, in words, or None."""
         return None if self.untouched else self.sync_session.unwritten
 
-    async def release_connection(self) -> None:
-        """Hold no connection while a part of a body is waited for, or sent.
+    @property
+    def is_streaming(self) -> bool:
+        """Rows of a stream were not read yet, so that the session keeps its connection."""
+        return not self.untouched and self.sync_session.is_streaming
+
+    async def release_connection(self, *, ends_streams: bool = False) -> None:
+        """Hold no connection while a part of a body is waited for, or sent; a stream of rows keeps its own.
 
         Raises:
             OpenWriteError: a write or a lock is open, which would have to wait with it.
@@ -150,12 +158,13 @@ class RequestSession(AsyncSession):
         if self.untouched:
             return
         routing = self.sync_session
-        if not routing.on_writer:
+        is_streaming = routing.is_streaming
+        if not routing.on_writer and not is_streaming:
             routing.release_connection()
-        elif routing.only_read:
-            await complete(super().run_sync(RoutingSession.drop_connection))  # type: ignore[arg-type]  # our sync_session_class
-        else:
+        elif not routing.only_read:
             raise OpenWriteError
+        elif ends_streams or not is_streaming:
+            await complete(super().run_sync(RoutingSession.drop_connection))  # type: ignore[arg-type]  # our sync_session_class
 
     def refuse_further_use(self) -> None:
         """Refuse further statements: the answer of the request has started."""
@@ -247,9 +256,19 @@ class RequestSession(AsyncSession):
                 raise
         await complete(self.finish_commit(super().commit()))
 
-    async def settle(self) -> None:
-        """Commit what is left, if anything is: after reads alone there is nothing to end."""
-        if not self.idle:
+    async def settle(self, *, is_streamed: bool = False) -> None:
+        """Commit what is left, if anything is: after reads alone there is nothing to end.
+
+        With `is_streamed` the body of the answer may read on in the streams that are open.
+
+        Raises:
+            OpenWriteError: it does, and something was written or locked, whose COMMIT would end the rows.
+        """
+        if is_streamed and self.is_streaming:
+            routing = self.sync_session
+            if not (routing.clean and routing.only_read):
+                raise OpenWriteError
+        elif not self.idle:
             await self.commit()
 
     async def finish_commit(self, work: Coroutine[Any, Any, None]) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from latchkey.models.hooks import Changes, Wishes
 from latchkey.service.database.statements import Effect, effect_of
+from latchkey.service.database.streams import Stream
 
 LOST_STATUS = "latchkey_lost_status"  # in a connection's info: an error packet carried no transaction flag
 ENDED = "latchkey_ended"  # in a connection's info: the server said that it has ended the transaction
@@ -61,7 +62,7 @@ class TransactionRecord:
         "on_writer",
         "sent_write",
         "statements",
-        "streaming",
+        "streams",
         "wishes",
     )
 
@@ -70,7 +71,7 @@ class TransactionRecord:
         self.on_writer = False
         self.statements = 0  # that were sent to the writer
         self.sent_write = False  # one of them writes, whatever became of it
-        self.streaming = False  # a server-side cursor needs its connection until the transaction ends
+        self.streams: list[Stream] = []  # that were opened
         self.commit_sent = False
         self.levels = [Level()]
         self.wishes: Wishes = {} if wishes is None else wishes  # about instances that are flushed next
@@ -93,6 +94,16 @@ class TransactionRecord:
     def changes(self) -> Changes:
         """What has been flushed at the innermost level."""
         return self.levels[-1].changes
+
+    @property
+    def is_streaming(self) -> bool:
+        """Rows of a stream were not read yet."""
+        return bool(self.streams) and any(stream.is_open for stream in self.streams)
+
+    def take_streams(self) -> list[Stream]:
+        """Return the streams that are open, which somebody closes now."""
+        taken, self.streams = [stream for stream in self.streams if stream.is_open], []
+        return taken
 
     def note(self, effect: Effect) -> None:
         """Take note of a statement that is sent to the writer."""
@@ -140,19 +151,27 @@ def require_open(connection: Any, record: TransactionRecord) -> None:
         raise TransactionEndedError
 
 
-def keep_records(writer: AsyncEngine) -> None:
-    """Have the writing engine note what its connections send, by whatever way, in the record of their session.
+def keep_records(engine: AsyncEngine) -> None:
+    """Have an engine note what its connections send, by whatever way, in the record of their session.
 
     By the events of its dialect: those of a connection cost every session that writes a tenth of its time.
     """
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-        event.listen(writer.sync_engine, name, _note_statement)
+        event.listen(engine.sync_engine, name, _note_statement)
 
 
-def _note_statement(_cursor: Any, sql: str, *arguments: Any) -> None:
+def _note_statement(cursor: Any, sql: str, *arguments: Any) -> None:
     context = arguments[-1]
-    record: TransactionRecord | None = context.root_connection.get_execution_options().get(RECORD)
-    if record is not None:
-        require_open(context.root_connection, record)
+    connection = context.root_connection
+    record: TransactionRecord | None = connection.get_execution_options().get(RECORD)
+    if record is None:
+        return
+    if record.streams and context.dialect.name != "sqlite":
+        for stream in record.take_streams():  # a connection carries the rows of one statement
+            stream.finish()
+    if record.on_writer:
+        require_open(connection, record)
         compiled = context.compiled
         record.note(effect_of(None if compiled is None else compiled.statement, sql))
+    if cursor.server_side:
+        record.streams.append(Stream(cursor, connection))

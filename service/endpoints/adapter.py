@@ -129,7 +129,7 @@ async def run(
             if operation.answers is Response:
                 if found.status_code < 400:  # noqa: PLR2004 - as in `Visit.settle`
                     request_scope.require_written()
-                    await session.settle()
+                    await session.settle(is_streamed=not hasattr(found, "body"))
                 return found.status_code, found, {}
             await session.flush_and_refresh()
             content, headers = encode(operation, found)
