@@ -24,6 +24,7 @@ from latchkey.models.types import (
 from latchkey.service import __version__
 from latchkey.service.app import create_app
 from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.commands import command_line
 from latchkey.service.database import SQLAlchemy, db
 from latchkey.service.database.own_task import OtherTaskError
 from latchkey.service.database.rules import (
@@ -85,6 +86,7 @@ __all__ = [
     "UtcDateTime",
     "Words",
     "__version__",
+    "command_line",
     "convert",
     "create_app",
     "db",

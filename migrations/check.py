@@ -1,14 +1,20 @@
-"""`python -m latchkey.migrations.check`: the models match the migrations, tried on an empty SQLite file."""
+"""`python -m latchkey.migrations.check`: the models match the migrations, tried on an empty SQLite file.
 
+With `--app` or `LATCHKEY_APP` those of a team's application too.
+"""
+
+import argparse
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from latchkey.service.application import read_declaration
 from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
-from latchkey.service.settings import Settings
+from latchkey.service.settings import Settings, application_named_in
 
 
 async def check(schemas: Sequence[schema.Schema] = ()) -> list[str]:
@@ -30,8 +36,16 @@ async def check(schemas: Sequence[schema.Schema] = ()) -> list[str]:
             await engine.dispose()
 
 
-if __name__ == "__main__":
-    found = asyncio.run(check())
+def main() -> int:
+    """Print the differences; return 1 when there are any."""
+    parser = argparse.ArgumentParser(prog="python -m latchkey.migrations.check", description=__doc__)
+    parser.add_argument("--app", default=application_named_in(os.environ), help="as orders:create_app")
+    named = parser.parse_args().app
+    found = asyncio.run(check(read_declaration(named).schemas if named else ()))
     for line in found:
         sys.stderr.write(f"the models and the migrations differ: {line}\n")
-    sys.exit(1 if found else 0)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

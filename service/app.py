@@ -37,6 +37,7 @@ from latchkey.service.connections.guard import ServerGuardMiddleware
 from latchkey.service.connections.refusals import Refusals
 from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.database.schema import Schema
+from latchkey.service.declaration import Declaration, declare, is_only_declared
 from latchkey.service.endpoints.adapter import Adapter
 from latchkey.service.idempotency.allowance import Allowance
 from latchkey.service.idempotency.claims import Idempotency
@@ -93,8 +94,11 @@ def create_app(
         SchemaError: two schemas have one name, or a table has two owners.
     """
     settings = settings or Settings.from_env(os.environ)
-    logs.configure(settings.log_format)
-    keyring = open_keyring(settings)
+    if is_only_declared():
+        keyring = KeyRing.from_text(settings.keyring or KeyRing.generate_text())
+    else:
+        logs.configure(settings.log_format)
+        keyring = open_keyring(settings)
     proxies = read_proxies(settings)
     channel = open_channel(settings)
     operations = (*ROUTES, *routes)
@@ -178,6 +182,7 @@ def create_app(
     ]
     for one in reversed(corridor):  # the last one that is added is the first to meet a request
         app.add_middleware(one.cls, *one.args, **one.kwargs)
+    declare(Declaration(app=app, settings=settings, operations=operations, schemas=schemas))
     return app
 
 

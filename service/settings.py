@@ -12,6 +12,11 @@ TEST_PREFIX = "LATCHKEY_TEST_"
 SECRETS = frozenset({"keyring", "database_url", "reader_url", "redis_url"})  # URLs carry passwords
 
 
+def application_named_in(environ: Mapping[str, str]) -> str | None:
+    """Return the setting `app` alone: a team's application may read the others in another way."""
+    return environ.get(f"{PREFIX}APP") or None
+
+
 class SettingsError(ValueError):
     """A setting is unknown, missing or out of bounds; the text says which and what would be right."""
 
@@ -22,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Each field is the variable `LATCHKEY_<NAME>`; `docs/settings.md` has a paragraph for each.
     """
 
+    app: str | None = None
     database_url: str = "sqlite+aiosqlite:///latchkey.db"
     reader_url: str | None = None
     pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10

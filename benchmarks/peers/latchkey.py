@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator
+from typing import cast
 
 from starlette.applications import Starlette
 
@@ -22,7 +23,7 @@ REST_S = 2.0  # how long the server may take to come to rest: it notes the use o
 
 def create_app() -> Starlette:
     """Build the application from the environment."""
-    made = create_served_app()
+    made = cast("Starlette", create_served_app())
     if os.environ.get("ACCESS_LOG") != "1":
         logging.getLogger("latchkey.access").setLevel(logging.WARNING)
     if os.environ.get("TELL_REMAINDER") == "1":

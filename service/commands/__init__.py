@@ -7,6 +7,7 @@ The exit status is 0; 1 for a refusal, with one sentence; 2 for a command that i
 import io
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -14,11 +15,14 @@ from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from latchkey import service
+from latchkey.service.application import ApplicationError
+from latchkey.service.commands.application import FIXED, app_option
 from latchkey.service.commands.calls import call, sign
 from latchkey.service.commands.keys import keys
-from latchkey.service.commands.server import dev, keyring, migrate, openapi, purge, serve
+from latchkey.service.commands.migrating import migrate
+from latchkey.service.commands.server import dev, keyring, openapi, purge, serve
 from latchkey.service.commands.users import users
-from latchkey.service.database.schema import NotMigratedError
+from latchkey.service.database.schema import NotMigratedError, SchemaError
 from latchkey.service.problems import of_exception
 from latchkey.service.settings import SettingsError
 
@@ -27,7 +31,23 @@ SECRET = re.compile(r"[0-9A-Za-z]+s_[0-9A-Za-z]{40,}")
 
 
 class Commands(click.Group):
-    """The group above all others: nothing that a user can cause ends in a traceback."""
+    """The group above all others: nothing that a user can cause ends in a traceback.
+
+    Args:
+        app: the application that every command is about, unless `--app` names another one.
+    """
+
+    def __init__(self, *args: Any, app: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.app = app
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command that the arguments of this process ask for."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(
+                errors="backslashreplace"
+            )  # a name may have letters that the terminal lacks
+        return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse bytes that are no text: nothing behind this could store or sign them."""
@@ -36,6 +56,8 @@ class Commands(click.Group):
                 raise click.UsageError(
                     f"Argument {place} is not valid in the encoding of this terminal.", ctx
                 )
+        if self.app is not None:
+            ctx.meta[FIXED] = self.app
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -64,7 +86,7 @@ def is_text(argument: str) -> bool:
 def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, read line by line
     """Return a sentence for an error that the user or the environment caused; None for a fault of Latchkey."""
     match error:
-        case SettingsError() | NotMigratedError():
+        case SettingsError() | NotMigratedError() | ApplicationError() | SchemaError():
             return str(error)
         case CommandError():
             return f"the migrations: {error}"
@@ -81,21 +103,49 @@ def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, 
             return None if problem is None else problem.detail
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(service.__version__, prog_name="latchkey")
-def latchkey() -> None:
-    """Users, the API keys they hold, and the calls that partners make with those keys.
+COMMANDS = (migrate, purge, serve, dev, openapi, keyring, users, keys, sign, call)
 
-    The settings are LATCHKEY_* variables.
+
+def command_line(
+    app: str | None, *, name: str = "latchkey", commands: Sequence[click.Command] = ()
+) -> click.Group:
+    """Make the command line of a team's application: Latchkey's commands about it, and the team's own.
+
+    Call what it returns, in the `__main__` of the package or as a script of its `pyproject.toml`::
+
+        main = command_line("orders:create_app", name="orders", commands=[import_orders])
+
+    Args:
+        app: the application, as a module and a function that builds it without arguments. `LATCHKEY_APP` does not
+            replace it, `--app` does.
+        name: what the program is called in its help.
+        commands: a team's own, made by click. An error that is a setting, a database that is out of reach or a
+            problem ends them with one sentence and the exit status 1, as it does Latchkey's.
+
+    Raises:
+        ValueError: two commands have one name.
     """
 
+    def program() -> None:
+        """Users, the API keys they hold, and the calls that partners make with those keys.
 
-for command in (migrate, purge, serve, dev, openapi, keyring, users, keys, sign, call):
-    latchkey.add_command(command)
+        The settings are LATCHKEY_* variables.
+        """
+
+    decorated = click.version_option(service.__version__, prog_name="latchkey")(app_option(program))
+    group: click.Group = click.group(
+        name, cls=Commands, app=app, context_settings={"help_option_names": ["-h", "--help"]}
+    )(decorated)
+    for command in (*COMMANDS, *commands):
+        if command.name in group.commands:
+            raise ValueError(f"there is a command {command.name} already.")
+        group.add_command(command)
+    return group
+
+
+latchkey = command_line(None)
 
 
 def main() -> None:
     """Run the command that the arguments of this process ask for."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name may have letters that the terminal lacks
     latchkey(prog_name="latchkey")

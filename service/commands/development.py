@@ -28,7 +28,6 @@ from latchkey.service.authentication.wire.credentials import (
 )
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.keys.issuing import Issuer
-from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings, SettingsError
 
 FOLDER = Path("var")
@@ -159,15 +158,20 @@ def write_private(path: Path, text: str) -> None:
 # ---------------------------------------------------------------------- rows
 
 
-async def prepare(settings: Settings, keyring: KeyRing, *, base_url: str, tell: Tell) -> Kept:
-    """See to the first user and the two keys, in a migrated database, and keep them for the next time."""
+async def prepare(
+    settings: Settings, keyring: KeyRing, *, scopes: frozenset[str], base_url: str, tell: Tell
+) -> Kept:
+    """See to the first user and the two keys, in a migrated database, and keep them for the next time.
+
+    `scopes` are those that the application declares.
+    """
     before = read_kept()
     db = SQLAlchemy()
     db.init_app(None, settings)
     try:
         async with db.scoped_session() as session:
             user = await find_user(tell)
-            keys = DevelopmentKeys(settings.key_prefix, keyring, user, tell)
+            keys = DevelopmentKeys(settings.key_prefix, keyring, user, scopes, tell)
             kept = Kept(
                 base_url=base_url,
                 bearer=await keys.keep_bearer(None if before is None else before.bearer),
@@ -199,21 +203,21 @@ async def find_user(tell: Tell) -> User:
 class DevelopmentKeys:
     """The two keys of one user: kept when they work, else made anew."""
 
-    def __init__(self, prefix: str, keyring: KeyRing, user: User, tell: Tell) -> None:
+    def __init__(self, prefix: str, keyring: KeyRing, user: User, scopes: frozenset[str], tell: Tell) -> None:
         self.prefix = prefix
         self.keyring = keyring
         self.user = user
+        self.scopes = scopes
         self.tell = tell
         self.issuer = Issuer(prefix, keyring)
 
     async def keep_bearer(self, kept: str | None) -> str:
         """Return the secret of a bearer key that works and holds every scope."""
-        declared = declared_scopes(ROUTES)
         key = await self._find_bearer(kept)
         if key is None or kept is None:
-            _, secret = await self._make("bearer", sorted(declared), replaces=kept is not None)
+            _, secret = await self._make("bearer", sorted(self.scopes), replaces=kept is not None)
             return secret
-        if missing := sorted(declared.difference(key.scopes)):
+        if missing := sorted(self.scopes.difference(key.scopes)):
             await key.update(scopes=(*key.scopes, *missing))
             self.tell(f"Gave the bearer key {', '.join(missing)}.")
         return kept

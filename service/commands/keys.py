@@ -10,6 +10,7 @@ from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import shapes
 from latchkey.service.app import open_keyring
 from latchkey.service.commands.answers import show, show_page
+from latchkey.service.commands.application import for_application, read_settings
 from latchkey.service.commands.parameters import (
     GRACE,
     KEY_STATUS,
@@ -25,7 +26,7 @@ from latchkey.service.commands.parameters import (
     as_json,
     limit,
 )
-from latchkey.service.commands.rows import lock_user, opened, read_settings, work
+from latchkey.service.commands.rows import lock_user, opened, work
 from latchkey.service.endpoints import answers
 from latchkey.service.endpoints.keys import fields_of, lock_key
 from latchkey.service.endpoints.limits import distinct_limits
@@ -54,6 +55,7 @@ def keys() -> None:
 @click.option("--quota", type=QUOTA, help="As 10000/day or 250000/month, in UTC.")
 @click.option("--expires-at", type=MOMENT, help="Without it, never.")
 @as_json
+@for_application
 def create(
     *,
     user: int | str,
@@ -121,6 +123,7 @@ async def create_key(
 @click.option("--status", type=KEY_STATUS, help="Without it, all of them.")
 @limit
 @as_json
+@for_application
 def list_(user: int | str | None, status: str | None, limit: int | None, as_json: bool) -> None:
     """List keys in the order in which they were made."""
     show_page(work(list_keys(user, status=status, limit=limit)), COLUMNS, as_json=as_json)
@@ -147,6 +150,7 @@ async def list_keys(owner: int | str | None, *, status: str | None, limit: int |
     help="How long the old secret still works, as 7d, 12h or 600; else not.",
 )
 @as_json
+@for_application
 def rotate(access_key: str, grace: int, as_json: bool) -> None:
     """Give the key with this public id another secret, and print it; it is shown only this once."""
     key = work(rotate_key(access_key, grace_s=grace))
@@ -178,6 +182,7 @@ async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
 @keys.command()
 @click.argument("access_key", metavar="ID", type=PUBLIC_ID)
 @as_json
+@for_application
 def revoke(access_key: str, as_json: bool) -> None:
     """Revoke the key with this public id: the next call with it is refused."""
     show(work(revoke_key(access_key)), as_json=as_json)

@@ -1,7 +1,6 @@
 """The database as the commands use it: opened, found to be migrated, closed."""
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -35,11 +34,6 @@ def work(task: Coroutine[Any, Any, T]) -> T:
             for thread in set(threading.enumerate()).difference(before):
                 thread.join(THREAD_DEADLINE_S)
             raise
-
-
-def read_settings() -> Settings:
-    """Read the settings of this process."""
-    return Settings.from_env(os.environ)
 
 
 @asynccontextmanager

@@ -1,9 +1,12 @@
-"""The commands that prepare and run the service: `migrate`, `purge`, `serve`, `dev`, `openapi`, `keyring`."""
+"""The commands that run the service: `purge`, `serve`, `dev`, `openapi`, `keyring`."""
 
 import logging
 import os
 import signal
 import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -15,13 +18,25 @@ from latchkey.service import openapi as description
 from latchkey.service.app import open_keyring
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.commands.answers import aligned
+from latchkey.service.commands.application import (
+    app_option,
+    application,
+    for_application,
+    read_operations,
+    read_schemas,
+    read_settings,
+)
 from latchkey.service.commands.development import development_environ, prepare
+from latchkey.service.commands.migrating import upgrade
 from latchkey.service.commands.parameters import PORT
-from latchkey.service.commands.rows import read_settings, work
+from latchkey.service.commands.rows import work
 from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
-from latchkey.service.routes import ROUTES
+from latchkey.service.database.schema import Schema
+from latchkey.service.routes import declared_scopes
 from latchkey.service.settings import Settings
+
+log = logging.getLogger("latchkey.server")
 
 TELL_EVERY_ROWS = 10_000  # a purge that takes long
 GRACE_S = 30  # how long requests in flight may take to end
@@ -31,29 +46,7 @@ port = click.option("--port", type=PORT, default=8000, show_default=True)
 
 
 @click.command()
-def migrate() -> None:
-    """Bring the database up to this release. It needs no key ring."""
-    found, reached = work(upgrade(read_settings()))
-    if found == reached:
-        click.echo(f"The database is at revision {reached} already.", err=True)
-    else:
-        click.echo(f"Migrated the database from revision {found or 'none'} to {reached}.", err=True)
-
-
-async def upgrade(settings: Settings) -> tuple[str | None, str | None]:
-    """Run the migrations; answer the revision before and the one after."""
-    # MariaDB warns of each primary key that it names it itself, which the driver logs and nobody needs.
-    logging.getLogger("asyncmy").setLevel(logging.ERROR)
-    engine = create_engines(settings).writer
-    try:
-        found = await schema.revision(engine)
-        await schema.upgrade(engine)
-        return found, await schema.revision(engine)
-    finally:
-        await engine.dispose()
-
-
-@click.command()
+@for_application
 def purge() -> None:
     """Delete what has expired, as the service does by itself; prints how many rows of each table. It needs no key ring."""
     gone = work(purge_expired(read_settings()))
@@ -82,22 +75,27 @@ async def purge_expired(settings: Settings) -> dict[str, int] | None:
 @port
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option("--reload", is_flag=True, help="Start again when the code changes, for development.")
+@for_application
 def serve(host: str, port: int, workers: int, reload: bool) -> None:
-    """Serve HTTP, on a database that is migrated."""
+    """Serve HTTP, on a database that is migrated.
+
+    It serves the application that --app names; without a name, the one that an installed package names; without
+    that, Latchkey alone.
+    """
     if reload and workers > 1:
         raise click.UsageError("--reload goes with one worker.")
     settings = read_settings()
     open_keyring(settings)
     require_free(host, port)
-    work(require_migrated(settings))
+    work(require_migrated(settings, read_schemas()))
     run(settings, host, port, workers=workers, reload=reload)
 
 
-async def require_migrated(settings: Settings) -> None:
+async def require_migrated(settings: Settings, schemas: Sequence[Schema]) -> None:
     """Refuse a database that is out of reach or not migrated, before a server starts."""
     engine = create_engines(settings).writer
     try:
-        await schema.require_migrated(engine)
+        await schema.require_migrated(engine, schemas)
     finally:
         await engine.dispose()
 
@@ -119,7 +117,13 @@ def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: b
     logs.configure(settings.log_format)  # of the process that watches the others, too
     # Having shut down, the server sends itself the signal again: this turns it into an exit status of 0.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    packages = (service, middleware, models)
+    if named := application():
+        os.environ["LATCHKEY_APP"] = named  # where the processes that serve read it
+        log.info("Serving %s.", named)
+    else:
+        log.info(
+            "Serving Latchkey alone: neither --app, LATCHKEY_APP nor an installed package names an application."
+        )
     uvicorn.run(
         "latchkey.service.serving:create_served_app",
         factory=True,
@@ -127,7 +131,7 @@ def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: b
         port=port,
         workers=workers,
         reload=reload,
-        reload_dirs=[str(Path(package.__path__[0]).resolve()) for package in packages] if reload else None,
+        reload_dirs=sorted(watched_folders(named)) if reload else None,
         log_config=None,  # `create_app` configures the logs
         access_log=False,  # it would show the query, which may be signed
         proxy_headers=False,  # only a trusted proxy may say who the client is
@@ -136,10 +140,21 @@ def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: b
     )
 
 
+def watched_folders(named: str | None) -> set[str]:
+    """Return the folders of Latchkey's code, and that of the application's package or module."""
+    folders = {str(Path(package.__path__[0]).resolve()) for package in (service, middleware, models)}
+    if named is not None:
+        top = sys.modules[named.partition(":")[0].partition(".")[0]]
+        if top.__file__ is not None and top.__name__ != "latchkey":
+            folders.add(str(Path(top.__file__).resolve().parent))
+    return folders
+
+
 @click.command()
 @host
 @port
 @click.option("--prepare-only", is_flag=True, help="Prepare and print, but do not serve.")
+@app_option
 def dev(host: str, port: int, prepare_only: bool) -> None:
     """Prepare a database, a key ring, a user and two keys in var/, and serve with reload.
 
@@ -152,10 +167,12 @@ def dev(host: str, port: int, prepare_only: bool) -> None:
         click.echo(sentence, err=True)
 
     environ = development_environ(os.environ, tell)
-    settings = Settings.from_env(environ)
+    with environment(environ):
+        settings, schemas, scopes = read_settings(), read_schemas(), declared_scopes(read_operations())
     keyring = open_keyring(settings)
-    work(upgrade(settings))
-    kept = work(prepare(settings, keyring, base_url=f"http://{reachable(host)}:{port}", tell=tell))
+    work(upgrade(settings, schemas))
+    base_url = f"http://{reachable(host)}:{port}"
+    kept = work(prepare(settings, keyring, scopes=scopes, base_url=base_url, tell=tell))
     tell("\nWho am I? With the bearer key, and with the signed one:\n")
     for line in kept.commands():
         click.echo(line)
@@ -163,6 +180,18 @@ def dev(host: str, port: int, prepare_only: bool) -> None:
     if not prepare_only:
         os.environ.update(environ)  # the server that is started anew at each change reads it there
         run(settings, host, port, reload=True)
+
+
+@contextmanager
+def environment(environ: dict[str, str]) -> Iterator[None]:
+    """Let the application read these variables until the end of the block."""
+    before = dict(os.environ)
+    os.environ.update(environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def reachable(host: str) -> str:
@@ -173,9 +202,10 @@ def reachable(host: str) -> str:
 
 
 @click.command()
+@for_application
 def openapi() -> None:
     """Print the OpenAPI description. It needs neither database nor key ring."""
-    click.echo(description.render(description.document(ROUTES)), nl=False)
+    click.echo(description.render(description.document(read_operations())), nl=False)
 
 
 @click.command()

@@ -8,8 +8,9 @@ from sqlalchemy.exc import IntegrityError
 from latchkey.models import User
 from latchkey.service import shapes
 from latchkey.service.commands.answers import show, show_page
+from latchkey.service.commands.application import for_application, read_settings
 from latchkey.service.commands.parameters import EMAIL, NAME, USER, USER_STATUS, as_json, limit
-from latchkey.service.commands.rows import lock_user, opened, read_settings, work
+from latchkey.service.commands.rows import lock_user, opened, work
 from latchkey.service.endpoints import answers
 from latchkey.service.endpoints.users import email_taken
 from latchkey.service.problems import Problem
@@ -26,6 +27,7 @@ def users() -> None:
 @click.option("--email", type=EMAIL, required=True, help="Unique in whatever letter case.")
 @click.option("--name", type=NAME, required=True)
 @as_json
+@for_application
 def create(email: str, name: str, as_json: bool) -> None:
     """Create a user."""
     show(work(create_user(email, name)), as_json=as_json)
@@ -51,6 +53,7 @@ async def create_user(email: str, name: str) -> shapes.User:
 @click.option("--status", type=USER_STATUS, help="Without it, all of them.")
 @limit
 @as_json
+@for_application
 def list_(email: str | None, status: str | None, limit: int | None, as_json: bool) -> None:
     """List users in the order of their ids."""
     page = work(list_users(email=email, status=status, limit=limit))
@@ -72,6 +75,7 @@ async def list_users(*, email: str | None, status: str | None, limit: int | None
 @users.command()
 @click.argument("user", type=USER)
 @as_json
+@for_application
 def block(user: int | str, as_json: bool) -> None:
     """Block a user, given by id or email: no key of theirs works until they are unblocked."""
     show(work(set_status(user, "blocked")), as_json=as_json)
@@ -80,6 +84,7 @@ def block(user: int | str, as_json: bool) -> None:
 @users.command()
 @click.argument("user", type=USER)
 @as_json
+@for_application
 def unblock(user: int | str, as_json: bool) -> None:
     """Unblock a user, given by id or email."""
     show(work(set_status(user, "active")), as_json=as_json)

@@ -80,7 +80,7 @@ async def test_the_commands_around_it_run_as_they_are_pasted(tmp_path: Path) -> 
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LATCHKEY_")}
     environment = kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     process = await asyncio.create_subprocess_exec(
-        *("bash", "-c", script.replace("uvicorn ", "exec uvicorn ")),
+        *("bash", "-c", script.replace("latchkey serve", "exec latchkey serve")),
         cwd=tmp_path,
         env=environment,
         stdout=asyncio.subprocess.PIPE,

@@ -20,6 +20,7 @@ from sqlalchemy import text
 from latchkey.models import ApiKey, User
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.commands import development as dev
+from latchkey.service.commands import server
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.engines import create_engines
 from latchkey.service.routes import ROUTES, declared_scopes
@@ -194,7 +195,7 @@ class TestAgain:
 
     def test_scopes_that_are_new_go_to_the_bearer_key(self, prepare, monkeypatch):
         with monkeypatch.context() as earlier:
-            earlier.setattr(dev, "declared_scopes", lambda _: frozenset({"users:read"}))
+            earlier.setattr(server, "declared_scopes", lambda _: frozenset({"users:read"}))
             prepare()
         before = kept()
 
@@ -303,7 +304,13 @@ def assert_works() -> None:
     found = msgspec.json.decode(Path("var/dev.json").read_bytes(), type=dev.Kept)
     ring = KeyRing.from_text(Path("var/keyring").read_text().strip())
     again = asyncio.run(
-        dev.prepare(Settings(database_url=HERE), ring, base_url=found.base_url, tell=pytest.fail)
+        dev.prepare(
+            Settings(database_url=HERE),
+            ring,
+            scopes=declared_scopes(ROUTES),
+            base_url=found.base_url,
+            tell=pytest.fail,
+        )
     )
     assert again == found
 

@@ -1,0 +1,102 @@
+"""The application of a team, named as `orders:create_app`: a module and a function that builds the application."""
+
+import asyncio
+import functools
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from latchkey.service.declaration import Declaration, reading_declarations
+
+ENTRY_POINTS = "latchkey.app"
+
+Factory = Callable[[], ASGIApp]
+
+
+class ApplicationError(ValueError):
+    """There is no such application; the text says what is missing."""
+
+
+def installed_application() -> str | None:
+    """Return the application that an installed package names by its entry point in `latchkey.app`; None without one.
+
+    Raises:
+        ApplicationError: several packages name one.
+    """
+    found = sorted({one.value for one in entry_points(group=ENTRY_POINTS)})
+    if len(found) > 1:
+        raise ApplicationError(
+            f"several applications are installed, {', '.join(found)}: name one by --app or LATCHKEY_APP."
+        )
+    return found[0] if found else None
+
+
+def find_factory(reference: str) -> Factory:
+    """Import what builds an application, from the working directory or an installed package.
+
+    Raises:
+        ApplicationError: there is none by this name.
+    """
+    module_name, _, path = reference.partition(":")
+    if not module_name or not path:
+        raise ApplicationError(
+            f"{reference!r} names no application: it is a module and a function, as in orders:create_app."
+        )
+    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - compared with texts
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # it is there, and imports something that is not
+        raise ApplicationError(
+            f"{reference}: there is no module {error.name}, neither in {here} nor among the installed packages."
+        ) from None
+    try:
+        found: Any = functools.reduce(getattr, path.split("."), module)
+    except AttributeError:
+        raise ApplicationError(f"{reference}: the module {module_name} has no {path}.") from None
+    require_factory(reference, found)
+    factory: Factory = found
+    return factory
+
+
+def require_factory(reference: str, found: Any) -> None:
+    """Refuse what cannot be called to build an application."""
+    needed = "it must be a function that takes no argument and returns the application"
+    if not callable(found) or inspect.iscoroutinefunction(found):
+        raise ApplicationError(f"{reference} is no such thing: {needed}.")
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise ApplicationError(f"{reference}: {needed} ({error}).") from None
+
+
+def read_declaration(reference: str) -> Declaration:
+    """Build an application to read what it declares, and close it again; nothing has connected.
+
+    Raises:
+        ApplicationError: there is none by this name, or the function builds none.
+    """
+    with reading_declarations() as found:
+        factory = find_factory(reference)
+        try:
+            factory()
+        finally:
+            for one in found:
+                asyncio.run(close(one))
+    if not found:
+        raise ApplicationError(f"{reference} builds no application: it does not call latchkey.create_app.")
+    return found[-1]
+
+
+async def close(declaration: Declaration) -> None:
+    """Close what an application opened when it was built."""
+    await declaration.app.state.revocations.close()
+    await declaration.app.state.db.close()

@@ -1,0 +1,393 @@
+"""The commands are about the application of a team: `--app`, `LATCHKEY_APP`, an entry point, a command line of its own."""
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from latchkey import SettingsError, command_line
+from latchkey.models import ApiKey
+from latchkey.service import application
+from latchkey.service.commands import latchkey
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.settings import Settings
+from tests.service.test_commands import Run, Served, answered, environ, free_port, good, run, sqlite_house
+
+__all__ = ["environ", "run", "sqlite_house"]  # fixtures, found by their names
+
+SHOP = """
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Column, Integer, MetaData, Table
+
+from latchkey import Schema, create_app as create_latchkey, route
+
+METADATA = MetaData()
+Table("shop_items", METADATA, Column("id", Integer, primary_key=True))
+
+
+class Count(msgspec.Struct):
+    count: int
+
+
+async def count_items() -> Count:
+    return Count(count=0)
+
+
+def create_app(settings=None):
+    return create_latchkey(
+        settings,
+        routes=[route("GET", "/v1/items", count_items, scope="items:read"),
+                route("GET", "/items", count_items, public=True)],
+        schemas=[Schema("shop", migrations=Path(__file__).parent / "shop_migrations", metadata=METADATA)],
+    )
+
+
+def create_elsewhere():
+    from latchkey import Settings
+
+    return create_app(Settings(database_url="sqlite+aiosqlite:///elsewhere.db"))
+
+
+async def create_slowly():
+    return create_app()
+
+
+def create_for(customer):
+    return create_app()
+
+
+def create_nothing():
+    return object()
+
+
+def create_wrapped():
+    app = create_app()
+
+    async def wrapped(scope, receive, send):
+        await app(scope, receive, send)
+
+    return wrapped
+"""
+REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "0001", None, None, None
+
+
+def upgrade():
+    op.create_table("shop_items", sa.Column("id", sa.Integer, primary_key=True))
+"""
+MAIN = """
+import click
+
+from latchkey import command_line
+
+
+@click.command()
+def stock():
+    \"\"\"Count what is there.\"\"\"
+    click.echo("nothing")
+
+
+main = command_line("shop:create_app", name="shop", commands=[stock])
+
+if __name__ == "__main__":
+    main()
+"""
+APP = ("--app", "shop:create_app")
+
+
+@pytest.fixture(autouse=True)
+def shop(tmp_path: Path, environ: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A module in the working directory, with its migrations."""
+    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "shop_command.py").write_text(MAIN)
+    (tmp_path / "broken_shop.py").write_text("import no_such_module\n")
+    (tmp_path / "shop_migrations").mkdir()
+    (tmp_path / "shop_migrations" / "0001_items.py").write_text(REVISION)
+    environ.setattr(sys, "path", [*sys.path])
+    environ.setattr(sys, "dont_write_bytecode", True)
+    yield tmp_path
+    for name in ("shop", "shop_command", "broken_shop"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The applications that installed packages name."""
+    named: list[str] = []
+
+    def entry_points(*, group: str) -> list[EntryPoint]:
+        return [EntryPoint("any", one, group) for one in named if group == "latchkey.app"]
+
+    monkeypatch.setattr(application, "entry_points", entry_points)
+    return named
+
+
+@pytest.fixture
+def ready(sqlite_house: Settings, run: Run) -> Settings:
+    """A database that is migrated for the shop, and a user in it."""
+    assert run("migrate", *APP).exit_code == 0
+    good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
+    return sqlite_house
+
+
+def create_key(run: Run, *options: str):
+    return run(
+        *(
+            "keys",
+            "create",
+            "--user",
+            "1",
+            "--name",
+            "k",
+            "--mode",
+            "bearer",
+            "--scopes",
+            "items:read",
+            "--json",
+        ),
+        *options,
+    )
+
+
+def test_migrate_runs_both_histories_and_compares_them(run):
+    first, second, compared = run("migrate", *APP), run("migrate", *APP), run("migrate", "--check", *APP)
+
+    assert "Migrated the database of the schema shop from revision none to 0001.\n" in first.stderr
+    assert "The database is at revision 0001 of the schema shop already.\n" in second.stderr
+    assert [one.exit_code for one in (first, second, compared)] == [0, 0, 0]
+    assert (compared.stdout, compared.stderr) == ("", "")
+
+
+def test_a_comparison_that_finds_something_changes_nothing_and_fails(run, shop):
+    run("migrate")
+    before = (shop / "latchkey.db").read_bytes()
+
+    behind = run("migrate", "--check", *APP)
+    with_app = (shop / "latchkey.db").read_bytes()
+    run("migrate", *APP)
+    (shop / "shop.py").write_text(
+        SHOP.replace("METADATA, Column(", "METADATA, Column('n', Integer), Column(")
+    )
+    del sys.modules["shop"]
+    differing = run("migrate", "--check", *APP)
+    alone = run("migrate", "--check")
+
+    assert (behind.exit_code, differing.exit_code, alone.exit_code) == (1, 1, 0)
+    assert "revision none of the schema shop" in behind.stderr
+    assert "add_column" in differing.stderr
+    assert with_app == before
+
+
+def test_the_comparison_on_an_empty_file_knows_the_application(shop):
+    compare = [sys.executable, "-m", "latchkey.migrations.check", *APP]
+    same = subprocess.run(compare, capture_output=True, text=True, check=False)
+    (shop / "shop_migrations" / "0001_items.py").write_text(REVISION.replace("shop_items", "shop_other"))
+    other = subprocess.run(compare, capture_output=True, text=True, check=False)
+
+    assert (same.returncode, same.stderr) == (0, "")
+    assert other.returncode == 1
+    assert "add_table" in other.stderr
+    assert "the table shop_other is made by a migration" in other.stderr
+
+
+def test_the_description_has_the_routes_of_the_team(run):
+    assert "/v1/items" in json.loads(good(run("openapi", *APP)).stdout)["paths"]
+    assert "/v1/items" not in json.loads(good(run("openapi")).stdout)["paths"]
+
+
+def test_a_key_gets_a_scope_of_the_team(ready, run):
+    refused = create_key(run)
+    given = answered(create_key(run, *APP))
+
+    assert refused.exit_code == 2
+    assert "'items:read': there is no such scope" in refused.stderr
+    assert given["scopes"] == ["items:read"]
+
+
+def test_the_key_of_a_developer_has_every_scope(run):
+    assert run("dev", "--prepare-only", *APP).exit_code == 0
+
+    async def scopes() -> set[str]:
+        db = SQLAlchemy()
+        db.init_app(None, Settings(database_url="sqlite+aiosqlite:///var/latchkey.db"))
+        try:
+            (key,) = await ApiKey.filter(mode="bearer").all()
+            return set(key.scopes)
+        finally:
+            await db.close()
+
+    assert {"items:read", "keys:write"} <= asyncio.run(scopes())
+    assert "LATCHKEY_DATABASE_URL" not in os.environ
+
+
+def test_the_settings_are_those_of_the_application(run, shop):
+    assert run("migrate", "--app", "shop:create_elsewhere").exit_code == 0
+
+    assert (shop / "elsewhere.db").exists()
+    assert not (shop / "latchkey.db").exists()
+
+
+def test_reading_an_application_opens_nothing_and_writes_no_line(run, ready, environ):
+    environ.delenv("LATCHKEY_KEYRING")
+    before = logging.getLogger("latchkey").handlers
+
+    listed = good(run("users", "list", "--json", *APP))
+
+    assert len(json.loads(listed.stdout)["data"]) == 1
+    assert logging.getLogger("latchkey").handlers == before
+    with pytest.raises(RuntimeError, match="not open"):
+        _ = SQLAlchemy().engine
+
+
+def test_a_key_is_not_made_with_the_key_ring_of_a_reading(run, ready, environ):
+    environ.delenv("LATCHKEY_KEYRING")
+
+    refused = create_key(run, *APP)
+
+    assert refused.exit_code == 1
+    assert "LATCHKEY_KEYRING is not set" in refused.stderr
+
+
+class TestWhichApplication:
+    def has_items(self, result) -> bool:
+        return "/v1/items" in json.loads(good(result).stdout)["paths"]
+
+    def test_the_variable_names_it_and_the_option_goes_before(self, run, environ):
+        environ.setenv("LATCHKEY_APP", "shop:create_app")
+
+        assert self.has_items(run("openapi"))
+        assert not self.has_items(run("openapi", "--app", "latchkey:create_app"))
+        assert not self.has_items(run("--app", "latchkey:create_app", "openapi"))
+
+    def test_an_installed_package_names_it(self, run, environ, installed):
+        installed.append("shop:create_app")
+
+        assert self.has_items(run("openapi"))
+        environ.setenv("LATCHKEY_APP", "latchkey:create_app")
+        assert not self.has_items(run("openapi"))
+
+    def test_two_installed_packages_are_refused_by_name(self, run, installed):
+        installed.extend(["shop:create_app", "other:create_app"])
+
+        refused = run("openapi")
+
+        assert refused.exit_code == 1
+        assert "several applications are installed, other:create_app, shop:create_app" in refused.stderr
+        assert self.has_items(run("openapi", *APP))
+
+    def test_a_command_line_of_a_team_is_about_its_own(self, environ):
+        environ.setenv("LATCHKEY_APP", "latchkey:create_app")
+        shop = command_line("shop:create_app", name="shop")
+
+        assert self.has_items(CliRunner().invoke(shop, ["openapi"]))
+        assert not self.has_items(CliRunner().invoke(shop, ["openapi", "--app", "latchkey:create_app"]))
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ("shop", "it is a module and a function, as in orders:create_app"),
+        (":create_app", "it is a module and a function"),
+        ("shop:", "it is a module and a function"),
+        ("no_shop:create_app", "there is no module no_shop"),
+        ("shop.deep:create_app", "there is no module shop.deep"),
+        ("shop:create", "the module shop has no create"),
+        ("shop:METADATA", "it must be a function that takes no argument"),
+        ("shop:create_slowly", "it must be a function that takes no argument"),
+        ("shop:create_for", "missing a required argument: 'customer'"),
+        ("shop:create_nothing", "it does not call latchkey.create_app"),
+    ],
+)
+def test_what_names_no_application_is_refused_with_one_sentence(run, named, sentence):
+    refused = run("openapi", "--app", named)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert sentence in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_module_that_fails_to_import_another_shows_where(run):
+    failed = run("openapi", "--app", "broken_shop:create_app")
+
+    assert isinstance(failed.exception, ModuleNotFoundError)
+    assert "no_such_module" in str(failed.exception)
+
+
+def test_two_commands_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="there is a command keys already"):
+        command_line("shop:create_app", commands=[click.Command("keys")])
+    assert "stock" not in latchkey.commands
+
+
+def test_an_error_of_a_teams_command_is_one_sentence():
+    @click.command()
+    def fail() -> None:
+        raise SettingsError("ORDERS_URL is not set.")
+
+    failed = CliRunner().invoke(command_line("shop:create_app", commands=[fail]), ["fail"])
+
+    assert (failed.exit_code, failed.stderr) == (1, "Error: ORDERS_URL is not set.\n")
+
+
+def get(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.status
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(APP, id="one worker"),
+        pytest.param((*APP, "--workers", "2"), id="two workers"),
+        pytest.param((*APP, "--reload"), id="reload"),
+        pytest.param(("--app", "shop:create_wrapped"), id="wrapped"),
+    ],
+)
+def test_the_application_is_served(ready, tmp_path, arguments):
+    with Served(tmp_path, "serve", *arguments) as served:
+        status = get(served.url + "/items")
+
+    assert status == 200
+    assert f"Serving {arguments[1]}." in served.err.read_text()
+
+
+def test_a_database_without_the_migrations_of_the_team_is_refused(sqlite_house, run):
+    refused = run("serve", "--port", str(free_port()), *APP)
+
+    assert refused.exit_code == 1
+    assert "revision none of the schema shop" in refused.stderr
+
+
+def test_latchkey_alone_is_never_served_in_silence(sqlite_house, tmp_path):
+    with Served(tmp_path, "serve") as served:
+        pass
+
+    assert "Serving Latchkey alone: neither --app, LATCHKEY_APP nor" in served.err.read_text()
+
+
+def test_the_program_of_a_team_serves_the_team_and_has_its_commands(ready, tmp_path):
+    own = subprocess.run(
+        [sys.executable, "-m", "shop_command", "stock"], capture_output=True, text=True, check=False
+    )
+    served = Served(tmp_path, "serve")
+    served.arguments[2] = "shop_command"
+    with served:
+        status = get(served.url + "/items")
+
+    assert (own.returncode, own.stdout, own.stderr) == (0, "nothing\n", "")
+    assert status == 200
