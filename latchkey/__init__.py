@@ -11,7 +11,9 @@ from latchkey.middleware.request_scope import (
 )
 from latchkey.middleware.session import SessionMiddleware, StreamTimeoutError
 from latchkey.models import ApiKey, Base, User
-from latchkey.models.errors import LostWriteError, NotInitialisedError, NotLoadedError
+from latchkey.models.errors import LostWriteError, NotInitialisedError, NotLoadedError, StructError
+from latchkey.models.into import Into
+from latchkey.models.prepared import PreparedSelect, prepared
 from latchkey.models.types import (
     BigId,
     Binary,
@@ -58,6 +60,7 @@ __all__ = [
     "CommitUnknownError",
     "EndedSessionError",
     "ForeignBindError",
+    "Into",
     "Json",
     "KeyRing",
     "LostWriteError",
@@ -67,6 +70,7 @@ __all__ = [
     "OpenWriteError",
     "Operation",
     "OtherTaskError",
+    "PreparedSelect",
     "Problem",
     "ProblemType",
     "RequestSession",
@@ -80,6 +84,7 @@ __all__ = [
     "SettledSessionError",
     "StreamClosedError",
     "StreamTimeoutError",
+    "StructError",
     "TransactionEndedError",
     "UnwrittenWorkError",
     "User",
@@ -91,6 +96,7 @@ __all__ = [
     "create_app",
     "db",
     "hold_caller",
+    "prepared",
     "require_migrated",
     "route",
     "utc_now",

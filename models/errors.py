@@ -6,6 +6,7 @@ ModelError
 ├── NotLoadedError        an attribute is read that no query has loaded
 ├── UnknownLookupError    a filter names an attribute or an operator that does not exist
 ├── NameTakenError        an attribute has the name of a verb, or of an argument of one
+├── StructError           a Struct asks for what its rows do not have, or a value does not fit its field
 └── MissingRowsError      `get(1, 2, 3)` found fewer rows than it was asked for
 """
 
@@ -49,6 +50,10 @@ class NotLoadedError(ModelError, RuntimeError, InvalidRequestError, DetachedInst
 
 class UnknownLookupError(ModelError, TypeError):
     """A filter or an order names what the model does not have."""
+
+
+class StructError(ModelError, TypeError):
+    """A field of a Struct cannot be read, or a value does not fit it; the sentence begins with `Struct.field`."""
 
 
 class NameTakenError(ModelError, TypeError):

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, TypeVarTuple
 
+import msgspec
 from sqlalchemy import ColumnElement, Result, Select, func, inspect, literal, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, joinedload, selectinload
 
 from latchkey.models.errors import UnknownLookupError
+from latchkey.models.into import Into
+from latchkey.models.structs import layout_of
 from latchkey.models.types import BinaryText
 
 if TYPE_CHECKING:
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from latchkey.models.base import Base
 
 M = TypeVar("M", bound="Base")
+S = TypeVar("S", bound=msgspec.Struct)
 Row = TypeVarTuple("Row")
 
 SEPARATOR = "__"  # between a name and an operator in a lookup
@@ -130,6 +134,22 @@ class Query(Generic[M]):
         return self._with(
             self._statement.with_for_update(of=self._model).execution_options(populate_existing=True)
         )
+
+    def into(self, struct: type[S]) -> Into[S]:
+        """Read the rows into a Struct, which says by its fields what is selected; no entity is made.
+
+        A field is read from the column of its name; a field with a Struct from a relation to one, by a join; a field
+        with a list of Structs from a relation to many, by one statement more. A field that the model does not have
+        keeps its default.
+
+        Raises:
+            StructError: a field has no default, and the model does not have it, or not of this type.
+        """
+        if self._statement._with_options:  # noqa: SLF001 - there is no public way to ask
+            raise TypeError(
+                f"{struct.__name__} says what is read: name the relations of `load` as fields in it instead."
+            )
+        return Into(self._model.resolve, self._limited, self._session, layout_of(self._model, struct))
 
     async def first(self) -> M | None:
         """Return the first row, or None."""

@@ -12,7 +12,7 @@ import pytest
 from latchkey.service.database import SQLAlchemy
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["docs/sessions.md"]
+DOCUMENTS = ["docs/sessions.md", "docs/queries.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

@@ -21,6 +21,7 @@ from latchkey.middleware.request_scope import (
 )
 from latchkey.models import hooks
 from latchkey.service.database.own_task import of_one_task, require_own_task
+from latchkey.service.database.plan import Make, Statement
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.database.routing import RoutingSession
 from latchkey.service.database.rules import EndedSessionError, Engines, ForeignBindError, Rules
@@ -205,6 +206,11 @@ class RequestSession(AsyncSession):
             return session.run(fn, *args, **kwargs)
 
         return await super().run_sync(run)
+
+    @staticmethod
+    def prepare(statement: Statement, make: Make[R], *, cache_key: Any = None) -> Prepared[R]:
+        """Prepare a statement for `read`, of any session."""
+        return Prepared(statement, make, cache_key=cache_key)
 
     async def read(self, prepared: Prepared[R], values: Mapping[Any, Any]) -> Sequence[R]:
         """Run a prepared SELECT of columns past the ORM; it goes where any other goes."""

@@ -24,13 +24,29 @@ REVEALED = {
     "await User.filter().all()": "list[User]",
     "await User.filter().count()": "int",
     "await User.filter().exists()": "bool",
+    "await User.filter().into(Row).first()": "Row | None",
+    "await User.filter().order_by('id').limit(1).into(Row).one()": "Row",
+    "await User.filter().into(Row).all()": "list[Row]",
+    "await BY_NAME.first(name='a')": "Row | None",
+    "await BY_NAME.one(name='a')": "Row",
+    "await BY_NAME.all(session=None, name='a')": "list[Row]",
     "(await User.filter().one()).keys[0].user.email": "str",
 }
 
 
 def test_mypy_knows_what_every_verb_answers(tmp_path):
     file = tmp_path / "reveal.py"
-    lines = ["from latchkey.models import User", "", "async def reveal(user: User) -> None:"]
+    lines = [
+        *(
+            "import msgspec",
+            "from sqlalchemy import bindparam, select",
+            "from latchkey import User, prepared",
+            "",
+        ),
+        *("class Row(msgspec.Struct):", "    name: str", ""),
+        "BY_NAME = prepared(select(User.name).where(User.name == bindparam('name')), into=Row)",
+        *("", "async def reveal(user: User) -> None:"),
+    ]
     file.write_text("\n".join([*lines, *(f"    reveal_type({one})" for one in REVEALED)]) + "\n")
 
     done = subprocess.run(
@@ -46,6 +62,7 @@ def test_mypy_knows_what_every_verb_answers(tmp_path):
         one.replace("latchkey.models.user.", "")
         .replace("latchkey.models.query.", "")
         .replace("builtins.", "")
+        .replace("reveal.", "")
         for one in found
     ]
     assert dict(zip(REVEALED, short, strict=False)) == REVEALED, done.stdout + done.stderr

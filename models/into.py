@@ -1,0 +1,130 @@
+"""`Article.filter(…).into(ArticleRow)`: rows that become Structs, and never entities."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from sqlalchemy import Select
+from sqlalchemy.exc import MultipleResultsFound, NoResultFound
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from latchkey.models.reach import KEYS, MOST_KEYS
+from latchkey.models.read_statement import Preparing, ReadStatement, prepares
+from latchkey.models.structs import Groups, Layout, Many, Values
+
+S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
+
+SHAPES = 512
+"""Statements that are kept compiled; the one that was not asked for the longest goes first."""
+
+
+class Into(Generic[S]):
+    """A query whose rows become Structs; the last verb runs it."""
+
+    def __init__(
+        self,
+        resolve: Callable[[AsyncSession | None], Any],
+        limited: Callable[[int | None], Select[Any]],
+        session: AsyncSession | None,
+        layout: Layout,
+    ) -> None:
+        self._resolve = resolve
+        self._limited = limited
+        self._session = session
+        self._layout = layout
+
+    async def first(self) -> S | None:
+        """Return the first row, or None."""
+        rows = await self._rows(1)
+        return rows[0] if rows else None
+
+    async def one(self) -> S:
+        """Return the only row.
+
+        Raises:
+            sqlalchemy.exc.NoResultFound: there is none.
+            sqlalchemy.exc.MultipleResultsFound: there is more than one.
+        """
+        return only(await self._rows(2))
+
+    async def all(self) -> list[S]:
+        """Return all rows."""
+        return await self._rows(None)
+
+    async def _rows(self, limit: int | None) -> list[S]:
+        async with self._resolve(self._session) as session:
+            return await read(session, self._layout, self._limited(limit))
+
+
+def only(rows: Sequence[T]) -> T:
+    """Return the only row, or raise what SQLAlchemy would."""
+    if not rows:
+        raise NoResultFound("No row was found when one was required")
+    if len(rows) > 1:
+        raise MultipleResultsFound("Multiple rows were found when exactly one was required")
+    return rows[0]
+
+
+async def read(session: Any, layout: Layout, statement: Select[Any]) -> list[Any]:
+    """Run a SELECT of entities, and make Structs of what it would find."""
+    key = statement._generate_cache_key()  # noqa: SLF001 - there is no public way to ask
+    if key is None or not prepares(
+        session
+    ):  # an expression that cannot be cached, or a session of SQLAlchemy's own
+        once = ReadStatement(layout.select(statement), layout.make_reader)
+        return await make(session, layout, await once.read(session, {}))
+    prepared = shapes.find(session, layout, statement, key)
+    values = {place: one.effective_value for place, one in enumerate(key.bindparams)}
+    return await make(session, layout, await session.read(prepared, values))
+
+
+class Shapes:
+    """The statements that were asked before, compiled: of the same model, Struct, lookups, order and limit."""
+
+    def __init__(self, most: int = SHAPES) -> None:
+        self._most = most
+        self._kept: OrderedDict[Any, Any] = OrderedDict()
+
+    def find(self, session: Preparing, layout: Layout, statement: Select[Any], key: Any) -> Any:
+        """Return the prepared statement."""
+        shape = (layout, key.key)
+        prepared = self._kept.get(shape)
+        if prepared is not None:
+            self._kept.move_to_end(shape)
+            return prepared
+        if len(self._kept) >= self._most:
+            self._kept.popitem(last=False)
+        prepared = session.prepare(layout.select(statement), layout.make_reader, cache_key=key)
+        self._kept[shape] = prepared
+        return prepared
+
+
+shapes = Shapes()
+
+
+async def make(session: Any, layout: Layout, rows: Sequence[Values]) -> list[Any]:
+    """Make Structs of rows, after a statement more for each relation to many."""
+    groups: Groups = [await group(session, many, rows) for many in layout.many] if rows else ()
+    build = layout.root.make
+    return [build(values, groups) for values in rows]
+
+
+async def group(session: Any, many: Many, rows: Sequence[Values]) -> dict[Any, list[Any]]:
+    """Read the rows of a relation to many, by the key of the row that they belong to."""
+    keys = [key for key in dict.fromkeys(map(many.key_of, rows)) if is_whole(key)]
+    found: dict[Any, list[Any]] = {}
+    for start in range(0, len(keys), MOST_KEYS):
+        given = {KEYS: keys[start : start + MOST_KEYS]}
+        children = await many.statement.read(session, given)
+        keys_of_children = list(map(many.key_of_child, children))
+        structs = await make(session, many.layout, children)
+        for key, struct in zip(keys_of_children, structs, strict=True):
+            found.setdefault(key, []).append(struct)
+    return found
+
+
+def is_whole(key: Any) -> bool:
+    """Return whether no part of a key is NULL; a row without one has no others."""
+    return key is not None and not (isinstance(key, tuple) and None in key)

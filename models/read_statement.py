@@ -1,0 +1,45 @@
+"""A SELECT and the way its rows are read, for sessions of this package and for SQLAlchemy's own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar
+
+from sqlalchemy import CompoundSelect, Select
+
+T = TypeVar("T")
+
+Convert = Callable[[Any], Any]
+MakeReader = Callable[[Sequence[Convert | None]], Callable[[Sequence[Any]], T]]
+"""Makes a reader of rows, given what has to be made of the value of each column; without any, nothing has to be."""
+
+
+class Preparing(Protocol):
+    """What the sessions of this package do, and SQLAlchemy's own do not: send statements that are prepared."""
+
+    def prepare(self, statement: Any, make: MakeReader[T], *, cache_key: Any = None) -> Any:
+        """Prepare a statement, for any session."""
+
+    async def read(self, prepared: Any, values: Mapping[Any, Any]) -> list[Any]:
+        """Run one."""
+
+
+def prepares(session: Any) -> TypeGuard[Preparing]:
+    """Return whether a session sends prepared statements."""
+    return hasattr(session, "prepare")
+
+
+class ReadStatement(Generic[T]):
+    """A SELECT whose values come by name; prepared when it is first read."""
+
+    def __init__(self, statement: Select[Any] | CompoundSelect[Any], make_reader: MakeReader[T]) -> None:
+        self._statement = statement
+        self._make_reader = make_reader
+        self._prepared: Any = None
+
+    async def read(self, session: Any, values: Mapping[str, Any]) -> list[T]:
+        """Return the rows."""
+        if not prepares(session):
+            read = self._make_reader(())
+            return [read(row) for row in (await session.execute(self._statement, values)).all()]
+        if self._prepared is None:
+            self._prepared = session.prepare(self._statement, self._make_reader)
+        return await session.read(self._prepared, values)
