@@ -51,7 +51,7 @@ from latchkey.service.limits.counters import Counters
 from latchkey.service.limits.gate import Limits
 from latchkey.service.limits.headers import Headers
 from latchkey.service.networks import NetworkError, Proxies
-from latchkey.service.operation import Operation, RouteError
+from latchkey.service.operation import Operation, RouteError, checked_scope
 from latchkey.service.problems import (
     Problem,
     ProblemType,
@@ -77,6 +77,7 @@ def create_app(
     routes: Iterable[Operation] = (),
     problems: Iterable[ProblemType] = (),
     schemas: Iterable[Schema] = (),
+    scopes: Iterable[str] = (),
 ) -> Starlette:
     """Build the application and open its database object; nothing connects before it starts.
 
@@ -86,11 +87,12 @@ def create_app(
             authentication and errors as Latchkey's.
         problems: a team's own errors, which `Problem(code)` raises; they stand in OpenAPI and under `/problems/`.
         schemas: a team's own tables and migrations; the application refuses a database where they are missing.
+        scopes: those that no route asks for and that an endpoint looks for itself, so that keys can have them.
 
     Raises:
         ProblemTypeError: a problem has a wrong form, or a code that is taken.
         SettingsError: a setting is wrong, or there is no key ring.
-        RouteError: a route says not who may call it, or stands twice.
+        RouteError: a route says not who may call it, or stands twice; or a scope has a wrong form.
         SchemaError: two schemas have one name, or a table has two owners.
     """
     settings = settings or Settings.from_env(os.environ)
@@ -106,6 +108,7 @@ def create_app(
     register(problems)
     require_distinct(operations)
     schema.require_distinct_schemas(schemas)
+    declared = declared_scopes(operations) | frozenset(map(checked_scope, scopes))
 
     db = SQLAlchemy()
     last_used = LastUsed(db)
@@ -149,7 +152,7 @@ def create_app(
     app.state.limits = limits
     app.state.last_used = last_used
     app.state.revocations = revocations = Revocations(key_cache, channel)
-    app.state.scopes = declared_scopes(operations)
+    app.state.scopes = declared
     app.state.schemas = schemas
     app.state.openapi = msgspec.json.encode(openapi.document(operations))
     db.init_app(app, settings)
@@ -182,7 +185,7 @@ def create_app(
     ]
     for one in reversed(corridor):  # the last one that is added is the first to meet a request
         app.add_middleware(one.cls, *one.args, **one.kwargs)
-    declare(Declaration(app=app, settings=settings, operations=operations, schemas=schemas))
+    declare(Declaration(app=app, settings=settings, operations=operations, schemas=schemas, scopes=declared))
     return app
 
 

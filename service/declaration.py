@@ -19,6 +19,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     settings: Settings
     operations: tuple[Operation, ...]
     schemas: tuple[Schema, ...]
+    scopes: frozenset[str]
 
 
 _reading: ContextVar[list[Declaration] | None] = ContextVar("latchkey_declarations", default=None)

@@ -211,10 +211,17 @@ def _require_caller(where: str, *, scope: str | None, any_key: bool, public: boo
     """Refuse a declaration that does not say who may call, and who pays."""
     if (scope is not None) + any_key + public != 1:
         raise RouteError(f"{where}: say exactly one of scope=, any_key=True and public=True.")
-    if scope is not None and not SCOPE_SHAPE.fullmatch(scope):
-        raise RouteError(f"{where}: the scope {scope!r} is not of the form noun:verb.")
+    if scope is not None:
+        checked_scope(scope, where)
     if cost < 0 or (public and cost != 1):
         raise RouteError(f"{where}: cost is 0 or more units, of a route that is not public.")
+
+
+def checked_scope(scope: str, where: str = "create_app") -> str:
+    """Return a scope that has the right form, and refuse any other."""
+    if not SCOPE_SHAPE.fullmatch(scope):
+        raise RouteError(f"{where}: the scope {scope!r} is not of the form noun:verb.")
+    return scope
 
 
 def struct_fields(kind: Any) -> tuple[str, ...]:

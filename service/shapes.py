@@ -33,7 +33,8 @@ WORDS_FOR_PATTERNS = {
 PathId = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,18}" + END)]
 Email = Annotated[str, Meta(max_length=EMAIL_LENGTH, pattern=EMAIL_PATTERN)]
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH, pattern=NAME_PATTERN)]
-Scopes = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)]
+MOST_SCOPES = 100
+Scopes = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=MOST_SCOPES)]
 Networks = Annotated[
     list[Annotated[str, Meta(max_length=50)]],
     Meta(

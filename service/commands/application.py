@@ -12,7 +12,7 @@ from latchkey.service.application import installed_application, read_declaration
 from latchkey.service.database.schema import Schema
 from latchkey.service.declaration import Declaration
 from latchkey.service.operation import Operation
-from latchkey.service.routes import ROUTES
+from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings
 
 PLACE = "latchkey.service.commands.application"
@@ -85,6 +85,12 @@ def read_operations() -> tuple[Operation, ...]:
     """Return the operations of the application, Latchkey's included."""
     found = read_application()
     return ROUTES if found is None else found.operations
+
+
+def read_scopes() -> frozenset[str]:
+    """Return the scopes that a key may have."""
+    found = read_application()
+    return declared_scopes(ROUTES) if found is None else found.scopes
 
 
 def read_schemas() -> tuple[Schema, ...]:

@@ -38,7 +38,7 @@ COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires
 
 @click.group()
 def keys() -> None:
-    """Create, list, rotate and revoke keys."""
+    """Create, list, widen, rotate and revoke keys."""
 
 
 @keys.command()
@@ -177,6 +177,34 @@ async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
         return shapes.RotatedKey(
             **fields_of(key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
         )
+
+
+@keys.command()
+@click.argument("access_key", metavar="ID", type=PUBLIC_ID)
+@click.option("--scopes", type=SCOPES, required=True, help="What the key may do too, with commas between.")
+@as_json
+@for_application
+def grant(access_key: str, scopes: list[str], as_json: bool) -> None:
+    """Give the key with this public id more scopes; it keeps those that it has."""
+    show(work(grant_scopes(access_key, scopes)), as_json=as_json)
+
+
+async def grant_scopes(access_key: str, scopes: list[str]) -> shapes.Key:
+    """Give a key more scopes and commit."""
+    async with opened(read_settings()) as session:
+        key = await lock_key(access_key)
+        if key is None:
+            raise click.ClickException(f"there is no key {access_key}.")
+        if key.status == "revoked":
+            raise click.ClickException(f"the key {access_key} is revoked, and stays so.")
+        together = list(dict.fromkeys((*key.scopes, *scopes)))
+        if len(together) > shapes.MOST_SCOPES:
+            raise click.ClickException(
+                f"the key {access_key} would have {len(together)} scopes; at most {shapes.MOST_SCOPES}."
+            )
+        await key.update(scopes=tuple(together))
+        await session.commit()
+        return shown(key)
 
 
 @keys.command()

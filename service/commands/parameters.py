@@ -10,11 +10,10 @@ import msgspec
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import shapes
 from latchkey.service.authentication.wire.credentials import AccessKey, parse_access_key
-from latchkey.service.commands.application import read_operations
+from latchkey.service.commands.application import read_scopes
 from latchkey.service.endpoints.keys import canonical_networks, future_utc, require_declared
 from latchkey.service.endpoints.limits import distinct_limits
 from latchkey.service.problems import Problem
-from latchkey.service.routes import declared_scopes
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 EMAIL_RULE = "at most 254 characters with one @, and no space or control character"
@@ -61,7 +60,7 @@ class ScopeList(Shaped):
         words = [word.strip() for word in value.split(",")] if value.strip() else []
         scopes: list[str] = super().convert(words, param, ctx)
         try:
-            require_declared(scopes, declared_scopes(read_operations()))
+            require_declared(scopes, read_scopes())
         except Problem as problem:
             fault = problem.errors[0]
             wrong = scopes[int(fault.pointer.rpartition("/")[2])]

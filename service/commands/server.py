@@ -24,6 +24,7 @@ from latchkey.service.commands.application import (
     for_application,
     read_operations,
     read_schemas,
+    read_scopes,
     read_settings,
 )
 from latchkey.service.commands.development import development_environ, prepare
@@ -33,7 +34,6 @@ from latchkey.service.commands.rows import work
 from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
 from latchkey.service.database.schema import Schema
-from latchkey.service.routes import declared_scopes
 from latchkey.service.settings import Settings
 
 log = logging.getLogger("latchkey.server")
@@ -168,7 +168,7 @@ def dev(host: str, port: int, prepare_only: bool) -> None:
 
     environ = development_environ(os.environ, tell)
     with environment(environ):
-        settings, schemas, scopes = read_settings(), read_schemas(), declared_scopes(read_operations())
+        settings, schemas, scopes = read_settings(), read_schemas(), read_scopes()
     keyring = open_keyring(settings)
     work(upgrade(settings, schemas))
     base_url = f"http://{reachable(host)}:{port}"

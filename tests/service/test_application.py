@@ -50,6 +50,7 @@ def create_app(settings=None):
         settings,
         routes=[route("GET", "/v1/items", count_items, scope="items:read"),
                 route("GET", "/items", count_items, public=True)],
+        scopes=["items:refund"],
         schemas=[Schema("shop", migrations=Path(__file__).parent / "shop_migrations", metadata=METADATA)],
     )
 
@@ -217,6 +218,8 @@ def test_a_key_gets_a_scope_of_the_team(ready, run):
     assert refused.exit_code == 2
     assert "'items:read': there is no such scope" in refused.stderr
     assert given["scopes"] == ["items:read"]
+    widened = run("keys", "grant", given["access_key"], "--scopes", "items:refund", "--json", *APP)
+    assert answered(widened)["scopes"] == ["items:read", "items:refund"]
 
 
 def test_the_key_of_a_developer_has_every_scope(run):
@@ -231,7 +234,7 @@ def test_the_key_of_a_developer_has_every_scope(run):
         finally:
             await db.close()
 
-    assert {"items:read", "keys:write"} <= asyncio.run(scopes())
+    assert {"items:read", "items:refund", "keys:write"} <= asyncio.run(scopes())
     assert "LATCHKEY_DATABASE_URL" not in os.environ
 
 

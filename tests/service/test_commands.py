@@ -289,6 +289,52 @@ class TestKeys:
         assert made.stderr == "The secret is shown only this once: keep it safe.\n"
         assert secret not in good(run("keys", "list")).stdout
 
+    def test_one_is_given_more_scopes_and_keeps_those_that_it_has(self, ann, run):
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "users:read",
+                "--json",
+            )
+        )  # fmt: skip
+        secret = made.pop("secret")
+
+        given = answered(
+            run("keys", "grant", made["access_key"], "--scopes", "keys:read,users:read", "--json")
+        )
+
+        assert secret
+        assert given == {
+            **made, "scopes": ["users:read", "keys:read"], "updated_at": given["updated_at"],
+        }  # fmt: skip
+        assert answered(run("keys", "list", "--json"))["data"] == [given]
+
+    def test_a_revoked_one_is_given_nothing(self, ann, run):
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "", "--json"
+            )
+        )  # fmt: skip
+        good(run("keys", "revoke", made["access_key"]))
+
+        refused = run("keys", "grant", made["access_key"], "--scopes", "users:read")
+
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr == f"Error: the key {made['access_key']} is revoked, and stays so.\n"
+
+    def test_one_has_at_most_a_hundred_scopes(self, ann, run, monkeypatch):
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", EVERY_SCOPE,
+                "--json",
+            )
+        )  # fmt: skip
+        monkeypatch.setattr(shapes, "MOST_SCOPES", 5)
+
+        refused = run("keys", "grant", made["access_key"], "--scopes", "users:read")
+
+        assert refused.exit_code == 1
+        assert "would have 6 scopes; at most 5." in refused.stderr
+
     def test_a_key_may_have_no_scope_at_all(self, ann, run):
         made = answered(
             run(
@@ -459,6 +505,10 @@ class TestMistakes:
                          "the user 2 is deleted: only active users get keys.", id="a key for a deleted user"),
             pytest.param(("keys", "list", "--user", "x@y"), 1, "there is no user x@y.", id="the keys of nobody"),
             pytest.param(("keys", "revoke", NO_KEY), 1, f"there is no key {NO_KEY}.", id="an unknown key"),
+            pytest.param(("keys", "grant", NO_KEY, "--scopes", "users:read"), 1, f"there is no key {NO_KEY}.",
+                         id="widening an unknown key"),
+            pytest.param(("keys", "grant", NO_KEY, "--scopes", "users:fly"), 2, "'users:fly': there is no such scope",
+                         id="widening by an undeclared scope"),
             pytest.param(("keys", "rotate", NO_KEY), 1, f"there is no key {NO_KEY}.", id="rotating an unknown key"),
             pytest.param(("keys", "rotate", NO_KEY, "--grace", "31d"), 2, "it must be a number of seconds",
                          id="a grace that is too long"),
@@ -748,7 +798,7 @@ class TestPrinting:
 
     def test_these_are_the_commands(self):
         assert sorted(name for name, _ in every_command()) == [
-            "call", "dev", "keyring", "keys create", "keys list", "keys revoke", "keys rotate", "migrate", "openapi",
+            "call", "dev", "keyring", "keys create", "keys grant", "keys list", "keys revoke", "keys rotate", "migrate", "openapi",
             "purge", "serve", "sign", "users block", "users create", "users list", "users unblock",
         ]  # fmt: skip
 

@@ -195,7 +195,7 @@ class TestAgain:
 
     def test_scopes_that_are_new_go_to_the_bearer_key(self, prepare, monkeypatch):
         with monkeypatch.context() as earlier:
-            earlier.setattr(server, "declared_scopes", lambda _: frozenset({"users:read"}))
+            earlier.setattr(server, "read_scopes", lambda: frozenset({"users:read"}))
             prepare()
         before = kept()
 
