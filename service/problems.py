@@ -218,6 +218,13 @@ KINDS: Mapping[str, Kind] = {
         "The rotation names the version that it replaces, but the secret of the key has another version: it "
         "was rotated before. Nothing was changed. Read the key before you rotate it again.",
     ),
+    "user_owns_caller": Kind(
+        409,
+        "The user owns the key of this call",
+        "To delete or block this user would end the key that makes this call, and all other keys of the user. "
+        "Nothing was changed. Send the call again with `?force=true` to do it all the same. Only another operator "
+        "key or the command line can then unblock the user, and nothing restores a deleted one.",
+    ),
     "user_not_active": Kind(
         409,
         "The user is not active",

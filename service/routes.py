@@ -54,10 +54,10 @@ ROUTES: tuple[Operation, ...] = (
     route("GET", "/v1/users/{id}", users.read_user, scope="users:read",
           answers=shapes.User, problems=("not_found",), path_example=USER),
     route("PATCH", "/v1/users/{id}", users.change_user, scope="users:write",
-          answers=shapes.User, problems=("not_found", "email_taken", "user_deleted"),
+          answers=shapes.User, problems=("not_found", "email_taken", "user_deleted", "user_owns_caller"),
           example=USER_CHANGE, path_example=USER, idempotent=True),
     route("DELETE", "/v1/users/{id}", users.delete_user, scope="users:write",
-          status=204, problems=("not_found",), path_example=USER, idempotent=True),
+          status=204, problems=("not_found", "user_owns_caller"), path_example=USER, idempotent=True),
 
     route("POST", "/v1/keys", keys.create_key, scope="keys:write",
           status=201, answers=shapes.KeyWithSecret, problems=("scope_not_held", "user_not_active", "too_many_keys"),

@@ -59,6 +59,12 @@ ExpiresBefore = Annotated[
 ]
 Cursor = Annotated[str, Meta(description="The `next_cursor` of the page before, with the same filters.")]
 
+# Not bool, for which `1` and `TRUE` would do too: what this lets through is to be meant.
+Force = Annotated[
+    Literal["true", "false"],
+    Meta(description="Delete or block the user even if it owns the key of this call, which ends then."),
+]
+
 UserStatus = Literal["active", "blocked", "deleted"]
 KeyStatus = Literal["active", "revoked"]
 Mode = Literal["bearer", "signed"]
@@ -127,6 +133,12 @@ class UserQuery(Input, frozen=True, kw_only=True):
     cursor: Cursor | None = None
     email: str | None = None
     status: UserStatus | None = None
+
+
+class UserForce(Input, frozen=True, kw_only=True):
+    """The query of a call that may delete or block the owner of its own key."""
+
+    force: Force = "false"
 
 
 # ---------------------------------------------------------------------- keys

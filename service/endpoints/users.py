@@ -53,11 +53,13 @@ async def read_user(id: shapes.PathId) -> User:
     return user
 
 
-async def change_user(request: Request, id: shapes.PathId, body: shapes.UserChange) -> User:
+async def change_user(
+    request: Request, id: shapes.PathId, body: shapes.UserChange, query: shapes.UserForce
+) -> User:
     """Change a user.
 
-    What is absent stays; `{}` changes nothing. `status` blocks and unblocks.
-    `limits` and `quota` hold for all keys of the user together.
+    What is absent stays; `{}` changes nothing. `status` blocks and unblocks; to block the owner of the calling key
+    takes `force=true`. `limits` and `quota` hold for all keys of the user together.
     """
     changes = shapes.given(body)
     if "limits" in changes:
@@ -68,6 +70,8 @@ async def change_user(request: Request, id: shapes.PathId, body: shapes.UserChan
         raise Problem("not_found")
     if user.status == "deleted":
         raise Problem("user_deleted")
+    if changes.get("status") == "blocked":
+        require_forced(request, user, query)
     try:
         await user.update(**changes)
     except IntegrityError as error:
@@ -75,10 +79,11 @@ async def change_user(request: Request, id: shapes.PathId, body: shapes.UserChan
     return user
 
 
-async def delete_user(request: Request, id: shapes.PathId) -> None:
+async def delete_user(request: Request, id: shapes.PathId, query: shapes.UserForce) -> None:
     """Delete a user and revoke the keys that it holds, both or neither.
 
     The row stays, with the status `deleted`, and its email stays taken.
+    To delete the owner of the calling key takes `force=true`.
     """
     await hold_caller(request)
     user = await lock_user(parse_id(id))
@@ -86,6 +91,7 @@ async def delete_user(request: Request, id: shapes.PathId) -> None:
         raise Problem("not_found")
     if user.status == "deleted":
         return
+    require_forced(request, user, query)
     await user.update(status="deleted")
     async with User.resolve() as session:
         await session.execute(
@@ -94,6 +100,12 @@ async def delete_user(request: Request, id: shapes.PathId) -> None:
             .values(status="revoked")
             .execution_options(synchronize_session=False)
         )
+
+
+def require_forced(request: Request, user: User, query: shapes.UserForce) -> None:
+    """Refuse to end the calling key together with its owner, unless that is asked for."""
+    if query.force != "true" and user.id == request.user.user.id:
+        raise Problem("user_owns_caller")
 
 
 async def lock_user(id: int) -> User | None:

@@ -243,6 +243,65 @@ async def test_a_deleted_user_can_be_read_and_deleted_again_but_not_changed(app,
     assert await stored(app.state.db.reader) == before
 
 
+# ---------------------------------------------------------------------- the owner of the calling key
+
+ENDS = {"delete": ("DELETE", None), "block": ("PATCH", {"status": "blocked", "name": "x"})}
+
+
+@pytest.mark.parametrize("query", ["", "?force=false"], ids=["", "not forced"])
+@pytest.mark.parametrize("caller", ["operator", "signer"])
+@pytest.mark.parametrize("method, body", ENDS.values(), ids=ENDS)
+async def test_a_key_does_not_end_its_own_owner_by_accident(
+    app, operator, signer, caller, method, body, query
+):
+    key = {"operator": operator, "signer": signer}[caller]
+    before = await stored(app.state.db.reader)
+    path = f"/v1/users/{operator.user_id}"
+
+    answer = await call(app, method, path + query, key=key, body=body)
+
+    assert_problem(answer, 409, "user_owns_caller")
+    after = await stored(app.state.db.reader)
+    assert {**after, "nonces": None} == {**before, "nonces": None}
+    assert (await call(app, "GET", path, key=operator)).json["status"] == "active"
+
+
+@pytest.mark.parametrize("method, body", ENDS.values(), ids=ENDS)
+async def test_it_does_when_it_is_forced_and_ends_with_it(app, operator, signer, method, body):
+    answer = await call(app, method, f"/v1/users/{operator.user_id}?force=true", key=signer, body=body)
+
+    assert answer.status == {"DELETE": 204, "PATCH": 200}[method]
+    assert (await user_row(operator.user_id)).status == {"DELETE": "deleted", "PATCH": "blocked"}[method]
+    for key in (operator, signer):
+        assert (await call(app, "GET", "/v1/me", key=key)).status == 401
+
+
+@pytest.mark.parametrize("body", [{}, {"name": "x"}, {"status": "active"}, {"limits": []}], ids=str)
+async def test_any_other_change_of_its_owner_needs_no_force(app, operator, body):
+    answer = await call(app, "PATCH", f"/v1/users/{operator.user_id}", key=operator, body=body)
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("method, body", ENDS.values(), ids=ENDS)
+async def test_force_changes_nothing_for_another_user(app, operator, ann, method, body):
+    answer = await call(app, method, f"/v1/users/{ann['id']}?force=true", key=operator, body=body)
+
+    assert answer.status == {"DELETE": 204, "PATCH": 200}[method]
+
+
+async def test_a_refused_end_of_its_owner_stores_no_answer(app, operator):
+    """The same Idempotency-Key is good for nothing else, but the call may be made again."""
+    once = [("idempotency-key", "5")]
+    path = f"/v1/users/{operator.user_id}"
+
+    first = await call(app, "DELETE", path, key=operator, headers=once)
+    forced = await call(app, "DELETE", f"{path}?force=true", key=operator, headers=once)
+
+    assert_problem(first, 409, "user_owns_caller")
+    assert forced.status == 204
+
+
 # ---------------------------------------------------------------------- ids
 
 
