@@ -35,7 +35,7 @@ from latchkey.service.connections.adoption import bound_connections, is_beside_u
 from latchkey.service.connections.bounds import Bounds
 from latchkey.service.connections.guard import ServerGuardMiddleware
 from latchkey.service.connections.refusals import Refusals
-from latchkey.service.database import SQLAlchemy, schema
+from latchkey.service.database import SQLAlchemy, cluster, schema
 from latchkey.service.database.schema import Schema
 from latchkey.service.declaration import Declaration, declare, is_only_declared
 from latchkey.service.endpoints.adapter import Adapter
@@ -294,6 +294,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         bound_connections(app.state.bounds)
         app.state.trusts_server = not is_beside_uvicorn()
         await schema.require_migrated(db.engine, app.state.schemas)
+        await cluster.warn_of_stale_reads(db.reader)
         last_used: LastUsed = app.state.last_used
         revocations: Revocations = app.state.revocations
         tasks = [

@@ -13,10 +13,13 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -155,6 +158,17 @@ class PrivateMariaDB:
         finally:
             await root.ensure_closed()
         return sum(int(thread) in connections for thread in _TRANSACTION.findall(report))
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the server within the block: its sockets stay open, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # the signal is sent, and takes its time
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End the server at once, as a crash would; `start` brings it back."""

@@ -29,6 +29,9 @@ UNAVAILABLE_STATES = ("08", "25006", "70100")
 CONNECT_TIMEOUT_S = 5  # a server that is gone would hold the connect for minutes
 CANNOT_CONNECT = 2003  # CR_CONN_HOST_ERROR, the client's own number for it
 
+WAIT_FOR_CLUSTER = "SET SESSION wsrep_sync_wait = @@SESSION.wsrep_sync_wait | 1"  # 1: reads wait
+UNKNOWN_VARIABLE = 1193
+
 # Errors of preparing after which the text protocol does the same, or reports the error itself: the statement cannot be
 # prepared (1295), has a mistake (1064), or the server holds no more prepared statements (1461).
 HARMLESS = frozenset({1064, 1295, 1461})
@@ -97,7 +100,11 @@ class Connection(connection.Connection):
 
 
 async def connect(
-    *, sets_autocommit: bool = False, answer_timeout_s: float | None = None, **arguments: Any
+    *,
+    sets_autocommit: bool = False,
+    waits_for_cluster: bool = False,
+    answer_timeout_s: float | None = None,
+    **arguments: Any,
 ) -> Connection:
     """Connect.
 
@@ -105,6 +112,8 @@ async def connect(
         answer_timeout_s: how long the server may take to answer, once it is connected.
         sets_autocommit: set autocommit by a statement. MySQL that starts sessions with autocommit off shows it as on,
             so the driver would send nothing.
+        waits_for_cluster: on a Galera cluster, have each read wait until the node has applied what was committed on
+            the others before it. On every other server it changes nothing.
         arguments: of the driver's connection. Its connect_timeout holds for the whole of connecting: the driver
             would wait for a greeting for ever.
 
@@ -122,12 +131,28 @@ async def connect(
             await made.connect()
             if sets_autocommit:
                 await made.query("SET autocommit=1")  # type: ignore[no-untyped-call]
-    except errors.Error as error:
-        raise ConnectError(*error.args) from error
-    except Exception as error:
-        raise ConnectError(CANNOT_CONNECT, f"cannot connect: {str(error) or type(error).__name__}") from error
+            if waits_for_cluster:
+                await wait_for_cluster(made)
+    except BaseException as error:
+        made.close()
+        if isinstance(error, errors.Error):
+            raise ConnectError(*error.args) from error
+        if isinstance(error, Exception):
+            raise ConnectError(
+                CANNOT_CONNECT, f"cannot connect: {str(error) or type(error).__name__}"
+            ) from error
+        raise
     made.answer_timeout_s = answer_timeout_s
     return made
+
+
+async def wait_for_cluster(made: Connection) -> None:
+    """Have the session read what was committed on any node of its cluster; other servers do not know the variable."""
+    try:
+        await made.query(WAIT_FOR_CLUSTER)  # type: ignore[no-untyped-call]
+    except errors.Error as error:
+        if number_of(error) != UNKNOWN_VARIABLE:
+            raise
 
 
 def is_conflict(error: BaseException | None) -> bool:

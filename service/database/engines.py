@@ -38,8 +38,10 @@ def create_engines(settings: Settings) -> Engines:
     url = parse_url(settings.database_url, "LATCHKEY_DATABASE_URL")
     replica = None
     if settings.reader_url is not None:
-        replica = _reader(parse_url(settings.reader_url, "LATCHKEY_READER_URL"), settings)
-    engines = Engines(writer=_writer(url, settings), reader=_reader(url, settings), replica=replica)
+        replica = _reader(parse_url(settings.reader_url, "LATCHKEY_READER_URL"), settings, is_primary=False)
+    engines = Engines(
+        writer=_writer(url, settings), reader=_reader(url, settings, is_primary=True), replica=replica
+    )
     for engine in engines.all:
         keep_records(engine)
     return engines
@@ -72,6 +74,7 @@ def _writer(url: URL, settings: Settings) -> AsyncEngine:
         event.listen(engine.sync_engine, "begin", _begin_immediate)
         return engine
     url, arguments = _mysql_arguments(url, settings)
+    arguments["connect_args"]["waits_for_cluster"] = True
     engine = create_async_engine(
         url, isolation_level="READ COMMITTED", pool_reset_on_return=None, **arguments
     )
@@ -81,12 +84,12 @@ def _writer(url: URL, settings: Settings) -> AsyncEngine:
     return engine
 
 
-def _reader(url: URL, settings: Settings) -> AsyncEngine:
+def _reader(url: URL, settings: Settings, *, is_primary: bool) -> AsyncEngine:
     if url.get_backend_name() == "sqlite":
         arguments = _sqlite_arguments(settings)
     else:
         url, arguments = _mysql_arguments(url, settings)
-        arguments["connect_args"]["sets_autocommit"] = True
+        arguments["connect_args"].update(sets_autocommit=True, waits_for_cluster=is_primary)
     engine = create_async_engine(
         url,
         isolation_level="AUTOCOMMIT",

@@ -2,22 +2,38 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import asyncmy
+import httpx2
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from starlette.applications import Starlette
 
+from latchkey.models import User
 from latchkey.service.app import create_app
+from latchkey.service.database import cluster as clusters
+from latchkey.service.database import driver
 from latchkey.service.settings import Settings
 from tests import galera
 from tests.api import HeldKey, call, hold_key
 from tests.conftest import KEYRING, migrate, opened
 from tests.galera import GaleraNode, PrivateGalera
 from tests.server.tap import Tap
+from tests.server.test_idempotency import is_replay, request_of
+from tests.server.test_processes import (
+    COPIES,
+    EMAIL,
+    message,
+    message_that_reads,
+    query,
+    query_with_nonce,
+    send_copies,
+)
+from tests.service.test_commands import Served
 
 pytestmark = [
     pytest.mark.galera,
@@ -25,6 +41,8 @@ pytestmark = [
 ]
 
 CALLS = 40
+REVOKED = 60
+ROUNDS = 5
 HELD_S = 0.3
 WHOLE = (204, "deleted", "revoked")
 
@@ -139,3 +157,101 @@ async def test_a_transaction_that_another_node_ends_takes_effect_whole_or_not_at
 
     assert int(node.status("wsrep_local_bf_aborts")) - aborted >= CALLS
     assert found == {WHOLE: CALLS}
+
+
+@pytest.fixture(scope="module")
+def services(cluster: PrivateGalera, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
+    """A process on each of two nodes."""
+    with ExitStack() as running:
+        yield [
+            running.enter_context(
+                Served(
+                    tmp_path_factory.mktemp(f"service{number}"),
+                    "serve",
+                    environ={"LATCHKEY_DATABASE_URL": node.url, "LATCHKEY_KEYRING": KEYRING},
+                )
+            )
+            for number, node in enumerate(cluster.nodes[:2])
+        ]
+
+
+@pytest.fixture
+async def slow_appliers(cluster: PrivateGalera) -> AsyncIterator[Callable[[], None]]:
+    """Give the other nodes something to apply, which what is committed next has to wait for."""
+    first = cluster.nodes[0]
+    first.create_database("lag")
+    rows = ",".join(f"({number}, 0)" for number in range(5000))
+    first.execute(
+        f"CREATE TABLE lag.numbers (id INT PRIMARY KEY, n INT); INSERT INTO lag.numbers VALUES {rows}"
+    )
+    yield lambda: first.execute("UPDATE lag.numbers SET n = n + 1")
+    first.execute("DROP DATABASE lag")
+
+
+async def test_a_key_that_is_revoked_at_one_node_is_refused_at_the_other(
+    app, operator, services, slow_appliers
+):
+    statuses: Counter[int] = Counter()
+    async with httpx2.AsyncClient(base_url=services[1].url, timeout=30) as client:
+        for number in range(REVOKED):
+            partner = await hold_key(app, email=f"{number}@example.com", scopes=[])
+            headers = dict([partner.bearer])
+            before = await client.get("/v1/me", headers=headers)
+            await asyncio.to_thread(slow_appliers)
+            revoked = await call(app, "DELETE", f"/v1/keys/{partner.access_key}", key=operator)
+            after = await client.get("/v1/me", headers=headers)
+
+            assert (before.status_code, revoked.status) == (200, 204)
+            statuses[after.status_code] += 1
+
+    assert statuses == {401: REVOKED}
+
+
+@pytest.mark.parametrize(
+    "make, success",
+    [
+        pytest.param(message, 201, id="message"),
+        pytest.param(message_that_reads, 200, id="message that reads"),
+        pytest.param(query, 201, id="query without nonce"),
+        pytest.param(query_with_nonce, 201, id="query with nonce"),
+    ],
+)
+async def test_of_fifty_copies_to_two_nodes_one_gets_through(app, services, make, success):
+    signer = await hold_key(app, mode="signed")
+    for _ in range(ROUNDS):
+        await asyncio.sleep(1)  # without a nonce, what is signed in the same second is the same call
+        replies = await send_copies(services, make(signer))
+
+        every = Counter(reply.status for replied in replies.values() for reply in replied)
+        assert every == {success: 1, 401: COPIES - 1}
+        await run_on_writer(app, "DELETE FROM users WHERE email_key = :email", email=EMAIL)
+
+
+async def test_of_copies_with_an_idempotency_key_one_has_an_effect(app, operator, services):
+    for number in range(ROUNDS):
+        replies = await send_copies(services, request_of(operator, str(number)))
+
+        every = [reply for replied in replies.values() for reply in replied]
+        assert {reply.status for reply in every} <= {201, 409}
+        assert sum(reply.status == 201 and not is_replay(reply.text) for reply in every) == 1
+        assert await User.filter(email_key=EMAIL).count() == 1
+        await run_on_writer(app, "DELETE FROM users WHERE email_key = :email", email=EMAIL)
+
+
+async def run_on_writer(app: Starlette, sql: str, **values: Any) -> None:
+    async with app.state.db.engine.begin() as connection:
+        await connection.execute(text(sql), values)
+
+
+@pytest.mark.parametrize(
+    "statement, warnings", [(driver.WAIT_FOR_CLUSTER, 0), ("DO 0", 1)], ids=["as we do", "not passed on"]
+)
+async def test_the_start_warns_of_sessions_that_may_read_what_is_old(app, monkeypatch, statement, warnings):
+    told: list[str] = []
+    monkeypatch.setattr(driver, "WAIT_FOR_CLUSTER", statement)
+    monkeypatch.setattr(clusters.log, "warning", lambda said, *values: told.append(said % values))
+
+    await clusters.warn_of_stale_reads(app.state.db.reader)
+
+    assert len(told) == warnings
+    assert all("wsrep_sync_wait is 0" in line for line in told)

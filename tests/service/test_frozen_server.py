@@ -1,10 +1,7 @@
 """A server that hangs, with its sockets open, holds no call for longer than its timeout."""
 
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -26,15 +23,6 @@ def settings(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, database_timeout_s=1.0)
 
 
-@contextmanager
-def frozen(server: Any) -> Iterator[None]:
-    os.kill(server._process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server._process.pid, signal.SIGCONT)
-
-
 @pytest.mark.parametrize(
     "method, path, body", [("GET", "/v1/users", None), ("POST", "/v1/users", NEW), ("GET", "/readyz", None)]
 )
@@ -42,7 +30,7 @@ async def test_a_call_ends_with_a_503_and_the_next_one_works(app, operator, mari
     assert (
         await call(app, method, path, key=operator, body=body and {**body, "email": "bob@example.com"})
     ).status < 300
-    with frozen(mariadb):
+    with mariadb.frozen():
         begun = time.monotonic()
         answer = await call(app, method, path, key=operator, body=body)
         took_s = time.monotonic() - begun
@@ -55,26 +43,23 @@ async def test_a_call_ends_with_a_503_and_the_next_one_works(app, operator, mari
 async def test_a_commit_ends_within_its_deadline(app, operator, mariadb, monkeypatch):
     """One budget for COMMIT and for what follows when it fails."""
     monkeypatch.setattr(session, "COMMIT_DEADLINE_S", 0.5)
-    processes = [mariadb._process.pid]
+    with ExitStack() as frozen:
 
-    def freeze(_connection: Any) -> None:
-        os.kill(processes[0], signal.SIGSTOP)
+        def freeze(_connection: Any) -> None:
+            frozen.enter_context(mariadb.frozen())
 
-    event.listen(app.state.db.engine.sync_engine, "commit", freeze)
-    try:
+        event.listen(app.state.db.engine.sync_engine, "commit", freeze)
+        frozen.callback(event.remove, app.state.db.engine.sync_engine, "commit", freeze)
         begun = time.monotonic()
         answer = await call(app, "POST", "/v1/users", key=operator, body=NEW)
         took_s = time.monotonic() - begun
-    finally:
-        event.remove(app.state.db.engine.sync_engine, "commit", freeze)
-        os.kill(processes[0], signal.SIGCONT)
 
     assert_problem(answer, 500, "commit_unknown")
     assert took_s < 2
 
 
 async def test_a_greeting_that_does_not_come_is_not_waited_for(mariadb, settings):
-    with frozen(mariadb):
+    with mariadb.frozen():
         begun = time.monotonic()
         with pytest.raises(driver.ConnectError, match="cannot connect"):
             await driver.connect(host="127.0.0.1", port=mariadb.port, user="app", connect_timeout=1)
