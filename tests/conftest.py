@@ -16,12 +16,13 @@ from sqlalchemy import MetaData, text
 
 from latchkey.models import Base
 from latchkey.service.authentication.keyring import KeyRing
-from latchkey.service.database import SQLAlchemy, driver, schema
+from latchkey.service.database import SQLAlchemy, driver, schema, sqlite
 from latchkey.service.database.engines import create_engines
 from latchkey.service.settings import Settings
 from tests import mysql, wire
 from tests.mariadb import PrivateMariaDB, require_or_skip
 from tests.redis import PrivateRedis
+from tests.sqlite import assert_closed, watched_connection
 
 KEYRING = KeyRing.generate_text()
 
@@ -143,10 +144,12 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
     """
     complaints = Complaints()
     logging.getLogger("sqlalchemy.pool").addHandler(complaints)
+    watched = watched_connection()
     database = SQLAlchemy()
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(driver, "Connection", wire.CountingConnection)
+            patch.setattr(sqlite, "RollingBackConnection", watched)
             found = make()
             if "sqlite" in settings.database_url:
                 wire.count_on_sqlite(database._engines, patch)
@@ -160,6 +163,7 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
         if "mysql" in settings.database_url:
             await empty(settings)
     assert complaints.heard == []
+    await assert_closed(watched)
 
 
 @asynccontextmanager

@@ -1,6 +1,5 @@
 """The engines: how each database is connected, reset and committed (R8)."""
 
-import sqlite3
 import ssl
 from collections.abc import Generator
 from typing import Any
@@ -9,7 +8,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from latchkey.service.database import driver
+from latchkey.service.database import driver, sqlite
 from latchkey.service.database.rules import Engines
 from latchkey.service.database.single_precision import read_floats_as_text
 from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_records
@@ -190,25 +189,12 @@ def _reset_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
 # ---------------------------------------------------------------------- SQLite
 
 
-class RollingBackConnection(sqlite3.Connection):
-    """A connection that rolls back before it closes.
-
-    When a request is cancelled in the middle of an INSERT … RETURNING, closing alone leaves the write
-    lock with the unfinished statement until the garbage collector finds it, and every writer waits.
-    """
-
-    _closed = False
-
-    def close(self) -> None:
-        """Roll back what is open, then close; the driver does it twice."""
-        if not self._closed and self.in_transaction:
-            self.rollback()
-        super().close()
-        self._closed = True
-
-
 def _sqlite_arguments(settings: Settings) -> dict[str, Any]:
-    connect = {"timeout": SQLITE_BUSY_TIMEOUT_S, "factory": RollingBackConnection}
+    connect = {
+        "timeout": SQLITE_BUSY_TIMEOUT_S,
+        "factory": sqlite.RollingBackConnection,
+        "async_creator_fn": sqlite.Connection,
+    }
     return {"connect_args": connect, **_pool(settings)}
 
 
