@@ -20,7 +20,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-mysql test-galera test-storm test-fuzz check bench bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-mysql test-galera test-storm test-fuzz test-bounds check bench bench-growth bench-soak lock openapi api up down clean
 
 # Touched last, so that an installation that broke off is done again.
 READY := .venv/.ready
@@ -47,6 +47,9 @@ test-storm: $(READY) ## Cancel thousands of requests at every point and look for
 
 test-fuzz: $(READY) ## Change 20,000 signed requests at random; LATCHKEY_TEST_SEED=<n> makes the same ones again
 	LATCHKEY_TEST_FUZZ=$${LATCHKEY_TEST_FUZZ:-20000} .venv/bin/python -m pytest -q tests/fuzz
+
+test-bounds: $(READY) ## Measure what 2,000 clients that never end their requests take, and a minute after they left
+	LATCHKEY_TEST_BOUNDS=long .venv/bin/python -m pytest -q -s tests/server/test_memory.py
 
 check: $(READY) ## Lint, format, types, the borders between the packages, models against migrations
 	.venv/bin/ruff check .

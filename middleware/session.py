@@ -110,7 +110,10 @@ class SessionMiddleware:
             log.exception("the rollback failed too; the connection is dropped")
         answer = self.problem(failure)
         if answer is None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # it holds this frame: with it in here both would wait for the garbage collector
         await answer(scope, receive, settle.send)
 
 

@@ -40,12 +40,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     body_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = 1024 * 1024
     body_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     stream_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
-    body_memory_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024 * 1024)] = 16 * 1024 * 1024
+    request_memory_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024 * 1024)] = 8 * 1024 * 1024
     header_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024)] = 16 * 1024
     header_limit_lines: Annotated[int, Meta(ge=10, le=10_000)] = 100
     header_timeout_s: Annotated[float, Meta(gt=0, le=600)] = 10.0
     keep_alive_s: Annotated[int, Meta(ge=1, le=3600)] | None = None
-    connections: Annotated[int, Meta(ge=1, le=100_000)] = 1024
+    connections: Annotated[int, Meta(ge=1, le=100_000)] = 512
     pipelined_requests: Annotated[int, Meta(ge=0, le=1000)] = 16
     key_cache_ttl_s: Annotated[int, Meta(ge=0, le=3600)] = 0
     redis_url: str | None = None

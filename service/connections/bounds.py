@@ -4,6 +4,10 @@ import msgspec
 
 from latchkey.service.settings import Settings
 
+FIELD_MEMORY_BYTES = (
+    150  # of a header beside its name and value: two `bytes`, a tuple and its place in the list
+)
+
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of one worker; each is a setting, see `docs/settings.md`.
@@ -15,20 +19,21 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
         keep_alive_s: how long a connection may wait for its next request; None leaves it to the server.
         connections: at one time.
         pipelined: requests of a connection that wait for the one before them.
-        body_memory_bytes: of all bodies that are in memory.
+        request_memory_bytes: of the headers and bodies of all requests that are not answered yet.
     """
 
     header_bytes: int = 16 * 1024
     header_lines: int = 100
     header_timeout_s: float = 10.0
     keep_alive_s: int | None = None
-    connections: int = 1024
+    connections: int = 512
     pipelined: int = 16
-    body_memory_bytes: int = 16 * 1024 * 1024
+    request_memory_bytes: int = 8 * 1024 * 1024
 
     @classmethod
     def of(cls, settings: Settings) -> "Bounds":
-        """Return the bounds that the settings ask for; one body of the largest size always fits."""
+        """Return the bounds that the settings ask for; one request of the largest size always fits."""
+        head_bytes = 2 * settings.header_limit_bytes + settings.header_limit_lines * FIELD_MEMORY_BYTES
         return cls(
             header_bytes=settings.header_limit_bytes,
             header_lines=settings.header_limit_lines,
@@ -36,5 +41,5 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
             keep_alive_s=settings.keep_alive_s,
             connections=settings.connections,
             pipelined=settings.pipelined_requests,
-            body_memory_bytes=max(settings.body_memory_bytes, settings.body_limit_bytes),
+            request_memory_bytes=max(settings.request_memory_bytes, settings.body_limit_bytes + head_bytes),
         )

@@ -1,6 +1,7 @@
 """uvicorn's HTTP/1.1 protocol on httptools, with bounds, and with trailers kept apart from headers."""
 
 import asyncio
+from collections import deque
 from typing import Any
 
 from uvicorn.config import Config
@@ -8,14 +9,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from latchkey.middleware.request_id import new_request_id
-from latchkey.service.connections.bounds import Bounds
+from latchkey.service.connections.bounds import FIELD_MEMORY_BYTES, Bounds
 from latchkey.service.connections.guard import BOUNDED
 from latchkey.service.connections.room import Room
 from latchkey.service.problems import Problem
 
 LINGER_S = 2.0  # how long a refused client may go on sending, so that it comes to read why
-LINGERING = 64  # how many refused clients may do so beside those that are served
 FIELD_BYTES = 4  # `: ` and the end of the line
+PART_BYTES = 4 * 1024  # of what has arrived, which is parsed at once
+WRITE_BUFFER_BYTES = 16 * 1024  # of answers that the client does not take, before the application waits
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -54,9 +56,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if bounds.keep_alive_s is not None:
             self.timeout_keep_alive = bounds.keep_alive_s
 
-        self.body_bytes = 0  # in memory, of requests that are not answered yet
+        self.held_bytes = 0  # the memory of requests that are not answered yet, headers and bodies
+        self._held_each: deque[int] = deque()  # the same for each of them
         self._header_bytes = 0  # of the request that began last
-        self._unparsed_bytes = 0  # since the parser last gave something away: at most what it keeps
+        self._unparsed_bytes = (
+            0  # with the part in which the parser last gave something away: at least what it keeps
+        )
         self._is_reading = False  # a request has begun and is not complete
         self._has_headers = False  # those of the request that began last are complete
         self._discards = False  # whatever else arrives
@@ -70,7 +75,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Accept a client; when there is no space, the connection that has waited longest for its own gives way."""
         super().connection_made(transport)
-        if len(self.connections) > self.bounds.connections:
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        if len(self.connections) - self.room.lingering > self.bounds.connections:
             longest = self.room.longest()
             if longest is None:
                 self.refuse(busy("all connections are in use"))
@@ -84,17 +90,24 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._discards = True
         self._clear_deadline()
-        self.room.leave(self)
-        self._release_body()
+        self.room.lose(self)
+        self._release_all()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has arrived."""
-        if self._discards:
-            return
-        self._unparsed_bytes += len(data)
+        """Parse what has arrived in parts, because what the parser keeps of one of them is not known."""
+        for start in range(0, len(data), PART_BYTES):
+            if self._discards:
+                return
+            self._parse(data[start : start + PART_BYTES])
+
+    def _parse(self, data: bytes) -> None:
         super().data_received(data)
-        if self._is_reading and self._unparsed_bytes > self.bounds.header_bytes:
-            self._refusal = self._refusal or Problem("headers_too_large")
+        if self._is_reading:
+            self._unparsed_bytes += len(data)
+            if self._unparsed_bytes > self.bounds.header_bytes + PART_BYTES:
+                self._refusal = self._refusal or Problem("headers_too_large")
+            elif not self._has_headers or self._unparsed_bytes > len(data):  # not a part of a body
+                self._hold(len(data))
         if self._refusal is not None:
             self.refuse(self._refusal)
         elif not self.transport.is_closing():
@@ -181,6 +194,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {BOUNDED: {}}
         self._is_reading, self._has_headers = True, False
         self._header_bytes = self._unparsed_bytes = 0
+        self._held_each.append(0)
 
     def on_url(self, url: bytes) -> None:
         """Add a part of the request's target."""
@@ -200,6 +214,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = Problem("headers_too_large")
             return
         super().on_header(name, value)
+        self._hold(len(name) + len(value) + FIELD_MEMORY_BYTES)
 
     def on_headers_complete(self) -> None:
         """Start the application, or put the request behind those that are being answered."""
@@ -214,27 +229,21 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         super().on_headers_complete()  # which may find that the target is none
         self._has_headers = True
+        self._unparsed_bytes = 0
         if is_upgrade and not self._should_upgrade():
             # httptools skips what follows an upgrade in the same packet, and parses what the next one brings.
             self.cycle.keep_alive = False
             self._is_last = True
 
     def on_body(self, body: bytes) -> None:
-        """Add a part of a body; when there is no space, the connection that has waited longest gives way."""
+        """Add a part of a body."""
         if self._refusal is not None:
             return
         self._unparsed_bytes = 0
         super().on_body(body)
         if self.cycle.response_complete:
             return  # uvicorn has dropped it
-        self.body_bytes += len(body)
-        self.room.body_bytes += len(body)
-        while self.room.body_bytes > self.bounds.body_memory_bytes:
-            longest = self.room.longest(with_body=True)
-            if longest is None or longest is self:
-                self._refusal = busy("all memory for bodies is in use")
-                return
-            longest.give_way("all memory for bodies is in use")
+        self._hold(len(body))
 
     def on_message_complete(self) -> None:
         """End a request."""
@@ -246,7 +255,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request, or refuse it."""
         is_last = not self.pipeline
-        self._release_body()
+        if self._held_each:
+            self._release(self._held_each.popleft())
         super().on_response_complete()
         if is_last and self._last_answer is not None:
             self._answer(self._last_answer)
@@ -255,9 +265,29 @@ class BoundedProtocol(HttpToolsProtocol):
         elif is_last:
             self.room.enter(self)
 
-    def _release_body(self) -> None:
-        self.room.body_bytes -= self.body_bytes
-        self.body_bytes = 0
+    # ------------------------------------------------------------------ memory
+
+    def _hold(self, count: int) -> None:
+        """Count memory of the request that began last; when there is no space, the longest waiting connection gives way."""
+        if not self._held_each:
+            return  # that request has its answer
+        self._held_each[-1] += count
+        self.held_bytes += count
+        self.room.held_bytes += count
+        while self.room.held_bytes > self.bounds.request_memory_bytes:
+            longest = self.room.longest(holding=True)
+            if longest is None or longest is self:
+                self._refusal = self._refusal or busy("all memory for requests is in use")
+                return
+            longest.give_way("all memory for requests is in use")
+
+    def _release(self, count: int) -> None:
+        self.held_bytes -= count
+        self.room.held_bytes -= count
+
+    def _release_all(self) -> None:
+        self._release(self.held_bytes)
+        self._held_each.clear()
 
     # ------------------------------------------------------------------ refusals
 
@@ -296,7 +326,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._discards = True
         self._clear_deadline()
         self.room.leave(self)
-        self._release_body()
+        self._release_all()
 
     def _interrupt(self, problem: Problem) -> None:
         """Send a problem in place of an application that waits for a body."""
@@ -329,13 +359,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _finish(self) -> None:
         """Close the connection once the client has had time to read."""
-        self._set_deadline(LINGER_S)
-        if self.transport.can_write_eof() and len(self.connections) <= self.bounds.connections + LINGERING:
-            # Closed with something unread, the system would reset the connection, and the answer might be lost.
-            self.transport.write_eof()
-            self.flow.resume_reading()
-        else:
+        if not self.transport.can_write_eof():  # TLS
             self.transport.close()
+            return
+        # Closed with something unread, the system would reset the connection, and the answer might be lost.
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._set_deadline(LINGER_S)
+        longest = self.room.linger(self)
+        if longest is not None:
+            longest.transport.abort()
 
 
 def has_body(headers: list[tuple[bytes, bytes]]) -> bool:

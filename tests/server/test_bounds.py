@@ -18,7 +18,7 @@ ENVIRON = {
     "LATCHKEY_KEEP_ALIVE_S": str(KEEP_ALIVE_S),
     "LATCHKEY_CONNECTIONS": str(CONNECTIONS),
     "LATCHKEY_BODY_LIMIT_BYTES": "200000",
-    "LATCHKEY_BODY_MEMORY_BYTES": "200000",
+    "LATCHKEY_REQUEST_MEMORY_BYTES": "200000",
     "LATCHKEY_PIPELINED_REQUESTS": "4",
 }
 BEGUN = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
@@ -93,7 +93,8 @@ def test_trailers(served: Party) -> None:
     trailer = [b"0\r\nx: ", *[b"y" * 1_000_000] * 60]
 
     (refused,) = converse(served.port, begin, *trailer)
-    (answered,) = converse(served.port, BEGUN + b"transfer-encoding: chunked\r\n\r\n", *trailer)
+    public = BEGUN + b"transfer-encoding: chunked\r\n\r\n"
+    (answered,) = converse(served.port, public, b"".join(trailer), pause_s=0.5)
 
     assert (refused.status, refused.code) == (431, "headers_too_large")
     assert answered.status == 200

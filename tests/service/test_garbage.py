@@ -4,14 +4,18 @@ A worker is told to look for garbage rarely. What one request keeps waiting, tho
 Not so after a statement that failed: SQLAlchemy's transaction keeps the exception, which keeps all that led to it.
 """
 
+import asyncio
 import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 from starlette.applications import Starlette
+from starlette.types import Message, Receive, Scope, Send
 
+from latchkey.service.settings import Settings
 from tests.api import HeldKey, call, hold_key
 from tests.requests import Answer
 
@@ -24,7 +28,13 @@ KEPT = (
     "builtins.frame",
 )
 
-Send = Callable[[Starlette, HeldKey, int], Awaitable[Answer]]
+Call = Callable[[Starlette, HeldKey, int], Awaitable[Answer]]
+BODY_LIMIT_BYTES = 1024
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return msgspec.structs.replace(settings, body_limit_bytes=BODY_LIMIT_BYTES, body_timeout_s=0.2)
 
 
 @contextmanager
@@ -48,7 +58,7 @@ def user(number: int) -> dict[str, str]:
     return {"email": f"ann{number}@example.com", "name": "Ann"}
 
 
-CALLS: dict[str, tuple[int, Send]] = {
+CALLS: dict[str, tuple[int, Call]] = {
     "no key": (401, lambda app, _key, _n: call(app, "GET", "/v1/me")),
     "a wrong key": (401, lambda app, _key, _n: call(app, "GET", "/v1/me", headers=[("authorization", "Bearer x")])),
     "public": (200, lambda app, _key, _n: call(app, "GET", "/healthz")),
@@ -70,7 +80,7 @@ CALLS: dict[str, tuple[int, Send]] = {
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
 @pytest.mark.parametrize(("status", "send"), CALLS.values(), ids=CALLS)
 async def test_a_request_leaves_nothing_to_collect(
-    app: Starlette, status: int, send: Send, mode: str
+    app: Starlette, status: int, send: Call, mode: str
 ) -> None:
     key = await hold_key(app, mode=mode)
     await call(app, "POST", "/v1/users", key=key, body=user(0))
@@ -79,5 +89,34 @@ async def test_a_request_leaves_nothing_to_collect(
     with uncollected() as found:
         answers = [await send(app, key, number) for number in range(2, 5)]
 
+    assert [one.status for one in answers] == [status] * 3
+    assert [name for name in found if name.startswith(KEPT)] == []
+
+
+@pytest.mark.parametrize("ends", ["client leaves", "too large", "too late"])
+async def test_a_body_without_an_end_leaves_nothing_to_collect(app: Starlette, ends: str) -> None:
+    key = await hold_key(app)
+    last: Message = {
+        "client leaves": {"type": "http.disconnect"},
+        "too large": {"type": "http.request", "body": b" " * BODY_LIMIT_BYTES, "more_body": True},
+        "too late": {"type": "http.request", "body": b"{", "more_body": True},
+    }[ends]
+
+    async def without_an_end(scope: Scope, _receive: Receive, send: Send) -> None:
+        incoming: list[Message] = [last, {"type": "http.request", "body": b"{", "more_body": True}]
+
+        async def receive() -> Message:
+            return incoming.pop() if incoming else await asyncio.sleep(10, last)
+
+        await app(scope, receive, send)
+
+    async def upload() -> Answer:
+        return await call(app, "POST", "/v1/users", key=key, chunks=[b"{"], wrap=without_an_end)
+
+    await upload()
+    with uncollected() as found:
+        answers = [await upload() for _ in range(3)]
+
+    status = {"client leaves": None, "too large": 413, "too late": 408}[ends]
     assert [one.status for one in answers] == [status] * 3
     assert [name for name in found if name.startswith(KEPT)] == []
