@@ -5,7 +5,6 @@ import gc
 
 import pytest
 from sqlalchemy import event
-from starlette.routing import Route
 
 from latchkey.middleware.access_log import AccessLogMiddleware
 from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
@@ -18,6 +17,7 @@ from latchkey.service.app import create_app
 from latchkey.service.connections.guard import ServerGuardMiddleware
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.schema import NotMigratedError
+from latchkey.service.router import ConvertedRoute
 from latchkey.service.serving import create_served_app
 from latchkey.service.settings import Settings, SettingsError
 from tests.api import assert_problem, call, stored
@@ -60,7 +60,7 @@ async def test_a_request_walks_in_this_order(app):
         SessionMiddleware,
     ]
     assert not app.router.redirect_slashes
-    assert all(type(route) is Route for route in app.routes)
+    assert all(type(route) is ConvertedRoute for route in app.routes)
 
 
 async def test_a_database_that_is_not_migrated_is_refused_with_the_command_to_run(tmp_path, loggers):
