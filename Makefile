@@ -1,6 +1,7 @@
 # Everything that a day with Latchkey needs; `make help` lists it.
 # It wants Python 3.11 or later and make, and brings the rest itself from the lock.
 
+# `make PYTHON=python3.13 test` runs on another Python, in an environment of its own: .venv-3.13.
 PYTHON ?= python3
 PORT ?= 8000
 # `make test-mysql TESTS="tests/sessions tests/models"` runs a part of them.
@@ -22,55 +23,66 @@ WRITE ?=
 .DELETE_ON_ERROR:
 .PHONY: help dev test test-mysql test-galera test-storm test-fuzz test-bounds check bench bench-growth bench-soak lock openapi api up down clean
 
-# Touched last, so that an installation that broke off is done again.
-READY := .venv/.ready
-BENCH_READY := .venv/.bench-ready
+# The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
+ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(ASKED))
 
-help: ## Show this list
+# Touched last, so that an installation that broke off is done again.
+READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
+
+# An environment of another version, because `python3` has become another one, is made anew.
+HELD := $(shell sed -n 's/^version = \([0-9]*\.[0-9]*\).*/\1/p' $(VENV)/pyvenv.cfg 2>/dev/null)
+ifneq ($(if $(ASKED),$(filter-out $(ASKED),$(HELD))),)
+.PHONY: $(READY)
+ANEW := --clear
+endif
+
+help: ## Show this list; PYTHON=python3.13 runs a target on another Python, in .venv-3.13
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 dev: $(READY) ## Set up everything and serve on 127.0.0.1:$PORT with reload
-	@exec .venv/bin/latchkey dev --port $(PORT)
+	@exec $(VENV)/bin/latchkey dev --port $(PORT)
 
 test: $(READY) ## Run the tests, on SQLite, and on MariaDB and Redis where they are installed
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 test-mysql: $(READY) ## Run what needs a server on MySQL, which Debian's own apt brings where it is missing
 	mysqld="$${LATCHKEY_TEST_MYSQLD:-$$(.ci/get-mysql var/mysql)}" && \
-		LATCHKEY_TEST_SERVER=mysql LATCHKEY_TEST_MYSQLD="$$mysqld" .venv/bin/python -m pytest $(PYTEST_ARGS) -m mariadb $(TESTS)
+		LATCHKEY_TEST_SERVER=mysql LATCHKEY_TEST_MYSQLD="$$mysqld" $(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m mariadb $(TESTS)
 
 test-galera: $(READY) ## Run a private Galera cluster of three nodes and write to two of them (galera-4, rsync)
-	LATCHKEY_TEST_GALERA=1 .venv/bin/python -m pytest -q -m galera
+	LATCHKEY_TEST_GALERA=1 $(VENV)/bin/python -m pytest -q -m galera
 
 test-storm: $(READY) ## Cancel thousands of requests at every point and look for leaks
-	LATCHKEY_TEST_STORM=long .venv/bin/python -m pytest -q -m storm
+	LATCHKEY_TEST_STORM=long $(VENV)/bin/python -m pytest -q -m storm
 
 test-fuzz: $(READY) ## Change 20,000 signed requests at random; LATCHKEY_TEST_SEED=<n> makes the same ones again
-	LATCHKEY_TEST_FUZZ=$${LATCHKEY_TEST_FUZZ:-20000} .venv/bin/python -m pytest -q tests/fuzz
+	LATCHKEY_TEST_FUZZ=$${LATCHKEY_TEST_FUZZ:-20000} $(VENV)/bin/python -m pytest -q tests/fuzz
 
 test-bounds: $(READY) ## Measure what 2,000 clients that never end their requests take, and a minute after they left
 	LATCHKEY_TEST_BOUNDS=long .venv/bin/python -m pytest -q -s tests/server/test_memory.py
 
 check: $(READY) ## Lint, format, types, the borders between the packages, models against migrations
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports
-	.venv/bin/python -m latchkey.migrations.check
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m latchkey.migrations.check
 
 MEASURE = --rounds $(ROUNDS) --seconds $(SECONDS) --jobs "$(JOBS)" --peers "$(PEERS)" $(if $(WRITE),--write)
 
 bench: $(BENCH_READY) ## Measure Latchkey beside its peers (ROUNDS, SECONDS, JOBS, PEERS, WRITE)
-	.venv/bin/python -m benchmarks run peers $(MEASURE)
+	$(VENV)/bin/python -m benchmarks run peers $(MEASURE)
 
 bench-growth: $(BENCH_READY) ## Measure how cost grows with clients, pools, workers and rows
-	.venv/bin/python -m benchmarks run growth $(MEASURE)
+	$(VENV)/bin/python -m benchmarks run growth $(MEASURE)
 
 bench-soak: $(BENCH_READY) ## Send REQUESTS requests of all kinds and look at the memory
-	.venv/bin/python -m benchmarks soak --requests $(REQUESTS) $(if $(WRITE),--write)
+	$(VENV)/bin/python -m benchmarks soak --requests $(REQUESTS) $(if $(WRITE),--write)
 
 # The first lock is the widest; the others are held to its versions.
-COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 lock: $(READY) ## Write the locks again from pyproject.toml (LOCK_ARGS=--upgrade for newer releases)
@@ -80,11 +92,11 @@ lock: $(READY) ## Write the locks again from pyproject.toml (LOCK_ARGS=--upgrade
 	echo setuptools | $(COMPILE) - --constraint requirements-dev.txt --output-file requirements-build.txt
 
 openapi: $(READY) ## Write docs/openapi.json from the routes
-	.venv/bin/latchkey openapi > docs/openapi.json.new
+	$(VENV)/bin/latchkey openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
 
 api: $(READY) ## Write docs/api.md from the docstrings of the public API
-	.venv/bin/python docs/api.py
+	$(VENV)/bin/python docs/api.py
 
 up: .env ## Build and start the API and MariaDB in containers, and wait until they answer
 	PORT=$(PORT) $(COMPOSE) up --build --detach --wait
@@ -93,7 +105,7 @@ down: ## Stop the containers; the database keeps its volume
 	$(COMPOSE) down
 
 clean: ## Remove what make made; var/, .env and the databases stay
-	rm -rf .venv build dist latchkey.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-* build dist latchkey.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .env: ## Make the secrets of the containers, once, readable by you only
@@ -109,11 +121,11 @@ $(READY): requirements-dev.txt pyproject.toml
 		echo "Latchkey needs Python 3.11 or later, and '$(PYTHON)' is older or missing:" \
 			"install one and name it, as in 'make PYTHON=python3.13 $(MAKECMDGOALS)'." >&2; \
 		exit 1; }
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PYTHON) -m venv $(ANEW) $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(BENCH_READY): requirements-bench.txt $(READY)
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@

@@ -1,5 +1,6 @@
 """What a clone is installed, built and started from says the same everywhere, and keeps its promises."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -43,7 +44,10 @@ def tracked() -> list[Path]:
     found = []
     for path in ROOT.rglob("*"):
         parts = path.relative_to(ROOT).parts
-        cached = any(part in UNTRACKED or part.endswith(("_cache", ".egg-info")) for part in parts)
+        cached = any(
+            part in UNTRACKED or part.startswith(".venv-") or part.endswith(("_cache", ".egg-info"))
+            for part in parts
+        )
         if not cached and path.is_file():
             found.append(path)
     return found
@@ -154,7 +158,51 @@ class TestMake:
         assert done.returncode
         assert "needs Python 3.11 or later" in done.stderr
         assert "make PYTHON=python3.13 dev" in done.stderr
-        assert not (tmp_path / ".venv").exists()
+        assert not list(tmp_path.glob(".venv*"))
+
+    @pytest.fixture
+    def plan(self, tmp_path, monkeypatch):
+        """Return what `make test` would run on machines with certain Pythons."""
+        make = shutil.which("make")
+        assert make, "make is missing"
+        for name in ("Makefile", "pyproject.toml", "requirements-dev.txt"):
+            shutil.copy(ROOT / name, tmp_path)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        monkeypatch.delenv("PYTHON", raising=False)
+
+        def plan(*arguments: str, **versions: str) -> str:
+            for name, version in versions.items():
+                python = tmp_path / name.replace("_", ".")
+                python.write_text(f"#!/bin/sh\necho {version}\n")
+                python.chmod(0o755)
+            done = subprocess.run(
+                [make, "--dry-run", *arguments, "test"],
+                cwd=tmp_path, capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            return done.stdout
+
+        return plan
+
+    def test_each_python_has_an_environment_of_its_own(self, plan):
+        assert "\n.venv/bin/python -m pytest" in plan(python3="3.11")
+        assert "\n.venv-3.13/bin/python -m pytest" in plan("PYTHON=python3.13", python3_13="3.13")
+        assert "\n.venv-3.14/bin/python -m pytest" in plan("PYTHON=./new", new="3.14")
+
+    @pytest.mark.parametrize(
+        ("now", "venv"),
+        [
+            pytest.param("3.11", None, id="the same"),
+            pytest.param("3.12", "python3 -m venv --clear .venv", id="another"),
+        ],
+    )
+    def test_an_environment_of_another_version_is_made_anew(self, plan, tmp_path, now, venv):
+        (tmp_path / ".venv").mkdir()
+        (tmp_path / ".venv" / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.11.7\n")
+        (tmp_path / ".venv" / ".ready").touch()
+
+        found = plan(python3=now)
+
+        assert [line for line in found.splitlines() if " -m venv " in line] == ([venv] if venv else [])
 
     def test_secrets_are_made_once_and_for_their_owner_alone(self, tmp_path):
         make = shutil.which("make")
@@ -175,7 +223,7 @@ class TestMake:
         )
 
     def test_git_never_sees_the_secrets(self):
-        assert {".env", "var/", ".venv/"} <= set((ROOT / ".gitignore").read_text().splitlines())
+        assert {".env", "var/", ".venv/", ".venv-*/"} <= set((ROOT / ".gitignore").read_text().splitlines())
 
 
 class TestContainerfile:

@@ -1,4 +1,4 @@
-"""Every SQLite connection that is opened is closed by its thread, whatever is cancelled at whatever moment."""
+"""R6: every SQLite connection that is opened is closed by its thread, whatever is cancelled at whatever moment."""
 
 import asyncio
 import contextlib
