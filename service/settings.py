@@ -9,6 +9,7 @@ from msgspec import Meta
 
 PREFIX = "LATCHKEY_"
 TEST_PREFIX = "LATCHKEY_TEST_"
+CALLERS_SECRET = "LATCHKEY_SECRET"  # noqa: S105 - the name of what `latchkey call` and `latchkey sign` sign with
 SECRETS = frozenset({"keyring", "database_url", "reader_url", "redis_url"})  # URLs carry passwords
 
 
@@ -70,12 +71,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
         Raises:
             SettingsError: a `LATCHKEY_` name that does not exist, with the nearest one that does, or a
-                value out of bounds. `LATCHKEY_TEST_` names belong to the tests and are passed over.
+                value out of bounds. `LATCHKEY_TEST_` names belong to the tests and are passed over, and `LATCHKEY_SECRET` to
+                the commands that make a partner's calls.
         """
         names = {PREFIX + name.upper(): name for name in cls.__struct_fields__}
         values: dict[str, Any] = {}
         for variable, value in environ.items():
             if not variable.startswith(PREFIX) or variable.startswith(TEST_PREFIX):
+                continue
+            if variable == CALLERS_SECRET:
                 continue
             if variable not in names:
                 # Without the prefix, which every name shares and which would make any two look alike.

@@ -4,14 +4,18 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret, checksum_is_right
 from latchkey.service.client import CallError, Form, SignedCall, send, sign_call
 from latchkey.service.commands.parameters import PUBLIC_ID
+from latchkey.service.settings import CALLERS_SECRET
 
+LONGEST_LINE = 4096  # characters, of which a secret has some 60
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 FORM = click.Choice(get_args(Form))
 
@@ -27,7 +31,16 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("method", metavar="METHOD", type=Method(METHODS)),
     click.argument("url"),
     click.option("--key", "access_key", type=PUBLIC_ID, required=True, help="The public id of the key."),
-    click.option("--secret", required=True, help="The key's secret; - reads it from standard input."),
+    click.option(
+        "--secret",
+        envvar=CALLERS_SECRET,
+        show_envvar=True,
+        help="The key's secret: @FILE reads it from a file, - from standard input. The secret itself would be in the "
+        "list of processes.",
+    ),
+    click.option(
+        "--secret-file", metavar="FILE", help="The file that has the key's secret in its first line."
+    ),
     click.option("--data", help="The body, which is JSON."),
     click.option("--form", type=FORM, default="query", show_default=True, help="Where the signature goes."),
     click.option(
@@ -72,13 +85,14 @@ def signed(
     method: str,
     url: str,
     access_key: AccessKey,
-    secret: str,
+    secret: str | None,
+    secret_file: str | None,
     data: str | None,
     form: Form,
     idempotency_key: str | None,
 ) -> SignedCall:
     """Sign what the options say."""
-    known = read_secret(secret)
+    known = read_secret(secret, secret_file)
     try:
         return sign_call(
             method,
@@ -95,12 +109,35 @@ def signed(
         raise click.UsageError(str(error)) from None
 
 
-def read_secret(given: str) -> Secret:
-    """Take the secret as given or, so that no shell remembers it, from standard input."""
-    if given == "-":
-        given = sys.stdin.readline().strip()
-    if not given:
-        raise click.UsageError("There is no secret.")
-    if not checksum_is_right(given):
+def read_secret(given: str | None, path: str | None) -> Secret:
+    """Return the secret: from the file, else as `--secret` or the environment says."""
+    source = click.get_current_context().get_parameter_source("secret")
+    if path is not None and source is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--secret and --secret-file are two ways to say the same: give one of them.")
+    if path is None and given is not None and given.startswith("@"):
+        path = given[1:]
+    if path is not None:
+        text = first_line(path)
+    elif given == "-":
+        text = sys.stdin.readline(LONGEST_LINE)
+    else:
+        text = given or ""
+    if not (text := text.strip()):
+        raise click.UsageError(
+            "There is no secret. It is read from a file with --secret-file FILE, from standard input with --secret -, "
+            "and from the variable LATCHKEY_SECRET."
+        )
+    if not checksum_is_right(text):
         click.echo("Warning: the checksum of the secret is wrong; it may have a typo.", err=True)
-    return Secret(given)
+    return Secret(text)
+
+
+def first_line(path: str) -> str:
+    """Read the first line of a file, a pipe say."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return file.readline(LONGEST_LINE)
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{path}: it is no text.") from None
+    except ValueError as error:
+        raise click.ClickException(f"{path!r}: {error}.") from None

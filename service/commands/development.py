@@ -2,7 +2,8 @@
 
 - `var/keyring`, made once;
 - `var/latchkey.db`, with a first user, who holds a bearer key with every scope and a signing key;
-- `var/dev.json`, where both keys are kept: nothing else knows their secrets.
+- `var/dev.json`, where both keys are kept, and for the commands that are printed `var/dev.header` and
+  `var/dev.secret`, with one secret each: nothing else knows them.
 
 What is there and works is left as it is.
 """
@@ -34,6 +35,9 @@ FOLDER = Path("var")
 KEYRING = FOLDER / "keyring"
 DATABASE = FOLDER / "latchkey.db"
 KEPT = FOLDER / "dev.json"
+# What a command has among its arguments, every user of the machine can read in the list of processes.
+HEADER = FOLDER / "dev.header"
+SECRET = FOLDER / "dev.secret"
 
 SIGNED_SCOPES = ["users:read"]
 
@@ -61,23 +65,17 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         return f"Kept(base_url={self.base_url!r})"
 
     def commands(self) -> tuple[str, str]:
-        """Write two commands for a shell that ask who calls: with the bearer key, and with the signed one."""
+        """Write two commands for a shell that ask who calls, with the bearer key and with the signed one.
+
+        The secrets are in files that the commands read.
+        """
         url = f"{self.base_url}/v1/me"
         latchkey = Path(".venv/bin/latchkey")
         program = [str(latchkey)] if latchkey.exists() else [sys.executable, "-m", "latchkey"]
         return (
-            shlex.join(["curl", "-sS", "-H", f"Authorization: Bearer {self.bearer}", url]),
+            shlex.join(["curl", "-sS", "-H", f"@{HEADER}", url]),
             shlex.join(
-                [
-                    *program,
-                    "call",
-                    "GET",
-                    url,
-                    "--key",
-                    self.signed.access_key,
-                    "--secret",
-                    self.signed.secret,
-                ]
+                [*program, "call", "GET", url, "--key", self.signed.access_key, "--secret-file", str(SECRET)]
             ),
         )
 
@@ -92,7 +90,6 @@ def development_environ(environ: Mapping[str, str], tell: Tell) -> dict[str, str
     if found.get("LATCHKEY_DATABASE_URL"):
         tell(f"Using the database of LATCHKEY_DATABASE_URL, not {DATABASE}.")
     else:
-        make_database_file()
         found["LATCHKEY_DATABASE_URL"] = f"sqlite+aiosqlite:///{DATABASE}"
     if found.get("LATCHKEY_KEYRING"):
         tell(f"Using LATCHKEY_KEYRING, not {KEYRING}.")
@@ -105,12 +102,6 @@ def make_folder() -> None:
     """Make the folder, and close it to everybody else."""
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     FOLDER.chmod(0o700)
-
-
-def make_database_file() -> None:
-    """Make an empty file for the database; the files that SQLite puts beside it get the same mode."""
-    os.close(os.open(DATABASE, os.O_CREAT | os.O_WRONLY, 0o600))
-    DATABASE.chmod(0o600)
 
 
 def read_keyring(tell: Tell) -> str:
@@ -136,11 +127,16 @@ def read_kept() -> Kept | None:
 
 
 def write_kept(kept: Kept) -> None:
-    """Write the keys for the next time, unless they are there already."""
-    text = msgspec.json.format(msgspec.json.encode(kept), indent=2).decode() + "\n"
-    if not KEPT.exists() or KEPT.read_text(encoding="utf-8", errors="replace") != text:
-        write_private(KEPT, text)
-    KEPT.chmod(0o600)
+    """Write the keys for the next time and for the commands, unless they are there already."""
+    texts = {
+        KEPT: msgspec.json.format(msgspec.json.encode(kept), indent=2).decode(),
+        HEADER: f"Authorization: Bearer {kept.bearer}",
+        SECRET: kept.signed.secret,
+    }
+    for path, text in texts.items():
+        if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text + "\n":
+            write_private(path, text + "\n")
+        path.chmod(0o600)
 
 
 def write_private(path: Path, text: str) -> None:

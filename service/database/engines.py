@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from latchkey.service.database import driver, sqlite
+from latchkey.service.database.private_file import keep_private
 from latchkey.service.database.rules import Engines
 from latchkey.service.database.single_precision import read_floats_as_text
 from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_records
@@ -199,6 +200,8 @@ def _sqlite_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:
+    event.listen(engine.sync_engine, "do_connect", keep_private)
+
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # BEGIN is ours, below

@@ -1,6 +1,8 @@
 """The command line: what it prints, where, with which exit status, and that it agrees with the endpoints."""
 
 import asyncio
+import base64
+import hmac
 import json
 import os
 import re
@@ -681,6 +683,73 @@ class TestSign:
         )
 
         assert result.stdout.startswith("curl ")
+
+    @pytest.mark.parametrize(
+        "arguments, environment, given",
+        [
+            pytest.param(("--secret-file", "secret.txt"), None, None, id="a file"),
+            pytest.param(("--secret", "@secret.txt"), None, None, id="@file"),
+            pytest.param((), A_SECRET, None, id="the environment"),
+            pytest.param((), f" {A_SECRET}\n", None, id="the environment, with white space"),
+            pytest.param((), "@secret.txt", None, id="the environment names a file"),
+            pytest.param(
+                ("--secret-file", "secret.txt"), "another", None, id="a file before the environment"
+            ),
+            pytest.param(("--secret", "-"), "another", A_SECRET, id="standard input before the environment"),
+            pytest.param(("--secret", A_SECRET), "another", None, id="the option before the environment"),
+        ],
+    )
+    def test_the_secret_comes_from(self, run, environ, arguments, environment, given):
+        Path("secret.txt").write_text(f"{A_SECRET}\na second line\n")
+        if environment is not None:
+            environ.setenv("LATCHKEY_SECRET", environment)
+
+        line = good(run("sign", "GET", "http://h/", "--key", NO_KEY, *arguments, input=given)).stdout
+
+        url = shlex.split(line)[-1]
+        proof = hmac.digest(A_SECRET.encode(), url.partition("?")[2].encode(), "sha256")
+        assert f"secret: {base64.b64encode(proof).decode()}" in shlex.split(line)
+
+    def test_the_secret_may_come_from_a_pipe(self):
+        """As of a password manager; the whole command line shows no secret."""
+        made = subprocess.run(
+            ["bash", "-c", f'"{sys.executable}" -m latchkey sign GET http://h/ --key {NO_KEY} --secret-file <(echo {A_SECRET})'],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+        assert (made.returncode, made.stdout[:5], made.stderr) == (0, "curl ", "")
+
+    @pytest.mark.parametrize(
+        "arguments, status, sentence",
+        [
+            pytest.param(
+                (), 2, "There is no secret. It is read from a file with --secret-file FILE", id="none"
+            ),
+            pytest.param(("--secret", "x", "--secret-file", "y"), 2, "give one of them", id="two ways"),
+            pytest.param(
+                ("--secret-file", "none.txt"), 1, "none.txt: No such file or directory", id="no file"
+            ),
+            pytest.param(("--secret", "@none.txt"), 1, "none.txt: No such file or directory", id="no @file"),
+            pytest.param(("--secret-file", "."), 1, ".: Is a directory", id="a folder"),
+            pytest.param(("--secret-file", "empty.txt"), 2, "There is no secret.", id="an empty file"),
+            pytest.param(("--secret-file", "binary.txt"), 1, "binary.txt: it is no text.", id="no text"),
+            pytest.param(("--secret-file", "a\0b"), 1, "null", id="no path"),
+        ],
+    )
+    def test_without_a_secret_nothing_is_signed(self, run, arguments, status, sentence):
+        Path("empty.txt").touch()
+        Path("binary.txt").write_bytes(b"\xff\xfe")
+
+        result = run("sign", "GET", "http://h/", "--key", NO_KEY, *arguments)
+
+        assert (result.exit_code, result.stdout) == (status, "")
+        assert sentence in result.stderr
+        assert isinstance(result.exception, SystemExit)
+
+    def test_the_variable_of_the_secret_stops_no_other_command(self, sqlite_house, run, environ):
+        environ.setenv("LATCHKEY_SECRET", A_SECRET)
+
+        assert answered(run("users", "list", "--json")) == {"data": [], "next_cursor": None}
 
     def test_a_wrong_checksum_is_warned_about_and_signed(self, run):
         wrong = A_SECRET[:-1] + "x"

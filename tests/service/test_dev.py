@@ -111,6 +111,8 @@ class TestTheFirstTime:
             "var/keyring": "0o600",
             "var/latchkey.db": "0o600",
             "var/dev.json": "0o600",
+            "var/dev.header": "0o600",
+            "var/dev.secret": "0o600",
         }
 
     def test_nobody_else_may_read_it_from_the_first_moment(self, prepare, monkeypatch):
@@ -145,14 +147,14 @@ class TestTheFirstTime:
         result = prepare("--port", "8123")
 
         curl, call = result.stdout.splitlines()
-        assert shlex.split(curl) == [
-            "curl", "-sS", "-H", f"Authorization: Bearer {kept()['bearer']}", "http://127.0.0.1:8123/v1/me"
-        ]  # fmt: skip
+        assert shlex.split(curl) == ["curl", "-sS", "-H", "@var/dev.header", "http://127.0.0.1:8123/v1/me"]
         assert shlex.split(call) == [
             sys.executable, "-m", "latchkey", "call", "GET", "http://127.0.0.1:8123/v1/me",
-            "--key", kept()["signed"]["access_key"], "--secret", kept()["signed"]["secret"],
+            "--key", kept()["signed"]["access_key"], "--secret-file", "var/dev.secret",
         ]  # fmt: skip
-        assert "lks_" not in result.stderr
+        assert Path("var/dev.header").read_text() == f"Authorization: Bearer {kept()['bearer']}\n"
+        assert Path("var/dev.secret").read_text() == kept()["signed"]["secret"] + "\n"
+        assert "lks_" not in result.output
         assert KeyRing.from_text(Path("var/keyring").read_text().strip())
         assert Path("var/keyring").read_text().strip() not in result.output
 
@@ -174,6 +176,17 @@ class TestAgain:
         assert second.stdout == first.stdout
         assert "Made" in first.stderr
         assert "Made" not in second.stderr
+
+    @pytest.mark.parametrize("name", ["dev.header", "dev.secret"])
+    @pytest.mark.parametrize("text", [None, "lks_another"], ids=["lost", "another's"])
+    def test_what_the_commands_read_is_written_again(self, prepare, name, text):
+        prepare()
+        before = contents()
+        Path("var", name).unlink() if text is None else Path("var", name).write_text(text)
+
+        prepare()
+
+        assert contents() == before
 
     def test_another_port_changes_only_the_url(self, prepare):
         prepare("--port", "8001")
