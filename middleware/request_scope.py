@@ -83,7 +83,18 @@ class RequestScope:
     that is opened there finds the request it belongs to.
     """
 
-    __slots__ = ("_token", "closing", "commits", "finished", "lost", "session", "sessions", "settled", "task")
+    __slots__ = (
+        "_token",
+        "closing",
+        "commits",
+        "finished",
+        "lost",
+        "session",
+        "sessions",
+        "settled",
+        "stalled",
+        "task",
+    )
 
     def __init__(self, task: "asyncio.Task[Any]") -> None:
         self.task = task
@@ -93,6 +104,7 @@ class RequestScope:
         self.lost: dict[ManagedSession, str] = {}
         self.commits = 0  # by any session of the request; after the first the endpoint is not run again
         self.settled = False
+        self.stalled = False  # the database let it wait for too long: nothing more is waited for
         self.finished = False
         self._token: Token[RequestScope | None]
 

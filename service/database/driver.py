@@ -5,6 +5,8 @@ from typing import Any
 
 from asyncmy import connection, errors
 
+from latchkey.middleware.request_scope import RequestScope
+
 # A deadlock, which is also a certification conflict on Galera; a snapshot conflict; a conflict in group replication.
 CONFLICTS = frozenset({1213, 1020, 3101})
 ERROR_DURING_COMMIT = 1180
@@ -82,7 +84,8 @@ class Connection(connection.Connection):
         if self.answer_timeout_s is None:
             await super()._fill_buffer(need)  # type: ignore[misc]  # not in the stub
             return
-        timer = asyncio.get_running_loop().call_later(self.answer_timeout_s, self._give_up)
+        timeout_s = 0 if has_stalled() else self.answer_timeout_s
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._give_up)
         try:
             await super()._fill_buffer(need)  # type: ignore[misc]  # not in the stub
         finally:
@@ -90,6 +93,7 @@ class Connection(connection.Connection):
 
     def _give_up(self) -> None:
         """Drop the connection, so that who reads gets the error of a lost one."""
+        note_stall()
         transport = getattr(self, "_transport", None)
         if transport is not None:
             transport.abort()
@@ -97,6 +101,18 @@ class Connection(connection.Connection):
     def _take_refusal(self) -> Exception | None:
         refusal, self._refusal = self._refusal, None
         return refusal
+
+
+def has_stalled() -> bool:
+    """Return whether the database has let this request wait for too long already."""
+    request_scope = RequestScope.current()
+    return request_scope is not None and request_scope.stalled
+
+
+def note_stall() -> None:
+    """Have what follows in this request wait no more: its waits would add up to several timeouts."""
+    if (request_scope := RequestScope.current()) is not None:
+        request_scope.stalled = True
 
 
 async def connect(
@@ -109,7 +125,8 @@ async def connect(
     """Connect.
 
     Args:
-        answer_timeout_s: how long the server may take to answer, once it is connected.
+        answer_timeout_s: how long the server may take to answer, and to be connected to at most. In a request that
+            has waited for so long already, nothing more is waited for.
         sets_autocommit: set autocommit by a statement. MySQL that starts sessions with autocommit off shows it as on,
             so the driver would send nothing.
         waits_for_cluster: on a Galera cluster, have each read wait until the node has applied what was committed on
@@ -125,9 +142,16 @@ async def connect(
     if isinstance(password, str):
         # The driver would encode it as Latin-1, and the server has hashed what a client in UTF-8 sent.
         arguments["password"] = password.encode()
+    if has_stalled():
+        raise ConnectError(
+            CANNOT_CONNECT, "cannot connect: the server has let this request wait for too long"
+        )
+    timeout_s = float(arguments.get("connect_timeout", CONNECT_TIMEOUT_S))
     made = Connection(**arguments)  # type: ignore[no-untyped-call]
     try:
-        async with asyncio.timeout(float(arguments.get("connect_timeout", CONNECT_TIMEOUT_S))):
+        async with asyncio.timeout(
+            timeout_s if answer_timeout_s is None else min(timeout_s, answer_timeout_s)
+        ):
             await made.connect()
             if sets_autocommit:
                 await made.query("SET autocommit=1")  # type: ignore[no-untyped-call]
@@ -135,6 +159,8 @@ async def connect(
                 await wait_for_cluster(made)
     except BaseException as error:
         made.close()
+        if isinstance(error, TimeoutError):
+            note_stall()
         if isinstance(error, errors.Error):
             raise ConnectError(*error.args) from error
         if isinstance(error, Exception):

@@ -20,6 +20,7 @@ from latchkey.middleware.request_scope import (
     UnwrittenWorkError,
 )
 from latchkey.models import hooks
+from latchkey.service.database.driver import has_stalled, note_stall
 from latchkey.service.database.own_task import of_one_task, require_own_task
 from latchkey.service.database.plan import Make, Statement
 from latchkey.service.database.prepared import Prepared
@@ -30,6 +31,7 @@ log = logging.getLogger("latchkey.session")
 
 COMMIT_DEADLINE_S = 15.0  # a COMMIT that takes longer counts as one of unknown outcome
 END_DEADLINE_S = 10.0  # a rollback or a close that takes longer is broken off, and its connection dropped
+STALLED_END_DEADLINE_S = 0.1  # the same, once the database has let the request wait for too long
 
 R = TypeVar("R")
 
@@ -40,7 +42,7 @@ class CommitUnknownError(RuntimeError):
 
 async def bounded(work: Coroutine[Any, Any, R]) -> R:
     """Run a rollback or a close, but not for ever: nobody can cancel it, and the server may be gone."""
-    async with asyncio.timeout(END_DEADLINE_S):
+    async with asyncio.timeout(STALLED_END_DEADLINE_S if has_stalled() else END_DEADLINE_S):
         return await work
 
 
@@ -289,6 +291,8 @@ class RequestSession(AsyncSession):
                 isinstance(error, TimeoutError | OSError)
                 or (isinstance(error, DBAPIError) and error.connection_invalidated)
             )
+            if isinstance(error, TimeoutError):
+                note_stall()
             if unknown:
                 routing.durable += hooks.with_hooks(record.changes, in_doubt=True)
             await bounded(super().rollback())

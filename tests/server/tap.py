@@ -14,7 +14,8 @@ class Tap:
 
     `hold` names a command by words that stand in it, and whether it is held before the server gets it, or after it
     was executed and before its answer arrives. `held` is set when it has come to that. `cut` ends the connections
-    to the server, as the death of the process does. A prepared statement is held when it is executed.
+    to the server, as the death of the process does. A prepared statement is held when it is executed. With
+    `whole` nothing comes through any more from then on, on any connection, as when the server hangs.
 
     `pause` names words too, and holds the first command that has them, also one that prepares a statement, until
     `resume`.
@@ -25,6 +26,7 @@ class Tap:
         self.held = asyncio.Event()
         self._words: bytes | None = None
         self._when: Literal["before", "after"] = "before"
+        self._whole = False
         self._pause: bytes | None = None
         self._resumed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -34,8 +36,16 @@ class Tap:
     def port(self) -> int:
         return self._server.sockets[0].getsockname()[1]
 
-    def hold(self, words: bytes, when: Literal["before", "after"]) -> None:
-        self._words, self._when = words, when
+    def hold(self, words: bytes, when: Literal["before", "after"], *, whole: bool = False) -> None:
+        self._words, self._when, self._whole = words, when, whole
+
+    def release(self) -> None:
+        """Hold no other command; what is held stays so."""
+        self._words, self._whole = None, False
+
+    @property
+    def hangs(self) -> bool:
+        return self._whole and self.held.is_set()
 
     def pause(self, words: bytes) -> None:
         self._pause = words
@@ -92,6 +102,8 @@ class Tap:
                     self.held.set()
                     await asyncio.Event().wait()
                 line.silent = True
+            if self.hangs:
+                await asyncio.Event().wait()
             to_server.write(part)
             await to_server.drain()
         to_server.close()
@@ -103,6 +115,7 @@ class Tap:
             line.note_answer(part)
             if line.silent:
                 self.held.set()
+            if line.silent or self.hangs:
                 await asyncio.Event().wait()
             writer.write(part)
             await writer.drain()

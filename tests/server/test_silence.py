@@ -1,0 +1,101 @@
+"""A server that falls silent, wherever that is, holds a call for no longer than `LATCHKEY_DATABASE_TIMEOUT_S`."""
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from starlette.applications import Starlette
+
+from latchkey.service.app import create_app
+from latchkey.service.settings import Settings
+from tests.api import HeldKey, assert_problem, call, hold_key
+from tests.conftest import KEYRING, opened
+from tests.mariadb import PrivateMariaDB
+from tests.requests import Answer
+from tests.server.tap import Tap
+from tests.service.limits.rules import limit
+
+pytestmark = pytest.mark.mariadb
+
+TIMEOUT_S = 0.5
+SLACK_S = 0.6  # for what a busy machine takes beside
+
+COMMANDS = {
+    "the lookup of the key": b"SELECT api_keys.id",
+    "the nonce": b"INSERT INTO nonces",
+    "the counters": b"limit_counters",
+    "the claim": b"INSERT INTO idempotency_keys",
+    "the effect": b"INSERT INTO users",
+    "the answer": b"UPDATE idempotency_keys",
+    "COMMIT": b"\x03COMMIT",
+}
+
+
+@pytest.fixture
+async def tap(mariadb: PrivateMariaDB) -> AsyncIterator[Tap]:
+    assert mariadb.port is not None
+    async with Tap(mariadb.port) as tap:
+        yield tap
+
+
+@pytest.fixture
+async def app(mariadb_url: str, mariadb: PrivateMariaDB, tap: Tap, outage: str) -> AsyncIterator[Starlette]:
+    """The application, whose only way to the database is the tap."""
+    url = mariadb_url.replace(f":{mariadb.port}/", f":{tap.port}/")
+    settings = Settings(
+        database_url=url,
+        keyring=KEYRING,
+        pool_size=2,
+        database_timeout_s=TIMEOUT_S,
+        limits_on_outage=outage,
+    )
+    async with opened(lambda: create_app(settings), settings) as app:
+        yield app
+        tap.release()
+        tap.cut()
+
+
+@pytest.fixture
+async def signer(app: Starlette) -> HeldKey:
+    return await hold_key(app, mode="signed", limits=[limit("burst", 1000)])
+
+
+async def create(app: Starlette, key: HeldKey, name: str) -> Answer:
+    return await call(
+        app,
+        "POST",
+        "/v1/users",
+        key=key,
+        body={"email": f"{name}@example.com", "name": "Ann"},
+        headers=[("idempotency-key", name)],
+    )
+
+
+@pytest.mark.parametrize(
+    "when, pooled, outage",
+    [
+        pytest.param("before", True, "refuse", id="before"),
+        pytest.param("after", True, "refuse", id="after"),
+        pytest.param(
+            "before", False, "allow", id="before, on a new connection, and without limits meanwhile"
+        ),
+    ],
+)
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+async def test_a_call_ends_within_one_timeout(app, signer, tap, words, when, pooled):
+    assert (await create(app, signer, "warm")).status == 201
+    if not pooled:
+        for engine in (app.state.db.engine, app.state.db.reader):
+            await engine.dispose()
+    tap.hold(words, when, whole=True)
+
+    begun = time.monotonic()
+    answer = await create(app, signer, "ann")
+    took_s = time.monotonic() - begun
+
+    assert tap.held.is_set()
+    if words == COMMANDS["COMMIT"] and answer.status == 500:
+        assert_problem(answer, 500, "commit_unknown")
+    else:
+        assert_problem(answer, 503, "unavailable")
+    assert took_s < TIMEOUT_S + SLACK_S
