@@ -3,8 +3,10 @@
 Every other module is internal and may change in any release; `docs/upgrading.md` says what that means.
 """
 
+from latchkey.middleware.background import background
 from latchkey.middleware.request_scope import (
     ChildWriteError,
+    EndedRequestError,
     OpenWriteError,
     SettledSessionError,
     UnwrittenWorkError,
@@ -58,6 +60,7 @@ __all__ = [
     "ClaimLostError",
     "CommitForbiddenError",
     "CommitUnknownError",
+    "EndedRequestError",
     "EndedSessionError",
     "ForeignBindError",
     "Into",
@@ -91,6 +94,7 @@ __all__ = [
     "UtcDateTime",
     "Words",
     "__version__",
+    "background",
     "command_line",
     "convert",
     "create_app",

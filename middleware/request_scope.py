@@ -2,8 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Protocol, Self
+
+from latchkey.middleware.completion import is_helper
 
 log = logging.getLogger("latchkey.session")
 
@@ -73,18 +77,30 @@ class ChildWriteError(RuntimeError):
     """A child task wants to write while its request has a write open: both would wait for each other."""
 
 
+class EndedRequestError(RuntimeError):
+    """A task came to the database when the request that had started it was over."""
+
+    def __init__(self, task: "asyncio.Task[Any]") -> None:
+        super().__init__(
+            f"the request that started the task {task.get_name()!r} has ended, and what a request starts and what "
+            "touches the database ends with it: `latchkey.background(…)` starts what goes on."
+        )
+
+
 _request_scope: ContextVar["RequestScope | None"] = ContextVar("latchkey_request_scope", default=None)
 
 
 class RequestScope:
     """One request: its task, its own session, and the sessions that child tasks and late work opened.
 
-    A child inherits the context, so `Visit.current()` answers in it too; that is how a session
-    that is opened there finds the request it belongs to.
+    A child inherits the context, so `RequestScope.current()` answers in it too; that is how a session
+    that is opened there finds the request it belongs to. A child is known from the first time that it comes to the
+    database until it ends, whether it holds a session at the moment or not.
     """
 
     __slots__ = (
         "_token",
+        "children",
         "closing",
         "commits",
         "finished",
@@ -93,6 +109,7 @@ class RequestScope:
         "sessions",
         "settled",
         "stalled",
+        "takes_children",
         "task",
     )
 
@@ -100,6 +117,8 @@ class RequestScope:
         self.task = task
         self.session: ManagedSession | None = None
         self.sessions: dict[ManagedSession, asyncio.Task[Any]] = {}
+        self.children: set[asyncio.Task[Any]] = set()
+        self.takes_children = True
         self.closing: set[asyncio.Task[None]] = set()
         self.lost: dict[ManagedSession, str] = {}
         self.commits = 0  # by any session of the request; after the first the endpoint is not run again
@@ -124,6 +143,35 @@ class RequestScope:
         self.finished = True
         self.session = None  # it knows its request scope: together they would wait for the garbage collector
         _request_scope.reset(self._token)
+
+    @classmethod
+    @contextmanager
+    def outside(cls) -> Iterator[None]:
+        """Give the server a context without a request scope: in it, it starts the next request of a connection."""
+        token = _request_scope.set(None)
+        try:
+            yield
+        finally:
+            _request_scope.reset(token)
+
+    @classmethod
+    def admit(cls, task: "asyncio.Task[Any]") -> None:
+        """Note that `task` comes to the database, so that it ends with the request that started it.
+
+        Raises:
+            EndedRequestError: that request has ended, or is about to.
+        """
+        request_scope = _request_scope.get()
+        if (
+            request_scope is None
+            or task is request_scope.task
+            or task in request_scope.children
+            or is_helper(task)
+        ):
+            return
+        if not request_scope.takes_children:
+            raise EndedRequestError(task)
+        request_scope.children.add(task)
 
     def register(self, session: ManagedSession, task: "asyncio.Task[Any]") -> bool:
         """Take `session` in; True for the request's own one, which `SessionMiddleware` looks after."""
@@ -183,12 +231,21 @@ class RequestScope:
             if owner is task:
                 await session.release_connection()
 
+    def close(self) -> bool:
+        """Take no children any more; True when `finish` has something to do."""
+        self.takes_children = False
+        return bool(self.sessions or self.closing or self._running())
+
+    def _running(self) -> set["asyncio.Task[Any]"]:
+        """Return the other tasks that came to the database and still run."""
+        known = {*self.children, *self.sessions.values()} - {self.task}
+        return {task for task in known if not task.done()}
+
     async def finish(self) -> None:
         """Cancel children that still run, wait for them, and close every session but the request's own."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CHILD_DEADLINE_S
-        while self.sessions or self.closing:
-            running = {task for task in self.sessions.values() if task is not self.task and not task.done()}
+        while (running := self._running()) or self.sessions or self.closing:
             for session, task in self.sessions.items():
                 if task in running and (changes := session.unwritten):
                     log.warning(

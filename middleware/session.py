@@ -88,7 +88,7 @@ class SessionMiddleware:
                     try:
                         await self._serve(scope, unpinned(receive, request_scope), settle, session)
                     finally:
-                        if request_scope.sessions or request_scope.closing:
+                        if request_scope.close():
                             await complete(request_scope.finish())
                         await session.end()
         finally:
@@ -146,9 +146,13 @@ class Patient:
         Raises:
             StreamTimeoutError: the client was waited for too long while a connection was held.
         """
-        if not holds_connection:
-            await self.send(message)
-            return
+        with RequestScope.outside():
+            if holds_connection:
+                await self._send_within_bound(message)
+            else:
+                await self.send(message)
+
+    async def _send_within_bound(self, message: Message) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:

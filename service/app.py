@@ -15,6 +15,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.routing import Route
 from starlette.types import Scope
 
+from latchkey.middleware import background
 from latchkey.middleware.access_log import AccessLogMiddleware
 from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
 from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
@@ -68,6 +69,7 @@ from latchkey.service.settings import Settings, SettingsError
 
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 PRIVATE = (b"cache-control", b"private, no-store")
+BACKGROUND_GRACE_S = 10.0  # how long background work may go on after the last request
 STOP_AGAIN_S = 1.0  # how long a task that was cancelled may tidy up before it is cancelled once more
 
 
@@ -305,6 +307,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            await background.finish(BACKGROUND_GRACE_S)
             await stop(tasks)
             await revocations.close()
             await last_used.write()

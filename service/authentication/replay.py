@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.types import Scope
 
+from latchkey.middleware.background import detach
 from latchkey.models import Nonce
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.problems import Problem, is_conflict
@@ -111,7 +112,7 @@ class Replays:
         self._waiting.append(pending)
         if self._work is None:
             # A task of its own: the call that happens to be the first may be cancelled, and others wait with it.
-            self._work = asyncio.create_task(self._reserve_waiting(), name="nonces")
+            self._work = detach(self._reserve_waiting(), name="nonces")
         first = await pending.first
         # An INSERT that took so long may have come after the purge of an earlier row.
         return first and not self._has_ended(claim)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session
 
+from latchkey.middleware import background
 from latchkey.models import Base, Watched
 from latchkey.models.watched import Watcher
 from latchkey.service.database.engines import create_engines
@@ -145,7 +146,7 @@ class SQLAlchemy(metaclass=Singleton):
         return sum(engine.pool.checkedout() for engine in engines.all)  # type: ignore[attr-defined]  # QueuePool, always
 
     async def close(self) -> None:
-        """Wait, bounded, for sessions that are still ending; then dispose the engines (R12).
+        """Wait, bounded, for background work and sessions that are still ending; then dispose the engines (R12).
 
         A connection that is still checked out afterwards is logged as an error. Closing what is not open
         does nothing.
@@ -153,6 +154,7 @@ class SQLAlchemy(metaclass=Singleton):
         if self._engines is None or self._scoped_session is None:
             return
         engines, scoped = self._engines, self._scoped_session
+        await background.finish(CLOSE_DEADLINE_S)
         await scoped.remove()
         await self._wait_until_unused()
         if held := self.checked_out():

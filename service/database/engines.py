@@ -1,5 +1,6 @@
 """The engines: how each database is connected, reset and committed (R8)."""
 
+import asyncio
 import ssl
 from collections.abc import Generator
 from typing import Any
@@ -8,6 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from latchkey.middleware.request_scope import RequestScope
 from latchkey.service.database import driver, sqlite
 from latchkey.service.database.private_file import keep_private
 from latchkey.service.database.rules import Engines
@@ -44,7 +46,15 @@ def create_engines(settings: Settings) -> Engines:
     )
     for engine in engines.all:
         keep_records(engine)
+        event.listen(engine.sync_engine, "checkout", _admit)
     return engines
+
+
+def _admit(*_checkout: Any) -> None:
+    """Let the request know who comes to the database, sessions or not (R7)."""
+    task = asyncio.current_task()
+    if task is not None:
+        RequestScope.admit(task)
 
 
 def parse_url(text: str, variable: str) -> URL:

@@ -90,6 +90,7 @@ class RequestSession(AsyncSession):
             raise RuntimeError("a session belongs to a task: open it in one, not in a callback.")
         if kwargs.get("bind") is not None or kwargs.get("binds"):
             raise ForeignBindError
+        RequestScope.admit(task)
         self.rules = Rules(engines, task)
         self._arguments = kwargs
         self._registry = registry  # the scoped session's, by task

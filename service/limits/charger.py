@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from latchkey.middleware.background import detach
 from latchkey.service.limits.account import Accounts
 from latchkey.service.limits.counters import Counters, Reading, Write
 from latchkey.service.limits.ledger import Figure, Ledger, Refusal, charge
@@ -131,7 +132,7 @@ class Charger:
             return
         queue = self._queues[name] = deque([pending])
         # In its own task: the first call may be cancelled while others wait for the same round.
-        work = asyncio.create_task(self._work(name, queue), name=f"limits of {name}")
+        work = detach(self._work(name, queue), name=f"limits of {name}")
         self._working.add(work)
         work.add_done_callback(self._working.discard)
 

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.background import BackgroundTask
@@ -266,26 +265,6 @@ async def test_background_work_that_forgets_to_commit_is_logged(
     assert answer.status == 200
     assert "ended without committing what it wrote" in caplog.text
     assert await count(db) == 0
-
-
-async def test_a_child_that_outlives_its_request_is_outside_of_it(
-    db: SQLAlchemy, make_app: MakeApp, first: int
-) -> None:
-    """A task that first asks for a session when the request is long over."""
-    over = asyncio.Event()
-
-    async def late() -> str:
-        await over.wait()
-        return (await db.scoped_session().execute(select(User.name).where(User.id == first))).scalar_one()
-
-    async def start(request: Request) -> None:
-        request.app.state.late = asyncio.create_task(late())
-
-    app = make_app(probe(start))
-    await request(app, "GET", "/probe")
-    over.set()
-
-    assert await app.state.late == "first"
 
 
 async def test_an_endpoint_whose_child_has_committed_is_not_run_again(
