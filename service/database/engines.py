@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from latchkey.middleware.request_scope import RequestScope
 from latchkey.service.database import driver, sqlite
+from latchkey.service.database.pool import FairPool
 from latchkey.service.database.private_file import keep_private
 from latchkey.service.database.rules import Engines
 from latchkey.service.database.single_precision import read_floats_as_text
@@ -117,6 +118,7 @@ def _reader(url: URL, settings: Settings, *, is_primary: bool) -> AsyncEngine:
 def _pool(settings: Settings) -> dict[str, Any]:
     # Overflow connections would log in anew each time; a pool of the right size costs less.
     return {
+        "poolclass": FairPool,
         "pool_size": settings.pool_size,
         "max_overflow": 0,
         "pool_timeout": settings.pool_timeout_s,

@@ -1,0 +1,196 @@
+"""The pool of connections serves its waiters in order, within bounds, and loses no connection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
+
+from latchkey.service.database import pool as module
+from latchkey.service.database.pool import FairPool
+
+Opening = Callable[..., AsyncEngine]
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Opening]:
+    """Open engines; after the test every connection is back."""
+    engines = []
+
+    def open_engine(size: int, timeout_s: float = 5.0) -> AsyncEngine:
+        engines.append(
+            create_async_engine(
+                f"sqlite+aiosqlite:///{tmp_path}/pool.db",
+                poolclass=FairPool,
+                pool_size=size,
+                max_overflow=0,
+                pool_timeout=timeout_s,
+            )
+        )
+        return engines[-1]
+
+    yield open_engine
+    for engine in engines:
+        assert pool_of(engine).checkedout() == 0
+        assert not pool_of(engine)._waiters
+        assert pool_of(engine)._promised == 0
+        await engine.dispose()
+
+
+def pool_of(engine: AsyncEngine) -> FairPool:
+    assert isinstance(engine.pool, FairPool)
+    return engine.pool
+
+
+async def take(engine: AsyncEngine, number: int) -> list[AsyncConnection]:
+    return [await engine.connect() for _ in range(number)]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def queue(
+    engine: AsyncEngine, work: Callable[[int], Awaitable[Any]], number: int
+) -> list[asyncio.Task[Any]]:
+    """Start tasks of which each waits for a connection, one behind the other."""
+    before = len(pool_of(engine)._waiters)
+    tasks = []
+    for one in range(number):
+        tasks.append(asyncio.ensure_future(work(one)))
+        await until(lambda: len(pool_of(engine)._waiters) == before + len(tasks))
+    return tasks
+
+
+async def test_the_first_to_wait_is_the_first_served(opened: Opening) -> None:
+    engine = opened(1)
+    served: list[Any] = []
+
+    async def work(name: Any) -> None:
+        async with engine.connect():
+            served.append(name)
+            await asyncio.sleep(0.001)
+
+    (held,) = await take(engine, 1)
+    waiting = await queue(engine, work, 5)
+    closing = asyncio.ensure_future(held.close())
+    newcomers = [asyncio.ensure_future(work("newcomer")) for _ in range(20)]
+    await asyncio.gather(closing, *waiting, *newcomers)
+
+    assert served == [*range(5), *["newcomer"] * 20]
+
+
+async def test_a_connection_that_comes_late_does_not_come(opened: Opening) -> None:
+    engine = opened(1, timeout_s=0.05)
+    (held,) = await take(engine, 1)
+
+    with pytest.raises(exc.TimeoutError, match=r"none of 1 connections was returned within 0\.05 s"):
+        await engine.connect()
+    await held.close()
+
+    (again,) = await take(engine, 1)
+    await again.close()
+
+
+async def test_the_queue_has_an_end(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITERS_PER_CONNECTION", 2)
+    engine = opened(2)
+    held = await take(engine, 2)
+
+    async def work(_number: int) -> None:
+        async with engine.connect():
+            pass
+
+    waiting = await queue(engine, work, 4)
+    with pytest.raises(exc.TimeoutError, match="4 callers are waiting"):
+        await engine.connect()
+    for one in held:
+        await one.close()
+    await asyncio.gather(*waiting)
+
+
+@pytest.mark.parametrize("after", range(6))
+async def test_a_waiter_that_is_cancelled_passes_its_connection_on(opened: Opening, after: int) -> None:
+    """At every step after the connection was returned."""
+    engine = opened(1)
+    served = []
+
+    async def work(number: int) -> None:
+        async with engine.connect():
+            served.append(number)
+
+    (held,) = await take(engine, 1)
+    first, second = await queue(engine, work, 2)
+    closing = asyncio.ensure_future(held.close())
+    await until(lambda: len(pool_of(engine)._waiters) < 2)
+    for _ in range(after):
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, second, closing, return_exceptions=True)
+
+    assert served[-1] == 1
+    assert not second.cancelled()
+
+
+async def test_a_waiter_that_is_cancelled_before_its_turn_is_forgotten(opened: Opening) -> None:
+    engine = opened(1)
+
+    async def work(number: int) -> int:
+        async with engine.connect():
+            return number
+
+    (held,) = await take(engine, 1)
+    first, second = await queue(engine, work, 2)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert len(pool_of(engine)._waiters) == 1
+    await held.close()
+
+    assert await second == 1
+
+
+async def test_a_waiter_opens_a_connection_when_another_one_could_not(opened: Opening) -> None:
+    engine = opened(1)
+    began, refuse = asyncio.Event(), asyncio.Event()
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def connect(*_arguments: Any) -> None:
+        if not began.is_set():
+            began.set()
+            await_only(refuse.wait())
+            raise OSError("refused")
+
+    async def work(number: int) -> int:
+        async with engine.connect():
+            return number
+
+    first = asyncio.ensure_future(work(0))
+    await began.wait()
+    waiting = await queue(engine, work, 3)
+    refuse.set()
+
+    with pytest.raises(OSError, match="refused"):
+        await first
+    assert await asyncio.gather(*waiting) == [0, 1, 2]
+
+
+async def test_a_connection_that_is_dropped_is_replaced_for_the_next_waiter(opened: Opening) -> None:
+    engine = opened(1)
+
+    async def work(number: int) -> int:
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+            return number
+
+    (held,) = await take(engine, 1)
+    waiting = await queue(engine, work, 3)
+    await held.invalidate()
+    await held.close()
+
+    assert await asyncio.gather(*waiting) == [0, 1, 2]
