@@ -15,6 +15,7 @@ from latchkey.middleware.session import SessionMiddleware, StreamTimeoutError
 from latchkey.models import ApiKey, Base, User
 from latchkey.models.errors import LostWriteError, NotInitialisedError, NotLoadedError, StructError
 from latchkey.models.into import Into
+from latchkey.models.limit import Quota, RateLimit
 from latchkey.models.prepared import PreparedSelect, prepared
 from latchkey.models.types import (
     BigId,
@@ -44,8 +45,10 @@ from latchkey.service.database.transaction import TransactionEndedError
 from latchkey.service.endpoints.answers import convert
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.idempotency.claims import ClaimLostError
+from latchkey.service.keys.from_code import IssuedKey, issue_key, revoke_key, rotate_key
 from latchkey.service.operation import Answer, Operation, RouteError, route
 from latchkey.service.problems import Problem, ProblemType
+from latchkey.service.scripting import open_session
 from latchkey.service.settings import Settings, SettingsError
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "EndedSessionError",
     "ForeignBindError",
     "Into",
+    "IssuedKey",
     "Json",
     "KeyRing",
     "LostWriteError",
@@ -76,6 +80,8 @@ __all__ = [
     "PreparedSelect",
     "Problem",
     "ProblemType",
+    "Quota",
+    "RateLimit",
     "RequestSession",
     "RouteError",
     "SQLAlchemy",
@@ -100,8 +106,12 @@ __all__ = [
     "create_app",
     "db",
     "hold_caller",
+    "issue_key",
+    "open_session",
     "prepared",
     "require_migrated",
+    "revoke_key",
+    "rotate_key",
     "route",
     "utc_now",
 ]

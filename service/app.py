@@ -47,6 +47,7 @@ from latchkey.service.key_cache.channel import open_channel
 from latchkey.service.key_cache.revocations import Revocations
 from latchkey.service.keys.issuing import Issuer
 from latchkey.service.keys.last_used import LastUsed
+from latchkey.service.keys.rules import KeyRules
 from latchkey.service.limits.charger import Charger
 from latchkey.service.limits.counters import Counters
 from latchkey.service.limits.gate import Limits
@@ -146,15 +147,13 @@ def create_app(
     app.state.bounds = Bounds.of(settings)
     app.state.trusts_server = False
     app.state.keyring = keyring
-    app.state.keys_per_owner = settings.keys_per_owner
-    app.state.issuer = Issuer(settings.key_prefix, keyring)
+    app.state.key_rules = KeyRules(Issuer(settings.key_prefix, keyring), declared, settings.keys_per_owner)
     app.state.verifier = verifier
     app.state.replays = replays
     app.state.idempotency = idempotency
     app.state.limits = limits
     app.state.last_used = last_used
     app.state.revocations = revocations = Revocations(key_cache, channel)
-    app.state.scopes = declared
     app.state.schemas = schemas
     app.state.openapi = msgspec.json.encode(openapi.document(operations))
     db.init_app(app, settings)

@@ -10,7 +10,7 @@ from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import shapes
 from latchkey.service.app import open_keyring
 from latchkey.service.commands.answers import show, show_page
-from latchkey.service.commands.application import for_application, read_settings
+from latchkey.service.commands.application import for_application, read_scopes, read_settings
 from latchkey.service.commands.parameters import (
     GRACE,
     KEY_STATUS,
@@ -28,10 +28,13 @@ from latchkey.service.commands.parameters import (
 )
 from latchkey.service.commands.rows import lock_user, opened, work
 from latchkey.service.endpoints import answers
-from latchkey.service.endpoints.keys import fields_of, lock_key
+from latchkey.service.endpoints.keys import fields_of
 from latchkey.service.endpoints.limits import distinct_limits
 from latchkey.service.keys.issuing import Issuer
+from latchkey.service.keys.rules import KeyRules, lock_key
+from latchkey.service.keys.rules import revoke as revoke_row
 from latchkey.service.problems import Problem
+from latchkey.service.settings import Settings
 
 COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires_at", "last_used_at")
 
@@ -99,13 +102,14 @@ async def create_key(
 ) -> shapes.KeyWithSecret:
     """Create a key for an active user and commit."""
     settings = read_settings()
-    issuer = Issuer(settings.key_prefix, open_keyring(settings))
+    rules = key_rules(settings)
     async with opened(settings) as session:
         owner = await lock_user(reference)
         if owner.status != "active":
             raise click.ClickException(f"the user {reference} is {owner.status}: only active users get keys.")
-        key, secret = await issuer.issue(
-            owner,
+        key, secret = await rules.create(
+            owner.id,
+            None,
             name=name,
             mode=mode,
             scopes=scopes,
@@ -165,14 +169,14 @@ def rotate(access_key: str, grace: int, as_json: bool) -> None:
 async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
     """Rotate a key and commit."""
     settings = read_settings()
-    issuer = Issuer(settings.key_prefix, open_keyring(settings))
+    rules = key_rules(settings)
     async with opened(settings) as session:
         key = await lock_key(access_key)
         if key is None:
             raise click.ClickException(f"there is no key {access_key}.")
         if key.status == "revoked":
             raise click.ClickException(f"the key {access_key} is revoked, and stays so.")
-        rotated = await issuer.rotate(key, grace_s=grace_s)
+        rotated = await rules.rotate(key, None, grace_s=grace_s)
         await session.commit()
         return shapes.RotatedKey(
             **fields_of(key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
@@ -222,9 +226,15 @@ async def revoke_key(access_key: str) -> shapes.Key:
         key = await lock_key(access_key)
         if key is None:
             raise click.ClickException(f"there is no key {access_key}.")
-        await key.update(status="revoked")
+        await revoke_row(key)
         await session.commit()
         return shown(key)
+
+
+def key_rules(settings: Settings) -> KeyRules:
+    """Return the rules of the application; the command line makes any number of keys."""
+    issuer = Issuer(settings.key_prefix, open_keyring(settings))
+    return KeyRules(issuer, read_scopes(), keys_per_owner=None)
 
 
 def checked(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:

@@ -55,6 +55,7 @@ class SQLAlchemy(metaclass=Singleton):
         self._engines: Engines | None = None
         self._scoped_session: async_scoped_session[RequestSession] | None = None
         self._closings: set[asyncio.Task[None]] = set()
+        self._app: Any = None
 
     def init_app(self, app: Any, settings: Settings) -> None:
         """Create engines and sessions from `settings`, hand the sessions to the models, and join `app`.
@@ -82,6 +83,7 @@ class SQLAlchemy(metaclass=Singleton):
         self._engines = engines
         self._scoped_session = scoped
         Base.scoped_session = scoped
+        self._app = app
         if app is not None:
             app.state.db = self
 
@@ -94,6 +96,11 @@ class SQLAlchemy(metaclass=Singleton):
     def is_open(self) -> bool:
         """Whether `init_app` has run and `close` has not."""
         return self._engines is not None
+
+    @property
+    def app(self) -> Any:
+        """The application that the database was opened for; None outside one, and after `close`."""
+        return self._app
 
     def _opened(self, name: str) -> Engines:
         if self._engines is None:
@@ -162,7 +169,7 @@ class SQLAlchemy(metaclass=Singleton):
             log.error("closing with %d connections still checked out; sessions of %s", held, tasks)
         Base.scoped_session = None
         Watched.watcher = None
-        self._engines = self._scoped_session = None
+        self._engines = self._scoped_session = self._app = None
         for engine in engines.all:
             await engine.dispose()
         log.info("DB disconnected.")

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_scope import RequestScope
 from latchkey.service import shapes
+from latchkey.service.authentication.current_call import answering
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
 from latchkey.service.database.session import RequestSession
 from latchkey.service.database.transaction import TransactionEndedError
@@ -58,6 +59,10 @@ class Adapter:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run it for one request and answer."""
+        with answering(scope):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation = self.operation
         request_scope = RequestScope.current()
         if request_scope is None or request_scope.task is not asyncio.current_task():

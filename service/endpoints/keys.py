@@ -1,11 +1,8 @@
 """Keys: `/v1/keys`."""
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
 from starlette.requests import Request
 
 from latchkey.models import ApiKey
@@ -17,13 +14,24 @@ from latchkey.service.endpoints import answers
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.limits import distinct_limits
 from latchkey.service.endpoints.paging import page
-from latchkey.service.endpoints.users import lock_user
-from latchkey.service.networks import NetworkError, parse_networks
+from latchkey.service.keys.rules import (
+    OUT_OF_RANGE,
+    KeyRules,
+    canonical_networks,
+    found,
+    future_utc,
+    in_utc,
+    lock_key,
+    named,
+    require_declared,
+    require_held,
+    require_not_revoked,
+    revoke,
+)
 from latchkey.service.operation import Answer
-from latchkey.service.problems import Problem, field_problem
+from latchkey.service.problems import Problem
 
 PATH = "/v1/keys"
-OUT_OF_RANGE = "The parameter 'expires_before' is wrong: the moment is out of range in UTC."
 
 
 async def create_key(request: Request, body: shapes.NewKey) -> Answer:
@@ -32,9 +40,11 @@ async def create_key(request: Request, body: shapes.NewKey) -> Answer:
     The answer holds the secret, the only time that it is shown.
     A key that creates another needs every scope that it gives.
     """
-    await hold_caller(request)
+    caller = await hold_caller(request)
     limits = distinct_limits(body.limits)
-    return await make_key(request, body, path=PATH, owner_id=body.user_id, limits=limits, quota=body.quota)
+    return await make_key(
+        request, caller, body, path=PATH, owner_id=body.user_id, limits=limits, quota=body.quota
+    )
 
 
 async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
@@ -58,10 +68,10 @@ async def change_key(request: Request, access_key: str, body: shapes.KeyChange) 
 
     What is absent stays; `expires_at` null is never. The caller needs every scope that the key has or gets.
     """
-    await hold_caller(request)
+    caller = await hold_caller(request)
     changes = changes_of(request, body)
     key = found(await lock_key(access_key))
-    return await change(request, key, changes)
+    return await change(caller, key, changes)
 
 
 async def rotate_key(request: Request, access_key: str, body: shapes.Rotation) -> Answer:
@@ -72,15 +82,15 @@ async def rotate_key(request: Request, access_key: str, body: shapes.Rotation) -
     counted. A secret that is older still ends at once. With `version`, two rotations that are meant as one are one.
     The caller needs every scope that the key has.
     """
-    await hold_caller(request)
+    caller = await hold_caller(request)
     key = found(await lock_key(access_key))
-    return await rotate(request, key, body)
+    return await rotate(request, caller, key, body)
 
 
 async def revoke_key(request: Request, access_key: str) -> None:
     """Revoke a key: the next call with it is refused."""
     await hold_caller(request)
-    await found(await lock_key(access_key)).update(status="revoked")
+    await revoke(found(await lock_key(access_key)))
 
 
 # ---------------------------------------------------------------------- what `/v1/me/keys` does too
@@ -88,6 +98,7 @@ async def revoke_key(request: Request, access_key: str) -> None:
 
 async def make_key(
     request: Request,
+    caller: Principal,
     body: shapes.NewMyKey,
     *,
     path: str,
@@ -96,26 +107,16 @@ async def make_key(
     quota: Quota | None,
 ) -> Answer:
     """Create a key of an owner, who is locked meanwhile."""
-    require_declared(body.scopes, request.app.state.scopes)
-    networks = canonical_networks(body.allowed_networks)
-    expires_at = future_utc(body.expires_at)
-    require_held(request.user, body.scopes)
-    owner = await lock_user(owner_id)
-    if owner is None:
-        raise field_problem("/user_id", "there is no such user")
-    if owner.status != "active":
-        raise Problem("user_not_active")
-    if await ApiKey.filter_by(user_id=owner.id).count() >= request.app.state.keys_per_owner:
-        raise Problem("too_many_keys")
-    key, secret = await request.app.state.issuer.issue(
-        owner,
+    key, secret = await key_rules(request).create(
+        owner_id,
+        caller,
         name=body.name,
         mode=body.mode,
         scopes=body.scopes,
-        allowed_networks=networks,
+        allowed_networks=canonical_networks(body.allowed_networks),
         limits=limits,
         quota=quota,
-        expires_at=expires_at,
+        expires_at=body.expires_at,
     )
     await request.state.session.flush_and_refresh()
     return Answer(
@@ -130,7 +131,10 @@ async def list_page(
     """List one page; `filters` are those that `rows` went through already."""
     if query.status is not None:
         rows = rows.filter(status=query.status)
-    before = in_utc(query.expires_before, Problem("invalid_parameter", OUT_OF_RANGE))
+    before = in_utc(
+        query.expires_before,
+        Problem("invalid_parameter", f"The parameter 'expires_before' is wrong: {OUT_OF_RANGE}."),
+    )
     if before is not None:
         rows = rows.filter(expires_at__lt=before)
     return await page(
@@ -147,7 +151,7 @@ def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, Any]:
     """Read what a key is to get, and refuse what no key can have."""
     changes = shapes.given(body)
     if "scopes" in changes:
-        require_declared(changes["scopes"], request.app.state.scopes)
+        require_declared(changes["scopes"], key_rules(request).scopes)
         changes["scopes"] = tuple(changes["scopes"])
     if "allowed_networks" in changes:
         changes["allowed_networks"] = canonical_networks(changes["allowed_networks"])
@@ -158,23 +162,17 @@ def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, Any]:
     return changes
 
 
-async def change(request: Request, key: ApiKey, changes: dict[str, Any]) -> ApiKey:
+async def change(caller: Principal, key: ApiKey, changes: dict[str, Any]) -> ApiKey:
     """Change a key that is locked."""
-    require_held(request.user, [*key.scopes, *changes.get("scopes", ())])
-    if key.status == "revoked":
-        raise Problem("key_not_active")
+    require_held(caller, [*key.scopes, *changes.get("scopes", ())])
+    require_not_revoked(key)
     await key.update(**changes)
     return key
 
 
-async def rotate(request: Request, key: ApiKey, body: shapes.Rotation) -> Answer:
+async def rotate(request: Request, caller: Principal, key: ApiKey, body: shapes.Rotation) -> Answer:
     """Give a key that is locked another secret."""
-    require_held(request.user, key.scopes)
-    if key.status == "revoked":
-        raise Problem("key_not_active")
-    if body.version not in (UNSET, key.secret_version):
-        raise Problem("version_changed", f"The secret has version {key.secret_version} now.")
-    rotated = await request.app.state.issuer.rotate(key, grace_s=body.grace_s)
+    rotated = await key_rules(request).rotate(key, caller, grace_s=body.grace_s, version=body.version)
     await request.state.session.flush_and_refresh()
     return Answer(
         content=shapes.RotatedKey(
@@ -183,65 +181,12 @@ async def rotate(request: Request, key: ApiKey, body: shapes.Rotation) -> Answer
     )
 
 
+def key_rules(request: Request) -> KeyRules:
+    """Return the rules of the application."""
+    rules: KeyRules = request.app.state.key_rules
+    return rules
+
+
 def fields_of(key: ApiKey) -> dict[str, Any]:
     """Return what is answered of a key, by name."""
     return msgspec.structs.asdict(answers.convert(key, shapes.Key))
-
-
-def named(access_key: str, owner_id: int | None = None) -> Query[ApiKey]:
-    """Look for the key with this public id, of one owner or of anybody."""
-    rows = ApiKey.filter_by(access_key=access_key)
-    return rows if owner_id is None else rows.filter(user_id=owner_id)
-
-
-async def lock_key(access_key: str, owner_id: int | None = None) -> ApiKey | None:
-    """Read a key that nobody else changes until this transaction ends."""
-    return await named(access_key, owner_id).for_update().first()
-
-
-def found(key: ApiKey | None) -> ApiKey:
-    """Refuse what names no key."""
-    if key is None:
-        raise Problem("not_found")
-    return key
-
-
-def require_declared(scopes: Sequence[str], declared: frozenset[str]) -> None:
-    """Refuse scopes that are there twice or that no route declares."""
-    for place, scope in enumerate(scopes):
-        if scope in scopes[:place]:
-            raise field_problem(f"/scopes/{place}", "the scope is there twice")
-        if scope not in declared:
-            raise field_problem(
-                f"/scopes/{place}", f"there is no such scope; there are {', '.join(sorted(declared))}"
-            )
-
-
-def canonical_networks(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return blocks of addresses as they are stored, and refuse what is none."""
-    try:
-        return tuple(str(network) for network in parse_networks(texts))
-    except NetworkError as error:
-        raise field_problem(f"/allowed_networks/{error.place}", error.reason) from None
-
-
-def require_held(caller: Principal, scopes: Iterable[str]) -> None:
-    """Refuse to hand on what the caller does not hold."""
-    if missing := sorted(set(scopes) - caller.scopes):
-        raise Problem("scope_not_held", f"The key that asks lacks {', '.join(missing)}.")
-
-
-def future_utc(moment: datetime | None) -> datetime | None:
-    """Return a moment in UTC, and refuse one that has passed or that no clock will reach."""
-    moment = in_utc(moment, field_problem("/expires_at", "the moment is out of range in UTC"))
-    if moment is not None and moment <= datetime.now(UTC):
-        raise field_problem("/expires_at", "the moment has passed")
-    return moment
-
-
-def in_utc(moment: datetime | None, otherwise: Problem) -> datetime | None:
-    """Return a moment in UTC; `otherwise` is raised for one that is out of the calendar there."""
-    try:
-        return None if moment is None else moment.astimezone(UTC)
-    except OverflowError:
-        raise otherwise from None

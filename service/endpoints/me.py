@@ -14,10 +14,18 @@ from latchkey.service import shapes
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.endpoints import keys
 from latchkey.service.endpoints.caller import hold_caller
-from latchkey.service.limits.account import holds, holds_quota
-from latchkey.service.networks import covered_by, read_networks
+from latchkey.service.keys.rules import (
+    bounds_of,
+    canonical_networks,
+    found,
+    lock_key,
+    named,
+    require_no_wider,
+    revoke,
+    wider,
+)
 from latchkey.service.operation import Answer
-from latchkey.service.problems import FieldError, Problem
+from latchkey.service.problems import Problem
 
 PATH = "/v1/me/keys"
 
@@ -35,10 +43,11 @@ async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
     It gets the limits and the quota of the caller's key, and counts for itself.
     """
     caller = await hold_caller(request)
-    networks = keys.canonical_networks(body.allowed_networks)
+    networks = canonical_networks(body.allowed_networks)
     require_narrower(caller, {"expires_at": body.expires_at, "allowed_networks": networks})
     return await keys.make_key(
         request,
+        caller,
         body,
         path=PATH,
         owner_id=caller.user.id,
@@ -58,7 +67,7 @@ async def list_my_keys(request: Request, query: shapes.MyKeyQuery) -> Answer:
 
 async def read_my_key(request: Request, access_key: str) -> ApiKey:
     """Read a key of the caller's owner, a revoked one too; its secret is shown to nobody."""
-    return keys.found(await keys.named(access_key, request.user.user.id).first())
+    return found(await named(access_key, request.user.user.id).first())
 
 
 async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyChange) -> ApiKey:
@@ -71,7 +80,7 @@ async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyCha
     caller = await hold_caller(request)
     changes = keys.changes_of(request, body)
     require_narrower(caller, changes)
-    return await keys.change(request, await lock_my_key(request, access_key), changes)
+    return await keys.change(caller, await lock_my_key(caller, access_key), changes)
 
 
 async def rotate_my_key(request: Request, access_key: str, body: shapes.Rotation) -> Answer:
@@ -80,23 +89,20 @@ async def rotate_my_key(request: Request, access_key: str, body: shapes.Rotation
     It is as for `POST /v1/keys/{access_key}/rotate`.
     The caller's key needs every scope that the key has, and the key does not outlive it.
     """
-    await hold_caller(request)
-    return await keys.rotate(request, await lock_my_key(request, access_key), body)
+    caller = await hold_caller(request)
+    return await keys.rotate(request, caller, await lock_my_key(caller, access_key), body)
 
 
 async def revoke_my_key(request: Request, access_key: str) -> None:
     """Revoke a key of the caller's owner: the next call with it is refused."""
     caller = await hold_caller(request)
-    key = keys.found(await keys.lock_key(access_key, caller.user.id))
-    await key.update(status="revoked")
+    await revoke(found(await lock_key(access_key, caller.user.id)))
 
 
-async def lock_my_key(request: Request, access_key: str) -> ApiKey:
+async def lock_my_key(caller: Principal, access_key: str) -> ApiKey:
     """Lock a key of the caller's owner that reaches no further than the caller's."""
-    key = keys.found(await keys.lock_key(access_key, request.user.user.id))
-    bounds = ("expires_at", "allowed_networks", "limits", "quota")
-    if faults := wider(request.user, {name: getattr(key, name) for name in bounds}):
-        raise Problem("key_wider", f"The key reaches further than the one that asks: {faults[0].detail}.")
+    key = found(await lock_key(access_key, caller.user.id))
+    require_no_wider(caller, bounds_of(key))
     return key
 
 
@@ -105,23 +111,3 @@ def require_narrower(caller: Principal, bounds: Mapping[str, Any]) -> None:
     if faults := wider(caller, bounds):
         pointer, detail = faults[0].pointer, faults[0].detail
         raise Problem("invalid_body", f"The body is wrong at {pointer!r}: {detail}.", errors=faults)
-
-
-def wider(caller: Principal, bounds: Mapping[str, Any]) -> list[FieldError]:
-    """List where a key of these bounds reaches further than the caller's; what is absent is not looked at."""
-    faults = []
-    held = caller.key.expires_at
-    if held is not None and "expires_at" in bounds:
-        asked = bounds["expires_at"]
-        if asked is None or asked > held:
-            faults.append(FieldError("/expires_at", "a key cannot outlive the one that asks"))
-    if "allowed_networks" in bounds:
-        asked_networks = read_networks(tuple(bounds["allowed_networks"]))
-        if not covered_by(asked_networks, read_networks(caller.key.allowed_networks)):
-            detail = "a key cannot be used from where the one that asks may not"
-            faults.append(FieldError("/allowed_networks", detail))
-    if "limits" in bounds and not holds(caller.key.limits, bounds["limits"]):
-        faults.append(FieldError("/limits", "a key cannot have fewer limits than the one that asks"))
-    if "quota" in bounds and not holds_quota(caller.key.quota, bounds["quota"]):
-        faults.append(FieldError("/quota", "a key cannot have a larger quota than the one that asks"))
-    return faults

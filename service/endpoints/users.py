@@ -9,6 +9,7 @@ from latchkey.service import shapes
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.limits import distinct_limits
 from latchkey.service.endpoints.paging import page
+from latchkey.service.keys.rules import lock_user
 from latchkey.service.operation import Answer
 from latchkey.service.problems import Problem
 
@@ -106,11 +107,6 @@ def require_forced(request: Request, user: User, query: shapes.UserForce) -> Non
     """Refuse to end the calling key together with its owner, unless that is asked for."""
     if query.force != "true" and user.id == request.user.user.id:
         raise Problem("user_owns_caller")
-
-
-async def lock_user(id: int) -> User | None:
-    """Read a user that nobody else changes until this transaction ends."""
-    return await User.filter_by(id=id).for_update().first()
 
 
 def parse_id(text: str) -> int:

@@ -278,7 +278,7 @@ async def test_a_rotation_waits_for_one_that_is_under_way(app, operator, partner
     """What it compares its version with is what the one before left, not what was there when it asked."""
     async with app.state.db.scoped_session() as session:
         row = await ApiKey.filter_by(id=partner.id).for_update().one()
-        await app.state.issuer.rotate(row, grace_s=60)
+        await app.state.key_rules.issuer.rotate(row, grace_s=60)
         waiting = asyncio.create_task(rotate(app, operator, partner, version=1))
         done, _ = await asyncio.wait([waiting], timeout=0.3)
         await session.commit()

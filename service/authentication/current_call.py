@@ -1,0 +1,32 @@
+"""The call that is being answered, for code that is not handed its request."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from starlette.types import Scope
+
+from latchkey.service.authentication.principal import Principal
+
+_call: ContextVar[Scope | None] = ContextVar("latchkey_call", default=None)
+
+
+@contextmanager
+def answering(scope: Scope) -> Iterator[None]:
+    """Make this the current call until the end of the block, in child tasks too."""
+    token = _call.set(scope)
+    try:
+        yield
+    finally:
+        _call.reset(token)
+
+
+def current_call() -> Scope | None:
+    """Return the ASGI scope of the call that is being answered; None outside of an endpoint."""
+    return _call.get()
+
+
+def caller_of(scope: Scope) -> Principal | None:
+    """Return the caller of a call; None when nobody has proved itself."""
+    user = scope.get("user")
+    return user if isinstance(user, Principal) else None

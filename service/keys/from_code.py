@@ -1,0 +1,190 @@
+"""Keys from Python: `issue_key`, `rotate_key` and `revoke_key`, in endpoints, commands and scripts.
+
+In an endpoint that a key calls, they follow the rules of the endpoints for keys: a key that holds `keys:write` gives any
+owner a key with scopes that it holds itself, as under `/v1/keys`. Every other key acts on the keys of its own owner, and
+makes none that reaches further than itself, as under `/v1/me/keys`. Elsewhere, in a public endpoint, a command or a
+script, nobody's key bounds them.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeGuard
+
+import msgspec
+from msgspec import UNSET
+
+from latchkey.models import ApiKey, User
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.service import shapes
+from latchkey.service.authentication.backend import Verifier
+from latchkey.service.authentication.current_call import caller_of, current_call
+from latchkey.service.authentication.principal import Principal
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.endpoints.limits import distinct_limits
+from latchkey.service.keys import rules
+from latchkey.service.keys.rules import KeyRules
+from latchkey.service.problems import Problem, field_problem
+
+OPERATOR = "keys:write"
+
+
+class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key with its secret, which is stored nowhere in plain: show it to its owner once."""
+
+    key: ApiKey
+    secret: str
+    old_secret_expires_at: datetime | None = None
+    """When the secret that a rotation replaced ends; None when it has, or when there was none."""
+
+    def __repr__(self) -> str:
+        return f"IssuedKey(key={self.key!r})"
+
+
+async def issue_key(
+    user: User | int,
+    *,
+    name: str,
+    scopes: Iterable[str],
+    mode: Literal["bearer", "signed"] = "bearer",
+    expires_at: datetime | None = None,
+    allowed_networks: Iterable[str] = (),
+    limits: Iterable[RateLimit] | None = None,
+    quota: Quota | None = None,
+    as_operator: bool = False,
+) -> IssuedKey:
+    """Create a key of a user and flush it; whoever opened the session commits.
+
+    Args:
+        user: the owner, or the owner's id.
+        name: of the key, 1 to 200 characters.
+        scopes: what the key may do: those that routes declare, or `create_app(scopes=...)`.
+        mode: `bearer`, whose secret is sent, or `signed`, whose secret only signs.
+        expires_at: a moment in the future with its offset; None is never.
+        allowed_networks: where the key may be used from, as `192.0.2.0/24`; none is anywhere.
+        limits: how many calls the key may make; None is no limit, or those of a calling key without `keys:write`.
+        quota: how many calls the key may make in a day or a month; None as for `limits`.
+        as_operator: leave the calling key out of account, because the code itself decides who gets what.
+
+    Raises:
+        Problem: 403 `scope_not_held` or `key_wider`, 409 `user_not_active` or `too_many_keys`, 422 `invalid_body`
+            for an argument that no key can have; 401 when the calling key has been revoked meanwhile.
+        RuntimeError: no application is built that would know the scopes and the key ring.
+    """
+    key_rules, caller = await authority(as_operator=as_operator)
+    owner_id = user if isinstance(user, int) else user.id
+    networks = rules.canonical_networks(checked(shapes.Networks, list(allowed_networks), "/allowed_networks"))
+    asked = None if limits is None else [msgspec.structs.asdict(one) for one in limits]
+    bounds: dict[str, Any] = {
+        "expires_at": checked(shapes.Moment | None, expires_at, "/expires_at"),
+        "allowed_networks": networks,
+        "limits": None if asked is None else distinct_limits(checked(shapes.RateLimits, asked, "/limits")),
+        "quota": None if quota is None else checked(Quota, msgspec.structs.asdict(quota), "/quota"),
+    }
+    if is_bounded(caller):
+        require_own(caller, owner_id)
+        bounds["limits"] = caller.key.limits if bounds["limits"] is None else bounds["limits"]
+        bounds["quota"] = bounds["quota"] or caller.key.quota
+        rules.require_no_wider(caller, bounds)
+    key, secret = await key_rules.create(
+        owner_id,
+        caller,
+        name=checked(shapes.Name, name, "/name"),
+        mode=checked(shapes.Mode, mode, "/mode"),
+        scopes=checked(shapes.Scopes, list(scopes), "/scopes"),
+        expires_at=bounds["expires_at"],
+        allowed_networks=networks,
+        limits=bounds["limits"] or (),
+        quota=bounds["quota"],
+    )
+    return IssuedKey(key=key, secret=secret)
+
+
+async def rotate_key(
+    key: ApiKey | str,
+    *,
+    grace: timedelta = timedelta(0),
+    version: int | None = None,
+    as_operator: bool = False,
+) -> IssuedKey:
+    """Give a key another secret and flush it; whoever opened the session commits.
+
+    Args:
+        key: the key, or its public id, `lka_…`.
+        grace: how long the old secret still works, at most 30 days.
+        version: the version of the secret that is replaced, so that two rotations that are meant as one are one.
+        as_operator: as for `issue_key`.
+
+    Raises:
+        Problem: 404 `not_found`, 403 `scope_not_held` or `key_wider`, 409 `key_not_active` or `version_changed`, 422
+            `invalid_body`; 401 when the calling key has been revoked meanwhile.
+        RuntimeError: as `issue_key`.
+    """
+    key_rules, caller = await authority(as_operator=as_operator)
+    grace_s = checked(shapes.Grace, round(grace.total_seconds()), "/grace_s")
+    row = await lock(key, caller)
+    if is_bounded(caller):
+        rules.require_no_wider(caller, rules.bounds_of(row))
+    rotated = await key_rules.rotate(
+        row, caller, grace_s=grace_s, version=UNSET if version is None else version
+    )
+    return IssuedKey(key=row, secret=rotated.secret, old_secret_expires_at=rotated.ends_at)
+
+
+async def revoke_key(key: ApiKey | str, *, as_operator: bool = False) -> ApiKey:
+    """Revoke a key and flush it: after COMMIT no call with it is accepted. A revoked key stays as it is.
+
+    Args:
+        key: the key, or its public id, `lka_…`.
+        as_operator: as for `issue_key`.
+
+    Raises:
+        Problem: 404 `not_found`; 401 when the calling key has been revoked meanwhile.
+        RuntimeError: as `issue_key`.
+    """
+    _, caller = await authority(as_operator=as_operator)
+    row = await lock(key, caller)
+    await rules.revoke(row)
+    return row
+
+
+async def authority(*, as_operator: bool) -> tuple[KeyRules, Principal | None]:
+    """Return the rules, and the calling key as it is now, locked; None when nobody's key bounds what follows."""
+    call = current_call()
+    app = SQLAlchemy().app if call is None else call["app"]
+    key_rules: KeyRules | None = getattr(getattr(app, "state", None), "key_rules", None)
+    if key_rules is None:
+        raise RuntimeError(
+            "keys are made and changed in an application of `latchkey.create_app`, and none is built here: "
+            "a script uses `async with open_session(create_app())`."
+        )
+    if call is None or as_operator or caller_of(call) is None:
+        return key_rules, None
+    verifier: Verifier = call["app"].state.verifier
+    return key_rules, await verifier.hold(call)
+
+
+async def lock(key: ApiKey | str, caller: Principal | None) -> ApiKey:
+    """Lock a key on which the caller may act."""
+    access_key = key if isinstance(key, str) else key.access_key
+    return rules.found(await rules.lock_key(access_key, caller.user.id if is_bounded(caller) else None))
+
+
+def is_bounded(caller: Principal | None) -> TypeGuard[Principal]:
+    """Return whether a caller acts on its own owner's keys alone."""
+    return caller is not None and OPERATOR not in caller.scopes
+
+
+def require_own(caller: Principal, owner_id: int) -> None:
+    """Refuse a key of another owner."""
+    if owner_id != caller.user.id:
+        raise Problem(
+            "scope_not_held", f"The key that asks lacks {OPERATOR}, which keys of other owners need."
+        )
+
+
+def checked(kind: Any, value: Any, pointer: str) -> Any:
+    """Return a value of this type, or refuse it as the endpoints refuse it in a body."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise field_problem(pointer, str(error).partition(" - at ")[0]) from None

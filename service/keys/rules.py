@@ -1,0 +1,205 @@
+"""What holds for keys, whoever makes or changes them: endpoints, commands and Python code.
+
+Whoever calls with a key gives no scope that the key lacks. A caller of `None` is the operator, whom no key bounds.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from latchkey.models import ApiKey, User
+from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.query import Query
+from latchkey.service.authentication.principal import Principal
+from latchkey.service.authentication.wire.credentials import Secret
+from latchkey.service.keys.issuing import Issuer, Rotated
+from latchkey.service.limits.account import holds, holds_quota
+from latchkey.service.networks import NetworkError, covered_by, parse_networks, read_networks
+from latchkey.service.problems import FieldError, Problem, field_problem
+
+OUT_OF_RANGE = "the moment is out of range in UTC"
+
+
+class KeyRules(msgspec.Struct, frozen=True):
+    """The rules of one application, with what makes the secrets."""
+
+    issuer: Issuer
+    scopes: frozenset[str]
+    """Those that are declared: a key can have these and no others."""
+    keys_per_owner: int | None
+    """None is any number."""
+
+    async def create(
+        self,
+        owner_id: int,
+        caller: Principal | None,
+        *,
+        name: str,
+        mode: str,
+        scopes: Sequence[str],
+        expires_at: datetime | None,
+        allowed_networks: tuple[str, ...] = (),
+        limits: tuple[RateLimit, ...] = (),
+        quota: Quota | None = None,
+    ) -> tuple[ApiKey, Secret]:
+        """Create a key of an owner, who is locked meanwhile, and flush it.
+
+        Raises:
+            Problem: 403 `scope_not_held`, 409 `user_not_active` or `too_many_keys`, 422 `invalid_body`.
+        """
+        require_declared(scopes, self.scopes)
+        expires_at = future_utc(expires_at)
+        require_held(caller, scopes)
+        owner = await lock_user(owner_id)
+        if owner is None:
+            raise field_problem("/user_id", "there is no such user")
+        if owner.status != "active":
+            raise Problem("user_not_active")
+        limit = self.keys_per_owner
+        if limit is not None and await ApiKey.filter_by(user_id=owner.id).count() >= limit:
+            raise Problem("too_many_keys")
+        return await self.issuer.issue(
+            owner,
+            name=name,
+            mode=mode,
+            scopes=list(scopes),
+            allowed_networks=allowed_networks,
+            limits=limits,
+            quota=quota,
+            expires_at=expires_at,
+        )
+
+    async def rotate(
+        self, key: ApiKey, caller: Principal | None, *, grace_s: int, version: int | UnsetType = UNSET
+    ) -> Rotated:
+        """Give a key that is locked another secret.
+
+        Raises:
+            Problem: 403 `scope_not_held`, 409 `key_not_active` or `version_changed`.
+        """
+        require_held(caller, key.scopes)
+        require_not_revoked(key)
+        if version not in (UNSET, key.secret_version):
+            raise Problem("version_changed", f"The secret has version {key.secret_version} now.")
+        return await self.issuer.rotate(key, grace_s=grace_s)
+
+
+async def revoke(key: ApiKey) -> None:
+    """Revoke a key that is locked; a revoked one stays as it is."""
+    await key.update(status="revoked")
+
+
+# ---------------------------------------------------------------------- finding keys
+
+
+def named(access_key: str, owner_id: int | None = None) -> Query[ApiKey]:
+    """Look for the key with this public id, of one owner or of anybody."""
+    rows = ApiKey.filter_by(access_key=access_key)
+    return rows if owner_id is None else rows.filter(user_id=owner_id)
+
+
+async def lock_key(access_key: str, owner_id: int | None = None) -> ApiKey | None:
+    """Read a key that nobody else changes until this transaction ends."""
+    return await named(access_key, owner_id).for_update().first()
+
+
+def found(key: ApiKey | None) -> ApiKey:
+    """Refuse what names no key."""
+    if key is None:
+        raise Problem("not_found")
+    return key
+
+
+async def lock_user(id: int) -> User | None:
+    """Read a user that nobody else changes until this transaction ends."""
+    return await User.filter_by(id=id).for_update().first()
+
+
+# ---------------------------------------------------------------------- what may be given
+
+
+def require_not_revoked(key: ApiKey) -> None:
+    """Refuse a key that is revoked, which stays so."""
+    if key.status == "revoked":
+        raise Problem("key_not_active")
+
+
+def require_declared(scopes: Sequence[str], declared: frozenset[str]) -> None:
+    """Refuse scopes that are there twice or that no route declares."""
+    for place, scope in enumerate(scopes):
+        if scope in scopes[:place]:
+            raise field_problem(f"/scopes/{place}", "the scope is there twice")
+        if scope not in declared:
+            raise field_problem(
+                f"/scopes/{place}", f"there is no such scope; there are {', '.join(sorted(declared))}"
+            )
+
+
+def require_held(caller: Principal | None, scopes: Iterable[str]) -> None:
+    """Refuse to hand on what the caller does not hold."""
+    if caller is not None and (missing := sorted(set(scopes) - caller.scopes)):
+        raise Problem("scope_not_held", f"The key that asks lacks {', '.join(missing)}.")
+
+
+def wider(caller: Principal, bounds: Mapping[str, Any]) -> list[FieldError]:
+    """List where a key of these bounds reaches further than the caller's; what is absent is not looked at."""
+    faults = []
+    held = caller.key.expires_at
+    if held is not None and "expires_at" in bounds:
+        asked = bounds["expires_at"]
+        if asked is None or asked > held:
+            faults.append(FieldError("/expires_at", "a key cannot outlive the one that asks"))
+    if "allowed_networks" in bounds:
+        asked_networks = read_networks(tuple(bounds["allowed_networks"]))
+        if not covered_by(asked_networks, read_networks(caller.key.allowed_networks)):
+            detail = "a key cannot be used from where the one that asks may not"
+            faults.append(FieldError("/allowed_networks", detail))
+    if "limits" in bounds and not holds(caller.key.limits, bounds["limits"]):
+        faults.append(FieldError("/limits", "a key cannot have fewer limits than the one that asks"))
+    if "quota" in bounds and not holds_quota(caller.key.quota, bounds["quota"]):
+        faults.append(FieldError("/quota", "a key cannot have a larger quota than the one that asks"))
+    return faults
+
+
+def require_no_wider(caller: Principal, bounds: Mapping[str, Any]) -> None:
+    """Refuse a key that reaches further than the caller's."""
+    if faults := wider(caller, bounds):
+        raise Problem("key_wider", f"The key reaches further than the one that asks: {faults[0].detail}.")
+
+
+BOUNDS = ("expires_at", "allowed_networks", "limits", "quota")
+
+
+def bounds_of(key: ApiKey) -> dict[str, Any]:
+    """Return what bounds a key, by name."""
+    return {name: getattr(key, name) for name in BOUNDS}
+
+
+# ---------------------------------------------------------------------- as they are stored
+
+
+def canonical_networks(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return blocks of addresses as they are stored, and refuse what is none."""
+    try:
+        return tuple(str(network) for network in parse_networks(texts))
+    except NetworkError as error:
+        raise field_problem(f"/allowed_networks/{error.place}", error.reason) from None
+
+
+def future_utc(moment: datetime | None) -> datetime | None:
+    """Return a moment in UTC, and refuse one that has passed or that no clock will reach."""
+    moment = in_utc(moment, field_problem("/expires_at", OUT_OF_RANGE))
+    if moment is not None and moment <= datetime.now(UTC):
+        raise field_problem("/expires_at", "the moment has passed")
+    return moment
+
+
+def in_utc(moment: datetime | None, otherwise: Problem) -> datetime | None:
+    """Return a moment in UTC; `otherwise` is raised for one that is out of the calendar there."""
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise otherwise from None

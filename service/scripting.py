@@ -1,0 +1,38 @@
+"""The database of an application for code that serves nothing: a script, or a command of a team's own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+
+from latchkey.service.database import SQLAlchemy, schema
+from latchkey.service.database.session import RequestSession
+
+
+@asynccontextmanager
+async def open_session(app: Starlette) -> AsyncIterator[RequestSession]:
+    """Give a session of an application that is not served, and close the application afterwards.
+
+    Commit what is written::
+
+        async def main() -> None:
+            async with open_session(create_app()) as session:
+                await Order.create(title="first")
+                await session.commit()
+
+        asyncio.run(main())
+
+    Args:
+        app: what `create_app` has built.
+
+    Raises:
+        NotMigratedError: the database is not at the revisions of Latchkey and of the application.
+    """
+    db: SQLAlchemy = app.state.db
+    try:
+        await schema.require_migrated(db.engine, app.state.schemas)
+        async with db.scoped_session() as session:
+            yield session
+    finally:
+        await app.state.revocations.close()
+        await db.close()
