@@ -1,8 +1,8 @@
-"""The authenticator: the pure rules in their order, with one lookup between them.
+"""The authenticator: pure checks in a fixed order, with one lookup between them.
 
-The order is a security property: shape and size, which credential, lookup, proof, clock. Until there
-every failure is the same 401, and who fails too often is told so before the lookup. Then key and owner,
-client address, coverage, scope.
+The order is a security property: shape and size, choice of the credential, lookup, proof, clock. Up to
+that point every failure is the same 401, and a client that fails too often is refused before the lookup.
+The checks of key and owner, client address, coverage and scope follow.
 """
 
 import contextlib
@@ -51,13 +51,15 @@ from latchkey.service.problems import Problem
 
 log = logging.getLogger("latchkey.authentication")
 
-ANY_BEARER = ""  # a bearer token has no public id, so those of one address count together
+ANY_BEARER = (
+    ""  # a bearer token has no access key, so all bearer failures of one address are counted together
+)
 
-LIVE_SECRETS = 2  # the current one and the one that it replaced
+LIVE_SECRETS = 2  # the current secret and the one that it replaced
 
 
 class Refused(AuthenticationError):  # noqa: N818 - a verdict, as Unauthenticated is
-    """The call is refused with a problem."""
+    """Raised when a call is refused with a problem."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.code)
@@ -71,33 +73,34 @@ def answer_refusal(connection: HTTPConnection, error: AuthenticationError) -> Re
 
 
 class Proved(msgspec.Struct, frozen=True, kw_only=True):
-    """A credential that holds, and what it says of the rest of the request."""
+    """A verified credential, and its requirements on the rest of the request."""
 
     found: Found
     secret: StoredSecret
-    """The one that was sent or signed with."""
+    """The secret that was sent, or that the signature was made with."""
     digest: bytes | None = None
-    """The SHA-256 that the body must have."""
+    """The SHA-256 that the body must have; None when nothing covers the body."""
     missing: tuple[str, ...] = ()
-    """What the signature should have covered."""
+    """The parts that the signature should have covered and did not."""
     claim: NonceClaim | None = None
     """The nonce to reserve."""
 
 
 class Verifier:
-    """What checking a credential needs; one for the application.
+    """Verifies credentials; there is one for the application.
 
     Args:
         keyring: opens the secrets of keys that sign.
-        keys: look a key up.
-        prefix: of public ids and secrets.
-        window_s: how far a signature's clock may be off, in seconds, either way.
-        note_use: told the id of a key that was used, and when.
-        note_old_use: told of a secret that was replaced and still used the id of its key, its version, and when.
-        proxies: tell where a call comes from.
-        failures: counts who could not be told.
-        public_authority: what signatures cover as the authority; None takes each request's Host.
-        clock: unix seconds.
+        keys: looks keys up.
+        prefix: of access keys and secrets.
+        window_s: the allowed difference between a signature's time and the clock, in seconds, in either direction.
+        note_use: called with the id of a key that was used, and the time.
+        note_old_use: called with the id of a key whose replaced secret was used, the version of that secret, and the
+            time.
+        proxies: determines the client address.
+        failures: counts failed authentications.
+        public_authority: the authority that signatures cover; None uses each request's Host.
+        clock: returns unix seconds.
     """
 
     def __init__(
@@ -138,12 +141,12 @@ class Verifier:
         """Return the caller of this request.
 
         Raises:
-            TwoCredentials, Unauthenticated: as `extract`, or nothing proves the caller.
-            Refused: the credential is right, but key, owner, client address or coverage are not; or there were
-                too many failures before it.
+            TwoCredentials, Unauthenticated: `extract` raised it, or nothing proves the caller's identity.
+            Refused: the credential is valid, but its key, owner, client address or coverage is not acceptable; or
+                there were too many failures before.
         """
         credential = extract(scope["headers"], scope["query_string"])
-        # An effect is decided by the state of this moment: only reads may use what is cached.
+        # A call with an effect is checked against the current state of the database; only reads may use cached keys.
         keys = self.keys if scope["method"] in SAFE_METHODS else self.primary
         match credential:
             case Bearer():
@@ -180,7 +183,7 @@ class Verifier:
         )
 
     def is_hopeless(self, scope: Scope) -> bool:
-        """Return whether `verify` refuses a request by the shape of its credential, before any lookup."""
+        """Return whether `verify` would refuse a request for the shape of its credential, without any lookup."""
         try:
             credential = extract(scope["headers"], scope["query_string"])
         except (TwoCredentials, Unauthenticated):
@@ -190,10 +193,10 @@ class Verifier:
         return credential is None
 
     async def hold(self, scope: Scope) -> Principal:
-        """Lock the caller's key and owner until the transaction ends, and hold the call to what they are now.
+        """Lock the caller's key and owner until the transaction ends, and check the call against their current state.
 
         Raises:
-            Problem: the key or its owner can no longer make this call.
+            Problem: the key or its owner may no longer make this call.
         """
         principal: Principal = scope["user"]
         state = scope["state"]
@@ -297,10 +300,10 @@ class Verifier:
     async def _find_signer(
         self, scope: Scope, access_key: AccessKey, keys: Keys, proves: Callable[[Secret], bool]
     ) -> tuple[Found, StoredSecret]:
-        """Find a key that signs, and the one of its live secrets for which `proves` holds.
+        """Return a key that signs, and the live secret of it for which `proves` returns True.
 
-        For who proves nothing two secrets are opened and tried whatever there are, dummies where they lack: the time
-        tells neither whether the key exists nor whether it was rotated. Who proves it with the newest knows both.
+        A failed signature always costs two secret checks, padded with dummies, so timing reveals neither whether the
+        key exists nor whether it was rotated. A signature with the newest secret costs one: its sender knows both.
         """
         failure: Unauthenticated | None = None
         found: Found | None = None
@@ -323,7 +326,7 @@ class Verifier:
 
     @contextlib.contextmanager
     def _counting(self, scope: Scope, public_id: str) -> Iterator[None]:
-        """Refuse at once whom this address and this public id failed for too often; else count if it fails."""
+        """Refuse a call from an address and access key with too many failures; otherwise count the call if it fails."""
         wait_s = self.failures.wait_s((self.proxies.client(scope), public_id)) if self.failures else 0
         if wait_s:
             raise Refused(Problem("too_many_failures", headers={"retry-after": str(wait_s)}))
@@ -340,11 +343,11 @@ class Verifier:
                 self.failures.note_success(pair)
 
     def moment(self) -> datetime:
-        """Return the time of the clock."""
+        """Return the current time of the clock."""
         return datetime.fromtimestamp(self.clock(), UTC)
 
     def open_secret(self, access_key: AccessKey, stored: StoredSecret) -> Secret:
-        """Open a stored secret; one that does not open is a dummy's, with which nothing is signed."""
+        """Return a stored secret in plain text; a dummy, with which nothing was signed, if it cannot be decrypted."""
         try:
             return self.keyring.open_secret(stored.sealed or b"", access_key, stored.version)
         except KeyRingError:
@@ -353,7 +356,7 @@ class Verifier:
 
 
 def signs(found: Found, access_key: AccessKey) -> bool:
-    """Return whether what was found is a key that signs, and by exactly this public id."""
+    """Return whether the key that was found signs, and has exactly this access key."""
     return found.key.mode == "signed" and same(found.key.access_key.encode(), access_key.encode())
 
 
@@ -370,12 +373,12 @@ def query_digest(signature: query_signature.QuerySignature, method: str) -> byte
     """Return the digest that the body of a signed query must have; None when nothing covers it."""
     if signature.content_sha256 is not None:
         return bytes.fromhex(signature.content_sha256)
-    # An unsafe call that signs no digest signs that there is no body.
+    # A signature of an unsafe call without a digest states that the body is empty.
     return None if method in query_signature.SAFE_METHODS else message_signature.EMPTY_SHA256
 
 
 def require_active(found: Found, now: datetime) -> None:
-    """Refuse a key that is revoked or expired, or whose owner is not active."""
+    """Raise `Refused` for a key that is revoked or expired, or whose owner is not active."""
     if found.key.status != "active":
         raise Refused(Problem("key_revoked"))
     if found.key.expires_at is not None and found.key.expires_at <= now:
@@ -385,20 +388,23 @@ def require_active(found: Found, now: datetime) -> None:
 
 
 def require_allowed(key: shapes.Key, address: Address | None) -> None:
-    """Refuse a key that is used from outside of its networks, or from nobody knows where."""
+    """Raise `Refused` for a key that is used from outside its allowed networks, or from an unknown address."""
     if address is None or not contains(read_networks(key.allowed_networks), address):
         shown = "an unknown address" if address is None else str(address)
         raise Refused(Problem("network_not_allowed", f"The key may not be used from {shown}."))
 
 
 def require_scope(required: str | None, scopes: frozenset[str]) -> None:
-    """Refuse a key without the scope of the route; None requires none."""
+    """Raise a problem for a key without the scope that the route requires; None requires none."""
     if required is not None and required not in scopes:
         raise Problem("scope_missing", f"The key lacks the scope {required}.")
 
 
 def has_body(scope: Scope) -> bool:
-    """Return whether the body has any bytes: as it was read, or as the headers announce it (RFC 9112, section 6)."""
+    """Return whether the body has any bytes.
+
+    The body itself decides if it was read already; otherwise the headers do (RFC 9112, section 6).
+    """
     read: bool | None = scope.get("state", {}).get("has_body")
     if read is not None:
         return read
@@ -409,7 +415,7 @@ def has_body(scope: Scope) -> bool:
 
 
 class KeyBackend(AuthenticationBackend):
-    """The authenticator of one route: who calls, and may they call this?"""
+    """The authenticator of one route: it verifies the caller and requires the route's scope."""
 
     def __init__(self, verifier: Verifier, scope: str | None) -> None:
         self.verifier = verifier

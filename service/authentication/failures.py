@@ -1,7 +1,8 @@
-"""How often a caller failed to prove who it is: in the last minute, and in this worker's memory.
+"""Failed authentications of the last minute, counted in the memory of this worker.
 
-Counted is the pair of an address and a public id. By the id alone anybody could lock a partner out by
-failing in its name, and by the address alone a partner every other behind the same proxy.
+Failures are counted for each pair of an address and an access key. Counted by access key alone, anybody could lock a
+partner out by failing in its name. Counted by address alone, one partner could lock out all others behind the same
+proxy.
 """
 
 import math
@@ -16,20 +17,20 @@ LARGEST_MEMORY = 10_000  # pairs; each holds at most one number for each second 
 
 Pair = tuple[Address | None, str]
 
-UNKNOWN_KEYS = "*"  # in place of an access key: all those that do not exist, together
+UNKNOWN_KEYS = "*"  # in place of an access key: counts all calls with access keys that do not exist
 UNKNOWN_KEYS_FACTOR = 10  # wider than the limit of a pair, since callers behind one proxy share an address
 
 
 class Failures:
     """Counts the failures of pairs over a sliding minute.
 
-    It counts by the second, and forgets a second when all of it is a minute ago: a pair may wait up to a
-    second longer than it would have to, and never too short.
+    Failures are counted for each second, and a second is dropped when all of it is more than a minute ago. A pair may
+    therefore wait up to one second longer than necessary, and never too short.
 
     Args:
-        limit: how many failures of a pair in a minute are too many; 0 counts nothing.
-        clock: seconds, of a clock that only goes forward.
-        memory: how many pairs are remembered; beyond, the one whose last failure is the oldest is forgotten.
+        limit: the number of failures of a pair in a minute that are too many; 0 counts nothing.
+        clock: a monotonic clock, in seconds.
+        memory: the maximum number of pairs; beyond it, the pair whose last failure is oldest is dropped.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Failures:
         self._proved: OrderedDict[Pair, None] = OrderedDict()
 
     def __bool__(self) -> bool:
-        """Whether any pair is remembered."""
+        """Return whether any pair is remembered."""
         return bool(self._pairs)
 
     def note(self, pair: Pair) -> None:
@@ -62,7 +63,7 @@ class Failures:
         self.note((address, UNKNOWN_KEYS))
 
     def note_success(self, pair: Pair) -> None:
-        """Remember that a pair proved itself: failures of its neighbours at the same address do not refuse it."""
+        """Remember that a pair authenticated: failures of other callers at the same address no longer refuse it."""
         if not self.limit:
             return
         self._proved[pair] = None
@@ -71,9 +72,9 @@ class Failures:
             self._proved.popitem(last=False)
 
     def wait_s(self, pair: Pair) -> int:
-        """Return the number of seconds after which the pair may try again; 0 is at once."""
+        """Return the number of seconds until the pair may try again; 0 means at once."""
         wait_s = self._wait_s(pair, self.limit)
-        # Bearer tokens, which carry no access key, are counted together already.
+        # Bearer tokens carry no access key, and are counted together already.
         if not wait_s and pair[1] and pair not in self._proved:
             wait_s = self._wait_s((pair[0], UNKNOWN_KEYS), self.limit * UNKNOWN_KEYS_FACTOR)
         return wait_s
@@ -92,6 +93,6 @@ class Failures:
         return math.ceil(free_at - now)
 
     def _remembered(self, pair: Pair, now: float) -> dict[int, int]:
-        """Return the failures of the last minute by their second, the oldest first."""
+        """Return the failures of the last minute by their second, oldest first."""
         seconds = self._pairs.get(pair, {})
         return {second: count for second, count in seconds.items() if second + 1 + MINUTE_S > now}

@@ -1,10 +1,10 @@
-"""The key ring: what encrypts secrets at rest and seals the tokens that clients carry about.
+"""The key ring encrypts secrets at rest, and seals the tokens that clients hold.
 
-Its text is `2:<base64>,1:<base64>`: ids and keys of 32 bytes.
-The first key seals and every key opens, so a new key is put in front and an old one taken away at the end.
+Its text has the form `2:<base64>,1:<base64>`: ids and keys of 32 bytes.
+The first key seals, and every key opens. To rotate, put a new key in front, and remove the old one at the end.
 
-A sealed value is the id of its key (4 bytes, big-endian), the nonce (12 bytes), and what AES-256-GCM made
-of the plaintext (its length and 16 bytes).
+A sealed value consists of the id of its key (4 bytes, big-endian), the nonce (12 bytes), and the output of
+AES-256-GCM (the length of the plaintext and 16 bytes).
 """
 
 import base64
@@ -29,15 +29,15 @@ _URL_SAFE = re.compile(r"[A-Za-z0-9_-]*")
 
 
 class KeyRingError(Exception):
-    """A sealed value does not open: altered, cut short, of another context or of a key that is gone."""
+    """A sealed value cannot be opened: it was altered or cut, belongs to another context, or its key was removed."""
 
 
 class KeyRing:
     """Keys by id, of which the first seals.
 
-    Tokens are sealed with keys derived from the ring's own.
-    So no token opens as a secret, and the many tokens of a busy day use up no nonces of the keys
-    that guard the secrets: NIST SP 800-38D, section 8.3, allows a key 2^32 random nonces.
+    Tokens are sealed with keys that are derived from the keys of the ring. A token therefore never opens as a secret,
+    and tokens use up no nonces of the keys that encrypt secrets: NIST SP 800-38D, section 8.3, allows a key 2^32
+    random nonces.
     """
 
     def __init__(self, keys: Mapping[int, bytes]) -> None:
@@ -49,9 +49,10 @@ class KeyRing:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Read `2:<base64>,1:<base64>`.
+        """Return the key ring of a text such as `2:<base64>,1:<base64>`.
 
-        Raises a ValueError that says what is wrong with which entry, and never shows a part of one.
+        Raises:
+            ValueError: an entry is invalid; the message names the entry and the fault, and never shows a part of it.
         """
         keys: dict[int, bytes] = {}
         for place, entry in enumerate(text.split(","), start=1):
@@ -78,22 +79,22 @@ class KeyRing:
 
     @staticmethod
     def generate_text(*, random_bytes: RandomBytes = secrets.token_bytes) -> str:
-        """Make the text of a new ring with one key, for a first start."""
+        """Return the text of a new ring with one key, for a first start."""
         return f"1:{base64.b64encode(random_bytes(_KEY_BYTES)).decode()}"
 
     def __repr__(self) -> str:
         return f"KeyRing(ids={list(self._secrets)})"
 
     def seal(self, plaintext: bytes, associated_data: bytes) -> bytes:
-        """Encrypt; what is sealed opens only with the same associated data."""
+        """Encrypt a plaintext; it can be opened only with the same associated data."""
         return self._seal(self._secrets, plaintext, associated_data)
 
     def open(self, sealed: bytes, associated_data: bytes) -> bytes:
-        """Decrypt, or raise KeyRingError."""
+        """Decrypt a sealed value, or raise KeyRingError."""
         return self._open(self._secrets, sealed, associated_data)
 
     def seal_secret(self, secret: Secret, access_key: AccessKey, version: int) -> bytes:
-        """Encrypt the secret of one version of one key, so that it opens in no other row."""
+        """Encrypt the secret of one version of one key, so that it cannot be opened in another row."""
         return self.seal(secret.encode(), _row(access_key, version))
 
     def open_secret(self, sealed: bytes, access_key: AccessKey, version: int) -> Secret:
@@ -101,12 +102,12 @@ class KeyRing:
         return Secret(self.open(sealed, _row(access_key, version)).decode())
 
     def seal_token(self, payload: bytes, context: bytes) -> str:
-        """Make a text that is opaque, fit for a URL, and opens only with the same context."""
+        """Return an opaque, URL-safe token that can be opened only with the same context."""
         sealed = self._seal(self._tokens, payload, context)
         return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
     def open_token(self, text: str, context: bytes) -> bytes:
-        """Give back the payload of a token, or raise KeyRingError."""
+        """Return the payload of a token, or raise KeyRingError."""
         if not _URL_SAFE.fullmatch(text):
             raise KeyRingError("The token is not URL-safe base64.")
         padding = "=" * (-len(text) % 4)
@@ -131,7 +132,7 @@ class KeyRing:
         try:
             return cipher.decrypt(nonce, encrypted, associated_data)
         except InvalidTag:
-            raise KeyRingError("The sealed value was altered, or belongs somewhere else.") from None
+            raise KeyRingError("The sealed value was altered, or belongs to another context.") from None
 
 
 def _row(access_key: AccessKey, version: int) -> bytes:

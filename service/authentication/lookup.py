@@ -1,4 +1,4 @@
-"""The one query of an authenticated call: a key, its owner and the versions of its secret."""
+"""The single query of an authenticated call: a key, its owner, and the versions of its secret."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ USER_FIELDS = shapes.User.__struct_fields__
 
 
 class NoKeyMatch(Unauthenticated):
-    """No key has this public id or secret."""
+    """No key has this access key or secret."""
 
     def __init__(self) -> None:
         super().__init__("no key matches")
@@ -32,39 +32,39 @@ class OwnerNotFound(Unauthenticated):
 
 
 class StoredSecret(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a key's secret, as it is stored."""
+    """One stored version of a key's secret."""
 
     version: int
     secret_sha256: bytes
     sealed: bytes | None
-    """None of a bearer key's."""
+    """None for a bearer key."""
     created_at: datetime
     expires_at: datetime | None
-    """None of the current one."""
+    """None for the current version."""
 
     def __repr__(self) -> str:
         return f"StoredSecret(version={self.version})"
 
     def is_live(self, now: datetime) -> bool:
-        """Return whether it still counts."""
+        """Return whether the secret is still accepted."""
         return self.expires_at is None or self.expires_at > now
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What the lookup answers."""
+    """The result of a lookup."""
 
     key_id: int
     key: shapes.Key
     user: shapes.User
     secrets: tuple[StoredSecret, ...]
-    """At most two, the newest first; some may have ended."""
+    """At most two, newest first; some may have expired."""
 
 
 SECRET_FIELDS = StoredSecret.__struct_fields__
 
 _KEYS, _USERS, _SECRETS = ApiKey.__table__, User.__table__, KeySecret.__table__
 
-# Columns of the tables, not entities: nothing here is changed, and a principal outlives its session.
+# Columns of the tables instead of entities: nothing here is changed, and a principal outlives its session.
 _WITH_OWNER_AND_SECRETS = (
     select(
         _KEYS.c.id,
@@ -90,30 +90,30 @@ BY_ACCESS_KEY = Prepared(_WITH_OWNER_AND_SECRETS.where(_KEYS.c.access_key == bin
 
 
 async def by_secret(session: RequestSession, secret_sha256: bytes) -> Found:
-    """Find the key that has this secret, of either mode, current or old.
+    """Return the key that has this secret, in either mode; the secret may be the current or the replaced one.
 
     Raises:
         NoKeyMatch: there is none.
-        OwnerNotFound: its owner is gone.
+        OwnerNotFound: its owner has no row.
     """
     return _found(await session.read(BY_SECRET, {"secret_sha256": secret_sha256}))
 
 
 async def by_access_key(session: RequestSession, access_key: str) -> Found:
-    """Find the key with this public id.
+    """Return the key with this access key.
 
     Raises:
         NoKeyMatch: there is none.
-        OwnerNotFound: its owner is gone.
+        OwnerNotFound: its owner has no row.
     """
     return _found(await session.read(BY_ACCESS_KEY, {"access_key": access_key}))
 
 
 async def locked(session: RequestSession, key_id: int) -> Found:
-    """Lock a key, its owner and its secrets until the transaction ends, and return them as they are now.
+    """Lock a key, its owner and its secrets until the transaction ends, and return their current state.
 
     Raises:
-        NoKeyMatch, OwnerNotFound: the row is gone.
+        NoKeyMatch, OwnerNotFound: the row no longer exists.
     """
     rows = (await session.execute(LOCKED, {"key_id": key_id})).all()
     return _found([tuple(row) for row in rows])
@@ -138,5 +138,7 @@ def _found(rows: Sequence[Sequence[Any]]) -> Found:
         key_id=values[0],
         key=shapes.Key(**key),
         user=shapes.User(**user),
-        secrets=tuple(sorted(secrets, key=lambda one: -one.version)),  # the server would write a table for it
+        secrets=tuple(
+            sorted(secrets, key=lambda one: -one.version)
+        ),  # sorted here: in the query, the server would need a temporary table
     )

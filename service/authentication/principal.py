@@ -1,4 +1,4 @@
-"""Who calls: a plain, immutable value that outlives the session it was read with (R5)."""
+"""The authenticated caller: a plain, immutable value that outlives the session it was read with (R5)."""
 
 import msgspec
 from starlette.authentication import BaseUser
@@ -18,21 +18,21 @@ class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
     scopes: frozenset[str]
     signed_by_query: bool
     claim: NonceClaim | None
-    """The nonce that the call uses up; None when it may be repeated."""
+    """The nonce that the call uses up; None when the call may be repeated."""
     content_sha256: bytes | None
-    """The digest that the body must have; None when nothing covers it."""
+    """The digest that the body must have; None when nothing covers the body."""
 
     @property
     def is_authenticated(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     @property
     def display_name(self) -> str:
-        """The owner's name."""
+        """Return the owner's name."""
         return self.user.name
 
     @property
     def identity(self) -> str:
-        """The key's public id."""
+        """Return the access key."""
         return self.key.access_key

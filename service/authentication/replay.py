@@ -1,4 +1,4 @@
-"""No signed call is taken twice: its nonce is reserved, once it has proved itself."""
+"""Replay protection: a signed call reserves its nonce after its signature was verified, so it is accepted only once."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from latchkey.models import Nonce
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.problems import Problem, is_conflict
 
-SKEW_S = 10  # how far the clocks of several workers may be apart
+SKEW_S = 10  # the maximum difference between the clocks of several workers
 
 _NONCES = inspect(Nonce).local_table
 assert isinstance(_NONCES, Table)  # noqa: S101 - what a declared model has
@@ -25,32 +25,32 @@ _RESERVE = Prepared(insert(_NONCES))
 
 
 class NonceClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """What a signed call must be the first to use."""
+    """A nonce that only the first call with it may use."""
 
     access_key: str
     nonce: bytes
     created: int
-    """Unix seconds, as signed."""
+    """Unix seconds, from the signature."""
 
     @classmethod
     def of_nonce(cls, access_key: str, nonce: str, created: int) -> "NonceClaim":
-        """Claim the nonce that the client chose."""
+        """Return the claim of a nonce that the client chose."""
         return cls(access_key=access_key, nonce=b"n" + nonce.encode(), created=created)
 
     @classmethod
     def of_mac(cls, access_key: str, mac: bytes, created: int) -> "NonceClaim":
-        """Claim the decoded bytes of the MAC, for a call without a nonce."""
+        """Return the claim of the decoded bytes of the MAC, for a call without a nonce."""
         return cls(access_key=access_key, nonce=b"m" + mac, created=created)
 
 
 async def is_used(session: AsyncSession, claim: NonceClaim) -> bool:
-    """Look whether a nonce was used, without using it."""
+    """Return whether a nonce was used, without using it."""
     at = (claim.access_key, claim.nonce)
     return await session.get(Nonce, at) is not None
 
 
 class PendingReservation(msgspec.Struct, frozen=True, eq=False):
-    """A nonce that waits to be reserved; its caller awaits `first`: whether it was unused."""
+    """A nonce that waits for its reservation; its caller awaits `first`, which is whether the nonce was unused."""
 
     claim: NonceClaim
     first: asyncio.Future[bool]
@@ -69,13 +69,13 @@ class PendingReservation(msgspec.Struct, frozen=True, eq=False):
 class Replays:
     """The nonces that were used.
 
-    While some are being reserved, the next ones wait here, and all that wait are reserved with one INSERT: so a busy
-    worker pays for a round trip and a COMMIT once for many calls, and a quiet one waits for nobody.
+    While some nonces are being reserved, later ones wait, and all that wait are then reserved with one INSERT. A busy
+    worker therefore makes one round trip and one COMMIT for many calls, and in a quiet worker no call waits for others.
 
     Args:
-        primary: tells the AUTOCOMMIT engine on the primary; a replica would not know in time.
+        primary: returns the AUTOCOMMIT engine on the primary; a replica may be behind.
         window_s: the clock window, in seconds.
-        clock: unix seconds, of the clock that signatures are compared with.
+        clock: returns unix seconds, of the clock that signatures are compared with.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class Replays:
         self._work: asyncio.Task[None] | None = None
 
     async def refusal(self, scope: Scope) -> Problem | None:
-        """Reserve the nonce of an authenticated call; a problem when it was used before.
+        """Reserve the nonce of an authenticated call; return a problem when it was used before.
 
-        With the database out of reach the error goes on and is answered with a 503: the call is not taken.
+        If the database cannot be reached, the error propagates and the call is answered with a 503.
         """
         claim: NonceClaim | None = scope["user"].claim
         if claim is None or await self.reserve(claim):
@@ -102,23 +102,23 @@ class Replays:
         return Problem("replayed")
 
     async def reserve(self, claim: NonceClaim) -> bool:
-        """Reserve a nonce, committed at once; False when somebody was first, or when the nonce has ended.
+        """Reserve a nonce and commit at once; return False when it was used before, or when its time has passed.
 
-        It stays when the endpoint fails: a call that was refused is not sent again, it is signed again. It
-        is kept until no clock takes the signature any more, counted from its own `created`: counted from
-        now, a call that is dated ahead could outlive its nonce.
+        The reservation stays when the endpoint fails: a refused call is not sent again, it is signed again. It is kept
+        until every clock refuses the signature, counted from the signature's own `created`. Counted from now, the
+        signature of a call dated in the future could outlive the reservation.
         """
         pending = PendingReservation(claim, asyncio.get_running_loop().create_future())
         self._waiting.append(pending)
         if self._work is None:
-            # A task of its own: the call that happens to be the first may be cancelled, and others wait with it.
+            # A separate task, because the call that started it may be cancelled while others wait for the same INSERT.
             self._work = detach(self._reserve_waiting(), name="nonces")
         first = await pending.first
-        # An INSERT that took so long may have come after the purge of an earlier row.
+        # If the INSERT took this long, an earlier row of the nonce may have been purged before it.
         return first and not self._has_ended(claim)
 
     async def close(self) -> None:
-        """Wait until nothing is being reserved."""
+        """Wait until no nonce is being reserved."""
         if self._work is not None:
             await asyncio.wait([self._work])
 
@@ -130,17 +130,17 @@ class Replays:
                 waiting = [one for one in waiting if not self._refuse_ended(one)]
                 try:
                     await self._reserve_together(waiting)
-                except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+                except Exception as error:  # noqa: BLE001 - every error belongs to the waiting calls
                     for pending in waiting:
                         pending.fail(error)
         finally:
             self._work = None
             for pending in (*waiting, *self._waiting):
-                pending.first.cancel()  # of those that wait when the loop ends; else nobody does
+                pending.first.cancel()  # only when the loop ends: otherwise nobody waits any more
             self._waiting = []
 
     def _refuse_ended(self, pending: PendingReservation) -> bool:
-        """Refuse a nonce that has ended: its row may be purged already, so it could be reserved twice."""
+        """Refuse a nonce whose time has passed: its row may have been purged, so it could be reserved twice."""
         if not self._has_ended(pending.claim):
             return False
         pending.tell(False)
@@ -150,7 +150,7 @@ class Replays:
         return self.clock() >= self._ends_at(claim)
 
     def _ends_at(self, claim: NonceClaim) -> int:
-        """Return the unix second from which no worker takes the signature any more."""
+        """Return the unix second from which every worker refuses the signature."""
         return claim.created + self.window_s + SKEW_S
 
     async def _reserve_together(self, waiting: Sequence[PendingReservation]) -> None:
@@ -159,7 +159,7 @@ class Replays:
             try:
                 await _RESERVE.insert_together(engine, [self._row(one.claim) for one in waiting])
             except DBAPIError as error:
-                # Somebody was before one of them, or is about to be, and none is reserved: each for itself.
+                # One of them is reserved already, or about to be, so none was inserted: reserve each on its own.
                 if not isinstance(error, IntegrityError) and not is_conflict(error):
                     raise
             else:
@@ -175,7 +175,7 @@ class Replays:
             await _RESERVE.run(self.primary(), self._row(pending.claim))
         except IntegrityError:
             pending.tell(False)
-        except Exception as error:  # noqa: BLE001 - it belongs to who waits
+        except Exception as error:  # noqa: BLE001 - the error belongs to the waiting call
             pending.fail(error)
         else:
             pending.tell(True)

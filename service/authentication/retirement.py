@@ -1,4 +1,4 @@
-"""The deprecation of a replaced secret: since when it is deprecated, and until when it is accepted."""
+"""The deprecation of a replaced secret: its date, and the end of the time in which it is accepted."""
 
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -33,7 +33,7 @@ class Retirement(msgspec.Struct, frozen=True):
 def retirement_of(found: Found, proved: StoredSecret) -> Retirement | None:
     """Return the deprecation of the secret that a call used; None for the current secret.
 
-    A replaced secret ends with its key at the latest.
+    A replaced secret ends at the latest when its key expires.
     """
     if proved.expires_at is None:
         return None
@@ -42,6 +42,6 @@ def retirement_of(found: Found, proved: StoredSecret) -> Retirement | None:
 
 
 def retirement_headers(scope: Scope) -> Headers:
-    """Return the headers for any answer to a request; usually none."""
+    """Return the headers for any answer to a request; usually there are none."""
     retirement: Retirement | None = scope.get("state", {}).get("retirement")
     return [] if retirement is None else retirement.headers()

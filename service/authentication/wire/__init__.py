@@ -1,1 +1,1 @@
-"""Credentials as they travel: pure rules that read and check them, without I/O, clock or database."""
+"""Credentials as received: pure functions that parse and check them, without I/O, clock or database."""

@@ -50,7 +50,7 @@ class Dummy(msgspec.Struct, frozen=True):
 
     @classmethod
     def new(cls, prefix: str) -> Self:
-        """Return a new one; one for each process is enough."""
+        """Return a new dummy; one for each process is enough."""
         secret = new_secret(prefix)
         return cls(new_access_key(prefix), secret, hash_secret(secret))
 
@@ -97,10 +97,10 @@ def same(a: bytes, b: bytes) -> bool:
 
 
 def decode_base64(text: str) -> bytes | None:
-    """Decode canonical base64; None for all else.
+    """Decode canonical base64; None for anything else.
 
     The last character of base64 may contain unused bits, so several texts decode to the same bytes.
-    Only the text that the bytes encode to is accepted.
+    Only the text that encoding these bytes produces is accepted.
     """
     try:
         decoded = base64.b64decode(text, validate=True)

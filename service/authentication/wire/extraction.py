@@ -1,13 +1,13 @@
-"""Which credential does a request carry?
+"""Determine which credential a request carries.
 
-Answered from the headers and the query string alone, before any lookup:
+It is determined from the headers and the query string alone, before any lookup:
 
 - `Authorization: Bearer …` is a bearer credential;
 - `key` in the query or a `secret` header is a signed query;
 - `Signature` or `Signature-Input` is a signed message (RFC 9421).
 
-Two kinds in one request are TwoCredentials, whatever state each is in.
-One kind twice, or of the wrong shape, is Unauthenticated. Several lines of `Signature` are one field, though.
+Two kinds in one request are TwoCredentials, even if one of them is ill-formed.
+One kind twice, or of the wrong shape, is Unauthenticated. However, several lines of `Signature` are one field.
 """
 
 import re
@@ -16,28 +16,30 @@ from collections.abc import Iterable
 import msgspec
 
 RESERVED_PARAMETERS = frozenset({"key", "timestamp", "nonce", "method", "path", "content_sha256"})
-"""The names in a query that belong to the signature; no route may declare one of them."""
+"""The query parameters that belong to the signature; no route may declare one of them."""
 
-# A secret has some 60 characters; the rest is room for a long prefix.
+# A secret has about 60 characters; the rest allows for a long prefix.
 _AUTHORIZATION_LIMIT_BYTES = 512
-# What servers commonly take as a whole request line. A bearer's query is only searched, and has no limit here.
+# The limit that servers commonly set for a request line. The query of a bearer call is only searched, and has no
+# limit here.
 _SIGNED_QUERY_LIMIT_BYTES = 8 * 1024
 
-# RFC 6750, section 2.1, and RFC 9110, section 11.1, for the scheme without regard to case.
+# RFC 6750, section 2.1, and RFC 9110, section 11.1: the scheme is case-insensitive.
 _BEARER = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 
-# Every spelling that decodes to the name `key`. A search costs the same for any query, decoding 64 kB does not.
+# Every spelling that decodes to the name `key`. The cost of a search is the same for any query; decoding 64 kB is
+# more expensive.
 _KEY_PARAMETER = re.compile(rb"(?:\A|&)(?:k|%6[bB])(?:e|%65)(?:y|%79)(?=[=&]|\Z)")
 
-# These may stand in several lines, which are one field (RFC 9651, section 4.2); the form's own parser reads them.
+# These may appear in several lines, which form one field (RFC 9651, section 4.2); `message_signature` parses them.
 _DICTIONARIES = frozenset({b"signature", b"signature-input"})
 _CREDENTIAL_HEADERS = (b"authorization", b"secret", b"signature", b"signature-input")
 
 
 class CredentialError(Exception):
-    """Why a request's credentials are refused.
+    """The credentials of a request are refused.
 
-    `reason` is for the log alone, and never contains what the client sent.
+    `reason` is for the log alone, and never contains a part of the request.
     """
 
     def __init__(self, reason: str) -> None:
@@ -46,7 +48,7 @@ class CredentialError(Exception):
 
 
 class Unauthenticated(CredentialError):  # noqa: N818 - a verdict on a request, and the name of its problem
-    """The request does not prove who sent it; the client learns the same of every reason."""
+    """Nothing proves the sender's identity; the client gets the same answer for every reason."""
 
 
 class TwoCredentials(CredentialError):  # noqa: N818 - as above
@@ -54,7 +56,7 @@ class TwoCredentials(CredentialError):  # noqa: N818 - as above
 
 
 class Bearer(msgspec.Struct, frozen=True):
-    """A bearer token, not yet looked at."""
+    """A bearer token, not parsed yet."""
 
     token: str
 
@@ -69,18 +71,18 @@ class QuerySigned(msgspec.Struct, frozen=True):
     secret_header: bytes
 
     def __repr__(self) -> str:
-        # The two together can be sent again while the clock window is open.
+        # Anybody could send the two again while the clock window is open.
         return "QuerySigned(query_string=<hidden>, secret_header=<hidden>)"
 
 
 class MessageSigned(msgspec.Struct, frozen=True):
-    """A signed message was sent; the form is recognised so that no other credential can stand beside it."""
+    """A signed message; the form is recognised so that a request cannot carry another credential beside it."""
 
 
 def extract(
     headers: Iterable[tuple[bytes, bytes]], query_string: bytes
 ) -> Bearer | QuerySigned | MessageSigned | None:
-    """Return the one credential of a request; None when it has none.
+    """Return the only credential of a request; None when it has none.
 
     Args:
         headers: as in an ASGI scope, with names in lower case.
@@ -88,13 +90,12 @@ def extract(
 
     Raises:
         TwoCredentials: there are credentials of more than one kind.
-        Unauthenticated: there is one kind, but twice, incomplete, too long or of the wrong shape.
-
+        Unauthenticated: there is one kind, but it appears twice, or is incomplete, too long or of the wrong shape.
     """
     sent: dict[bytes, list[bytes]] = {name: [] for name in _CREDENTIAL_HEADERS}
     for name, value in headers:
         if name in sent:
-            # RFC 9110, section 5.5: white space around a value is no part of it. Not every server takes it off.
+            # White space around a value is not part of it (RFC 9110, section 5.5). Not every server removes it.
             sent[name].append(value.strip(b" \t"))
     keys = len(_KEY_PARAMETER.findall(query_string))
 

@@ -1,4 +1,4 @@
-"""The message form of a signed request (RFC 9421 with RFC 9530): making one, and checking one step by step.
+"""The message form of a signed request (RFC 9421 with RFC 9530): signing, and verifying in steps.
 
     POST /v1/orders?dry_run=true
     Host: api.example.com
@@ -8,7 +8,11 @@
 created=1700000000;keyid="lka_…";nonce="…";tag="latchkey-v1"
     Signature: sig1=:<base64 of the HMAC-SHA256 of the signature base>:
 
-The steps are apart because their order is a security property: `component_values`, `parse` and
+`missing_coverage` look at the shape, then comes the lookup, then `proves` and `is_current`.
+Until there every failure looks the same to the client.
+The steps are separate functions because their order is a security property: `component_values`, `parse` and
+`missing_coverage` check the shape, then the key is looked up, then `proves` and `is_current` check the signature.
+Up to that point every failure looks the same to the client.
 `missing_coverage` look at the shape, then comes the lookup, then `proves` and `is_current`.
 Until there every failure looks the same to the client.
 """
@@ -29,19 +33,20 @@ from latchkey.service.authentication.wire.structured_fields import byte_sequence
 TAG = "latchkey-v1"
 EMPTY_SHA256 = hashlib.sha256(b"").digest()
 
-# What servers commonly take as a whole request line, and the limit of a signed query too.
+# The limit that servers commonly set for a request line; a signed query has the same limit.
 _VALUE_LIMIT_BYTES = 8 * 1024
-# Ours takes some 300; the rest is room for a few others, and little enough to read for anybody who asks.
+# A signature of this service takes about 300 bytes. The rest allows for a few others, and bounds what is parsed
+# before authentication.
 _SIGNATURE_LIMIT_BYTES = 2 * 1024
 _SHA256_BYTES = 32
 
-# A dictionary may stand in several lines, which are one text with ", " between them (RFC 9651, section 4.2, and
-# RFC 9421, section 2.1, for what is signed of it). A proxy that signs adds lines of its own.
+# A dictionary may appear in several lines, which are joined with ", " (RFC 9651, section 4.2, and RFC 9421,
+# section 2.1, for the text that is signed). A proxy that signs adds lines of its own.
 _DICTIONARIES = frozenset({"signature-input", "signature", "content-digest"})
 
 _WHEN_SENT = ("content-type", "content-digest", "idempotency-key")
 
-# The signature base is a text of lines in ASCII: nothing in it may end a line (RFC 9421, section 2.5).
+# The signature base consists of lines in ASCII: no value may end a line (RFC 9421, section 2.5).
 _DERIVED = {
     "@method": re.compile(r"[!-~]+"),
     "@authority": re.compile(r"[!-~]+"),
@@ -54,18 +59,18 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]*))?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,11}")
-# As they are spelled, quotes included. None of these strings can be spelled in a second way.
+# The parameters as they are spelled, quotes included. None of these strings has a second spelling.
 _SHAPES = {
     "created": _INTEGER,
     "expires": _INTEGER,
-    # What else a public id must be depends on the prefix, and is not known here.
+    # The rest of the format of an access key depends on the prefix, which is not known here.
     "keyid": re.compile(r'"[!#-\[\]-~]+"'),
     "nonce": re.compile(r'"[A-Za-z0-9_-]{16,64}"'),
     "tag": re.compile(f'"{TAG}"'),
     "alg": re.compile(r'"hmac-sha256"'),
 }
 _REQUIRED = frozenset({"created", "keyid", "nonce", "tag"})
-# Component names without parameters: those would make a component of another meaning.
+# Component names without parameters: a parameter would change the meaning of the component.
 _COMPONENTS = re.compile(r'"[a-z@-]+"(?: "[a-z@-]+")*')
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -73,25 +78,25 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class MessageSignature(msgspec.Struct, frozen=True, kw_only=True):
-    """What the signature of a message says; nothing of it is proved yet."""
+    """The parsed signature of a message; nothing of it is verified yet."""
 
     label: str
     access_key: str
     created: int
-    """Unix seconds, as `expires` is."""
+    """Unix seconds; so is `expires`."""
     expires: int | None
     nonce: str
     components: tuple[str, ...]
     parameters: str
     """The value of `@signature-params`, as received."""
     signed: str
-    """The signature base: what the sender must have signed."""
+    """The signature base: the text that the sender must have signed."""
     mac: bytes
     content_sha256: bytes
-    """The SHA-256 that the body must have; that of an empty one when the message has no Content-Digest."""
+    """The SHA-256 that the body must have; that of an empty body when the message has no Content-Digest."""
 
     def __repr__(self) -> str:
-        # A client may have put its secret where its public id belongs.
+        # A client may have sent its secret in place of its access key.
         return f"MessageSignature(created={self.created})"
 
 
@@ -108,12 +113,11 @@ def component_values(
 
     Args:
         method: as received.
-        scheme: `http` or `https`; its default port is no part of the authority.
+        scheme: `http` or `https`; the authority does not contain the default port of the scheme.
         raw_path: as in an ASGI scope, the bytes as received, without the query.
         query_string: as in an ASGI scope, the bytes as received.
         headers: as in an ASGI scope.
-        public_authority: what clients call this service, when a proxy puts another name into `Host`.
-
+        public_authority: the authority that clients use, when a proxy sends another name in `Host`.
     """
     sent = _fields(headers, ("host", *_WHEN_SENT), _VALUE_LIMIT_BYTES)
     host = sent.pop("host", "")
@@ -131,15 +135,15 @@ def component_values(
 
 
 def parse(headers: Headers, values: Mapping[str, str]) -> MessageSignature:
-    """Read the one signature that is tagged for this service, or raise Unauthenticated.
+    """Parse the only signature that is tagged for this service, or raise Unauthenticated.
 
-    Signatures of other tags may stand beside it, in the same header lines or in others, as a proxy adds them, and
-    say nothing here.
+    Signatures with other tags, such as those of a proxy, may appear beside it, in the same header lines or in others.
+    They are ignored.
 
     Args:
         headers: as in an ASGI scope.
-        values: what `component_values` told of the same request; covering anything else is refused.
-
+        values: what `component_values` returned for the same request; a signature that covers anything else is
+            refused.
     """
     sent = _fields(headers, ("signature-input", "signature"), _SIGNATURE_LIMIT_BYTES)
     if len(sent) < 2:  # noqa: PLR2004 - both
@@ -185,16 +189,16 @@ def parse(headers: Headers, values: Mapping[str, str]) -> MessageSignature:
 def missing_coverage(
     signature: MessageSignature, values: Mapping[str, str], has_body: bool
 ) -> tuple[str, ...]:
-    """Name the components that this request must be signed with, and is not.
+    """Return the components that this request must be signed with, and is not.
 
-    A body asks for its digest, whether the header is there or not.
+    A body requires its digest, even if the request has no Content-Digest header.
     """
     needed = dict.fromkeys((*values, "content-digest") if has_body else values)
     return tuple(name for name in needed if name not in signature.components)
 
 
 def signature_base(components: Iterable[str], values: Mapping[str, str], parameters: str) -> str:
-    """Write the text that is signed (RFC 9421, section 2.5): a line for each component, then the parameters."""
+    """Return the text that is signed (RFC 9421, section 2.5): a line for each component, then the parameters."""
     lines = [f'"{name}": {values[name]}' for name in components]
     return "\n".join([*lines, f'"@signature-params": {parameters}'])
 
@@ -205,7 +209,7 @@ def proves(signature: MessageSignature, secret: Secret) -> bool:
 
 
 def is_current(signature: MessageSignature, now: float, window_s: float) -> bool:
-    """Return whether a signature was made at most `window_s` seconds from now, either way, and has not expired."""
+    """Return whether a signature was made at most `window_s` seconds before or after now, and has not expired."""
     return in_window(signature.created, now, window_s) and (
         signature.expires is None or now <= signature.expires
     )
@@ -226,15 +230,15 @@ def sign_message(
     content_type: str | None = None,
     idempotency_key: str | None = None,
 ) -> dict[str, str]:
-    """Sign a call; returns the headers to send with it, those that are covered included.
+    """Sign a call, and return the headers to send with it, including those that the signature covers.
 
     Args:
-        secret: the whole secret, `lks_` included.
+        secret: the whole secret, including `lks_`.
         access_key: the public id.
-        now: unix seconds; what is below a second is dropped.
+        now: unix seconds; fractions of a second are dropped.
         method: as it will be sent, in upper case.
         scheme: `http` or `https`.
-        authority: host and port as in the URL; the scheme's own port may be left out.
+        authority: host and port as in the URL; the default port of the scheme may be omitted.
         raw_path: as it will be sent, with its percent escapes.
         query_string: as it will be sent, without the question mark.
         nonce: 16 to 64 of `[A-Za-z0-9_-]`, never used before.
@@ -243,8 +247,7 @@ def sign_message(
         idempotency_key: the value of the header `idempotency-key`.
 
     Raises:
-        ValueError: a part of the call, the public id or the nonce cannot be signed as it is.
-
+        ValueError: a part of the call, the access key or the nonce cannot be signed.
     """
     digest = None if body is None else f"sha-256=:{_base64(hashlib.sha256(body).digest())}:"
     sent = {"content-type": content_type, "content-digest": digest, "idempotency-key": idempotency_key}
@@ -277,14 +280,14 @@ def sign_message(
 
 
 def _fields(headers: Headers, names: tuple[str, ...], limit_bytes: int) -> dict[str, str]:
-    # Starlette shows the first of two equal headers and a gate's upstream may take the last.
+    # Of two equal headers, Starlette reads the first, and the upstream of a gateway may read the last.
     wanted = {name.encode(): name for name in names}
     found: dict[str, str] = {}
     for field, value in headers:
         if field not in wanted:
             continue
         name = wanted[field]
-        # RFC 9110, section 5.5: white space around a value is no part of it.
+        # White space around a value is not part of it (RFC 9110, section 5.5).
         text = value.strip(b" \t").decode("latin-1")
         if name in found:
             if name not in _DICTIONARIES:
@@ -319,7 +322,7 @@ def _components(items: str, values: Mapping[str, str]) -> tuple[str, ...]:
 def _content_sha256(values: Mapping[str, str]) -> bytes:
     if "content-digest" not in values:
         return EMPTY_SHA256
-    # Another digest beside this one would be signed and never checked.
+    # Another digest beside this one would be signed but never checked.
     try:
         match byte_sequences(values["content-digest"]):
             case {"sha-256": digest, **others} if not others and len(digest) == _SHA256_BYTES:

@@ -1,13 +1,13 @@
-"""The query form of a signed request: making one, and checking one step by step.
+"""The query form of a signed request: signing, and verifying in steps.
 
     GET /v1/me?key=lka_…&timestamp=1700000000
     secret: base64(HMAC-SHA256(secret, query string))
 
-Everything in the query is signed, so four more parameters bind what lies outside it:
+Everything in the query is signed, so four more parameters bind the parts outside it:
 `method`, `path`, `content_sha256` and `nonce`.
 
-The steps are apart because their order is a security property: `parse`, then the lookup, then `proves`,
-`covers` and `in_window`, until which every failure looks the same to the client; `missing_coverage` comes later.
+The steps are separate functions because their order is a security property: `parse`, then the lookup, then `proves`,
+`covers` and `in_window`. Up to that point every failure looks the same to the client; `missing_coverage` comes later.
 """
 
 import base64
@@ -26,12 +26,12 @@ from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS,
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 _SHAPES = {
-    # What else a public id must be depends on the prefix, and is not known here.
+    # The rest of the format of an access key depends on the prefix, which is not known here.
     "key": re.compile(r"[!-~]+"),
     "timestamp": re.compile(r"[0-9]{1,12}"),
     "nonce": re.compile(r"[A-Za-z0-9_-]{16,64}"),
     "method": re.compile(r"[A-Z-]{1,32}"),
-    # Printable ASCII: a raw path spells everything else in percent escapes.
+    # Printable ASCII: in a raw path everything else is percent-encoded.
     "path": re.compile(r"/[!-~]*"),
     "content_sha256": re.compile(r"[0-9a-f]{64}"),
 }
@@ -39,7 +39,7 @@ _MAC_BYTES = 32
 
 
 class QuerySignature(msgspec.Struct, frozen=True, kw_only=True):
-    """What a signed query says; nothing of it is proved yet."""
+    """A parsed signed query; nothing of it is verified yet."""
 
     access_key: str
     timestamp: int
@@ -50,19 +50,19 @@ class QuerySignature(msgspec.Struct, frozen=True, kw_only=True):
     """The raw path, after one decoding of the query: `%252F` in the query is `%2F` here."""
     content_sha256: str | None
     signed: tuple[bytes, bytes]
-    """The two texts that may have been signed: the query as received, and re-encoded."""
+    """The two texts that the client may have signed: the query as received, and re-encoded."""
     mac: bytes
 
     def __repr__(self) -> str:
-        # A client may have put its secret where its public id belongs.
+        # A client may have sent its secret in place of its access key.
         return f"QuerySignature(timestamp={self.timestamp})"
 
 
 def parse(query_string: bytes, secret_header: bytes) -> QuerySignature:
-    """Read a signed query, or raise Unauthenticated.
+    """Parse a signed query, or raise Unauthenticated.
 
-    The query is decoded exactly as `request.query_params` decodes it, so what is checked is what endpoints see.
-    Escapes that are not UTF-8 become U+FFFD there, which no reserved parameter may contain.
+    The query is decoded exactly as `request.query_params` decodes it, so the checked values are those that endpoints see.
+    Escapes that are not UTF-8 become U+FFFD, which no reserved parameter may contain.
     """
     query = QueryParams(query_string)
     given = [(name, value) for name, value in query.multi_items() if name in RESERVED_PARAMETERS]
@@ -93,14 +93,14 @@ def parse(query_string: bytes, secret_header: bytes) -> QuerySignature:
 def proves(signature: QuerySignature, secret: Secret) -> bool:
     """Return whether the holder of the secret signed the query, as received or re-encoded.
 
-    Both are always computed and compared, so the work is the same whichever was signed.
+    Both MACs are always computed and compared, so the cost does not depend on which text was signed.
     """
     received, reencoded = (same(_mac(secret, text), signature.mac) for text in signature.signed)
     return received or reencoded
 
 
 def covers(signature: QuerySignature, method: str, raw_path: bytes) -> bool:
-    """Return whether the signed method and path, as far as they are there, are the request's own.
+    """Return whether the signed method and path, where present, match the request.
 
     `raw_path` is the one of the ASGI scope: the bytes as received, without the query.
     """
@@ -115,9 +115,9 @@ def in_window(timestamp: int, now: float, window_s: float) -> bool:
 
 
 def missing_coverage(signature: QuerySignature, method: str, has_body: bool) -> tuple[str, ...]:
-    """Name the parameters that a request of this method must be signed with, and is not.
+    """Return the parameters that a request of this method must be signed with, and is not.
 
-    Safe methods need none; any other needs `method`, `path` and, with a body, `content_sha256`.
+    Safe methods need none; any other method needs `method`, `path` and, with a body, `content_sha256`.
     """
     if method in SAFE_METHODS:
         return ()
@@ -136,30 +136,30 @@ def sign_query(
     body: bytes | None = None,
     nonce: str | None = None,
 ) -> tuple[str, str]:
-    """Sign a call; returns its query string and the value of its `secret` header.
+    """Sign a call, and return its query string and the value of its `secret` header.
 
     Args:
-        secret: the whole secret, `lks_` included.
-        query: what the call asks, already encoded and kept to the byte; empty when it asks nothing.
+        secret: the whole secret, including `lks_`.
+        query: the parameters of the call, already encoded; kept byte for byte. Empty when there are none.
         access_key: the public id.
-        now: unix seconds; what is below a second is dropped.
+        now: unix seconds; fractions of a second are dropped.
         method: as it will be sent, in upper case. None leaves it unsigned, for safe methods only.
         path: the raw path as it will be sent, with its percent escapes. None leaves it unsigned.
-        body: the bytes that will be sent. None leaves a safe method's unsigned, and is empty for any other.
+        body: the bytes that will be sent. None leaves the body of a safe method unsigned, and means an empty body for
+            any other method.
         nonce: 16 to 64 of `[A-Za-z0-9_-]`; None sends none.
 
     Raises:
         ValueError: the query is not ASCII or has a reserved parameter, or an unsafe method has no path.
-
     """
     if not query.isascii():
         raise ValueError("The query must be percent-encoded before it is signed.")
     taken = sorted(RESERVED_PARAMETERS.intersection(QueryParams(query)))
     if taken:
-        raise ValueError(f"The signature brings these parameters itself: {', '.join(taken)}.")
+        raise ValueError(f"The signature sets these parameters itself: {', '.join(taken)}.")
     if method is not None and method not in SAFE_METHODS:
         if path is None:
-            raise ValueError(f"{method} is signed together with its path.")
+            raise ValueError(f"A {method} call must be signed with its path.")
         body = body or b""
 
     signed = {

@@ -1,10 +1,16 @@
-"""As much of Structured Fields (RFC 8941) as is needed here: two kinds of dictionary, and a string.
+"""The parts of Structured Fields (RFC 8941) that are needed here: two kinds of dictionary, and a string.
 
     sig1=("@method" "@path");created=1700000000;tag="…"     inner_lists
     sig1=:SGVsbG8=:                                         byte_sequences
     "8e03978e"                                              string
 
+White space that a serialiser never writes inside a member is refused here, and values stay the texts that
+were received: `"1"` with its quotes is a string, `1` is an integer, and whoever asks for a shape of the text
+has asked for type and spelling too. So the text as received is the text that is covered.
 A signature covers the text of its inner list as a serialiser writes it (RFC 9421, section 2.5).
+White space that a serialiser never writes inside a member is refused here. Values stay the texts that were
+received: `"1"` with its quotes is a string, `1` is an integer, so a pattern for the text checks type and spelling
+too. The text as received is therefore the text that the signature covers.
 White space that a serialiser never writes inside a member is refused here, and values stay the texts that
 were received: `"1"` with its quotes is a string, `1` is an integer, and whoever asks for a shape of the text
 has asked for type and spelling too. So the text as received is the text that is covered.
@@ -17,12 +23,12 @@ import msgspec
 
 from latchkey.service.authentication.wire.credentials import decode_base64
 
-# What may follow a repetition begins with a character that the repetition does not take, so a text that does
-# not match is given up after one pass. Possessive repetitions would say so, but Python 3.11 before 3.11.5
-# matches some of them wrongly.
+# The text after a repetition begins with a character that the repetition does not match, so a text that does not
+# match fails after one pass. Possessive repetitions would state this, but Python 3.11 before 3.11.5 matches some of
+# them wrongly.
 _KEY = r"[a-z*][a-z0-9_.*-]*"
 _STRING = r'"(?:[ !#-\[\]-~]|\\["\\])*"'
-# Every other kind of value is a run of visible characters without delimiters. It is not looked into here.
+# Every other kind of value is a run of visible characters without delimiters. It is not parsed further.
 _VALUE = rf"(?:{_STRING}|[!#-'*+\--:<-~]+)"
 _PARAMETER = rf";({_KEY})(?:=({_VALUE}))?"
 _PARAMETERS = rf"(?:;{_KEY}(?:={_VALUE})?)*"
@@ -33,7 +39,7 @@ _INNER_LIST = re.compile(rf"({_KEY})=(\(((?:{_ITEM}(?: {_ITEM})*)?)\)({_PARAMETE
 _BYTE_SEQUENCE = re.compile(rf"({_KEY})=:([A-Za-z0-9+/=]*):")
 _ONE_STRING = re.compile(_STRING)
 _ESCAPED = re.compile(r'\\(["\\])')
-# Between members a proxy may have joined two header lines.
+# A proxy may have joined two header lines, with white space around the comma.
 _COMMA = re.compile(r"[ \t]*,[ \t]*")
 
 
@@ -41,20 +47,21 @@ class InnerList(msgspec.Struct, frozen=True, kw_only=True):
     """A list with parameters, as texts."""
 
     text: str
-    """All of it: `("@method" "@path");created=1700000000`."""
+    """The whole member: `("@method" "@path");created=1700000000`."""
     items: str
-    """What is between the parentheses."""
+    """The text between the parentheses."""
     parameters: Mapping[str, str]
-    """Each value as it is spelled; empty for one that has none, which means true."""
+    """Each value as it is spelled; empty for a parameter without a value, which means true."""
 
     def __repr__(self) -> str:
         return "InnerList(text=<hidden>)"
 
 
 def inner_lists(text: str) -> dict[str, InnerList]:
-    """Read a dictionary whose members are inner lists.
+    """Parse a dictionary whose members are inner lists.
 
-    Raises a ValueError that shows nothing of the text: it is no such dictionary, or a key stands in it twice.
+    Raises:
+        ValueError: the text is no such dictionary, or has a key twice; the message shows nothing of the text.
     """
     lists: dict[str, InnerList] = {}
     for key, match in _members(_INNER_LIST, text).items():
@@ -67,9 +74,10 @@ def inner_lists(text: str) -> dict[str, InnerList]:
 
 
 def byte_sequences(text: str) -> dict[str, bytes]:
-    """Read a dictionary whose members are byte sequences in canonical base64, without parameters.
+    """Parse a dictionary whose members are byte sequences in canonical base64, without parameters.
 
-    Raises a ValueError that shows nothing of the text: it is no such dictionary, or a key stands in it twice.
+    Raises:
+        ValueError: the text is no such dictionary, or has a key twice; the message shows nothing of the text.
     """
     sequences: dict[str, bytes] = {}
     for key, match in _members(_BYTE_SEQUENCE, text).items():
@@ -81,9 +89,10 @@ def byte_sequences(text: str) -> dict[str, bytes]:
 
 
 def string(text: str) -> str:
-    """Read an item that is a string, without parameters, and return what stands between its quotes.
+    """Parse an item that is a string without parameters, and return the text between its quotes.
 
-    Raises a ValueError that shows nothing of the text: it is no such item.
+    Raises:
+        ValueError: the text is no such item; the message shows nothing of it.
     """
     if not _ONE_STRING.fullmatch(text):
         raise ValueError("no string")
