@@ -1,11 +1,11 @@
-"""Claims: a row in the transaction of the effect, so that both are there or neither.
+"""Claims: a row that is committed together with the effect of the call, so that either both exist or neither.
 
-    claim ── nobody has it ──▶ the endpoint runs, its answer is stored in the claim, COMMIT
+    claim ── not taken ──────▶ the endpoint runs, its answer is stored in the claim, COMMIT
       │
-      ├── it is committed ──▶ the stored answer once more, or 422 for another body
-      └── it is being made ──▶ wait, with no connection in hand, for at most a second; then 409
+      ├── committed ─────────▶ the stored answer is replayed, or 422 for another body
+      └── in progress ───────▶ wait, without a connection, for at most a second; then 409
 
-Copies in this process wait in memory for the one that came first, and get its answer from there.
+Copies of a call in the same process wait in memory for the first one, and take its answer from there.
 """
 
 import asyncio
@@ -28,20 +28,20 @@ from latchkey.service.idempotency.key import CallIdentity, identify, read_header
 from latchkey.service.operation import SAFE_METHODS, Operation
 from latchkey.service.problems import Problem, error_number
 
-PATIENCE_S = 1.0  # how long a copy waits for the one that came first
-FIRST_PAUSE_S = 0.01  # between two looks at a claim that another process makes; doubled each time
+PATIENCE_S = 1.0  # how long a copy waits for the first call
+FIRST_PAUSE_S = 0.01  # between two attempts to take a claim that another process holds; doubled each time
 LONGEST_PAUSE_S = 0.1
 
 LOCKED = frozenset({1205, 3572})  # MariaDB and MySQL: another transaction holds the lock
 
 
 class ClaimLostError(RuntimeError):
-    """The endpoint ended the transaction that held its claim, so what it wrote since could happen twice."""
+    """The endpoint ended the transaction that held its claim, so a retry could repeat what it has written since."""
 
     def __init__(self) -> None:
         super().__init__(
             "the endpoint rolled back the transaction of its idempotency claim: "
-            "undo a part of the work in a SAVEPOINT, `async with session.begin_nested()`."
+            "use a SAVEPOINT to undo a part of the work, `async with session.begin_nested()`."
         )
 
 
@@ -55,7 +55,7 @@ _KEYS = inspect(IdempotencyKey).local_table
 assert isinstance(_KEYS, Table)  # noqa: S101 - what a declared model has
 _ONE = _KEYS.c.id == bindparam("key_id")
 _TAKEN = _KEYS.alias("taken")
-# It is true of any number, but counting asks for the row's lock first.
+# The condition is always true, but to count, the server must first lock the row.
 _MAY_BE_ASKED = (
     select(func.count())
     .select_from(_TAKEN)
@@ -69,10 +69,10 @@ _MAY_BE_ASKED = (
 @compiles(ClaimInsert, "mysql")
 @compiles(ClaimInsert, "mariadb")
 def _insert_without_waiting(element: ClaimInsert, compiler: Any, **kwargs: Any) -> str:
-    """Have the server report at once that the row is locked.
+    """Compile the INSERT so that the server reports a locked row at once.
 
-    MariaDB takes the lock wait with the statement. MySQL has no such clause, but refuses at once a lock that is asked
-    for with NOWAIT.
+    In MariaDB the statement itself sets its lock wait. MySQL has no such clause, but fails at once when a lock is
+    requested with NOWAIT.
     """
     text: str = compiler.visit_insert(element, **kwargs)
     if compiler.dialect.is_mariadb:
@@ -84,7 +84,7 @@ def _insert_without_waiting(element: ClaimInsert, compiler: Any, **kwargs: Any) 
 _CLAIM = ClaimInsert(_KEYS).values(
     id=bindparam("key_id"), fingerprint=bindparam("sent"), expires_at=utc_in(KEPT_S)
 )
-# Only a claim of one's own is without an answer: where it was lost, a copy may have made another one by now.
+# Only this call's own claim has no answer yet: if it was lost, a copy may have inserted another one.
 _KEEP = (
     update(_KEYS)
     .where(_ONE, _KEYS.c.status.is_(None))
@@ -96,7 +96,7 @@ _FORGET = delete(_KEYS).where(_ONE, _KEYS.c.expires_at <= utc_now())
 
 
 class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call was answered, without what is shown only once."""
+    """The answer to a call, without the fields that are shown only once."""
 
     fingerprint: bytes
     status: int
@@ -104,17 +104,17 @@ class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
     def again(self) -> tuple[int, bytes, Mapping[str, str]]:
-        """Return status, body and headers of a replay, which says that it is one."""
+        """Return status, body and headers of the replay, with a header that marks it as one."""
         return self.status, self.body, {**self.headers, "idempotent-replayed": "true"}
 
 
 class Claim:
-    """One call's claim on its key.
+    """The claim of one call on its idempotency key.
 
     Args:
         key: of the call.
-        scope: of the call; a charge that waits there is given back when the call turns out to be a replay.
-        primary: tells the AUTOCOMMIT engine on the primary.
+        scope: of the call; its pending charge is refunded when the call turns out to be a replay.
+        primary: returns the AUTOCOMMIT engine on the primary.
         allowance: bounds the answers that are stored for the access key.
     """
 
@@ -127,18 +127,18 @@ class Claim:
         self.allowance = allowance
         self._is_allowed = False
         self.answer: StoredAnswer | None = None
-        """That of a copy that came first: it is durable."""
+        """The answer of an earlier copy; it is durable."""
         self.kept: StoredAnswer | None = None
-        """This call's own: it is durable once the transaction is."""
+        """The answer of this call; it becomes durable with the transaction."""
         self._patience_s = PATIENCE_S
 
     async def take(self, session: RequestSession) -> StoredAnswer | None:
-        """Claim the key as the first thing in a transaction of `session`; return the answer if it has one.
+        """Claim the key as the first step of a transaction of `session`; return the stored answer if there is one.
 
-        The session holds no connection while this waits.
+        The session holds no connection while it waits.
 
         Raises:
-            Problem: `idempotency_mismatch`, `idempotency_in_progress` when the wait was in vain, or
+            Problem: `idempotency_mismatch`, `idempotency_in_progress` when the other call did not finish in time, or
                 `too_many_stored_answers`.
         """
         pause_s = FIRST_PAUSE_S
@@ -160,7 +160,7 @@ class Claim:
             else:
                 if await self._charge_late(session) or await self._ask_for_allowance(session):
                     continue
-                session.sync_session.record.overlook()  # a claim alone is no change that anybody would miss
+                session.sync_session.record.overlook()  # a claim alone is no change that must not be lost
                 return None
         if self.answer.fingerprint != self.key.fingerprint:
             raise Problem("idempotency_mismatch")
@@ -170,18 +170,18 @@ class Claim:
         return self.answer
 
     async def _insert(self, session: RequestSession) -> None:
-        """Insert the claim, and wait for no lock.
+        """Insert the claim without waiting for a lock.
 
         Raises:
-            Problem: `idempotency_in_progress`. MySQL waits for a row that was inserted by another transaction after
-                the lock was asked for, and for a range that is locked: for 50 seconds, unless it is configured.
+            Problem: `idempotency_in_progress`. MySQL waits for a row that another transaction inserted after the lock was
+                requested, and for a locked range: 50 seconds by default.
         """
         values = {"key_id": self.key.id, "sent": self.key.fingerprint}
         dialect = self.primary().dialect
         if dialect.name != "mysql" or getattr(dialect, "is_mariadb", False):
             await session.execute(_CLAIM, values)
             return
-        await session.connection()  # waiting for the pool is no waiting for another call
+        await session.connection()  # the wait for the pool does not count as a wait for another call
         try:
             async with asyncio.timeout(self._patience_s):
                 await session.execute(_CLAIM, values)
@@ -190,7 +190,7 @@ class Claim:
             raise Problem("idempotency_in_progress") from None
 
     async def _charge_late(self, session: RequestSession) -> bool:
-        """Charge a call that was exempt as a replay, now that there is no answer to replay; True when it was charged.
+        """Charge a call that was exempt as a replay but has no answer to replay; return True when it was charged.
 
         The claim is rolled back first: SQLite has one writer at a time, and the counters are written elsewhere.
 
@@ -206,7 +206,7 @@ class Claim:
         return True
 
     async def _ask_for_allowance(self, session: RequestSession) -> bool:
-        """Make sure that the answer may be stored; True when the claim was rolled back for that.
+        """Ensure that the answer may be stored; return True when the claim was rolled back to do so.
 
         Raises:
             Problem: `too_many_stored_answers`.
@@ -220,7 +220,7 @@ class Claim:
         return True
 
     def end(self) -> None:
-        """Give the allowance back when no answer was stored."""
+        """Return the allowance when no answer was stored."""
         if self._is_allowed and self.kept is None:
             self.allowance.refund(self.scope["user"].key_id)
 
@@ -230,7 +230,7 @@ class Claim:
         """Store the answer in the claim, before COMMIT.
 
         Raises:
-            ClaimLostError: the claim is not there any more.
+            ClaimLostError: the claim no longer exists.
         """
         answer = StoredAnswer(
             fingerprint=self.key.fingerprint,
@@ -252,13 +252,13 @@ class Claim:
 
     @contextmanager
     def waiting(self, since: float | None = None) -> Iterator[float]:
-        """Give the seconds for which a copy may still wait, all its waits together.
+        """Yield the number of seconds that a copy may still wait, and count the wait in the block; all waits count together.
 
         Args:
-            since: when this wait began, by the clock of the loop; now when None.
+            since: when this wait began, by the clock of the loop; None means now.
 
         Raises:
-            Problem: `idempotency_in_progress`: none are left.
+            Problem: `idempotency_in_progress`: no time is left.
         """
         clock = asyncio.get_running_loop().time
         begun = clock() if since is None else since
@@ -269,10 +269,10 @@ class Claim:
 
 
 class Idempotency:
-    """The claims of this process, so that its own copies wait for each other in memory.
+    """The claims of this process; copies of a call in this process wait for each other in memory.
 
     Args:
-        primary: tells the AUTOCOMMIT engine on the primary; a replica would not know in time.
+        primary: returns the AUTOCOMMIT engine on the primary; a replica may be behind.
         allowance: bounds the answers that are stored for one access key.
     """
 
@@ -283,9 +283,9 @@ class Idempotency:
 
     @asynccontextmanager
     async def turn(self, key: CallIdentity, scope: Scope) -> AsyncIterator[Claim]:
-        """Wait until no other copy in this process is at work, and give the claim to take.
+        """Wait until no other copy in this process is running, and yield the claim to take.
 
-        The claim brings the answer along when the copy ahead got one.
+        The claim contains the answer when the copy before it got one.
 
         Raises:
             Problem: `idempotency_in_progress`.
@@ -309,13 +309,13 @@ class Idempotency:
             mine.set_result(durable)
 
     async def has_answer(self, scope: Scope) -> bool:
-        """Return whether an authenticated call will be answered with a stored answer, or refused for its body."""
+        """Return whether an authenticated call will be answered with a stored answer, or refused because its body differs."""
         if scope["method"] in SAFE_METHODS:
             return False
         try:
             text = read_header(scope["headers"])
         except Problem:
-            return False  # the endpoint's adapter says so
+            return False  # the endpoint's adapter reports it
         if text is None:
             return False
         async with self.primary().connect() as connection:
@@ -324,11 +324,11 @@ class Idempotency:
 
 
 async def find(primary: AsyncEngine, id: bytes) -> StoredAnswer | None:
-    """Read a stored answer; None when there is none, or none any more: a row that is over makes way.
+    """Return a stored answer; None when there is none. An expired row is deleted.
 
     Raises:
-        Problem: `idempotency_in_progress` for a claim that something committed without an answer. Whether its
-            effect is whole nobody knows, so it is not run again.
+        Problem: `idempotency_in_progress` for a claim that was committed without an answer. It is unknown whether its
+            effect is complete, so the call is not run again.
     """
     async with primary.connect() as connection:
         row = (await connection.execute(_FIND, {"key_id": id})).one_or_none()
@@ -344,7 +344,7 @@ async def find(primary: AsyncEngine, id: bytes) -> StoredAnswer | None:
 
 
 def without(names: frozenset[str], content: bytes) -> bytes:
-    """Put null in the place of what is shown only once; every other byte stays."""
+    """Replace the fields that are shown only once by null; every other byte stays."""
     if not names:
         return content
     fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])

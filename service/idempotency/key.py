@@ -1,4 +1,4 @@
-"""Idempotency keys: how the header is read, and what makes two calls the same one."""
+"""Idempotency keys: how the header is parsed, and which calls count as the same call."""
 
 import hashlib
 import re
@@ -17,47 +17,47 @@ from latchkey.service.problems import Problem
 HEADER = b"idempotency-key"
 LONGEST_KEY = 255  # characters, without the quotes
 
-# Visible ASCII that cannot be mistaken for quotes, for escapes, for parameters, or for two values in one.
+# Visible ASCII that cannot be mistaken for quotes, escapes, parameters, or two values in one.
 _BARE = re.compile(r"[!#-+\--:<-\[\]-~]+")
 
 
 class CallIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """The key of one call, and the call that it was sent with; both are SHA-256."""
+    """The idempotency key of one call, and a fingerprint of the call; both are SHA-256."""
 
     id: bytes
-    """Who calls what with which key."""
+    """The hash of caller, operation and idempotency key."""
     fingerprint: bytes
-    """What was sent."""
+    """The hash of body and query."""
 
 
 async def key_of(operation: Operation, request: Request) -> CallIdentity | None:
-    """Read the key of a call that may change something; None when it has none.
+    """Return the identity of a call that may change something; None when it has no idempotency key.
 
     Raises:
-        Problem: 400 `invalid_idempotency_key`; also where the operation takes none, which would else be a
-            promise that nobody keeps.
+        Problem: 400 `invalid_idempotency_key`; also when the operation does not support idempotency keys, because
+            ignoring the header would promise the client a protection that it does not get.
     """
     text = read_header(request.scope["headers"])
     if text is None:
         return None
     if not operation.idempotent:
-        raise Problem("invalid_idempotency_key", "This operation takes no Idempotency-Key.")
+        raise Problem("invalid_idempotency_key", "This operation does not support Idempotency-Key.")
     pairs = parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True)
     if request.user.signed_by_query:
-        # Each retry is signed anew: the names of its signature are no part of what is asked.
+        # Each retry is signed again: the parameters of its signature are not part of the call.
         pairs = [(name, value) for name, value in pairs if name not in RESERVED_PARAMETERS]
     query = (part.encode() for pair in pairs for part in pair)
     return CallIdentity(id=identify(request.scope, text), fingerprint=digest(await request.body(), *query))
 
 
 def read_header(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the key that the headers of an ASGI scope carry; None when there is none.
+    """Return the idempotency key in the headers of an ASGI scope; None when there is none.
 
-    It is a string of Structured Fields (RFC 8941, section 3.3.3), `"8e03978e"`, as the draft says, or the same
+    It is a string of Structured Fields (RFC 8941, section 3.3.3), `"8e03978e"`, as the draft requires, or the same
     text without the quotes, which many clients send.
 
     Raises:
-        Problem: 400 `invalid_idempotency_key`: there are two, or one of another form or length.
+        Problem: 400 `invalid_idempotency_key`: there are two headers, or one of another form or length.
     """
     found = [value for name, value in headers if name == HEADER]
     if not found:
@@ -71,23 +71,25 @@ def read_header(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         except ValueError:
             raise Problem(
                 "invalid_idempotency_key",
-                'An Idempotency-Key is a string in quotes, as in "8e03978e", or visible ASCII without '
-                "quotes, backslashes, commas and semicolons.",
+                'An Idempotency-Key must be a string in quotes, such as "8e03978e", or visible ASCII without '
+                "quotes, backslashes, commas or semicolons.",
             ) from None
     if not 1 <= len(text) <= LONGEST_KEY:
-        raise Problem("invalid_idempotency_key", f"An Idempotency-Key has 1 to {LONGEST_KEY} characters.")
+        raise Problem(
+            "invalid_idempotency_key", f"An Idempotency-Key must have 1 to {LONGEST_KEY} characters."
+        )
     return text
 
 
 def identify(scope: Scope, text: str) -> bytes:
-    """Hash who calls what with which key: the access key, the method, the path as received, the key."""
+    """Return the hash of access key, method, path as received, and idempotency key."""
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
     access_key: str = scope["user"].key.access_key
     return digest(access_key.encode(), scope["method"].encode(), raw_path, text.encode())
 
 
 def digest(*parts: bytes) -> bytes:
-    """Hash the parts, each after its length: no two lists of parts make the same text."""
+    """Return the hash of the parts, each preceded by its length, so that two different lists never hash the same text."""
     total = hashlib.sha256()
     for part in parts:
         total.update(len(part).to_bytes(8, "big"))

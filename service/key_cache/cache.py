@@ -21,7 +21,7 @@ LARGEST_MEMORY = 10_000  # names that were found, and as many that were not
 MISS_TTL_S = 2.0
 
 Name = bytes | str
-"""The name in a lookup: the SHA-256 of a secret, or an access key."""
+"""The key of a lookup: the SHA-256 of a secret, or an access key."""
 
 N = TypeVar("N", bytes, str)
 

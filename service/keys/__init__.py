@@ -1,1 +1,1 @@
-"""Keys: their rules, how secrets are issued, and when a key was last used."""
+"""Keys: how they and their secrets are issued, and when they were last used."""

@@ -1,4 +1,4 @@
-"""New keys: the one place where a secret is made."""
+"""New keys and secrets: the only module that generates a secret."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -20,18 +20,18 @@ UNLOADED = {"synchronize_session": False}  # no instance of these rows is in the
 
 
 class Rotated(msgspec.Struct, frozen=True):
-    """What a rotation made."""
+    """The result of a rotation."""
 
     secret: Secret
     ends_at: datetime | None
-    """When the old secret ends; None when it has."""
+    """When the old secret ends; None when it has ended already."""
 
     def __repr__(self) -> str:
         return f"Rotated(ends_at={self.ends_at})"
 
 
 class Issuer(msgspec.Struct, frozen=True):
-    """Makes keys with a prefix, and seals under a key ring what must be opened again."""
+    """Issues keys with a prefix, and seals the secrets of signing keys with the key ring."""
 
     prefix: str
     keyring: KeyRing
@@ -48,7 +48,10 @@ class Issuer(msgspec.Struct, frozen=True):
         limits: tuple[RateLimit, ...] = (),
         quota: Quota | None = None,
     ) -> tuple[ApiKey, Secret]:
-        """Make a key of `owner` and flush it; the secret is in the answer and, in plain, nowhere else."""
+        """Create a key of `owner` and flush it; return the key and its secret.
+
+        The secret is returned only here, and is stored nowhere in plain text.
+        """
         access_key, now = new_access_key(self.prefix), datetime.now(UTC)
         secret, stored = self._new_secret(access_key, mode, version=1, now=now)
         key = await ApiKey.create(
@@ -66,11 +69,11 @@ class Issuer(msgspec.Struct, frozen=True):
         return key, secret
 
     async def rotate(self, key: ApiKey, *, grace_s: int) -> Rotated:
-        """Give a key, which is locked, another secret; the one before works on for a grace, and none before that.
+        """Issue a new secret for a locked key; the secret that it replaces works during the grace period, older ones do not.
 
         Args:
-            key: whose row is locked, so that of two rotations one comes after the other.
-            grace_s: how long the old secret still works, in seconds, unless the key itself ends before.
+            key: its row must be locked, so that two rotations run one after the other.
+            grace_s: how long the replaced secret still works, in seconds; it ends earlier if the key does.
         """
         now, replaced = datetime.now(UTC), key.secret_version
         ends_at = now + timedelta(seconds=grace_s)
@@ -82,7 +85,7 @@ class Issuer(msgspec.Struct, frozen=True):
         of_key = KeySecret.api_key_id == key.id
         ended = KeySecret.version < replaced if has_grace else KeySecret.version <= replaced
         async with ApiKey.resolve() as session:
-            # What has ended goes, so that a key never has more than two.
+            # Delete the secrets that have ended, so that a key never has more than two.
             await session.execute(delete(KeySecret).where(of_key, ended), execution_options=UNLOADED)
             if has_grace:
                 await session.execute(
@@ -95,10 +98,10 @@ class Issuer(msgspec.Struct, frozen=True):
     def _new_secret(
         self, access_key: AccessKey, mode: str, *, version: int, now: datetime
     ) -> tuple[Secret, KeySecret]:
-        """Make a secret and its row.
+        """Return a new secret and its row.
 
-        The SHA-256 is kept for both modes: with it a signing key's secret that is sent as a bearer is
-        recognised as exposed. Of 256 random bits it gives nothing away.
+        The SHA-256 is stored for both modes: it identifies the secret of a signing key that was sent as a bearer token, and
+        was therefore exposed. The hash of 256 random bits reveals nothing about them.
         """
         secret = new_secret(self.prefix)
         sealed = self.keyring.seal_secret(secret, access_key, version) if mode == "signed" else None

@@ -1,4 +1,4 @@
-"""When keys were last used, and how often their old secrets: gathered in memory, written every few seconds."""
+"""When keys were last used, and how often their replaced secrets: collected in memory, written every few seconds."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ WRITE_EVERY_S = 5.0
 
 KEYS = inspect(ApiKey).local_table
 assert isinstance(KEYS, Table)  # noqa: S101 - what a declared model has
-# Only forward, several workers write; and the use of a key is no change of it, so updated_at stays.
+# Several workers write, so the time only moves forward. Using a key does not change it, so updated_at stays.
 ADVANCE = (
     update(KEYS)
     .where(
@@ -26,7 +26,7 @@ ADVANCE = (
     )
     .values(last_used_at=bindparam("used_at"), updated_at=KEYS.c.updated_at)
 )
-# What counts for an old secret counts for none that was replaced after it.
+# Uses of a replaced secret are dropped if the key was rotated again since.
 ADD_OLD = (
     update(KEYS)
     .where(KEYS.c.id == bindparam("key_id"), KEYS.c.secret_version == bindparam("old_version") + 1)
@@ -42,16 +42,16 @@ ADD_OLD = (
 
 
 class OldUses(msgspec.Struct):
-    """How often an old secret was used, and when the last time was."""
+    """The number of uses of a replaced secret, and the time of the last one."""
 
     calls: int
     used_at: datetime
 
 
 class LastUsed:
-    """Collects the uses of keys, and those of their old secrets, and writes them now and then.
+    """Collects the uses of keys and of their replaced secrets, and writes them at intervals.
 
-    A worker that dies loses a few seconds of them; a request never waits for them.
+    Requests never wait for these writes. A worker that dies loses the uses of a few seconds.
     """
 
     def __init__(self, db: SQLAlchemy) -> None:
@@ -64,7 +64,7 @@ class LastUsed:
         self._used[key_id] = moment
 
     def note_old(self, key_id: int, version: int, moment: datetime) -> None:
-        """Count a use of the secret of this version, which was replaced."""
+        """Count a use of the replaced secret of this version."""
         self._add_old((key_id, version), OldUses(1, moment))
 
     def _add_old(self, secret: tuple[int, int], uses: OldUses) -> None:
@@ -73,7 +73,7 @@ class LastUsed:
         before.used_at = max(before.used_at, uses.used_at)
 
     async def write(self) -> None:
-        """Write what was gathered; what cannot be written is kept for the next time."""
+        """Write the collected uses; if that fails, they are kept for the next attempt."""
         if not self._used and not self._old:
             return
         gathered, self._used = self._used, {}
