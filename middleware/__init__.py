@@ -1,1 +1,1 @@
-"""ASGI middleware; it knows nothing else of ours."""
+"""ASGI middleware; it imports nothing else of this package."""

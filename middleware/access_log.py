@@ -1,4 +1,4 @@
-"""One line for each request, when it is over."""
+"""Log one line for each request when it ends."""
 
 import logging
 import time
@@ -13,13 +13,13 @@ log = logging.getLogger("latchkey.access")
 
 
 class AccessLogMiddleware:
-    """Log method, path, status, duration and who it was: the path without its query, which may be signed.
+    """Log method, path, status, duration and caller of each request; the path has no query, which may be signed.
 
-    The fields are in the record's `access` attribute; a formatter writes them as it likes.
+    The fields are in the record's `access` attribute, for a formatter to write.
 
     Args:
-        client: tells where a request comes from, which behind a proxy is not the other end of the connection;
-            None when that is unknown.
+        client: returns the client address of a request, which behind a proxy is not the peer of the connection;
+            None when it is unknown.
     """
 
     def __init__(self, app: ASGIApp, *, client: Callable[[Scope], str | None]) -> None:

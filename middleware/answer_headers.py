@@ -1,4 +1,4 @@
-"""Headers that every answer to a request gets, whoever answers it."""
+"""Headers that are added to every answer, whichever part of the application sends it."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -6,11 +6,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class AnswerHeadersMiddleware:
-    """Add what `headers(scope)` returns to the start of the answer: pairs of a lower-case name and a value.
+    """Add the pairs of a lower-case name and a value that `headers(scope)` returns to the start of the answer.
 
-    They replace headers of the same names. The function is called when the answer starts, so it knows everything that
-    was found out about the request. The middleware belongs outside of everything that answers, the last resort
-    included. The request has released its connection by then, so the function may read from the database.
+    They replace headers of the same names. The function is called when the answer starts, so the scope contains
+    everything that was set for the request. The middleware must be outside everything that answers, including the last
+    resort. By then the request has released its connection, so the function may read from the database.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Work that does not end with the request that starts it."""
+"""Background work, which continues after the request that starts it."""
 
 import asyncio
 import logging
@@ -11,26 +11,27 @@ log = logging.getLogger("latchkey.background")
 
 T = TypeVar("T")
 
-END_AGAIN_S = 1.0  # how long work that was cancelled may tidy up before it is cancelled once more
-ENDINGS = 3  # how often it is cancelled
+END_AGAIN_S = 1.0  # how long cancelled work may take to clean up before it is cancelled again
+ENDINGS = 3  # the number of cancellations
 
 _running: set[asyncio.Task[Any]] = set()
 
 
 def detach(work: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
-    """Start a task in a context without the request that happens to start it, whose child it would be else."""
+    """Start a task in a context without the current request, so that it is not a child task of that request."""
     with RequestScope.outside():
         return asyncio.create_task(work, name=name)
 
 
 def background(work: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
-    """Start work that goes on when the request that starts it has ended.
+    """Start work that continues after the request that starts it has ended.
 
-    It starts at once, in a context of its own, a copy without the request: it has none of the request's sessions, and
-    sees nothing that the request has not committed. It works as code outside requests does: a verb that writes says `auto_commit=True`, or
-    stands in a block, `async with db.scoped_session() as session`. Hand ids in, not instances, which belong to a session.
+    It starts at once, in a copy of the context without the request: it has none of the request's sessions, and does not see
+    uncommitted changes of the request. It uses the database as code outside requests does: pass `auto_commit=True` to a
+    verb that writes, or open a block, `async with db.scoped_session() as session`. Pass ids to it instead of instances,
+    which belong to a session.
 
-    What it raises is logged. `db.close()` waits for it at shutdown, at most 10 seconds, and cancels it then.
+    Its exceptions are logged. At shutdown `db.close()` waits for it, at most 10 seconds, and then cancels it.
 
     Args:
         work: a coroutine, as for `asyncio.create_task`.
@@ -52,7 +53,7 @@ def _end(task: asyncio.Task[Any]) -> None:
 
 
 async def finish(grace_s: float) -> None:
-    """Wait for background work, and cancel what still runs after `grace_s` seconds."""
+    """Wait for background work, and cancel the work that still runs after `grace_s` seconds."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + grace_s
     while (running := _of_loop(loop)) and loop.time() < deadline:
@@ -70,5 +71,5 @@ async def finish(grace_s: float) -> None:
 
 
 def _of_loop(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
-    """Return what runs in this loop, but for the task that asks."""
+    """Return the background tasks of this loop, except the current task."""
     return {task for task in _running if task.get_loop() is loop} - {asyncio.current_task(loop)}

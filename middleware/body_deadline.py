@@ -1,4 +1,4 @@
-"""A bound on how long a client may take to send its body."""
+"""A bound on the time that a client may take to send its body."""
 
 import asyncio
 
@@ -14,10 +14,10 @@ class BodyTimeoutError(Exception):
 class BodyDeadlineMiddleware:
     """Refuse a body that takes longer than `timeout_s` with the ASGI application `problem`.
 
-    Only the time that is spent waiting for the client counts, all waits for one body together, so a client that
-    sends a byte now and then gains nothing and a slow endpoint takes nothing from a fast client. Past the deadline
-    the request is rolled back further in, and the problem is answered here; it should close the connection, because
-    the rest of the body may still come.
+    Only the time spent waiting for the client counts, and all waits for one body are added up: a client gains nothing by
+    sending a byte now and then, and a slow endpoint costs a fast client nothing. After the deadline the middlewares
+    inside roll the request back, and `problem` answers it; it should close the connection, because the rest of the
+    body may still arrive.
     """
 
     def __init__(self, app: ASGIApp, *, timeout_s: float, problem: ASGIApp) -> None:
@@ -36,7 +36,7 @@ class BodyDeadlineMiddleware:
 
         async def wait() -> Message:
             nonlocal left_s, complete
-            if complete:  # what is waited for now is that the client goes away
+            if complete:  # the body is complete: the application waits for the client to disconnect
                 return await receive()
             began = clock()
             try:

@@ -1,4 +1,4 @@
-"""A bound on how much a client may send."""
+"""A bound on the size of a body."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,9 +12,9 @@ class BodyTooLargeError(Exception):
 class BodyLimitMiddleware:
     """Refuse a body over `limit_bytes` with the ASGI application `problem`.
 
-    A declared length is judged before anything else happens, so that an endpoint that reads no body does
-    not run for a request that is refused afterwards. An undeclared body is counted while it is read; over
-    the limit the reading ends, the request is rolled back further in, and the problem is answered here.
+    A declared length is checked before anything else, so that an endpoint that reads no body does not run for a
+    request that is refused afterwards. An undeclared body is counted while it is read. When it exceeds the limit,
+    reading stops, the middlewares inside roll the request back, and `problem` answers it.
     """
 
     def __init__(self, app: ASGIApp, *, limit_bytes: int, problem: ASGIApp) -> None:

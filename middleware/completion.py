@@ -1,4 +1,4 @@
-"""Running something to its end, whoever is cancelled meanwhile."""
+"""Run work to its end, even if the caller is cancelled meanwhile."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,16 +7,16 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_helpers: set[asyncio.Task[Any]] = set()  # those that run now
+_helpers: set[asyncio.Task[Any]] = set()  # the tasks that are running
 
 
 def is_helper(task: asyncio.Task[Any]) -> bool:
-    """Return whether `task` was started here, to end what another task has begun."""
+    """Return whether `task` was started here, to finish the work of another task."""
     return task in _helpers
 
 
 def help_with(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start a task that ends what another one has begun, and that may use the session of the other."""
+    """Start a task that finishes the work of another task, and may use the other task's session."""
     task = asyncio.create_task(work)
     _helpers.add(task)
     task.add_done_callback(_helpers.discard)
@@ -30,12 +30,12 @@ def wake(ended: asyncio.Future[None], _task: asyncio.Task[Any]) -> None:
 
 
 async def complete(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` in a task of its own and wait until it is done, even if the caller is cancelled meanwhile.
+    """Run `work` in a separate task and wait until it is done, even if the caller is cancelled meanwhile.
 
-    A COMMIT or a close that is abandoned half-way leaves a connection in an unknown state.
-    A cancellation that arrives while waiting, once or many times, is raised after `work` has ended,
-    with what `work` itself raised as its cause.
-    `work` runs in another task: what it needs of the caller is handed in, never looked up by task.
+    An abandoned COMMIT or close would leave a connection in an unknown state.
+    A cancellation that arrives while waiting, once or many times, is raised after `work` has ended, with the
+    exception of `work` as its cause.
+    `work` runs in another task: pass to it what it needs of the caller, because a lookup by task would fail.
     """
     task = help_with(work)
     cancelled: asyncio.CancelledError | None = None

@@ -1,4 +1,4 @@
-"""The body is the one that was signed."""
+"""Check that the body is the one that was signed."""
 
 import hashlib
 import hmac
@@ -10,11 +10,11 @@ from latchkey.middleware.whole_body import read
 
 
 class ContentDigestMiddleware:
-    """Check the body against the SHA-256 that the signature covers, before the endpoint sees a byte of it.
+    """Check the body against the SHA-256 that the signature covers, before the endpoint gets any of it.
 
-    `expected(scope)` gives the digest, or None when nothing covers the body. Then nothing is read here.
-    Otherwise the whole body is read, on endpoints that read none too, and handed on when it is right;
-    when it is not, the ASGI application `problem` answers. It stands inside the body limit.
+    `expected(scope)` returns the digest, or None when nothing covers the body; then the body is not read here.
+    Otherwise the whole body is read, even if the endpoint reads none, and passed on if its digest matches. If it does
+    not match, the ASGI application `problem` answers. The middleware belongs inside the body limit.
     """
 
     def __init__(self, app: ASGIApp, *, expected: Callable[[Scope], bytes | None], problem: ASGIApp) -> None:

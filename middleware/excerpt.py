@@ -1,4 +1,4 @@
-"""A bound on what is quoted from a client, in answers and in log lines."""
+"""A bound on the length of client text that is quoted in answers and log lines."""
 
 LONGEST = 300  # characters
 TAIL = 20
@@ -7,7 +7,7 @@ TAIL = 20
 def excerpt(text: str, longest: int = LONGEST) -> str:
     """Return a text of at most `longest` characters.
 
-    A longer one loses its middle, in whose place stands an ellipsis; `longest` is more than 21.
+    The middle of a longer text is replaced by an ellipsis; `longest` must be more than 21.
     """
     if len(text) <= longest:
         return text

@@ -1,4 +1,4 @@
-"""A last question before the endpoint."""
+"""A final check before the endpoint."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,9 +6,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class GateMiddleware:
-    """Ask `refusal(scope)` before the endpoint runs, and answer with what it returns, unless that is None.
+    """Call `refusal(scope)` before the endpoint runs; if it returns an application, that answers the request instead.
 
-    For a check that itself leaves a trace, so that it must come after those that only look.
+    For a check with a side effect, which must run after the checks without one.
     """
 
     def __init__(self, app: ASGIApp, *, refusal: Callable[[Scope], Awaitable[ASGIApp | None]]) -> None:
@@ -16,6 +16,6 @@ class GateMiddleware:
         self.refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one request in or not."""
+        """Check one request."""
         refused = await self.refusal(scope) if scope["type"] == "http" else None
         await (refused or self.app)(scope, receive, send)

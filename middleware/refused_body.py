@@ -8,7 +8,8 @@ async def run_or_refuse(
 ) -> None:
     """Run an application whose `receive` may raise `error`, and answer with `problem` when it does.
 
-    The request is rolled back further in. After the answer has started nothing can replace it, so the error goes on.
+    The middlewares inside roll the request back. Once the answer has started it cannot be replaced, so the error is
+    raised.
     """
     started = False
 

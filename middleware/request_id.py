@@ -1,4 +1,4 @@
-"""An id for every request, and the last resort when nothing else has answered."""
+"""An id for every request, and the last resort for exceptions that nothing else has answered."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ from latchkey.middleware.excerpt import excerpt
 log = logging.getLogger("latchkey.request")
 
 request_id: ContextVar[str | None] = ContextVar("latchkey_request_id", default=None)
-"""The id of the request that this context serves, for log lines."""
+"""The id of the request of this context, for log lines."""
 
 HEADER = b"x-request-id"
 LONGEST_METHOD = 32
@@ -22,30 +22,30 @@ SHAPE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def printable_path(scope: Scope) -> str:
-    """Return the path as received, percent escapes and all: a decoded one could forge a log line.
+    """Return the path as received, with its percent escapes: a decoded path could forge a log line.
 
-    A path may have 64 kB and a log line should not: the middle of a long one is left out.
+    A path may have 64 kB; the middle of a long one is left out.
     """
     raw: bytes | None = scope.get("raw_path")
     return excerpt(quote(scope["path"]) if raw is None else raw.decode("ascii", "backslashreplace"))
 
 
 def printable_method(scope: Scope) -> str:
-    """Return the method; some servers take any word for one, of any length."""
+    """Return the method, shortened: some servers accept any word of any length."""
     return excerpt(scope["method"], LONGEST_METHOD)
 
 
 def new_request_id() -> str:
-    """Return an id for a request; unique is enough, it is no secret."""
+    """Return a new id for a request; it is unique, not secret."""
     return f"{getrandbits(64):016x}"
 
 
 class RequestIDMiddleware:
-    """Take `X-Request-ID` from the client if it is well-formed, else make one; answer it, log with it.
+    """Take `X-Request-ID` from the client if it is well-formed, or generate an id; add it to the answer and to log lines.
 
-    The outermost middleware that answers. An exception that gets here is logged once, with the id, and answered by
-    `last_resort`, unless an answer had started: then it goes on to the server, which closes the connection.
-    A client that went away while its body was being read is no error.
+    This is the outermost middleware that answers. An exception that reaches it is logged once, with the id, and answered
+    by `last_resort`. If an answer has started already, the exception is raised to the server, which closes the connection.
+    A client that disconnects while its body is read is not an error.
     """
 
     def __init__(self, app: ASGIApp, *, last_resort: ASGIApp) -> None:
@@ -53,7 +53,7 @@ class RequestIDMiddleware:
         self.last_resort = last_resort
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run one request under its name."""
+        """Run one request under its id."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

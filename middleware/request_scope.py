@@ -1,4 +1,4 @@
-"""The request scope: what one HTTP request does with the database, child tasks included (R7)."""
+"""The request scope: the database work of one HTTP request, including its child tasks (R7)."""
 
 import asyncio
 import logging
@@ -15,40 +15,40 @@ CHILD_DEADLINE_S = 10.0  # how long a cancelled child may take to end before the
 
 
 class ManagedSession(Protocol):
-    """What a request scope needs of a session; `latchkey.service.database.session.RequestSession` is one."""
+    """The interface of a session that a request scope uses, implemented by `latchkey.service.database.session.RequestSession`."""
 
     @property
     def idle(self) -> bool:
-        """Nothing is pending and no transaction is open."""
+        """Return whether nothing is pending and no transaction is open."""
 
     @property
     def on_writer(self) -> bool:
-        """The session holds a connection of the writing engine."""
+        """Return whether the session holds a connection of the writing engine."""
 
     @property
     def unwritten(self) -> str | None:
-        """The changes that nothing has committed yet, in words, or None."""
+        """Return a description of the uncommitted changes, or None."""
 
     @property
     def is_streaming(self) -> bool:
-        """Rows of a stream were not read yet, so that the session keeps its connection."""
+        """Return whether a stream has unread rows, so that the session keeps its connection."""
 
     async def settle(self, *, is_streamed: bool = False) -> None:
-        """Commit what is left; with `is_streamed` the body reads on in the streams that are open."""
+        """Commit pending work; with `is_streamed` the body continues to read from the open streams."""
 
     async def rollback(self) -> None: ...
     async def end(self) -> None:
-        """Close the session and leave every register that knows it; any number of times."""
+        """Close the session and remove it from every registry; may be called any number of times."""
 
     async def release_connection(self, *, ends_streams: bool = False) -> None:
-        """Hold no connection, but for a stream of rows unless `ends_streams` is said."""
+        """Release the connection, except that of a stream of rows, which `ends_streams` releases too."""
 
     def refuse_further_use(self) -> None:
-        """Refuse further use: the request's answer has started."""
+        """Refuse further use: the answer of the request has started."""
 
 
 class UnwrittenWorkError(RuntimeError):
-    """A session ended with changes that nothing committed: they would have been lost in silence."""
+    """A session ended with uncommitted changes, which would have been lost silently."""
 
 
 class SettledSessionError(RuntimeError):
@@ -57,33 +57,33 @@ class SettledSessionError(RuntimeError):
     def __init__(self) -> None:
         super().__init__(
             "request.state.session was settled when the answer started: "
-            "a streamed body or background work opens a session of its own, "
-            "`async with db.scoped_session() as session`, and commits what it writes."
+            "a streamed body or background work must open its own session, "
+            "`async with db.scoped_session() as session`, and commit its changes."
         )
 
 
 class OpenWriteError(RuntimeError):
-    """The request waits for its body while a write of it is open."""
+    """The request waits for its client while one of its writes is open."""
 
     def __init__(self) -> None:
         super().__init__(
-            "a part of the body is waited for, or sent, while a write is open, and a slow client would hold the "
+            "the request waits for a part of the body, or sends one, while a write is open; a slow client would hold the "
             "connection: read the body first, or commit before the next part. "
-            "A stream of rows is opened after the commit, for it would end with it."
+            "Open a stream of rows after the commit, because the commit would end it."
         )
 
 
 class ChildWriteError(RuntimeError):
-    """A child task wants to write while its request has a write open: both would wait for each other."""
+    """A child task wants to write while its request has a write open; the two would wait for each other."""
 
 
 class EndedRequestError(RuntimeError):
-    """A task came to the database when the request that had started it was over."""
+    """A task used the database after the request that started it had ended."""
 
     def __init__(self, task: "asyncio.Task[Any]") -> None:
         super().__init__(
-            f"the request that started the task {task.get_name()!r} has ended, and what a request starts and what "
-            "touches the database ends with it: `latchkey.background(…)` starts what goes on."
+            f"the request that started the task {task.get_name()!r} has ended, and a task that uses the database ends "
+            "with its request: start work that continues afterwards with `latchkey.background(…)`."
         )
 
 
@@ -93,9 +93,8 @@ _request_scope: ContextVar["RequestScope | None"] = ContextVar("latchkey_request
 class RequestScope:
     """One request: its task, its own session, and the sessions that child tasks and late work opened.
 
-    A child inherits the context, so `RequestScope.current()` answers in it too; that is how a session
-    that is opened there finds the request it belongs to. A child is known from the first time that it comes to the
-    database until it ends, whether it holds a session at the moment or not.
+    A child task inherits the context, so `RequestScope.current()` works there too. A session that is opened in a child
+    finds its request this way.
     """
 
     __slots__ = (
@@ -121,9 +120,11 @@ class RequestScope:
         self.takes_children = True
         self.closing: set[asyncio.Task[None]] = set()
         self.lost: dict[ManagedSession, str] = {}
-        self.commits = 0  # by any session of the request; after the first the endpoint is not run again
+        self.commits = (
+            0  # by any session of the request; after the first commit the endpoint is not run again
+        )
         self.settled = False
-        self.stalled = False  # the database let it wait for too long: nothing more is waited for
+        self.stalled = False  # the database did not answer in time: the request does not wait for it again
         self.finished = False
         self._token: Token[RequestScope | None]
 
@@ -139,15 +140,15 @@ class RequestScope:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Leave the context to whoever was there before."""
+        """Restore the previous request scope of the context."""
         self.finished = True
-        self.session = None  # it knows its request scope: together they would wait for the garbage collector
+        self.session = None  # a reference cycle with its request scope would wait for the garbage collector
         _request_scope.reset(self._token)
 
     @classmethod
     @contextmanager
     def outside(cls) -> Iterator[None]:
-        """Give the server a context without a request scope: in it, it starts the next request of a connection."""
+        """Enter a context without a request scope, in which the server starts the next request of a connection."""
         token = _request_scope.set(None)
         try:
             yield
@@ -156,7 +157,7 @@ class RequestScope:
 
     @classmethod
     def admit(cls, task: "asyncio.Task[Any]") -> None:
-        """Note that `task` comes to the database, so that it ends with the request that started it.
+        """Record that `task` uses the database, so that it ends with the request that started it.
 
         Raises:
             EndedRequestError: that request has ended, or is about to.
@@ -174,7 +175,7 @@ class RequestScope:
         request_scope.children.add(task)
 
     def register(self, session: ManagedSession, task: "asyncio.Task[Any]") -> bool:
-        """Take `session` in; True for the request's own one, which `SessionMiddleware` looks after."""
+        """Register `session`; return True for the request's own session, which `SessionMiddleware` manages."""
         if self.session is None and task is self.task:
             self.session = session
             return True
@@ -182,18 +183,18 @@ class RequestScope:
         return False
 
     def allow_write(self, task: "asyncio.Task[Any]") -> None:
-        """Raise `ChildWriteError` when `task` may not write, because the request itself holds the writer.
+        """Raise `ChildWriteError` when `task` may not write because the request itself holds the writer.
 
-        Two requests that each wait for a child, whose child waits for a connection, would fill any pool.
+        Two requests that each wait for a child, while the child waits for a connection, could exhaust any pool.
         """
         if self.session is not None and self.session.on_writer:
             raise ChildWriteError(
                 f"the child task {task.get_name()!r} wants to write while its request has a write open: "
-                "commit in the request first, or do the write there."
+                "commit in the request first, or write there."
             )
 
     async def settle(self, status: int) -> None:
-        """Commit what is left for an answer below 400, else roll back; then retire the request's session."""
+        """Commit pending work for an answer below 400, otherwise roll back; then refuse further use of the request's session."""
         session = self.session
         if session is None or self.settled:
             return
@@ -209,18 +210,18 @@ class RequestScope:
         session.refuse_further_use()
 
     async def release_connection(self) -> None:
-        """Let the request's own session hold nothing while the next part of the body is awaited."""
+        """Release the connection of the request's own session while the next part of the body is awaited."""
         if self.session is not None and not self.settled and asyncio.current_task() is self.task:
             await self.session.release_connection()
 
     @property
     def is_streaming(self) -> bool:
-        """A session of the request keeps its connection for the rows of a stream."""
+        """Return whether a session of the request keeps its connection for the rows of a stream."""
         own = self.session
         return (own is not None and own.is_streaming) or any(one.is_streaming for one in self.sessions)
 
     async def release_late_connections(self, *, is_last: bool) -> None:
-        """Let what a streamed body reads with hold nothing while a part of it is sent, but for streams of rows."""
+        """Release the connections of a streamed body while a part of it is sent, except those of streams of rows."""
         own = self.session
         if own is not None and not own.idle:
             await own.release_connection(ends_streams=is_last)
@@ -232,17 +233,17 @@ class RequestScope:
                 await session.release_connection()
 
     def close(self) -> bool:
-        """Take no children any more; True when `finish` has something to do."""
+        """Accept no more child tasks; return True when `finish` has work to do."""
         self.takes_children = False
         return bool(self.sessions or self.closing or self._running())
 
     def _running(self) -> set["asyncio.Task[Any]"]:
-        """Return the other tasks that came to the database and still run."""
+        """Return the other tasks that used the database and still run."""
         known = {*self.children, *self.sessions.values()} - {self.task}
         return {task for task in known if not task.done()}
 
     async def finish(self) -> None:
-        """Cancel children that still run, wait for them, and close every session but the request's own."""
+        """Cancel the children that still run, wait for them, and close every session except the request's own."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CHILD_DEADLINE_S
         while (running := self._running()) or self.sessions or self.closing:
@@ -267,27 +268,27 @@ class RequestScope:
                 await asyncio.wait(self.closing)
 
     def note_unwritten(self, session: ManagedSession, task: "asyncio.Task[Any]") -> None:
-        """Remember, once, that `task` ended well but left work that nothing committed."""
+        """Record, once, that `task` ended successfully but left uncommitted work."""
         if session in self.lost or (changes := session.unwritten) is None:
             return
         if task.done() and (task.cancelled() or task.exception() is not None):
             return
         sentence = (
             f"the task {task.get_name()!r} ended without committing {changes}: "
-            "give the verb auto_commit=True, or commit its session."
+            "pass auto_commit=True to the verb, or commit its session."
         )
         self.lost[session] = sentence
         if self.settled:
             log.error("%s", sentence)
 
     def require_written(self) -> None:
-        """Raise when a child has ended with work that nothing committed."""
+        """Raise `UnwrittenWorkError` when a child task has ended with uncommitted work."""
         self._note_ended_children()
         if self.lost:
             raise UnwrittenWorkError("; ".join(self.lost.values()))
 
     def _note_ended_children(self) -> None:
-        # A task's callbacks run a loop step after whoever awaited it goes on.
+        # A task's callbacks run one loop step after the task that awaited it continues.
         for session, task in list(self.sessions.items()):
             if task.done():
                 self.note_unwritten(session, task)

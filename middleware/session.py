@@ -19,17 +19,17 @@ STREAM_TIMEOUT_S = 30.0
 
 
 class StreamTimeoutError(RuntimeError):
-    """The client took too long to take an answer whose rows were being read from an open connection."""
+    """The client was too slow to receive an answer whose rows are read from an open connection."""
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(
-            f"the answer was cut: its client was waited for {timeout_s:g} s in all while a stream of rows kept a "
-            "connection. LATCHKEY_STREAM_TIMEOUT_S is that bound."
+            f"the answer was cut: sending took {timeout_s:g} s in total while a stream of rows held a "
+            "connection. The limit is LATCHKEY_STREAM_TIMEOUT_S."
         )
 
 
 class RequestState(dict[str, Any]):
-    """`scope["state"]` whose `session` says why it is gone once the answer has started."""
+    """`scope["state"]`, which raises an explanation for `session` once the answer has started."""
 
     def __missing__(self, key: str) -> Any:
         if key == "session":
@@ -38,22 +38,22 @@ class RequestState(dict[str, Any]):
 
 
 class SessionMiddleware:
-    """Give every HTTP request one session, and settle it before the first byte of the answer leaves.
+    """Give every HTTP request one session, and settle it before the first byte of the answer is sent.
 
-    The session is opened with `async with scoped_session()`, stored as `request.state.session`, and gone
-    from the registry on every way out. When the answer starts, a status below 400 commits what is left
-    and any other rolls it back; only then does the start go out. So no 2xx is sent for a row that was not
-    committed, and a slow client holds no connection.
+    The session is opened with `async with scoped_session()`, stored as `request.state.session`, and removed from the
+    registry however the request ends. When the answer starts, pending work is committed if the status is below 400,
+    and rolled back otherwise; only then is the start sent. So no 2xx is sent for a row that was not committed, and a slow
+    client holds no connection.
 
-    `scoped_session` is an `async_scoped_session` whose scope is the task and whose sessions are
-    `latchkey.service.database.session.RequestSession`. `problem(exc)` turns an exception that the database caused into the
-    ASGI application that answers it, or returns None for one that is not its business. `stream_timeout_s` bounds how
-    long a client may be waited for, in all, while a body that reads a stream of rows keeps a connection: after it the
-    answer is cut.
+    The middleware does not manage WebSockets, because they live too long for one session. All middleware between this one
+    and the endpoint must stay in the request's task: one that runs the endpoint in another task gives it another session.
 
-    Not for WebSockets, which pass untouched: they live too long for one session. Everything between this
-    middleware and the endpoint stays in the request's task: a middleware that starts another one for the
-    endpoint gives it another session.
+    Args:
+        scoped_session: an `async_scoped_session` whose scope is the task and whose sessions are
+            `latchkey.service.database.session.RequestSession`.
+        problem: returns the ASGI application that answers an exception of the database, or None for any other exception.
+        stream_timeout_s: the maximum time, in total, to wait for the client while a body that reads a stream of rows
+            holds a connection; after it the answer is cut.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SessionMiddleware:
         task = current_task()
         if task is None or task in registry:
             raise RuntimeError(
-                "this task already has a session: run every request in a task of its own, as a server does."
+                "this task already has a session: run every request in its own task, as a server does."
             )
         try:
             with RequestScope(task) as request_scope:
@@ -113,7 +113,7 @@ class SessionMiddleware:
             try:
                 raise failure
             finally:
-                del failure  # it holds this frame: with it in here both would wait for the garbage collector
+                del failure  # a reference cycle with this frame would wait for the garbage collector
         await answer(scope, receive, settle.send)
 
 
@@ -133,7 +133,7 @@ def unpinned(receive: Receive, request_scope: RequestScope) -> Receive:
 
 
 class Patient:
-    """The `send` of one request, whose client is waited for with a connection for a bounded time (R5)."""
+    """The `send` of one request, with a bound on the time that the client is waited for while a connection is held (R5)."""
 
     def __init__(self, send: Send, timeout_s: float) -> None:
         self.send = send
@@ -144,7 +144,7 @@ class Patient:
         """Send a part of the answer.
 
         Raises:
-            StreamTimeoutError: the client was waited for too long while a connection was held.
+            StreamTimeoutError: sending took too long, in total, while a connection was held.
         """
         with RequestScope.outside():
             if holds_connection:
@@ -167,10 +167,10 @@ class Patient:
 
 
 class Settle:
-    """The `send` of one request: the session is settled before the start of the answer goes out (R4).
+    """The `send` of one request, which settles the session before the answer starts (R4).
 
-    After a commit that failed nothing of the application's answer goes out any more: the client gets
-    the one problem, whatever else is sent here by who did not notice.
+    After a failed commit nothing more of the application's answer is sent: the client gets only the problem, even if the
+    application continues to send.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Settle:
         self.failure: Exception | None = None
 
     async def __call__(self, message: Message) -> None:
-        """Settle at the start, and release before each part of a streamed body what that reads with."""
+        """Settle at the start of the answer, and release the connections of a streamed body before each part of it."""
         if self.failure is not None:
             return
         if message["type"] == "http.response.start":

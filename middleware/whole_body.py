@@ -1,4 +1,4 @@
-"""Read the whole body before anything is decided about a request."""
+"""Read the whole body before a request is processed."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class WholeBodyMiddleware:
-    """Read the body to its end, then run the application, which receives it in one part.
+    """Read the whole body, then run the application, which receives it in one part.
 
-    Everything inside this middleware is decided when the body is complete, however long the client took to send it.
+    Everything inside this middleware runs after the body is complete, however long the client took to send it.
     `scope["state"]["has_body"]` is whether the body has any bytes, whatever its framing.
     The middleware belongs inside the limit and the deadline of bodies.
 
     Args:
-        hopeless: returns whether the application refuses the request by its headers alone; its body is not read.
+        hopeless: returns whether the application would refuse the request for its headers alone; then the body is not
+            read.
     """
 
     def __init__(self, app: ASGIApp, *, hopeless: Callable[[Scope], bool]) -> None:
@@ -37,7 +38,7 @@ class WholeBodyMiddleware:
 
 
 async def read(receive: Receive) -> bytes:
-    """Return a whole body."""
+    """Return the whole body."""
     parts: list[bytes] = []
     while True:
         message = await receive()

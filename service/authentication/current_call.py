@@ -1,4 +1,4 @@
-"""The call that is being answered, for code that is not handed its request."""
+"""The current call, for code that does not receive its request as an argument."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +22,11 @@ def answering(scope: Scope) -> Iterator[None]:
 
 
 def current_call() -> Scope | None:
-    """Return the ASGI scope of the call that is being answered; None outside of an endpoint."""
+    """Return the ASGI scope of the current call; None outside of an endpoint."""
     return _call.get()
 
 
 def caller_of(scope: Scope) -> Principal | None:
-    """Return the caller of a call; None when nobody has proved itself."""
+    """Return the caller of a call; None when the call is not authenticated."""
     user = scope.get("user")
     return user if isinstance(user, Principal) else None

@@ -90,7 +90,7 @@ async def test_an_upload_that_writes_must_commit_before_it_waits(
     answer = await request(make_app(raw(upload, "POST")), "POST", "/probe", body={})
 
     assert answer.status == 500
-    assert "a part of the body is waited for, or sent, while a write is open" in caplog.text
+    assert "the request waits for a part of the body, or sends one, while a write is open" in caplog.text
     assert await count(db) == 0
 
 
