@@ -10,6 +10,9 @@ from latchkey.middleware.request_scope import RequestScope
 # A deadlock, which is also a certification conflict on Galera; a snapshot conflict; a conflict in group replication.
 CONFLICTS = frozenset({1213, 1020, 3101})
 ERROR_DURING_COMMIT = 1180
+LOCK_DEADLOCK = (
+    "error 149 "  # the storage engine's number, by which group replication reports a conflict at COMMIT
+)
 
 # What a server answers that cannot do at the moment what it can do at others, beside the SQLSTATEs below.
 UNAVAILABLE = frozenset({
@@ -186,8 +189,7 @@ def is_conflict(error: BaseException | None) -> bool:
     if error is None:
         return False
     number = number_of(error)
-    # Group replication reports a conflict at COMMIT as 1180 with the handler's error 149.
-    return number in CONFLICTS or (number == ERROR_DURING_COMMIT and "149" in str(error))
+    return number in CONFLICTS or (number == ERROR_DURING_COMMIT and LOCK_DEADLOCK in str(error))
 
 
 def is_unavailable(error: BaseException | None) -> bool:

@@ -5,7 +5,6 @@ import asyncio
 import msgspec
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 import latchkey.service.endpoints.adapter
@@ -33,8 +32,12 @@ class Conflict(Exception):
     """What the driver raises, as far as it is looked at."""
 
 
-def lost(number: int = 1213) -> DBAPIError:
-    return OperationalError("UPDATE secret_table", {}, Conflict(number, "Deadlock found"))
+def lost(number: int = 1213, text: str = "Deadlock found") -> DBAPIError:
+    return OperationalError("UPDATE secret_table", {}, Conflict(number, text))
+
+
+GROUP = "Got error 149 - 'Lock deadlock; Retry transaction' during COMMIT"
+"""What group replication answers a conflict with, beside 3101, as error 1180."""
 
 
 class Script:
@@ -116,10 +119,14 @@ async def emails():
     return {user.email for user in await User.filter(name="written").all()}
 
 
-@pytest.mark.parametrize("number", [1213, 1205, 1020])
+@pytest.mark.parametrize(
+    "error",
+    [lost(1213), lost(1205), lost(1020), lost(3101), lost(1180, GROUP)],
+    ids=lambda one: one.orig.args[0],
+)
 @pytest.mark.parametrize("times", [1, 2, 3])
-async def test_it_runs_again_with_a_fresh_body_until_it_goes_well(app, operator, times, number):
-    script.errors = [lost(number) for _ in range(times)]
+async def test_it_runs_again_with_a_fresh_body_until_it_goes_well(app, operator, times, error):
+    script.errors = [error] * times
 
     answer = await call(app, "POST", "/write", key=operator, body=BODY)
 
@@ -169,6 +176,14 @@ async def test_the_caller_is_authenticated_once_and_the_same_in_every_run(app, o
         pytest.param("/write-once", lost(), 503, "unavailable", set(), id="retry=False"),
         pytest.param("/commit", lost(), 503, "unavailable", {"ann@example.com"}, id="after a commit"),
         pytest.param("/write", lost(1064), 500, "internal_error", set(), id="another error of the database"),
+        pytest.param(
+            "/write",
+            lost(1180, "Got error 1149 during COMMIT"),
+            503,
+            "unavailable",
+            set(),
+            id="an error while committing that is no conflict",
+        ),
         pytest.param("/write", ZeroDivisionError(), 500, "internal_error", set(), id="an error of ours"),
         pytest.param("/write", Problem("conflict"), 409, "conflict", set(), id="a problem"),
         pytest.param("/by-itself", lost(), 409, "conflict", set(), id="what the endpoint answers by itself"),
@@ -184,17 +199,23 @@ async def test_it_runs_only_once(app, operator, path, error, status, code, kept)
     assert await emails() == kept
 
 
-async def test_a_conflict_at_commit_runs_it_again(app, operator, monkeypatch):
-    """Galera answers a certification conflict there."""
-    commit_of = Session.commit
-    errors = [lost(), lost()]
+@pytest.mark.parametrize(
+    "error", [lost(1213), lost(3101), lost(1180, GROUP)], ids=lambda one: one.orig.args[0]
+)
+async def test_a_conflict_at_commit_runs_it_again(app, operator, monkeypatch, error):
+    """Galera and group replication answer a conflict there; what they were sent is rolled back."""
+    dialect = app.state.db.engine.sync_engine.dialect
+    commit, sent = dialect.do_commit, []
 
-    def fail_twice(session):
-        if errors and session.in_transaction():
-            raise errors.pop()
-        commit_of(session)
+    def fail_twice(connection):
+        sent.append(connection)
+        if len(sent) > 2:
+            commit(connection)
+            return
+        connection.rollback()
+        raise error
 
-    monkeypatch.setattr(Session, "commit", fail_twice)
+    monkeypatch.setattr(dialect, "do_commit", fail_twice)
 
     answer = await call(app, "POST", "/write", key=operator, body=BODY)
 
