@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-mysql test-galera test-storm test-fuzz test-bounds check bench bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-short test-mysql test-galera test-storm test-fuzz test-bounds check bench bench-growth bench-soak lock openapi api up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -46,6 +46,13 @@ dev: $(READY) ## Set up everything and serve on 127.0.0.1:$PORT with reload
 
 test: $(READY) ## Run the tests, on SQLite, and on MariaDB and Redis where they are installed
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+# What a new Python changes is noticed here: what is imported, warned of, described, closed.
+SHORT := tests/test_public_api.py tests/service/test_openapi.py tests/service/test_app.py \
+	tests/sessions/test_sqlite_closing.py tests/sessions/test_storm.py
+
+test-short: $(READY) ## Run what another Python is tried by, beside the whole suite on one: imports, OpenAPI, app, storm
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(SHORT)
 
 test-mysql: $(READY) ## Run what needs a server on MySQL, which Debian's own apt brings where it is missing
 	mysqld="$${LATCHKEY_TEST_MYSQLD:-$$(.ci/get-mysql var/mysql)}" && \

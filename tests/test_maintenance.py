@@ -1,6 +1,7 @@
 """What maintainers rely on: the index of decisions, links, continuous integration, hooks."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,30 @@ class TestContinuousIntegration:
         runs = [step.get("run") for step in workflow()["jobs"]["suite"]["steps"]]
 
         assert "bash .ci/run" in runs
+
+    def test_the_other_pythons_are_found_or_said_to_be_missing(self, tmp_path):
+        """On the PATH and among pyenv's, each version once; one without venv is none."""
+
+        def install(path: Path, version: str, status: int = 0) -> Path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f'#!/bin/sh\ncase "$2" in *exit*) exit {status};; *) echo {version};; esac\n')
+            path.chmod(0o755)
+            return path
+
+        own = install(tmp_path / "bin" / "python3.11", "3.11")
+        chosen = install(tmp_path / "bin" / "python3.12", "3.12")
+        install(tmp_path / "pyenv" / "versions" / "3.12.9" / "bin" / "python", "3.12")
+        install(tmp_path / "bin" / "python3.13", "3.13", status=1)
+        newest = install(tmp_path / "pyenv" / "versions" / "3.14.0" / "bin" / "python", "3.14")
+
+        done = subprocess.run(
+            [ROOT / ".ci" / "other-pythons", own],
+            env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYENV_ROOT": str(tmp_path / "pyenv")},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+
+        assert done.stdout.splitlines() == [str(chosen), str(newest)]
+        assert done.stderr == ("NOT RUN: the tests on Python 3.13, because there is none here with venv\n")
 
     def test_the_hooks_run_what_make_check_runs(self):
         config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())

@@ -1,6 +1,7 @@
 """The package `latchkey` exports what is public, and nothing else is promised."""
 
 import importlib.util
+import pkgutil
 import re
 import subprocess
 import sys
@@ -69,3 +70,17 @@ def test_importing_it_does_nothing_else(tmp_path):
 
     assert done.stdout == "False\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_module_is_imported_without_a_warning():
+    """On each Python: what it has begun to warn of, the next one refuses."""
+    programs = {"latchkey.__main__", "latchkey.migrations.env"}  # which run when they are imported
+    found = pkgutil.walk_packages(latchkey.__path__, "latchkey.")
+    modules = [one.name for one in found if one.name not in programs]
+    script = f"import importlib\nfor name in {modules}:\n    importlib.import_module(name)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"latchkey.service.app", "latchkey.middleware.session", "latchkey.models.user"} <= set(modules)
