@@ -29,6 +29,7 @@ from latchkey.models.types import (
 from latchkey.service import __version__
 from latchkey.service.app import create_app
 from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.authentication.principal import Principal
 from latchkey.service.commands import command_line
 from latchkey.service.database import SQLAlchemy, db
 from latchkey.service.database.own_task import OtherTaskError
@@ -78,6 +79,7 @@ __all__ = [
     "Operation",
     "OtherTaskError",
     "PreparedSelect",
+    "Principal",
     "Problem",
     "ProblemType",
     "Quota",

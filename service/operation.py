@@ -18,6 +18,7 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 from starlette.responses import Response
 
+from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
 from latchkey.service.endpoints import answers as answering
 
@@ -122,7 +123,7 @@ def route(
         method: GET (which brings HEAD along), POST, PUT, PATCH or DELETE.
         path: as in Starlette, `/v1/users/{id}`.
         endpoint: an `async def` that takes `request` and, by their names, `body`, `query` and what is in the
-            path, each with its type.
+            path, each with its type; and `caller: Principal`, which is who calls.
         scope: what a key must hold, `noun:verb`.
         any_key: every valid key may call it.
         public: anybody may, and a credential that is sent is not looked at.
@@ -156,7 +157,7 @@ def route(
     hints = get_type_hints(endpoint, include_extras=True)
     in_path = re.findall(r"{(\w+)(?::\w+)?}", path)
     taken = set(inspect.signature(endpoint).parameters)
-    if unknown := taken - {"request", "body", "query", *in_path}:
+    if unknown := taken - {"request", "body", "query", "caller", *in_path}:
         raise RouteError(f"{where}: the endpoint takes {', '.join(sorted(unknown))}, which nothing gives it.")
     if left := set(in_path) - taken:
         raise RouteError(
@@ -164,6 +165,8 @@ def route(
         )
     if untyped := sorted({"body", "query"} & taken - hints.keys()):
         raise RouteError(f"{where}: the endpoint's {untyped[0]} has no type to be read as.")
+    if "caller" in taken - set(in_path):
+        _require_caller_type(hints.get("caller"), where, public=public)
     query = hints.get("query")
     if query is not None and (reserved := RESERVED_PARAMETERS & set(query.__struct_fields__)):
         raise RouteError(f"{where}: {', '.join(sorted(reserved))} belongs to signed queries.")
@@ -215,6 +218,13 @@ def _require_caller(where: str, *, scope: str | None, any_key: bool, public: boo
         checked_scope(scope, where)
     if cost < 0 or (public and cost != 1):
         raise RouteError(f"{where}: cost is 0 or more units, of a route that is not public.")
+
+
+def _require_caller_type(kind: Any, where: str, *, public: bool) -> None:
+    if public:
+        raise RouteError(f"{where}: nobody proves itself to a public endpoint, so it has no caller.")
+    if kind is not Principal:
+        raise RouteError(f"{where}: the endpoint's caller has the type Principal, not {kind}.")
 
 
 def checked_scope(scope: str, where: str = "create_app") -> str:

@@ -5,10 +5,15 @@ from starlette.authentication import BaseUser
 
 from latchkey.service import shapes
 from latchkey.service.authentication.replay import NonceClaim
+from latchkey.service.problems import Problem
 
 
 class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
-    """An authenticated caller."""
+    """An authenticated caller, which an endpoint takes as `caller: Principal`.
+
+    `user` is the owner of the key, `key` the key, `scopes` what the key may do; all as they were when the call was
+    authenticated. `hold_caller` locks both and returns them as they are now.
+    """
 
     key_id: int
     secret_version: int
@@ -21,6 +26,11 @@ class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
     """The nonce that the call uses up; None when the call may be repeated."""
     content_sha256: bytes | None
     """The digest that the body must have; None when nothing covers the body."""
+
+    def require_scope(self, scope: str) -> None:
+        """Raise the problem 403 `scope_missing` unless the key has a scope."""
+        if scope not in self.scopes:
+            raise Problem("scope_missing", f"The key lacks the scope {scope}.")
 
     @property
     def is_authenticated(self) -> bool:

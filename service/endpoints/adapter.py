@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_scope import RequestScope
 from latchkey.service import shapes
-from latchkey.service.authentication.current_call import answering
+from latchkey.service.authentication.current_call import answering, caller_of
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
 from latchkey.service.database.session import RequestSession
 from latchkey.service.database.transaction import TransactionEndedError
@@ -55,7 +55,9 @@ class Adapter:
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
         self.decode = msgspec.json.Decoder(operation.body).decode if operation.body is not None else None
-        self.takes_request = "request" in inspect.signature(operation.endpoint).parameters
+        taken = inspect.signature(operation.endpoint).parameters.keys() - operation.parameters.keys()
+        self.takes_request = "request" in taken
+        self.takes_caller = "caller" in taken
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run it for one request and answer."""
@@ -74,6 +76,8 @@ class Adapter:
         arguments = decode_path(operation, request) if operation.parameters else {}
         if self.takes_request:
             arguments["request"] = request
+        if self.takes_caller:
+            arguments["caller"] = caller_of(scope)
         if operation.query is not None or scope["query_string"]:
             query = decode_query(operation, request)
             if query is not None:

@@ -30,9 +30,9 @@ from latchkey.service.problems import Problem
 PATH = "/v1/me/keys"
 
 
-async def read_me(request: Request) -> shapes.Me:
+async def read_me(caller: Principal) -> shapes.Me:
     """Read who calls, and with which key."""
-    return shapes.Me(user=request.user.user, key=request.user.key)
+    return shapes.Me(user=caller.user, key=caller.key)
 
 
 async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
@@ -56,18 +56,18 @@ async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
     )
 
 
-async def list_my_keys(request: Request, query: shapes.MyKeyQuery) -> Answer:
+async def list_my_keys(request: Request, caller: Principal, query: shapes.MyKeyQuery) -> Answer:
     """List the keys of the caller's owner in the order in which they were made.
 
     Without `status` revoked keys are listed too. `expires_before` leaves out those that never expire.
     """
-    mine = ApiKey.filter_by(user_id=request.user.user.id)
+    mine = ApiKey.filter_by(user_id=caller.user.id)
     return await keys.list_page(request, query, mine, path=PATH)
 
 
-async def read_my_key(request: Request, access_key: str) -> ApiKey:
+async def read_my_key(caller: Principal, access_key: str) -> ApiKey:
     """Read a key of the caller's owner, a revoked one too; its secret is shown to nobody."""
-    return found(await named(access_key, request.user.user.id).first())
+    return found(await named(access_key, caller.user.id).first())
 
 
 async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyChange) -> ApiKey:

@@ -1,0 +1,94 @@
+"""An endpoint takes who calls as `caller: Principal`."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from starlette.requests import Request
+
+from latchkey import Principal
+from latchkey.service.operation import Operation, RouteError, route
+from tests.api import assert_problem, call, hold_key
+
+
+class Told(msgspec.Struct):
+    owner: int
+    email: str
+    access_key: str
+    scopes: list[str]
+    is_the_user: bool
+
+
+async def tell(request: Request, caller: Principal) -> Told:
+    return Told(
+        owner=caller.user.id,
+        email=caller.user.email,
+        access_key=caller.key.access_key,
+        scopes=sorted(caller.scopes),
+        is_the_user=caller is request.user,
+    )
+
+
+async def refund(caller: Principal) -> None:
+    caller.require_scope("users:write")
+
+
+async def named(caller: str) -> None:
+    assert caller == "ann"
+
+
+@pytest.fixture
+def routes() -> Sequence[Operation]:
+    return [
+        route("GET", "/tell", tell, scope="users:read"),
+        route("POST", "/tell", tell, any_key=True),
+        route("POST", "/refund", refund, any_key=True),
+        route("GET", "/named/{caller}", named, public=True),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["bearer", "signed"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_it_is_the_owner_the_key_and_the_scopes(app, mode, method):
+    key = await hold_key(app, mode=mode, scopes=["users:read", "keys:read"])
+
+    told = await call(app, method, "/tell", key=key)
+
+    assert told.json == {
+        "owner": key.user_id,
+        "email": "operator@example.com",
+        "access_key": key.access_key,
+        "scopes": ["keys:read", "users:read"],
+        "is_the_user": True,
+    }
+
+
+async def test_a_scope_that_the_endpoint_asks_for_is_a_problem_where_it_is_missing(app):
+    holder = await hold_key(app, scopes=["users:write"])
+    other = await hold_key(app, scopes=["users:read"])
+
+    refused = await call(app, "POST", "/refund", key=other)
+
+    assert (await call(app, "POST", "/refund", key=holder)).status == 200
+    assert_problem(refused, 403, "scope_missing")
+    assert refused.json["detail"] == "The key lacks the scope users:write."
+
+
+async def test_a_name_in_the_path_may_be_the_same(app):
+    assert (await call(app, "GET", "/named/ann")).status == 200
+
+
+async def untyped(caller) -> None: ...
+async def mistyped(caller: Request) -> None: ...
+async def doubtful(caller: Principal | None) -> None: ...
+
+
+@pytest.mark.parametrize("endpoint", [untyped, mistyped, doubtful])
+def test_another_type_is_refused_at_the_start(endpoint):
+    with pytest.raises(RouteError, match="the endpoint's caller has the type Principal, not"):
+        route("POST", "/x", endpoint, any_key=True)
+
+
+def test_a_public_endpoint_has_none():
+    with pytest.raises(RouteError, match="nobody proves itself to a public endpoint"):
+        route("POST", "/x", refund, public=True)
