@@ -27,6 +27,7 @@ from latchkey.middleware.session import SessionMiddleware
 from latchkey.middleware.whole_body import WholeBodyMiddleware
 from latchkey.service import housekeeping, logs, openapi
 from latchkey.service.authentication import lookup
+from latchkey.service.authentication.anonymous import OptionalKeyMiddleware
 from latchkey.service.authentication.backend import KeyBackend, Verifier, answer_refusal
 from latchkey.service.authentication.failures import Failures
 from latchkey.service.authentication.keyring import KeyRing
@@ -136,10 +137,7 @@ def create_app(
     )
     app.router = IndexedRouter(
         [
-            make_route(
-                operation,
-                () if operation.public else private_middleware(operation, verifier, replays, limits),
-            )
+            make_route(operation, route_middleware(operation, verifier, replays, limits))
             for operation in operations
         ],
         lifespan=lifespan,
@@ -188,6 +186,16 @@ def create_app(
         app.add_middleware(one.cls, *one.args, **one.kwargs)
     declare(Declaration(app=app, settings=settings, operations=operations, schemas=schemas, scopes=declared))
     return app
+
+
+def route_middleware(
+    operation: Operation, verifier: Verifier, replays: Replays, limits: Limits
+) -> list[Middleware]:
+    """List what a route asks, by who may call it."""
+    if operation.public:
+        return []
+    private = private_middleware(operation, verifier, replays, limits)
+    return [Middleware(OptionalKeyMiddleware, private=private)] if operation.optional_key else private
 
 
 def private_middleware(

@@ -198,15 +198,18 @@ def who_may(operation: Operation) -> str:
     """Return a sentence that names the callers."""
     if operation.public:
         return "Anybody may call it; a credential that is sent is not looked at."
+    if operation.optional_key:
+        return "Anybody may call it, with a key or without one; a credential that is sent must be right."
     return f"Needs the scope `{operation.scope}`." if operation.scope else "Any key may call it."
 
 
 def security(operation: Operation) -> list[Json]:
-    """List the credentials that work, each with the scope that the key must hold."""
+    """List the credentials that work, each with the scope that the key must hold; an empty one is none."""
     if operation.public:
         return []
+    anonymous: list[Json] = [{}] if operation.optional_key else []
     scopes = [operation.scope] if operation.scope else []
-    return [{"bearer": scopes}, {"signed_query_key": scopes, "signed_query_signature": scopes}]
+    return [*anonymous, {"bearer": scopes}, {"signed_query_key": scopes, "signed_query_signature": scopes}]
 
 
 def path_parameters(operation: Operation, schemas: Schemas) -> list[Json]:

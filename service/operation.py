@@ -49,6 +49,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     scope: str | None
     public: bool
+    optional_key: bool
+    """Anybody may call it, and a credential that is sent must be right."""
     status: int
     retry: bool
     idempotent: bool
@@ -108,6 +110,7 @@ def route(
     scope: str | None = None,
     any_key: bool = False,
     public: bool = False,
+    optional_key: bool = False,
     status: int = 200,
     answers: Any = None,
     retry: bool = True,
@@ -123,10 +126,13 @@ def route(
         method: GET (which brings HEAD along), POST, PUT, PATCH or DELETE.
         path: as in Starlette, `/v1/users/{id}`.
         endpoint: an `async def` that takes `request` and, by their names, `body`, `query` and what is in the
-            path, each with its type; and `caller: Principal`, which is who calls.
+            path, each with its type; and `caller: Principal`, which is who calls, or `caller: Principal | None`
+            with `optional_key`.
         scope: what a key must hold, `noun:verb`.
         any_key: every valid key may call it.
         public: anybody may, and a credential that is sent is not looked at.
+        optional_key: anybody may; a credential that is sent must be right, and then every rule for keys holds. Without
+            one the caller is None.
         status: of the answer when all went well; 204, 205 and 304 have no content.
         answers: the type that is answered: a Struct, also a generic one, `Page[Item]`, or a list or dict of
             them. The endpoint may return it, or anything that has its fields, a model say, or an `Answer` around
@@ -148,7 +154,7 @@ def route(
     where = f"{method} {path}"
     if method not in METHODS:
         raise RouteError(f"{where}: the method is one of {', '.join(sorted(METHODS))}.")
-    _require_caller(where, scope=scope, any_key=any_key, public=public, cost=cost)
+    _require_caller(where, scope=scope, any_key=any_key, public=public, optional_key=optional_key, cost=cost)
     if not inspect.iscoroutinefunction(endpoint):
         raise RouteError(
             f"{where}: {getattr(endpoint, '__name__', endpoint)!r} is not `async def`; "
@@ -166,20 +172,21 @@ def route(
     if untyped := sorted({"body", "query"} & taken - hints.keys()):
         raise RouteError(f"{where}: the endpoint's {untyped[0]} has no type to be read as.")
     if "caller" in taken - set(in_path):
-        _require_caller_type(hints.get("caller"), where, public=public)
+        _require_caller_type(hints.get("caller"), where, public=public, optional_key=optional_key)
     query = hints.get("query")
     if query is not None and (reserved := RESERVED_PARAMETERS & set(query.__struct_fields__)):
         raise RouteError(f"{where}: {', '.join(sorted(reserved))} belongs to signed queries.")
     answers = _declared(answers) if answers is not None else _answers(hints.get("return"), where)
     _require_answerable(where, answers, status)
     if idempotent:
-        _require_storable(method, public, answers, where)
+        _require_storable(method, public or optional_key, answers, where)
     return Operation(
         method=method,
         path=path,
         endpoint=endpoint,
         scope=scope,
         public=public,
+        optional_key=optional_key,
         status=status,
         retry=retry,
         idempotent=idempotent,
@@ -194,10 +201,10 @@ def route(
     )
 
 
-def _require_storable(method: str, public: bool, answers: Any, where: str) -> None:
+def _require_storable(method: str, has_anonymous: bool, answers: Any, where: str) -> None:
     if method in SAFE_METHODS:
         raise RouteError(f"{where}: idempotent=True is for methods that change something.")
-    if public:
+    if has_anonymous:
         raise RouteError(f"{where}: idempotent=True needs a key to tell one caller's calls from another's.")
     if answers is Response:
         raise RouteError(
@@ -210,21 +217,26 @@ def _require_storable(method: str, public: bool, answers: Any, where: str) -> No
         )
 
 
-def _require_caller(where: str, *, scope: str | None, any_key: bool, public: bool, cost: int) -> None:
+def _require_caller(
+    where: str, *, scope: str | None, any_key: bool, public: bool, optional_key: bool, cost: int
+) -> None:
     """Refuse a declaration that does not say who may call, and who pays."""
-    if (scope is not None) + any_key + public != 1:
-        raise RouteError(f"{where}: say exactly one of scope=, any_key=True and public=True.")
+    if (scope is not None) + any_key + public + optional_key != 1:
+        raise RouteError(
+            f"{where}: say exactly one of scope=, any_key=True, optional_key=True and public=True."
+        )
     if scope is not None:
         checked_scope(scope, where)
     if cost < 0 or (public and cost != 1):
         raise RouteError(f"{where}: cost is 0 or more units, of a route that is not public.")
 
 
-def _require_caller_type(kind: Any, where: str, *, public: bool) -> None:
+def _require_caller_type(kind: Any, where: str, *, public: bool, optional_key: bool) -> None:
     if public:
         raise RouteError(f"{where}: nobody proves itself to a public endpoint, so it has no caller.")
-    if kind is not Principal:
-        raise RouteError(f"{where}: the endpoint's caller has the type Principal, not {kind}.")
+    wanted, words = (Principal | None, "Principal | None") if optional_key else (Principal, "Principal")
+    if kind != wanted:
+        raise RouteError(f"{where}: the endpoint's caller has the type {words}, not {kind}.")
 
 
 def checked_scope(scope: str, where: str = "create_app") -> str:

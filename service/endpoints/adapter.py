@@ -186,7 +186,8 @@ def decode_query(operation: Operation, request: Request) -> msgspec.Struct | Non
     """
     kind = operation.query
     known = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)) if kind else {}
-    signs = operation.public or request.user.signed_by_query
+    caller = caller_of(request.scope)
+    signs = operation.public or (caller is not None and caller.signed_by_query)
     given: dict[str, str] = {}
     try:
         pairs = parse_qsl(

@@ -4,6 +4,7 @@ from starlette.requests import Request
 
 from latchkey.service.authentication.backend import Verifier
 from latchkey.service.authentication.principal import Principal
+from latchkey.service.problems import Problem
 
 
 async def hold_caller(request: Request) -> Principal:
@@ -13,7 +14,9 @@ async def hold_caller(request: Request) -> Principal:
     A call that creates or changes keys must not take effect after that.
 
     Raises:
-        Problem: the key or its owner can no longer make this call.
+        Problem: the key or its owner can no longer make this call; or, where a key is optional, there is none.
     """
+    if not request.user.is_authenticated:
+        raise Problem("unauthenticated")
     verifier: Verifier = request.app.state.verifier
     return await verifier.hold(request.scope)

@@ -296,6 +296,7 @@ async def write_order(body: Order) -> None:
         (route("GET", "/v1/x", read_nothing, public=True), ALWAYS),
         (route("GET", "/v1/x/{id}", read_order, public=True), ALWAYS | {"not_found"}),
         (route("GET", "/v1/x", read_nothing, any_key=True), ALWAYS | PRIVATE),
+        (route("GET", "/v1/x", read_nothing, optional_key=True), ALWAYS | PRIVATE),
         (route("GET", "/v1/x", read_nothing, any_key=True, cost=0), ALWAYS | PRIVATE - CHARGED),
         (route("GET", "/v1/x", read_nothing, any_key=True, cost=2), ALWAYS | PRIVATE | {"cost_above_limit"}),
         (route("GET", "/v1/x", read_nothing, scope="x:read"), ALWAYS | PRIVATE | {"scope_missing"}),
@@ -306,7 +307,7 @@ async def write_order(body: Order) -> None:
         (route("PUT", "/v1/x", write_order, public=True), ALWAYS | UNSAFE | BODY),
         (route("GET", "/v1/x", read_nothing, public=True, problems=("email_taken",)), ALWAYS | {"email_taken"}),
     ],
-    ids=["public", "a name in the path", "any key", "free", "dear", "a scope", "unsafe", "unsafe, private", "once",
+    ids=["public", "a name in the path", "any key", "a key or none", "free", "dear", "a scope", "unsafe", "unsafe, private", "once",
          "a body", "its own"],
 )  # fmt: skip
 def test_problems_follow_from_what_an_operation_is(operation: Operation, codes: set[str]):

@@ -100,7 +100,7 @@ async def say_an_answer(request: Request) -> Answer:
 
 METHODS = "the method is one of DELETE, GET, PATCH, POST, PUT."
 COST = "cost is 0 or more units, of a route that is not public."
-ONE_OF = "say exactly one of scope=, any_key=True and public=True."
+ONE_OF = "say exactly one of scope=, any_key=True, optional_key=True and public=True."
 
 
 @pytest.mark.parametrize(
