@@ -11,13 +11,13 @@ from sqlalchemy.sql import visitors
 from latchkey.models.base import Base
 from latchkey.models.fields import fields_of, fit_of
 from latchkey.models.into import only
-from latchkey.models.read_statement import Convert, MakeReader, ReadStatement
+from latchkey.models.read_statement import AnySelect, Convert, MakeReader, ReadStatement
 from latchkey.models.structs import Node
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def prepared(statement: Select[Any] | CompoundSelect[Any], *, into: type[S]) -> "PreparedSelect[S]":
+def prepared(statement: AnySelect, *, into: type[S]) -> "PreparedSelect[S]":
     """Prepare a SELECT whose rows become Structs: `prepared(select(…), into=Row)`, once, beside the function that asks.
 
     A field is read from the column of its name or label; other columns are read for nobody. The values that differ
@@ -40,7 +40,7 @@ class PreparedSelect(Generic[S]):
     It goes where any other SELECT of the session goes. Made by `prepared`.
     """
 
-    def __init__(self, statement: Select[Any] | CompoundSelect[Any], into: type[S]) -> None:
+    def __init__(self, statement: AnySelect, into: type[S]) -> None:
         require_columns(statement)
         self._statement: ReadStatement[S] = ReadStatement(statement, reader_maker(statement, into))
         binds = [
@@ -106,7 +106,7 @@ def require_columns(statement: Any) -> None:
             )
 
 
-def reader_maker(statement: Select[Any] | CompoundSelect[Any], struct: type[S]) -> MakeReader[S]:
+def reader_maker(statement: AnySelect, struct: type[S]) -> MakeReader[S]:
     """Return what makes readers of rows, given what is made of the driver's values.
 
     Raises:

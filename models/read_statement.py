@@ -7,6 +7,7 @@ from sqlalchemy import CompoundSelect, Select
 
 T = TypeVar("T")
 
+AnySelect = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]
 Convert = Callable[[Any], Any]
 MakeReader = Callable[[Sequence[Convert | None]], Callable[[Sequence[Any]], T]]
 """Makes a reader of rows, given what has to be made of the value of each column; without any, nothing has to be."""
@@ -30,7 +31,7 @@ def prepares(session: Any) -> TypeGuard[Preparing]:
 class ReadStatement(Generic[T]):
     """A SELECT whose values come by name; prepared when it is first read."""
 
-    def __init__(self, statement: Select[Any] | CompoundSelect[Any], make_reader: MakeReader[T]) -> None:
+    def __init__(self, statement: AnySelect, make_reader: MakeReader[T]) -> None:
         self._statement = statement
         self._make_reader = make_reader
         self._prepared: Any = None

@@ -11,7 +11,7 @@ from latchkey.service.database.single_precision import with_floats_as_text
 
 T_co = TypeVar("T_co", covariant=True)
 
-Statement = Select[Any] | CompoundSelect[Any] | Insert
+Statement = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]] | Insert
 Convert = Callable[[Any], Any]
 Values = tuple[Any, ...]
 Read = Callable[[Sequence[Any]], T_co]

@@ -44,7 +44,7 @@ def test_mypy_knows_what_every_verb_answers(tmp_path):
             "",
         ),
         *("class Row(msgspec.Struct):", "    name: str", ""),
-        "BY_NAME = prepared(select(User.name).where(User.name == bindparam('name')), into=Row)",
+        "BY_NAME = prepared(select(User.name, User.id, User.email).where(User.name == bindparam('name')), into=Row)",
         *("", "async def reveal(user: User) -> None:"),
     ]
     file.write_text("\n".join([*lines, *(f"    reveal_type({one})" for one in REVEALED)]) + "\n")
