@@ -11,6 +11,9 @@ LATCHKEY = "Latchkey"
 LOGGED = "Latchkey with its access log"
 CACHED = "Latchkey with its key cache"
 SIGNED = "Latchkey, signed"
+INTO = "Latchkey, into Structs"
+PREPARED = "Latchkey, prepared"
+ENTITIES = "Latchkey, entities"
 ASYNCMY = "bare asyncmy function"
 DEPENDS = "FastAPI with Depends"
 LITESTAR = "Litestar with Advanced Alchemy"
@@ -57,6 +60,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     title: str
     contestants: tuple[Contestant, ...]
+    same_answer: bool = False
+    """All of them have to answer the first request alike."""
 
 
 def variant(module: str, **environ: str) -> Variant:
@@ -67,6 +72,49 @@ def variant(module: str, **environ: str) -> Variant:
 LOGGING = Variant(module="latchkey", environ={"ACCESS_LOG": "1"}, discards_log=True)
 READ = tuple(Contestant(name=name, variant=variant(module)) for module, name in PEERS.items())
 CREATE = tuple(msgspec.structs.replace(one, make=requests.creates, cycles=False) for one in READ)
+
+TEAM = variant("latchkey", LATCHKEY_APP="benchmarks.peers.articles:create_application")
+
+
+def own(name: str, title: str, *, public: bool, page: bool) -> Job:
+    """Declare a job of what a team writes: Latchkey's three ways beside two frameworks."""
+    ways = {INTO: "/into", PREPARED: "/prepared", ENTITIES: "/entities"}
+    others = {DEPENDS: "fastapi_depends", LITESTAR: "litestar_alchemy"}
+    return Job(
+        name=name,
+        title=title,
+        same_answer=True,
+        contestants=(
+            *(
+                Contestant(name=way, variant=TEAM, make=requests.articles(prefix, public=public, page=page))
+                for way, prefix in ways.items()
+            ),
+            *(
+                Contestant(
+                    name=other, variant=variant(module), make=requests.articles(public=public, page=page)
+                )
+                for other, module in others.items()
+            ),
+        ),
+    )
+
+
+OWN = (
+    own(
+        "own_read",
+        "an endpoint of a team's own with a bearer key: an article by its slug, with its author and its tags",
+        public=False,
+        page=False,
+    ),
+    own("own_read_public", "the same without a key", public=True, page=False),
+    own(
+        "own_list",
+        "a list of a team's own with a bearer key: 20 articles with their authors and their tags",
+        public=False,
+        page=True,
+    ),
+    own("own_list_public", "the same without a key", public=True, page=True),
+)
 
 JOBS = (
     Job(
@@ -100,6 +148,7 @@ JOBS = (
         title="the read for 50 clients, while 1,000 others keep their connections open and wait",
         contestants=tuple(msgspec.structs.replace(one, connections=50, idle=1000) for one in READ),
     ),
+    *OWN,
 )
 
 

@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import secrets
+import socket
 from typing import Any
 
 import msgspec
@@ -70,6 +71,25 @@ def require_same_read(latchkey: Server, peer: Server, key: HeldKey) -> None:
             answer.body["key"]["last_used_at"] = None
     if found != expected:
         raise UnlikeError(f"{peer.variant.module} reads {_difference(expected, found)}")
+
+
+def require_same_answer(server: Server, request: bytes, expected: Any) -> Any:
+    """Compare the answer to a request, as it goes over the wire, with another one's; None is compared with nothing.
+
+    Raises:
+        UnlikeError: it is no 200, or differs.
+    """
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as connection:
+        connection.sendall(request)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        text = answer.read()
+    if answer.status != http.HTTPStatus.OK:
+        raise UnlikeError(f"{server.variant.module} answers {answer.status}")
+    found = json.loads(text)
+    if expected is not None and found != expected:
+        raise UnlikeError(f"{server.variant.module} answers {text[:200]!r}, and another one does not")
+    return found
 
 
 def require_same_create(latchkey: Server, peer: Server, key: HeldKey) -> None:

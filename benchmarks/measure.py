@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import msgspec
 
@@ -123,11 +124,15 @@ def run_job(bench: Bench, job: Job) -> tuple[list[Measurement], list[Failure]]:
             bench.tell(f"{job.name}: {contestant.name} FAILED: {reason}")
             failures.append(Failure(job=job.name, contestant=contestant.name, reason=reason))
 
+        answer: Any = None
         for contestant in job.contestants:
             server = bench.server_of(contestant)
             try:
                 running.enter_context(server)
                 references.require_alike(server)
+                if job.same_answer:
+                    (request, *_) = contestant.make(server.database, server.port, 1)
+                    answer = likeness.require_same_answer(server, request, answer)
             except (ServerError, likeness.UnlikeError) as error:
                 fail(contestant, str(error))
             else:

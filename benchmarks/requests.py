@@ -43,6 +43,21 @@ def lists(limit: int) -> Make:
     return make
 
 
+def articles(prefix: str = "", *, public: bool, page: bool) -> Make:
+    """Make requests for articles, or for pages of them, each with a key unless anybody may read them."""
+
+    def make(database: Database, port: int, _count: int) -> Sequence[bytes]:
+        place = f"{prefix}/public/articles" if public else f"{prefix}/articles"
+        made = []
+        for number, key in enumerate(database.bearer):
+            article = database.articles - number * (database.articles // 2 // len(database.bearer))
+            target = f"{place}?before={article}" if page else f"{place}/article-{article}"
+            made.append(encode_request("GET", target, host(port) if public else bearer(port, key)))
+        return made
+
+    return make
+
+
 def creates(database: Database, port: int, count: int) -> Sequence[bytes]:
     """Create users whose email nobody has."""
     return list(itertools.islice(_endless_creates(database, port), count))

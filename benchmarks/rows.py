@@ -41,6 +41,26 @@ SELECT seq, CONCAT('lka_', LPAD(seq, 22, '0')), seq, CONCAT('Key ', seq), 'beare
 INSERT INTO key_secrets (api_key_id, version, secret_sha256, created_at)
 SELECT seq, 1, UNHEX(SHA2(CONCAT('nobody holds key ', seq), 256)), @moment FROM seq_1_to_{rows};
 """
+ARTICLES = 1000
+"""As many as there are users, and no more than these; each has three tags."""
+FILL_ARTICLES = """
+USE `{database}`;
+CREATE TABLE bench_articles (
+  id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, slug VARCHAR(100) NOT NULL UNIQUE, title VARCHAR(200) NOT NULL,
+  body VARCHAR(2000) NOT NULL, views INTEGER NOT NULL, published_at DATETIME(6) NOT NULL, author_id BIGINT NOT NULL,
+  FOREIGN KEY (author_id) REFERENCES users (id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+CREATE TABLE bench_tags (
+  id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, article_id BIGINT NOT NULL, name VARCHAR(50) NOT NULL,
+  FOREIGN KEY (article_id) REFERENCES bench_articles (id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+INSERT INTO bench_articles (id, slug, title, body, views, published_at, author_id)
+SELECT seq, CONCAT('article-', seq), CONCAT('The article ', seq), REPEAT('A sentence. ', 20), seq,
+       TIMESTAMP'2026-01-02 03:04:05.678901', seq FROM seq_1_to_{articles};
+INSERT INTO bench_tags (article_id, name)
+SELECT id, CONCAT('tag-', number) FROM bench_articles JOIN (SELECT seq AS number FROM seq_1_to_3) AS three;
+ANALYZE TABLE bench_articles, bench_tags;
+"""
 HOLD = """
 UPDATE `{database}`.api_keys SET access_key = '{access_key}', mode = '{mode}' WHERE id = {id};
 UPDATE `{database}`.key_secrets SET secret_sha256 = 0x{digest}, sealed = {sealed} WHERE api_key_id = {id};
@@ -60,6 +80,8 @@ class Database(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     keyring: str
     rows: int
+    articles: int = 0
+    """The articles that a team of its own has there."""
     bearer: tuple[HeldKey, ...]
     signed: tuple[HeldKey, ...]
     pid: int
@@ -85,13 +107,23 @@ def make_database(
     asyncio.run(_migrate(url))
     scopes = " ".join(sorted(declared_scopes(ROUTES)))
     server.execute(FILL.format(database=name, rows=rows, scopes=scopes))
+    articles = min(rows, ARTICLES)
+    server.execute(FILL_ARTICLES.format(database=name, articles=articles))
     text = KeyRing.generate_text()
     ring = KeyRing.from_text(text)
     step = rows // keys_in_use
     bearer = _hold(server, name, range(1, rows + 1, step)[:keys_in_use], None)
     signed = _hold(server, name, range(2, rows + 1, step)[:keys_in_use], ring)
     server.execute(f"ANALYZE TABLE `{name}`.users, `{name}`.api_keys, `{name}`.key_secrets")
-    return Database(url=url, keyring=text, rows=rows, bearer=bearer, signed=signed, pid=server_pid(server))
+    return Database(
+        url=url,
+        keyring=text,
+        rows=rows,
+        articles=articles,
+        bearer=bearer,
+        signed=signed,
+        pid=server_pid(server),
+    )
 
 
 def _hold(

@@ -6,7 +6,19 @@ from typing import Literal
 import msgspec
 
 from benchmarks.figures import Run, divide
-from benchmarks.jobs import ASYNCMY, CACHED, DEPENDS, LATCHKEY, LITESTAR, REPLACED, SCOPED, SIGNED
+from benchmarks.jobs import (
+    ASYNCMY,
+    CACHED,
+    DEPENDS,
+    INTO,
+    LATCHKEY,
+    LITESTAR,
+    OWN,
+    PREPARED,
+    REPLACED,
+    SCOPED,
+    SIGNED,
+)
 
 Value = Callable[[Run], float | None]
 
@@ -84,6 +96,16 @@ TARGETS = (
         sentence="signed read: requests a second, against the bearer's",
         bound=0.6,
         value=rps(("signed", SIGNED), ("signed", LATCHKEY)),
+    ),
+    *(
+        Target(
+            sentence=f"{job.name}: CPU for a request of {peer}, against {way}",
+            bound=bound,
+            value=cpu((job.name, peer), (job.name, way)),
+        )
+        for job in OWN
+        for way in (INTO, PREPARED)
+        for peer, bound in ((DEPENDS, 4.0), (LITESTAR, 3.0))
     ),
     Target(sentence="read: p99 for 32 clients, against p50", bound=3.0, direction="at most", value=tail),
 )

@@ -5,7 +5,7 @@ FastAPI's tutorial teaches; `expire_on_commit=False` and the eager load are what
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,11 +13,12 @@ from fastapi import Depends, FastAPI, HTTPException, Request, status
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import joinedload, selectinload
 
 from benchmarks.peers import schemas
 from benchmarks.peers.bearer import digest_of_token
-from benchmarks.peers.tables import ApiKey, KeySecret, User, is_valid
+from benchmarks.peers.structs import PAGE
+from benchmarks.peers.tables import ApiKey, Article, KeySecret, User, is_valid
 
 bearer = HTTPBearer()
 
@@ -67,6 +68,33 @@ async def create_user(body: schemas.NewUser, key: KeyDep, session: SessionDep) -
     return user
 
 
+WITH_RELATIONS = (joinedload(Article.author), selectinload(Article.tags))
+
+
+async def read_public_article(slug: str, session: SessionDep) -> Article:
+    """Read an article, its author and its tags."""
+    found = await session.scalar(select(Article).options(*WITH_RELATIONS).where(Article.slug == slug))
+    if found is None:
+        raise HTTPException(status.HTTP_404_NOT_FOUND)
+    return found
+
+
+async def read_article(slug: str, session: SessionDep, _key: KeyDep) -> Article:
+    """Read it for the holder of a key."""
+    return await read_public_article(slug, session)
+
+
+async def list_public_articles(before: int, session: SessionDep) -> dict[str, Sequence[Article]]:
+    """Read a page of articles."""
+    page = select(Article).where(Article.id < before).order_by(Article.id.desc()).limit(PAGE)
+    return {"items": (await session.scalars(page.options(*WITH_RELATIONS))).all()}
+
+
+async def list_articles(before: int, session: SessionDep, _key: KeyDep) -> dict[str, Sequence[Article]]:
+    """Read it for the holder of a key."""
+    return await list_public_articles(before, session)
+
+
 def create_app() -> FastAPI:
     """Build the application."""
     engine = create_async_engine(
@@ -76,4 +104,8 @@ def create_app() -> FastAPI:
     app.state.sessions = async_sessionmaker(engine, expire_on_commit=False)
     app.get("/v1/me")(read_me)
     app.post("/v1/users", status_code=status.HTTP_201_CREATED, response_model=schemas.User)(create_user)
+    app.get("/articles/{slug}", response_model=schemas.Article)(read_article)
+    app.get("/articles", response_model=schemas.Articles)(list_articles)
+    app.get("/public/articles/{slug}", response_model=schemas.Article)(read_public_article)
+    app.get("/public/articles", response_model=schemas.Articles)(list_public_articles)
     return app

@@ -16,18 +16,27 @@ from advanced_alchemy.extensions.litestar import (
     SQLAlchemyPlugin,
     providers,
 )
+from advanced_alchemy.filters import LimitOffset, OrderBy
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from advanced_alchemy.service import SQLAlchemyAsyncRepositoryService
 from litestar import Litestar, Request, get, post
 from litestar.di import Provide
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
-from sqlalchemy.orm import Mapped, joinedload, relationship
+from sqlalchemy.orm import Mapped, joinedload, relationship, selectinload
 
 from benchmarks.peers.bearer import digest_of_header
+from benchmarks.peers.structs import PAGE, Articles, Me, NewUser
+from benchmarks.peers.structs import Article as ArticleOut
 from benchmarks.peers.structs import Key as KeyOut
-from benchmarks.peers.structs import Me, NewUser
 from benchmarks.peers.structs import User as UserOut
-from benchmarks.peers.tables import KeyColumns, SecretColumns, UserColumns, is_valid
+from benchmarks.peers.tables import (
+    ArticleColumns,
+    KeyColumns,
+    SecretColumns,
+    TagColumns,
+    UserColumns,
+    is_valid,
+)
 
 
 class User(UserColumns, DefaultBase):
@@ -44,6 +53,17 @@ class KeySecret(SecretColumns, DefaultBase):
     """A version of a key's secret, and the key."""
 
     api_key: Mapped[ApiKey] = relationship()
+
+
+class Tag(TagColumns, DefaultBase):
+    """A tag of an article."""
+
+
+class Article(ArticleColumns, DefaultBase):
+    """An article, its author and its tags."""
+
+    author: Mapped[User] = relationship()
+    tags: Mapped[list[Tag]] = relationship(order_by=Tag.id)
 
 
 class UserService(SQLAlchemyAsyncRepositoryService[User]):
@@ -68,6 +88,18 @@ class SecretService(SQLAlchemyAsyncRepositoryService[KeySecret]):
     repository_type = Repository
 
 
+class ArticleService(SQLAlchemyAsyncRepositoryService[Article]):
+    """Articles."""
+
+    class Repository(SQLAlchemyAsyncRepository[Article]):
+        """Articles in the database."""
+
+        model_type = Article
+
+    repository_type = Repository
+
+
+WITH_RELATIONS = [joinedload(Article.author), selectinload(Article.tags)]
 WITH_OWNER = [joinedload(KeySecret.api_key).joinedload(ApiKey.user)]
 
 
@@ -99,6 +131,52 @@ async def create_user(data: NewUser, key: ApiKey, users: UserService) -> UserOut
     return users.to_schema(user, schema_type=UserOut)
 
 
+async def find_article(articles: ArticleService, slug: str) -> ArticleOut:
+    """Read an article, its author and its tags."""
+    found = await articles.get_one(slug=slug, load=WITH_RELATIONS)
+    return articles.to_schema(found, schema_type=ArticleOut)
+
+
+async def find_page(articles: ArticleService, before: int) -> Articles:
+    """Read a page of articles."""
+    found = await articles.list(
+        Article.id < before, OrderBy("id", "desc"), LimitOffset(PAGE, 0), load=WITH_RELATIONS
+    )
+    return Articles([articles.to_schema(one, schema_type=ArticleOut) for one in found])
+
+
+@get("/articles/{slug:str}")
+async def read_article(
+    slug: str,
+    key: ApiKey,  # noqa: ARG001 - it is asked for its effect
+    articles: ArticleService,
+) -> ArticleOut:
+    """Read an article for the holder of a key."""
+    return await find_article(articles, slug)
+
+
+@get("/articles")
+async def list_articles(
+    before: int,
+    key: ApiKey,  # noqa: ARG001 - as above
+    articles: ArticleService,
+) -> Articles:
+    """Read a page for the holder of a key."""
+    return await find_page(articles, before)
+
+
+@get("/public/articles/{slug:str}")
+async def read_public_article(slug: str, articles: ArticleService) -> ArticleOut:
+    """Read an article."""
+    return await find_article(articles, slug)
+
+
+@get("/public/articles")
+async def list_public_articles(before: int, articles: ArticleService) -> Articles:
+    """Read a page."""
+    return await find_page(articles, before)
+
+
 def create_app() -> Litestar:
     """Build the application."""
     config = SQLAlchemyAsyncConfig(
@@ -108,9 +186,17 @@ def create_app() -> Litestar:
         before_send_handler="autocommit",
     )
     return Litestar(
-        route_handlers=[read_me, create_user],
+        route_handlers=[
+            read_me,
+            create_user,
+            read_article,
+            list_articles,
+            read_public_article,
+            list_public_articles,
+        ],
         plugins=[SQLAlchemyPlugin(config=config)],
         dependencies={
+            "articles": Provide(providers.create_service_provider(ArticleService)),
             "users": Provide(providers.create_service_provider(UserService)),
             "secrets": Provide(providers.create_service_provider(SecretService)),
             "key": Provide(provide_key),

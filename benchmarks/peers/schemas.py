@@ -76,3 +76,42 @@ class NewUser(BaseModel):
 
     email: str = Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")
     name: str = Field(min_length=1, max_length=200)
+
+
+class Author(BaseModel):
+    """Who wrote an article."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    name: str
+    email: str
+
+
+class Tag(BaseModel):
+    """What an article is about."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+
+
+class Article(BaseModel):
+    """An article as it is answered."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    slug: str
+    title: str
+    body: str
+    views: int
+    published_at: datetime
+    author: Author
+    tags: list[Tag]
+
+
+class Articles(BaseModel):
+    """A page of them."""
+
+    items: list[Article]

@@ -68,3 +68,46 @@ class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     email: Annotated[str, Meta(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
     name: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+PAGE = 20
+"""Articles on a page."""
+
+
+class Author(msgspec.Struct, frozen=True):
+    """Who wrote an article."""
+
+    id: int
+    name: str
+    email: str
+
+
+class Tag(msgspec.Struct, frozen=True):
+    """What an article is about."""
+
+    name: str
+
+
+class Article(msgspec.Struct, frozen=True):
+    """An article as it is answered."""
+
+    id: int
+    slug: str
+    title: str
+    body: str
+    views: int
+    published_at: datetime
+    author: Author
+    tags: list[Tag]
+
+
+class Articles(msgspec.Struct, frozen=True):
+    """A page of them."""
+
+    items: list[Article]
+
+
+class Window(msgspec.Struct, frozen=True):
+    """Which page: the articles before this id, the newest first."""
+
+    before: int

@@ -62,6 +62,30 @@ class SecretColumns:
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class ArticleColumns:
+    """An article, which a user wrote."""
+
+    __tablename__ = "bench_articles"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    slug: Mapped[str] = mapped_column(String(100), unique=True)
+    title: Mapped[str] = mapped_column(String(200))
+    body: Mapped[str] = mapped_column(String(2000))
+    views: Mapped[int]
+    published_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    author_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+
+
+class TagColumns:
+    """A tag of an article."""
+
+    __tablename__ = "bench_tags"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    article_id: Mapped[int] = mapped_column(ForeignKey("bench_articles.id"))
+    name: Mapped[str] = mapped_column(String(50))
+
+
 class Base(DeclarativeBase):
     """The declarative base of those that bring none."""
 
@@ -80,6 +104,17 @@ class KeySecret(SecretColumns, Base):
     """A version of a key's secret, and the key."""
 
     api_key: Mapped[ApiKey] = relationship()
+
+
+class Tag(TagColumns, Base):
+    """A tag of an article."""
+
+
+class Article(ArticleColumns, Base):
+    """An article, its author and its tags."""
+
+    author: Mapped[User] = relationship()
+    tags: Mapped[list[Tag]] = relationship(order_by=Tag.id)
 
 
 def is_valid(secret: SecretColumns, key: KeyColumns, owner: UserColumns, now: datetime) -> bool:

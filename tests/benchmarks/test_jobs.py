@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.jobs import JOBS, LATCHKEY, PEERS, choose
+from benchmarks.jobs import DEPENDS, ENTITIES, INTO, JOBS, LATCHKEY, LITESTAR, OWN, PEERS, PREPARED, choose
 
 
 def test_without_names_it_is_all_of_them():
@@ -29,7 +29,9 @@ def test_a_name_that_is_not_known_is_refused_with_those_that_are(names, peers, k
 def test_latchkey_does_every_job_and_frameworks_read_and_create():
     by_name = {job.name: {one.name for one in job.contestants} for job in JOBS}
 
-    assert set(by_name) == {"read", "cached", "create", "signed", "idle"}
+    assert set(by_name) == {"read", "cached", "create", "signed", "idle", *(job.name for job in OWN)}
     assert all(any(name.startswith(LATCHKEY) for name in names) for names in by_name.values())
     for name in ("read", "create", "idle"):
         assert set(PEERS.values()) <= by_name[name]
+    for job in OWN:
+        assert by_name[job.name] == {INTO, PREPARED, ENTITIES, DEPENDS, LITESTAR}

@@ -83,6 +83,29 @@ def test_a_peer_reads_limits_and_quotas_as_latchkey_does(module, limited, refere
         references.require_alike(peer)
 
 
+@pytest.mark.parametrize("job", jobs.OWN, ids=[job.name for job in jobs.OWN])
+def test_what_a_team_writes_answers_alike_in_every_way(job, database):
+    """All of Latchkey's ways, and the frameworks whose packages are there."""
+    answer = None
+    for contestant in job.contestants:
+        if (
+            contestant.variant.module in NEEDS
+            and importlib.util.find_spec(NEEDS[contestant.variant.module]) is None
+        ):
+            continue
+        with Server(contestant.variant, database, cores=share_cores().all) as server:
+            for request in contestant.make(database, server.port, 1)[:2]:
+                found = likeness.require_same_answer(server, request, None)
+            answer = likeness.require_same_answer(server, request, answer)
+            with pytest.raises(UnlikeError):
+                likeness.require_same_answer(server, request, {"id": 0})
+
+    articles = answer.get("items", [answer])
+    assert found == answer
+    assert len(articles) in {1, 18, 19, 20}
+    assert all(len(one["tags"]) == 3 and one["author"]["name"].startswith("User ") for one in articles)
+
+
 def test_a_peer_that_reads_otherwise_is_found_out(database, references, monkeypatch):
     ask = likeness.ask
 

@@ -49,6 +49,21 @@ def test_no_nonce_is_sent_twice_not_even_by_two_rounds():
     assert len({headers["signature"] for _, _, headers, _ in found}) == 100
 
 
+@pytest.mark.parametrize("public", [False, True], ids=["with a key", "public"])
+def test_articles_are_spread_over_the_table(public):
+    database = msgspec.structs.replace(DATABASE, articles=1000)
+    reads, pages = (
+        [decode_request(one) for one in requests.articles("/into", public=public, page=page)(database, 1, 0)]
+        for page in (False, True)
+    )
+
+    place = "/into/public/articles" if public else "/into/articles"
+    assert [target for _, target, _, _ in reads][:1] == [f"{place}/article-1000"]
+    assert [target for _, target, _, _ in pages][:1] == [f"{place}?before=1000"]
+    assert len({target for _, target, _, _ in (*reads, *pages)}) == 2 * len(KEYS)
+    assert all(("authorization" in headers) is not public for _, _, headers, _ in (*reads, *pages))
+
+
 def test_the_mixture_is_of_ten():
     found = [decode_request(one) for one in requests.mixture(DATABASE, 8000, 95)]
 

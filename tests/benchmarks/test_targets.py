@@ -3,7 +3,19 @@
 import pytest
 
 from benchmarks import growth, targets
-from benchmarks.jobs import ASYNCMY, CACHED, DEPENDS, LATCHKEY, LITESTAR, REPLACED, SCOPED, SIGNED
+from benchmarks.jobs import (
+    ASYNCMY,
+    CACHED,
+    DEPENDS,
+    INTO,
+    LATCHKEY,
+    LITESTAR,
+    OWN,
+    PREPARED,
+    REPLACED,
+    SCOPED,
+    SIGNED,
+)
 from benchmarks.targets import Target, judge
 from tests.benchmarks.runs import made, measured
 
@@ -32,6 +44,12 @@ def run_of(ours: float, theirs: float):
             for name in (ASYNCMY, DEPENDS, LITESTAR, REPLACED)
         ),
         *(measured("create", name, [theirs]) for name in (DEPENDS, LITESTAR, SCOPED, REPLACED)),
+        *(
+            measured(job.name, peer, [theirs], cpu_ms=10 / theirs)
+            for job in OWN
+            for peer in (DEPENDS, LITESTAR)
+        ),
+        *(measured(job.name, way, [ours], cpu_ms=10 / ours) for job in OWN for way in (INTO, PREPARED)),
         measured("cached", ASYNCMY, [theirs]),
         measured("signed", LATCHKEY, [theirs]),
         measured("read", LATCHKEY, [ours], cpu_ms=10 / ours, p99_ms=20.0 * theirs / ours),
@@ -49,7 +67,7 @@ def run_of(ours: float, theirs: float):
 def test_every_target_of_the_peers_follows_from_the_run(run, verdict):
     lines = judge(targets.TARGETS, run)
 
-    assert len(lines) == 11
+    assert len(lines) == 27
     assert {line[-1] for line in lines} == {verdict}
 
 
