@@ -304,8 +304,12 @@ class Verifier:
 
         A failed signature always costs two secret checks, padded with dummies, so timing reveals neither whether the
         key exists nor whether it was rotated. A signature with the newest secret costs one: its sender knows both.
+
+        Raises:
+            Refused: 500, if a stored secret cannot be decrypted and no other one proves the call.
         """
         failure: Unauthenticated | None = None
+        is_damaged = False
         found: Found | None = None
         live: list[StoredSecret] = []
         try:
@@ -315,13 +319,22 @@ class Verifier:
         if found is not None and signs(found, access_key):
             now = self.moment()
             live = [one for one in found.secrets if one.is_live(now)]
+            is_damaged = found.lacks_newest
+            if is_damaged:
+                log.error(
+                    "the newest secret of %s, version %d, is missing", access_key, found.key.secret_version
+                )
             for stored in live:
-                if proves(self.open_secret(access_key, stored)):
+                secret = self.open_secret(access_key, stored)
+                if proves(secret or self.dummy.secret) and secret is not None:
                     return found, stored
+                is_damaged = is_damaged or secret is None
         else:
             failure = failure or Unauthenticated("a signature with a key that does not sign")
         for _ in range(LIVE_SECRETS - len(live)):
-            proves(self.open_secret(self.dummy.access_key, self._dummy_sealed))
+            proves(self.open_secret(self.dummy.access_key, self._dummy_sealed) or self.dummy.secret)
+        if is_damaged:
+            raise Refused(Problem("internal_error"))
         raise failure or Unauthenticated("a wrong signature")
 
     @contextlib.contextmanager
@@ -346,13 +359,15 @@ class Verifier:
         """Return the current time of the clock."""
         return datetime.fromtimestamp(self.clock(), UTC)
 
-    def open_secret(self, access_key: AccessKey, stored: StoredSecret) -> Secret:
-        """Return a stored secret in plain text; a dummy, with which nothing was signed, if it cannot be decrypted."""
+    def open_secret(self, access_key: AccessKey, stored: StoredSecret) -> Secret | None:
+        """Return a stored secret in plain text; None, and a line in the log, if it cannot be decrypted."""
         try:
             return self.keyring.open_secret(stored.sealed or b"", access_key, stored.version)
-        except KeyRingError:
-            log.exception("the secret of %s does not open with this key ring", access_key)
-            return self.dummy.secret
+        except KeyRingError as error:
+            log.error(  # noqa: TRY400 - the traceback says nothing more
+                "the secret of %s, version %d, does not open: %s", access_key, stored.version, error
+            )
+            return None
 
 
 def signs(found: Found, access_key: AccessKey) -> bool:

@@ -132,7 +132,9 @@ class KeyRing:
         try:
             return cipher.decrypt(nonce, encrypted, associated_data)
         except InvalidTag:
-            raise KeyRingError("The sealed value was altered, or belongs to another context.") from None
+            raise KeyRingError(
+                f"The sealed value was altered, belongs to another context, or was sealed with another key {key_id}."
+            ) from None
 
 
 def _row(access_key: AccessKey, version: int) -> bytes:

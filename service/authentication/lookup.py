@@ -1,5 +1,6 @@
 """The single query of an authenticated call: a key, its owner, and the versions of its secret."""
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,8 @@ from latchkey.service import shapes
 from latchkey.service.authentication.wire.extraction import Unauthenticated
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.database.session import RequestSession
+
+log = logging.getLogger("latchkey.authentication")
 
 KEY_FIELDS = shapes.Key.__struct_fields__
 USER_FIELDS = shapes.User.__struct_fields__
@@ -57,7 +60,9 @@ class Found(msgspec.Struct, frozen=True):
     key: shapes.Key
     user: shapes.User
     secrets: tuple[StoredSecret, ...]
-    """At most two, newest first; some may have expired."""
+    """At most two, newest first; some may have expired. Versions that the key no longer has are left out."""
+    lacks_newest: bool = False
+    """Whether the key has secrets but not its newest one, because the database was changed by hand."""
 
 
 SECRET_FIELDS = StoredSecret.__struct_fields__
@@ -129,11 +134,19 @@ def _found(rows: Sequence[Sequence[Any]]) -> Found:
     user = dict(zip(USER_FIELDS, values[end_of_key:end_of_user], strict=True))
     if user["id"] is None:
         raise OwnerNotFound(key["access_key"])
-    secrets = (
+    stored = [
         StoredSecret(**dict(zip(SECRET_FIELDS, row[end_of_user:], strict=True)))
         for row in rows
         if row[end_of_user] is not None
-    )
+    ]
+    secrets = [one for one in stored if belongs(one, key["secret_version"])]
+    if len(secrets) < len(stored):
+        log.error(
+            "refused restored secrets of %s: they have the versions %s, and the key has version %d",
+            key["access_key"],
+            sorted({one.version for one in stored} - {one.version for one in secrets}),
+            key["secret_version"],
+        )
     return Found(
         key_id=values[0],
         key=shapes.Key(**key),
@@ -141,4 +154,14 @@ def _found(rows: Sequence[Sequence[Any]]) -> Found:
         secrets=tuple(
             sorted(secrets, key=lambda one: -one.version)
         ),  # sorted here: in the query, the server would need a temporary table
+        lacks_newest=bool(stored) and all(one.version != key["secret_version"] for one in stored),
     )
+
+
+def belongs(stored: StoredSecret, newest: int) -> bool:
+    """Return whether a rotation keeps this version: the newest, or the one before it if it has an expiry.
+
+    Rotations delete older versions. An older row was restored, for example from a backup, and its secret may have
+    been replaced because it leaked.
+    """
+    return stored.version == newest or (stored.version == newest - 1 and stored.expires_at is not None)

@@ -301,13 +301,3 @@ async def test_where_nothing_answers_no_credential_is_looked_up(app, cast, path,
 
     assert answer.status == status
     assert commands == []
-
-
-async def test_a_secret_that_the_key_ring_does_not_open_is_the_same_401(app, cast, log_lines):
-    """A ring that lost a key must not tell the client so."""
-    app.state.verifier.keyring = type(app.state.keyring).from_text(app.state.keyring.generate_text())
-
-    answer = await signed(cast.signer).send(app)
-
-    assert_problem(answer, 401, "unauthenticated")
-    assert any("does not open" in line.getMessage() for line in log_lines)
