@@ -1,6 +1,6 @@
-"""The public API of Latchkey: what a team imports, and all that it may rely on.
+"""The public API of Latchkey: the names that a team imports and may rely on.
 
-Every other module is internal and may change in any release; `docs/upgrading.md` says what that means.
+Every other module is internal and may change in any release; see `docs/upgrading.md`.
 """
 
 from latchkey.middleware.background import background

@@ -1,1 +1,1 @@
-"""The schema's history, forward only. `latchkey migrate` runs it."""
+"""The migrations of the schema, forward only; `latchkey migrate` runs them."""

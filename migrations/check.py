@@ -1,6 +1,6 @@
-"""`python -m latchkey.migrations.check`: the models match the migrations, tried on an empty SQLite file.
+"""`python -m latchkey.migrations.check`: check on an empty SQLite file that the models match the migrations.
 
-With `--app` or `LATCHKEY_APP` those of a team's application too.
+With `--app` or `LATCHKEY_APP`, it also checks those of a team's application.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from latchkey.service.settings import Settings, application_named_in
 
 
 async def check(schemas: Sequence[schema.Schema] = ()) -> list[str]:
-    """Migrate an empty file and list where the models differ from it."""
+    """Migrate an empty file, and return the differences between it and the models."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(database_url=f"sqlite+aiosqlite:///{Path(folder) / 'check.db'}")
         engine = create_engines(settings).writer
@@ -28,7 +28,7 @@ async def check(schemas: Sequence[schema.Schema] = ()) -> list[str]:
             return [
                 *await schema.differences(engine, schemas),
                 *(
-                    f"the table {name} is made by a migration, and no metadata that is given has it"
+                    f"a migration creates the table {name}, and none of the given metadata contains it"
                     for name in without
                 ),
             ]

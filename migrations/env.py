@@ -1,4 +1,4 @@
-"""What Alembic runs: connection and options are handed in by `latchkey.service.database.schema`."""
+"""The environment that Alembic runs: `latchkey.service.database.schema` passes the connection and the options."""
 
 from alembic import context
 

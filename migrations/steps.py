@@ -1,7 +1,7 @@
-"""Steps of a migration that can be run again.
+"""Migration steps that can be run again.
 
-MariaDB and MySQL commit with each statement that changes a table, so a migration that was killed has done a part of
-its work. The next run does the rest: a step whose result is there already does nothing.
+MariaDB and MySQL commit after each statement that changes a table, so a migration that was killed has done a part of
+its work. The next run does the rest: a step whose result exists already does nothing.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from alembic.util import CommandError
 
 
 class ForeignTableError(CommandError):
-    """A table of the name is there, and no migration of Latchkey made it."""
+    """A table with this name exists, and no migration of Latchkey created it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"there is a table {name} already, with other columns than Latchkey's: give Latchkey a database of its own."
+            f"the table {name} exists already, with other columns than Latchkey's: give Latchkey its own database."
         )
 
 
@@ -32,7 +32,7 @@ def create_table(name: str, *elements: Any, **options: Any) -> None:
     """Create a table.
 
     Raises:
-        ForeignTableError: there is one of this name with other columns.
+        ForeignTableError: a table with this name and other columns exists.
     """
     found = columns_of(name)
     if not found:

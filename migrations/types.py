@@ -1,4 +1,4 @@
-"""The column types as the migrations know them: a later change of the models does not change them."""
+"""The column types of the migrations, so that a later change of the models does not change them."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
@@ -10,5 +10,5 @@ Words = sa.Text()
 
 
 def binary(length: int) -> TypeEngine[bytes]:
-    """Return the type of at most `length` bytes, which can be indexed."""
+    """Return a type for at most `length` bytes, which can be indexed."""
     return sa.LargeBinary(length).with_variant(mysql.VARBINARY(length), "mysql", "mariadb")

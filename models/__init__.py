@@ -1,4 +1,4 @@
-"""The tables and their verbs."""
+"""The models: tables, and the verbs that read and write them."""
 
 from latchkey.models.api_key import ApiKey, KeySecret
 from latchkey.models.base import Base

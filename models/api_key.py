@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class ApiKey(Watched):
-    """A key that `user` holds.
+    """An API key of `user`.
 
-    `access_key` is its public id. `mode` is `bearer`, whose secret is sent, or `signed`, whose secret never
-    is. `secret_version` is that of the newest `KeySecret`; what is said of the old secret is about the one
-    before it, and begins anew with each rotation.
+    `access_key` is its public id. The secret of a `mode` of `bearer` is sent with each call; that of `signed` never is.
+    `secret_version` is the version of the newest `KeySecret`. The fields about the old secret describe the version before
+    it, and are reset by each rotation.
     """
 
     __tablename__ = "api_keys"
@@ -54,9 +54,10 @@ class ApiKey(Watched):
 
 
 class KeySecret(Base):
-    """One version of a key's secret: its SHA-256, and for a key that signs the secret, sealed under the key ring.
+    """One version of a key's secret: its SHA-256 and, for a key that signs, the secret itself, sealed with the key ring.
 
-    `expires_at` is None for the current one, else when the one that was replaced ends. There are at most two.
+    `expires_at` is None for the current secret, and the end of the grace period for the replaced one. A key has at most
+    two secrets.
     """
 
     __tablename__ = "key_secrets"

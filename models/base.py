@@ -23,10 +23,10 @@ NAMES = {
 
 
 class Base(DeclarativeBase):
-    """A model with verbs.
+    """The base class of models, with the verbs that read and write rows.
 
-    Every verb finds its session in one place, `resolve`: the argument; else the one that `set_session`
-    gave the instance; else the one that the task has; else a short one of its own (R9).
+    Every verb finds its session in `resolve`: the argument `session`; otherwise the session that `set_session` gave the
+    instance; otherwise the session of the task; otherwise a new one that ends with the verb (R9).
     """
 
     metadata = MetaData(naming_convention=NAMES)
@@ -36,18 +36,18 @@ class Base(DeclarativeBase):
     }
 
     scoped_session: ClassVar[async_scoped_session[Any] | None] = None
-    """The sessions of the open database; `db.init_app` sets it and `db.close` takes it back."""
+    """The sessions of the open database; set by `db.init_app`, and reset by `db.close`."""
 
     refresh_on_commit: ClassVar[bool | tuple[str, ...]] = False
-    """What one SELECT brings back before COMMIT: nothing, what is unloaded after the flush, or these names."""
+    """The attributes that one SELECT reads again before COMMIT: none, those unloaded after the flush, or these names."""
 
     runs_in_doubt: ClassVar[bool] = False
-    """Whether the after-commit hook also runs when nobody knows whether the COMMIT went through."""
+    """Whether the after-commit hook also runs when the outcome of the COMMIT is unknown."""
 
     _served_by: AsyncSession | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse attributes that the verbs could not reach."""
+        """Refuse attributes that the verbs could not access."""
         super().__init_subclass__(**kwargs)
         names.require_free(cls, Base, ARGUMENTS)
 
@@ -56,7 +56,7 @@ class Base(DeclarativeBase):
     @classmethod
     @asynccontextmanager
     async def resolve(cls, session: AsyncSession | None = None) -> AsyncIterator[AsyncSession]:
-        """Give the session that a verb works on, and close it afterwards only if it was opened for it."""
+        """Yield the session for a verb, and close it afterwards only if it was opened here."""
         if session is not None:
             yield session
             return
@@ -79,13 +79,13 @@ class Base(DeclarativeBase):
             raise LostWriteError(what)
 
     def set_session(self, session: AsyncSession | None = None) -> Self:
-        """Let the instance's verbs work on `session`; None gives it back its own."""
+        """Make the instance's verbs use `session`; None restores the default."""
         self._served_by = session
         return self
 
     @property
     def served(self) -> bool:
-        """Whether the instance's session was given to it."""
+        """Return whether `set_session` gave the instance a session."""
         return self._served_by is not None
 
     # ------------------------------------------------------------------ writing
@@ -99,14 +99,13 @@ class Base(DeclarativeBase):
         refresh: bool | None = None,
         **values: Any,
     ) -> Self:
-        """Make a row and flush it.
+        """Insert a row and flush it.
 
         Args:
-            session: the session to work on, which serves the instance from then on, as after `set_session`;
-                None resolves one.
-            auto_commit: commit right away. Without it whoever opened the session commits, and where
-                nobody did the write is refused with `LostWriteError`.
-            refresh: True selects the row again before COMMIT, False never does, None as the model declares.
+            session: the session to use, also for later verbs of the instance, as after `set_session`; None resolves one.
+            auto_commit: commit at once. Without it, the code that opened the session commits; if no session is open, the
+                write is refused with `LostWriteError`.
+            refresh: True selects the row again before COMMIT, False never does, None follows the model's declaration.
             values: the attributes.
         """
         cls._require_attributes(values)
@@ -120,7 +119,7 @@ class Base(DeclarativeBase):
         auto_commit: bool = False,
         refresh: bool | None = None,
     ) -> Self:
-        """Flush this instance, new or changed. The arguments are those of `create`."""
+        """Flush this instance, new or changed; the arguments are those of `create`."""
         if session is not None:
             self.set_session(session)
         session = self._served_by
@@ -146,9 +145,9 @@ class Base(DeclarativeBase):
         refresh: bool | None = None,
         **values: Any,
     ) -> Self | None:
-        """Change attributes and flush; None when no value differs from what is there.
+        """Change attributes and flush; return None when every value equals the current one.
 
-        What was never loaded counts as different. The other arguments are those of `create`.
+        An attribute that was never loaded counts as different. The other arguments are those of `create`.
         """
         self._require_attributes(values)
         unloaded = inspect(self).unloaded
@@ -186,9 +185,9 @@ class Base(DeclarativeBase):
 
     @belongs_to_instance
     async def refresh(self, *names: str, session: AsyncSession | None = None) -> Self:
-        """Read the row again, or only the attributes `names`, which may be relations.
+        """Read the row again, or only the attributes `names`, which may include relations.
 
-        Pending changes are flushed first, not lost. Without `names` loaded relations stay as they are.
+        Pending changes are flushed first. Without `names`, loaded relations are kept.
         """
         self._require_attributes(names)
         session = session or self._served_by
@@ -211,15 +210,15 @@ class Base(DeclarativeBase):
     ) -> list[Self]: ...
     @classmethod
     async def get(cls, *identities: Any, session: AsyncSession | None = None) -> Self | list[Self] | None:
-        """Return the row with this primary key, or None; several rows in the given order.
+        """Return the row with this primary key, or None; for several keys, the rows in the given order.
 
-        A key of several columns is a tuple.
+        A primary key of several columns is a tuple.
 
         Raises:
-            MissingRowsError: of several, some do not exist; `missing` lists them.
+            MissingRowsError: some of several keys have no row; `missing` lists them.
         """
         if not identities:
-            raise TypeError(f"{cls.__name__}.get() wants at least one primary key.")
+            raise TypeError(f"{cls.__name__}.get() needs at least one primary key.")
         async with cls.resolve(session) as work:
             if len(identities) == 1:
                 return await work.get(cls, identities[0])
@@ -244,31 +243,31 @@ class Base(DeclarativeBase):
     # ------------------------------------------------------------------ hooks
 
     async def after_commit(self, session: AsyncSession) -> None:
-        """Do what must follow once this instance's change is durable; override to declare it.
+        """Run after a change of this instance is durable; override to declare the hook.
 
-        Use the session handed in; what is written on it is committed after the hook.
-        What fails here is rolled back and logged, and never turns the commit into a failure.
+        Use the given session; writes on it are committed after the hook. A failure of the hook is rolled back and logged,
+        and does not turn the commit into a failure.
         """
 
     @classmethod
     def has_after_commit(cls) -> bool:
-        """Whether the model declares an after-commit hook."""
+        """Return whether the model declares an after-commit hook."""
         return cls.after_commit is not Base.after_commit
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the session that the instance was given: a pickled or copied instance has none."""
+        """Return the state without the session of `set_session`: a pickled or copied instance has none."""
         return {name: value for name, value in self.__dict__.items() if name != "_served_by"}
 
     def __repr__(self) -> str:
-        """Show class and identity; never values, they may be secret."""
+        """Return the class and the primary key, without values, which may be secret."""
         state = inspect(self)
         return f"<{type(self).__name__} {state.identity or 'unsaved'}>"
 
 
 ARGUMENTS = names.arguments_beside_names(Base, Query)
-"""The arguments that verbs take beside the names of attributes."""
+"""The arguments of verbs that also accept attributes by name."""
 
 event.listen(
     Base, "mapper_configured", lambda _, model: names.require_free(model, Base, ARGUMENTS), propagate=True
-)  # once more, for what was added after the class was made: the other side of a `backref`
-event.listen(Mapper, "mapper_configured", loading.raise_by_name)  # of models on any base
+)  # again, for attributes that were added after the class was created, such as the other side of a `backref`
+event.listen(Mapper, "mapper_configured", loading.raise_by_name)  # for models on any base

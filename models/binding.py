@@ -1,4 +1,4 @@
-"""Methods that belong to the class or to an instance, and say so when they are called on the other."""
+"""Methods that belong to the class or to an instance, and raise an explanation when called on the other."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 
 class class_or_instance_method:  # noqa: N801 - a decorator, as classmethod is
-    """Bind a verb to what it belongs to, and refuse the other with a sentence.
+    """Bind a verb to the class or to the instance, and refuse the other with an explanation.
 
-    `User.create(…)` makes a row, so `user.create(…)` is a slip; `user.update(…)` changes one row, so
-    `User.update(…)`, which reads as "all of them", is one too.
+    `User.create(…)` inserts a row, so `user.create(…)` is a mistake. `user.update(…)` changes one row, so
+    `User.update(…)`, which reads like "all of them", is a mistake too.
     """
 
     def __init__(self, function: Callable[..., Any], *, belongs_to: Literal["class", "instance"]) -> None:
@@ -19,7 +19,7 @@ class class_or_instance_method:  # noqa: N801 - a decorator, as classmethod is
         self.__doc__ = function.__doc__
 
     def __get__(self, instance: object, owner: type) -> MethodType:
-        """Bind, or raise TypeError."""
+        """Return the bound method, or raise TypeError."""
         name, model = self.function.__name__, owner.__name__
         if self.belongs_to == "class":
             if instance is not None:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
 
     def belongs_to_instance(function: F) -> F:
-        """For the type checker, an ordinary method."""
+        """Return the function, for the type checker: an ordinary method."""
         return function
 else:
     belongs_to_class = partial(class_or_instance_method, belongs_to="class")

@@ -1,4 +1,4 @@
-"""What the value of a column needs to become the value of a Struct's field."""
+"""Convert the value of a column to the value of a Struct's field."""
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -15,7 +15,7 @@ Fit = Callable[[Any], Any]
 
 
 class Field(msgspec.Struct, frozen=True):
-    """A field of a Struct, by the name that it has in Python."""
+    """A field of a Struct, with its Python name."""
 
     struct: type[msgspec.Struct]
     name: str
@@ -24,24 +24,24 @@ class Field(msgspec.Struct, frozen=True):
 
     @property
     def core(self) -> Any:
-        """Its type without None, UNSET and annotations."""
+        """Return its type without None, UNSET and annotations."""
         return core_of(self.annotation)[0]
 
     @property
     def allows_none(self) -> bool:
-        """Whether None is one of its values."""
+        """Return whether None is a valid value."""
         return core_of(self.annotation)[1]
 
     def error(self, sentence: str) -> StructError:
-        """Return an error that names it."""
+        """Return an error that names the field."""
         return StructError(f"{self.struct.__name__}.{self.name}: {sentence}")
 
 
 def fields_of(struct: Any) -> list[Field]:
-    """Return the fields of a Struct, in their order; of a generic one of given types, too.
+    """Return the fields of a Struct in their order; the Struct may be generic, with types given.
 
     Raises:
-        TypeError: it is no Struct.
+        TypeError: it is not a Struct.
     """
     origin = get_origin(struct) or struct
     if not (isinstance(origin, type) and issubclass(origin, msgspec.Struct)):
@@ -61,7 +61,7 @@ def fields_of(struct: Any) -> list[Field]:
 
 
 def substituted(annotation: Any, given: Mapping[Any, Any]) -> Any:
-    """Put the types that a generic Struct was given in the place of its type variables."""
+    """Replace the type variables of a generic Struct by the types that it was given."""
     if isinstance(annotation, TypeVar):
         return given.get(annotation, Any)
     parameters = getattr(annotation, "__parameters__", ())
@@ -69,7 +69,7 @@ def substituted(annotation: Any, given: Mapping[Any, Any]) -> Any:
 
 
 def core_of(annotation: Any) -> tuple[Any, bool]:
-    """Return a type without None, UNSET and annotations, and whether None was one of its values."""
+    """Return a type without None, UNSET and annotations, and whether None is one of its values."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if annotation is Any:
@@ -83,15 +83,15 @@ def core_of(annotation: Any) -> tuple[Any, bool]:
 
 
 def fit_of(field: Field, column: Any, *, may_be_null: bool) -> Fit | None:
-    """Return what is made of a column's value, as SQLAlchemy reads it, for a field; None if it can be taken as it is.
+    """Return the conversion of a column's value, as SQLAlchemy reads it, for a field; None if it needs no conversion.
 
     Args:
-        field: whose value it becomes.
-        column: an expression of a SELECT; a column of a table has values of its own type, others of some.
+        field: the field that gets the value.
+        column: an expression of a SELECT; only a column of a table is known to have values of its own type.
         may_be_null: whether the value may be NULL.
 
     Raises:
-        StructError: no value of the column's type is one of the field's.
+        StructError: no value of the column's type is valid for the field.
     """
     annotation = field.annotation
     if annotation is Any:
@@ -104,7 +104,7 @@ def fit_of(field: Field, column: Any, *, may_be_null: bool) -> Fit | None:
 
 
 def python_type_of(column: Any) -> type | None:
-    """Return the type of a column's values where that is certain: of a column of a table, and not of JSON."""
+    """Return the type of a column's values where it is certain: for a column of a table that is not JSON."""
     element = column.element if isinstance(column, Label) else column
     found: type = object
     if isinstance(getattr(element, "__clause_element__", lambda: element)(), Column):
@@ -113,7 +113,7 @@ def python_type_of(column: Any) -> type | None:
 
 
 def require_possible(field: Field, kind: TypeEngine[Any], known: type | None) -> None:
-    """Refuse a field whose type no value of a column can have."""
+    """Raise `StructError` for a field whose type no value of the column can have."""
     if known is None or known not in SAMPLES:
         return
     sample = SAMPLES[known]
@@ -128,16 +128,16 @@ def require_possible(field: Field, kind: TypeEngine[Any], known: type | None) ->
 
 
 SAMPLES: Mapping[Any, Any] = {str: "", int: 0, bytes: b"", bool: False, float: 0.5, Decimal: Decimal(0)}
-"""A value of each type that msgspec can convert to others; of the rest, nobody knows."""
+"""A sample value of each type that msgspec can convert to others; other types cannot be checked in advance."""
 
 
 def readable(annotation: Any) -> str:
-    """Write a type as it is written."""
+    """Return a type as it is written in source code."""
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 def refuser_of(field: Field) -> Fit:
-    """Return what refuses None, and takes the rest."""
+    """Return a function that refuses None and returns any other value."""
 
     def require_value(value: Any) -> Any:
         if value is None:
@@ -148,7 +148,7 @@ def refuser_of(field: Field) -> Fit:
 
 
 def converter_of(field: Field) -> Fit:
-    """Return what converts values to the type of a field, as an answer would be converted."""
+    """Return a function that converts values to the type of a field, as it would convert an answer."""
     annotation, core = field.annotation, field.core
 
     def convert(value: Any) -> Any:
@@ -166,7 +166,7 @@ def converter_of(field: Field) -> Fit:
 
 
 def whole_number(value: Any, wanted: Any) -> int | bool | None:
-    """Return a number that only looks like another type: a sum is a Decimal, and a truth value 0 or 1, on MySQL."""
+    """Return a whole number of another type: on MySQL a sum is a Decimal, and a truth value is 0 or 1."""
     if type(value) is wanted or not isinstance(value, int | float | Decimal) or value % 1 != 0:
         return None
     if wanted is bool and value in {0, 1}:

@@ -1,7 +1,7 @@
-"""What models want done around a commit: refresh before it, their own hook after it (R10).
+"""The work of models around a commit: refresh before it, after-commit hooks after it (R10).
 
-The session calls these functions and hands itself in, and what it has flushed; they never look a session up,
-because a commit that runs to its end does so in another task.
+The session calls these functions and passes itself and its flushed changes. They never look a session up, because a
+commit that runs to its end does so in another task.
 """
 
 import asyncio
@@ -33,21 +33,21 @@ Wanted = dict[tuple[Mapper[Any], frozenset[str]], list[InstanceState[Any]]]
 class Changes:
     """The instances that were flushed in a transaction since its beginning, or since one of its SAVEPOINTs.
 
-    They are kept by their state, which tells them apart whatever a model calls equal.
+    They are stored by their state, because a model may define its own equality.
     """
 
     __slots__ = ("inserted", "touched", "written")
 
     def __init__(self) -> None:
         self.inserted: list[InstanceState[Any]] = []
-        """By the last flush."""
+        """Inserted by the last flush."""
         self.touched: dict[InstanceState[Any], Any] = {}
         """Flushed or deleted, for the after-commit hooks."""
         self.written: dict[InstanceState[Any], bool | None] = {}
-        """Flushed and not refreshed yet, with what a verb said about that."""
+        """Flushed and not refreshed yet, with the `refresh` argument of the verb."""
 
     def collect(self, session: Session, wishes: Wishes) -> None:
-        """Note what a flush wrote; called after it, while the session still tells new from dirty."""
+        """Record the changes of a flush; called after it, while the session still separates new and dirty instances."""
         self.inserted += (inspect(instance) for instance in session.new)
         for instance in (*session.new, *(one for one in session.dirty if session.is_modified(one))):
             state = inspect(instance)
@@ -57,12 +57,12 @@ class Changes:
             self.touched[inspect(instance)] = instance
 
     def take_inserted(self) -> list[InstanceState[Any]]:
-        """Return what the last flush inserted, once."""
+        """Return the instances that the last flush inserted, and clear them."""
         inserted, self.inserted = self.inserted, []
         return inserted
 
     def absorb(self, inner: "Changes") -> None:
-        """Take over what was flushed in a SAVEPOINT that was released."""
+        """Add the changes of a SAVEPOINT that was released."""
         self.touched |= inner.touched
         for state, wish in inner.written.items():
             if wish is not None or state not in self.written:
@@ -70,16 +70,16 @@ class Changes:
 
 
 def wish(session: Session, instance: "Base", refresh: bool | None) -> None:
-    """Remember what a verb says about refreshing an instance that is flushed next; None leaves it to the model."""
+    """Store the `refresh` argument of a verb for an instance that is flushed next; None leaves it to the model."""
     wishes: Wishes | None = getattr(session, "wishes", None)
     if wishes is not None and refresh is not None:
         wishes[inspect(instance)] = refresh
 
 
 def load_inserted(session: Session, inserted: Iterable[InstanceState[Any]]) -> None:
-    """Load what the database decided about new rows, on a server whose INSERT returns nothing of it.
+    """Load values that the database generated for new rows, on a server whose INSERT does not return them.
 
-    A row that was inserted can so be read, or not, alike on every server.
+    The attributes of an inserted row are then loaded, or not, alike on every server.
     """
     wanted: Wanted = {}
     for state in inserted:
@@ -90,7 +90,7 @@ def load_inserted(session: Session, inserted: Iterable[InstanceState[Any]]) -> N
 
 
 def refresh_written(session: Session, levels: Iterable[Changes]) -> None:
-    """Bring back what the database decided, with one SELECT for each class and set of columns."""
+    """Load values that the database generated, with one SELECT for each class and set of columns."""
     wanted: Wanted = {}
     for changes in levels:
         for state, wish in changes.written.items():
@@ -102,13 +102,13 @@ def refresh_written(session: Session, levels: Iterable[Changes]) -> None:
 
 
 def select_all(session: Session, wanted: Wanted) -> None:
-    """Select again what is wanted, with one SELECT for each class and set of columns."""
+    """Select the wanted columns again, with one SELECT for each class and set of columns."""
     for (mapper, names), states in wanted.items():
         select_again(session, mapper, sorted(names), states)
 
 
 def want_refresh(levels: Iterable[Changes]) -> bool:
-    """Return whether anything that was written has to be selected again; what has not is not asked twice."""
+    """Return whether any written instance must be selected again; the others are cleared."""
     for changes in levels:
         if any(columns_to_refresh(state, wish) for state, wish in changes.written.items()):
             return True
@@ -117,7 +117,7 @@ def want_refresh(levels: Iterable[Changes]) -> bool:
 
 
 def columns_to_refresh(state: InstanceState[Any], wish: bool | None) -> frozenset[str]:
-    """Return the column attributes of a written instance that a SELECT has to bring back."""
+    """Return the column attributes of a written instance that must be selected again."""
     if wish is False or not state.persistent:
         return frozenset()
     columns = state.mapper.column_attrs.keys()
@@ -125,7 +125,7 @@ def columns_to_refresh(state: InstanceState[Any], wish: bool | None) -> frozense
         return frozenset(columns)
     declared = getattr(state.class_, "refresh_on_commit", False)
     if declared is True:
-        # Not what is merely absent: a column that was left out of an INSERT reads as None.
+        # Only expired attributes: a column that was left out of an INSERT reads as None.
         return frozenset(state.expired_attributes.intersection(columns))
     return frozenset(declared or ())
 
@@ -133,10 +133,10 @@ def columns_to_refresh(state: InstanceState[Any], wish: bool | None) -> frozense
 def select_again(
     session: Session, mapper: Mapper[Any], names: list[str], states: list[InstanceState[Any]]
 ) -> None:
-    """Select columns of rows that were written, and set them one by one.
+    """Select columns of rows that were written, and set their attributes one by one.
 
-    A SELECT of instances would pass what a listener or a loader option does to queries, which may hide the rows, and
-    would reset relations that were loaded. So the tables are asked, on the session's own connection.
+    A SELECT of instances would apply listeners and loader options, which may hide the rows, and would reset loaded
+    relations. The tables are selected instead, on the session's own connection.
     """
     connection = session.connection(bind_arguments={"mapper": mapper})
     keys = mapper.primary_key
@@ -147,7 +147,7 @@ def select_again(
         state = waiting.pop(tuple(row[: len(keys)]), None)
         if state is not None:
             set_loaded(state, names, row[len(keys) :])
-    # What is left was given a key that the database writes otherwise: a number as text, or another case.
+    # The database stores the keys of the remaining rows in another form: a number as text, or another case.
     for identity, state in waiting.items():
         found = connection.execute(statement.where(identified(mapper, [identity]))).first()
         if found is not None:
@@ -155,19 +155,18 @@ def select_again(
 
 
 def set_loaded(state: InstanceState[Any], names: list[str], values: Sequence[Any]) -> None:
-    """Set attributes as a SELECT of the instance would have done."""
+    """Set attributes as a SELECT of the instance would do."""
     instance = state.obj()
     for name, value in zip(names, values, strict=True):
         set_committed_value(instance, name, value)
-    for listener in state.manager.dispatch.refresh:  # which makes tracked values of JSON and the like
+    for listener in state.manager.dispatch.refresh:  # converts JSON and the like to tracked values
         listener(state, None, names)
 
 
 def with_hooks(changes: Changes, *, in_doubt: bool = False) -> list[Any]:
-    """Return the instances whose after-commit hooks are to be run for these changes.
+    """Return the instances whose after-commit hooks must run for these changes.
 
-    After a COMMIT of which nobody knows whether it went through, those are the ones of models that would rather run
-    theirs once too often than not.
+    After a COMMIT with an unknown outcome, only models that prefer a superfluous run over a missing one are included.
     """
     return [
         instance
@@ -177,15 +176,15 @@ def with_hooks(changes: Changes, *, in_doubt: bool = False) -> list[Any]:
 
 
 def declares_hook(model: type[Any]) -> bool:
-    """Return whether a model declares an after-commit hook; one on another base has none."""
+    """Return whether a model declares an after-commit hook; a model on another base has none."""
     asks = getattr(model, "has_after_commit", None)
     return asks is not None and asks()
 
 
 async def run_after_commit(instances: list[Any], session: "AsyncSession") -> None:
-    """Run after-commit hooks on a session of their own; one that fails is logged and fails nobody.
+    """Run after-commit hooks on a separate session; a hook that fails is logged, and affects nothing else.
 
-    They share one deadline, because they run to their end although their request was cancelled.
+    All hooks share one deadline, because they run to their end even when their request was cancelled.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + HOOKS_DEADLINE_S
@@ -197,7 +196,7 @@ async def run_after_commit(instances: list[Any], session: "AsyncSession") -> Non
         except (
             Exception,
             asyncio.CancelledError,
-        ):  # a task of the hook's own was cancelled; nobody cancels us
+        ):  # the hook's own task was cancelled; this one is never cancelled
             log.exception("the after-commit hook of %s failed; the commit stands", type(instance).__name__)
             with contextlib.suppress(Exception):
                 await session.rollback()

@@ -1,4 +1,4 @@
-"""Calls that were made with an idempotency key, and what they were answered."""
+"""Calls with an idempotency key, and their answers."""
 
 from datetime import datetime
 
@@ -9,15 +9,16 @@ from sqlalchemy.orm import Mapped, mapped_column
 from latchkey.models.base import Base
 from latchkey.models.types import Binary, UtcDateTime
 
-# A plain BLOB ends at 64 kB there.
+# On these servers a plain BLOB holds at most 64 kB.
 Bytes = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 
 class IdempotencyKey(Base):
-    """One claim, written in the transaction of its effect; the primary key is the judge of copies that come at once.
+    """One claim, written in the transaction of its effect; the primary key decides between simultaneous copies.
 
-    `id` is a hash of who called what with which key, `fingerprint` one of what was sent. The answer, which is
-    `status`, `headers` as a JSON object and `body`, is written before COMMIT, so nobody else sees a row without one.
+    `id` is a hash of caller, operation and idempotency key, `fingerprint` one of body and query. The answer consists of
+    `status`, `headers` as a JSON object, and `body`. It is written before COMMIT, so no other transaction sees a row
+    without an answer.
     """
 
     __tablename__ = "idempotency_keys"

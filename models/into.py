@@ -1,4 +1,4 @@
-"""`Article.filter(…).into(ArticleRow)`: rows that become Structs, and never entities."""
+"""`Article.filter(…).into(ArticleRow)`: rows that become Structs instead of entities."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
 SHAPES = 512
-"""Statements that are kept compiled; the one that was not asked for the longest goes first."""
+"""The maximum number of compiled statements; the least recently used one is dropped."""
 
 
 class Into(Generic[S]):
@@ -59,7 +59,7 @@ class Into(Generic[S]):
 
 
 def only(rows: Sequence[T]) -> T:
-    """Return the only row, or raise what SQLAlchemy would."""
+    """Return the only row, or raise SQLAlchemy's error."""
     if not rows:
         raise NoResultFound("No row was found when one was required")
     if len(rows) > 1:
@@ -68,7 +68,7 @@ def only(rows: Sequence[T]) -> T:
 
 
 async def read(session: Any, layout: Layout, statement: Select[Any]) -> list[Any]:
-    """Run a SELECT of entities, and make Structs of what it would find."""
+    """Run a SELECT of entities, and return its rows as Structs."""
     key = statement._generate_cache_key()  # noqa: SLF001 - there is no public way to ask
     if key is None or not prepares(
         session
@@ -81,14 +81,14 @@ async def read(session: Any, layout: Layout, statement: Select[Any]) -> list[Any
 
 
 class Shapes:
-    """The statements that were asked before, compiled: of the same model, Struct, lookups, order and limit."""
+    """Compiled statements of earlier queries, by model, Struct, lookups, order and limit."""
 
     def __init__(self, most: int = SHAPES) -> None:
         self._most = most
         self._kept: OrderedDict[Any, Any] = OrderedDict()
 
     def find(self, session: Preparing, layout: Layout, statement: Select[Any], key: Any) -> Any:
-        """Return the prepared statement."""
+        """Return the prepared statement of a query."""
         shape = (layout, key.key)
         prepared = self._kept.get(shape)
         if prepared is not None:
@@ -105,14 +105,14 @@ shapes = Shapes()
 
 
 async def make(session: Any, layout: Layout, rows: Sequence[Values]) -> list[Any]:
-    """Make Structs of rows, after a statement more for each relation to many."""
+    """Return the Structs of rows, after one more statement for each relation to many."""
     groups: Groups = [await group(session, many, rows) for many in layout.many] if rows else ()
     build = layout.root.make
     return [build(values, groups) for values in rows]
 
 
 async def group(session: Any, many: Many, rows: Sequence[Values]) -> dict[Any, list[Any]]:
-    """Read the rows of a relation to many, by the key of the row that they belong to."""
+    """Return the rows of a relation to many, grouped by the key of their parent row."""
     keys = [key for key in dict.fromkeys(map(many.key_of, rows)) if is_whole(key)]
     found: dict[Any, list[Any]] = {}
     for start in range(0, len(keys), MOST_KEYS):
@@ -126,5 +126,5 @@ async def group(session: Any, many: Many, rows: Sequence[Values]) -> dict[Any, l
 
 
 def is_whole(key: Any) -> bool:
-    """Return whether no part of a key is NULL; a row without one has no others."""
+    """Return whether no part of a key is NULL; a row with a NULL in its key has no related rows."""
     return key is not None and not (isinstance(key, tuple) and None in key)

@@ -1,4 +1,4 @@
-"""How much a key or an owner may do: values, as they are stored, sent and answered."""
+"""Limits of a key or an owner: values that are stored, received and returned in the same form."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""What was counted of those who are limited."""
+"""The counters of limited keys and owners."""
 
 from datetime import datetime
 
@@ -10,10 +10,10 @@ from latchkey.models.types import BinaryText, UtcDateTime
 
 
 class LimitCounter(Base):
-    """What one subject, `key:<id>` or `user:<id>`, has spent of all its limits and its quota.
+    """The counters of one subject, `key:<id>` or `user:<id>`, for all its limits and its quota.
 
-    One row holds them all, so that a call is charged to all or to none by one write. `version` changes with
-    each write, and whoever writes says which one it read. After `expires_at` nothing in it counts any more.
+    One row holds them all, so that one write charges a call to all or to none. `version` changes with each write, and
+    a writer states the version that it read. After `expires_at` none of the counters is needed any more.
     """
 
     __tablename__ = "limit_counters"

@@ -1,9 +1,9 @@
-"""Reading what was never loaded is an error that names the attribute and the fix (R11).
+"""Raise an error that names the attribute and the fix when code reads an attribute that was never loaded (R11).
 
-SQLAlchemy would load it on the spot, which needs an await that is not there, and says so in words that do
-not name the attribute. It starts such a load in one of three places, and each is a function that can be
-exchanged: one for the expired columns of a class, one for each relation and each deferred column, and one
-that a query leaves with an instance, for a column that it did not ask for.
+SQLAlchemy would load the attribute at once, which needs an await that is not there, and its error does not name the
+attribute. It starts such a load in one of three places, and each is a function that can be replaced: one for the
+expired columns of a class, one for each relation and each deferred column, and one that a query stores in an
+instance, for a column that the query did not select.
 
 Models of any base are covered. Inside an await of a session, as in `session.run_sync`, SQLAlchemy loads as usual,
 and so does a plain `Session`.
@@ -22,7 +22,7 @@ from latchkey.models.errors import NotLoadedError
 
 
 def raise_by_name(mapper: Mapper[Any], model: type[Any]) -> None:
-    """Exchange the loaders of a model; for SQLAlchemy's event `mapper_configured`."""
+    """Replace the loaders of a model; for SQLAlchemy's event `mapper_configured`."""
     manager = mapper.class_manager
     columns = set(mapper.column_attrs.keys())
     manager.expired_attribute_loader = _expired(model, columns, manager.expired_attribute_loader)
@@ -36,7 +36,7 @@ def raise_by_name(mapper: Mapper[Any], model: type[Any]) -> None:
 
 
 def name_left_out(state: Any, *_: Any) -> None:
-    """Exchange the loaders that a query left with one instance; for the events `load` and `refresh`."""
+    """Replace the loaders that a query stored in one instance; for the events `load` and `refresh`."""
     if "callables" in state.__dict__:
         for key, load in state.callables.items():
             if not isinstance(load, Loader):
@@ -44,14 +44,14 @@ def name_left_out(state: Any, *_: Any) -> None:
 
 
 class Loader:
-    """Loads one attribute where it can be loaded, and else names it; it is pickled with the instance."""
+    """Loads one attribute where that is possible, and raises an error with its name otherwise; pickled with the instance."""
 
     def __init__(self, key: str, load: Callable[..., Any]) -> None:
         self.key = key
         self.load = load
 
     def __call__(self, state: Any, passive: Any = PassiveFlag.PASSIVE_OFF) -> Any:
-        """Load it, or raise `NotLoadedError`."""
+        """Load the attribute, or raise `NotLoadedError`."""
         try:
             return self.load(state, passive)
         except (DetachedInstanceError, MissingGreenlet, NotLoadedError):
@@ -75,7 +75,10 @@ class Loader:
 
 
 def _expired(model: type[Any], columns: set[str], load: Callable[..., Any]) -> Callable[..., Any]:
-    """Load what is expired where somebody waits for it, as a flush does that needs a key; else name it."""
+    """Return a loader of expired attributes that raises an error with their names outside an await.
+
+    Inside an await it loads them, as for a flush that needs a key.
+    """
 
     def load_or_raise(state: Any, names: set[str], passive: Any) -> Any:
         if state.session is None or (state.async_session is not None and not in_greenlet()):

@@ -1,7 +1,7 @@
-"""The names that a model cannot give its attributes: verbs and their arguments need them.
+"""The names that a model cannot give its attributes, because verbs and their arguments use them.
 
-The rule is read off the verbs: what the base defines, and every argument of those verbs that also take attributes
-by name, `create(session=None, …, **values)`.
+They are derived from the verbs: everything that the base defines, and every argument of the verbs that also accept
+attributes by name, `create(session=None, …, **values)`.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from latchkey.models.query import SEPARATOR
 
 
 def arguments_beside_names(*owners: type[Any]) -> Mapping[str, str]:
-    """Return the arguments of all methods that also take attributes by name, each with the first such method."""
+    """Return the arguments of all methods that also accept attributes by name, each with the first such method."""
     found: dict[str, str] = {}
     for owner in owners:
         for name, method in vars(owner).items():
@@ -30,10 +30,10 @@ def arguments_beside_names(*owners: type[Any]) -> Mapping[str, str]:
 
 
 def require_free(model: type[Any], base: type[Any], arguments: Mapping[str, str]) -> None:
-    """Refuse a model that has an attribute which a verb would hide, or be hidden by.
+    """Raise an error for a model with an attribute that hides a verb, or is hidden by one.
 
     Raises:
-        NameTakenError: it has; the sentence shows another name that keeps the column.
+        NameTakenError: the model has one; the message shows another name that keeps the column.
     """
     taken = set(dir(base))
     for name in mapped_names(model, base):
@@ -48,7 +48,7 @@ def require_free(model: type[Any], base: type[Any], arguments: Mapping[str, str]
 
 
 def mapped_names(model: type[Any], base: type[Any]) -> Iterable[str]:
-    """List the mapped attributes of a class, hybrid properties and proxies too, without configuring its mapper."""
+    """Return the mapped attributes of a class, including hybrid properties and proxies, without configuring its mapper."""
     classes = (one for one in model.__mro__ if one not in base.__mro__)
     attributes = (item for one in classes for item in vars(one).items())
     return dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Nonces of signed calls that were taken, so that no call is taken twice."""
+"""Nonces of accepted signed calls, so that no call is accepted twice."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from latchkey.models.types import Binary, BinaryText, UtcDateTime
 
 
 class Nonce(Base):
-    """One nonce of one key; the primary key is the judge of two that come at once."""
+    """One nonce of one key; the primary key decides between two calls that arrive at the same time."""
 
     __tablename__ = "nonces"
 

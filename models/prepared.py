@@ -18,18 +18,18 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def prepared(statement: AnySelect, *, into: type[S]) -> "PreparedSelect[S]":
-    """Prepare a SELECT whose rows become Structs: `prepared(select(…), into=Row)`, once, beside the function that asks.
+    """Prepare a SELECT whose rows become Structs: `prepared(select(…), into=Row)`, once, beside the function that uses it.
 
-    A field is read from the column of its name or label; other columns are read for nobody. The values that differ
-    from call to call are `bindparam`s, given by name; one with `expanding=True` takes a list for `IN`.
+    A field is read from the column with its name or label; other columns are ignored. Values that differ between calls
+    are `bindparam`s, passed by name; one with `expanding=True` takes a list for `IN`.
 
     Args:
-        statement: columns with names, and no entities: of those the Struct could not know what is loaded.
-        into: the Struct, whose values are converted to the types of its fields.
+        statement: selects columns with names, and no entities, whose loaded attributes the Struct could not know.
+        into: the Struct; values are converted to the types of its fields.
 
     Raises:
-        StructError: a field has no default, and no column has its name, or one of another type.
-        TypeError: it is no SELECT of columns, or `into` is no Struct.
+        StructError: a field has no default, and no column has its name, or the column has another type.
+        TypeError: `statement` is not a SELECT of columns, or `into` is not a Struct.
     """
     return PreparedSelect(statement, into)
 
@@ -37,7 +37,7 @@ def prepared(statement: AnySelect, *, into: type[S]) -> "PreparedSelect[S]":
 class PreparedSelect(Generic[S]):
     """A SELECT that is compiled once for each kind of database, and sent as a prepared statement.
 
-    It goes where any other SELECT of the session goes. Made by `prepared`.
+    It uses the same connection as any other SELECT of the session. Create it with `prepared`.
     """
 
     def __init__(self, statement: AnySelect, into: type[S]) -> None:
@@ -50,11 +50,11 @@ class PreparedSelect(Generic[S]):
         self._required = {one.key for one in binds if one.required}
         if "session" in self._known:
             raise TypeError(
-                "bindparam('session'): the verbs have an argument of this name; take another one."
+                "bindparam('session'): the verbs have an argument of this name; use another name."
             )
 
     async def first(self, *, session: AsyncSession | None = None, **values: Any) -> S | None:
-        """Return the first row, or None; how many are read says the LIMIT of the SELECT."""
+        """Return the first row, or None; the SELECT's own LIMIT determines how many rows are read."""
         rows = await self.all(session=session, **values)
         return rows[0] if rows else None
 
@@ -64,7 +64,7 @@ class PreparedSelect(Generic[S]):
         Raises:
             sqlalchemy.exc.NoResultFound: there is none.
             sqlalchemy.exc.MultipleResultsFound: there is more than one.
-            TypeError: a value is missing, or there is no `bindparam` of its name.
+            TypeError: a value is missing, or there is no `bindparam` with its name.
         """
         return only(await self.all(session=session, **values))
 
@@ -72,11 +72,11 @@ class PreparedSelect(Generic[S]):
         """Return all rows.
 
         Args:
-            session: None is that of the task, or a short one, as for the verbs of models.
+            session: None uses the session of the task, or a new one, as the verbs of models do.
             values: for each `bindparam`, by its name.
 
         Raises:
-            TypeError: a value is missing, or there is no `bindparam` of its name.
+            TypeError: a value is missing, or there is no `bindparam` with its name.
         """
         if missing := self._required - values.keys():
             raise TypeError(f"a value is missing for {', '.join(sorted(missing))}.")
@@ -88,9 +88,9 @@ class PreparedSelect(Generic[S]):
 
 
 def require_columns(statement: Any) -> None:
-    """Refuse what is no SELECT of columns that have names."""
+    """Raise TypeError for anything but a SELECT of columns with names."""
     if not isinstance(statement, Select | CompoundSelect):
-        raise TypeError(f"a SELECT is prepared, not {type(statement).__name__}.")
+        raise TypeError(f"only a SELECT can be prepared, not {type(statement).__name__}.")
     if isinstance(statement, CompoundSelect):
         for part in statement.selects:
             require_columns(getattr(part, "element", part))
@@ -102,15 +102,15 @@ def require_columns(statement: Any) -> None:
             )
         if one.get("entity") is not None and one["expr"] is one["entity"]:
             raise TypeError(
-                f"select({one['name']}) is one of entities: name the columns that the Struct needs."
+                f"select({one['name']}) selects entities: name the columns that the Struct needs."
             )
 
 
 def reader_maker(statement: AnySelect, struct: type[S]) -> MakeReader[S]:
-    """Return what makes readers of rows, given what is made of the driver's values.
+    """Return a function that makes row readers, given the conversions of the driver's values.
 
     Raises:
-        StructError: a field has no default, and no column has its name, or one of another type.
+        StructError: a field has no default, and no column has its name, or the column has another type.
     """
     columns = list(statement.exported_columns)
     names = list(statement.exported_columns.keys())
@@ -121,7 +121,7 @@ def reader_maker(statement: AnySelect, struct: type[S]) -> MakeReader[S]:
         if field.name not in names:
             raise field.error(f"the SELECT has no column of this name; it has {', '.join(names)}.")
         places.append(names.index(field.name))
-        # A column that may not be NULL in its table may be so by an outer join.
+        # An outer join may produce NULL for a column that is NOT NULL in its table.
         fit = fit_of(field, columns[places[slot]], may_be_null=True)
         if fit is not None:
             node.fits.append((slot, fit))

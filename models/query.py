@@ -1,4 +1,4 @@
-"""`User.filter(...)` and what can follow it."""
+"""Queries: `User.filter(...)` and the methods that refine and run them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, TypeVarTuple
@@ -38,10 +38,10 @@ OPERATORS: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {
 
 
 def condition(model: type[Any], lookup: str, value: Any) -> ColumnElement[bool]:
-    """Turn one lookup, `name__like="a%"`, into a condition; without an operator it is equality.
+    """Convert one lookup, `name__like="a%"`, to a condition; without an operator it means equality.
 
     Raises:
-        UnknownLookupError: the model has no such column, or there is no such operator; the right ones are listed.
+        UnknownLookupError: there is no such column or operator; the message lists those that exist.
     """
     name, separator, operator = lookup.rpartition(SEPARATOR)
     if not separator:
@@ -58,7 +58,7 @@ def condition(model: type[Any], lookup: str, value: Any) -> ColumnElement[bool]:
 
 
 def column_of(model: type[Any], name: str) -> InstrumentedAttribute[Any]:
-    """Return the column attribute `name`, or raise `UnknownLookupError` with those that exist."""
+    """Return the column attribute `name`, or raise `UnknownLookupError` with the existing columns."""
     columns = inspect(model).column_attrs.keys()
     if name not in columns:
         raise UnknownLookupError(
@@ -69,7 +69,7 @@ def column_of(model: type[Any], name: str) -> InstrumentedAttribute[Any]:
 
 
 def identified(model: type[Any] | Mapper[Any], identities: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
-    """Turn primary keys, each a tuple of its columns, into a condition."""
+    """Convert primary keys, each a tuple of its columns, to a condition."""
     keys: Sequence[ColumnElement[Any]] = inspect(model).primary_key
     if len(keys) == 1:
         return keys[0].in_([value for (value,) in identities])
@@ -77,7 +77,7 @@ def identified(model: type[Any] | Mapper[Any], identities: Sequence[tuple[Any, .
 
 
 def relation_option(model: type[Any], name: str) -> Any:
-    """Return the loader option for a relation: a join for one row, a second SELECT for many."""
+    """Return the loader option for a relation: a join for a relation to one, a second SELECT for a relation to many."""
     relations = inspect(model).relationships
     if name not in relations:
         raise UnknownLookupError(
@@ -88,7 +88,7 @@ def relation_option(model: type[Any], name: str) -> Any:
 
 
 class Query(Generic[M]):
-    """A SELECT in the making; each step answers a new one, and the last verb runs it."""
+    """A query under construction; each method returns a new one, and the last verb runs it."""
 
     def __init__(
         self,
@@ -106,13 +106,13 @@ class Query(Generic[M]):
         return type(self)(self._model, statement, self._session, self._at_most)
 
     def filter(self, **lookups: Any) -> Self:
-        """Narrow further: `name__like="a%"`, `id__in=[1, 2]`, `created_at__gte=...`; all must hold."""
+        """Add conditions: `name__like="a%"`, `id__in=[1, 2]`, `created_at__gte=...`; all must hold."""
         return self._with(
             self._statement.where(*(condition(self._model, name, value) for name, value in lookups.items()))
         )
 
     def order_by(self, *names: str) -> Self:
-        """Sort by columns; a minus in front is descending: `order_by("-id", "name")`."""
+        """Sort by columns; a leading minus means descending: `order_by("-id", "name")`."""
         return self._with(self._statement.order_by(*(self._order(name) for name in names)))
 
     def _order(self, name: str) -> Any:
@@ -124,30 +124,30 @@ class Query(Generic[M]):
         return type(self)(self._model, self._statement, self._session, rows)
 
     def load(self, *relations: str) -> Self:
-        """Load relations with the rows; what is not named here raises when it is read."""
+        """Load relations with the rows; reading a relation that is not named here raises an error."""
         return self._with(
             self._statement.options(*(relation_option(self._model, name) for name in relations))
         )
 
     def for_update(self) -> Self:
-        """Lock the rows until the transaction ends, and read them afresh: a stale copy is worth no lock."""
+        """Lock the rows until the transaction ends, and read them again, because a lock on a stale copy is useless."""
         return self._with(
             self._statement.with_for_update(of=self._model).execution_options(populate_existing=True)
         )
 
     def into(self, struct: type[S]) -> Into[S]:
-        """Read the rows into a Struct, which says by its fields what is selected; no entity is made.
+        """Read the rows into a Struct, whose fields determine the selected columns; no entities are created.
 
-        A field is read from the column of its name; a field with a Struct from a relation to one, by a join; a field
-        with a list of Structs from a relation to many, by one statement more. A field that the model does not have
-        keeps its default.
+        A field is read from the column of its name. A field with a Struct is read from a relation to one, with a join. A
+        field with a list of Structs is read from a relation to many, with one more statement. A field that the model does not
+        have keeps its default.
 
         Raises:
-            StructError: a field has no default, and the model does not have it, or not of this type.
+            StructError: a field has no default, and the model does not have it, or has it with another type.
         """
         if self._statement._with_options:  # noqa: SLF001 - there is no public way to ask
             raise TypeError(
-                f"{struct.__name__} says what is read: name the relations of `load` as fields in it instead."
+                f"{struct.__name__} determines what is read: declare the relations of `load` as its fields instead."
             )
         return Into(self._model.resolve, self._limited, self._session, layout_of(self._model, struct))
 
@@ -175,7 +175,7 @@ class Query(Generic[M]):
         return (await self._run(select(func.count()).select_from(rows))).scalar_one()
 
     async def exists(self) -> bool:
-        """Return whether there is a row."""
+        """Return whether there is at least one row."""
         asked = select(literal(1)).where(self._limited().order_by(None).exists())
         return (await self._run(asked)).first() is not None
 
@@ -189,5 +189,5 @@ class Query(Generic[M]):
     async def _run(self, statement: Select[*Row]) -> Result[*Row]:
         async with self._model.resolve(self._session) as session:
             if statement.get_execution_options().get("populate_existing"):
-                await session.flush()  # reading afresh would overwrite what is pending
+                await session.flush()  # reading the rows again would overwrite pending changes
             return await session.execute(statement)

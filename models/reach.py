@@ -1,4 +1,4 @@
-"""How the rows of a relation to many are read for many rows at once."""
+"""Read the rows of a relation to many for many parent rows at once."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,23 +9,23 @@ from sqlalchemy.orm import RelationshipProperty, aliased
 
 from latchkey.models.fields import Field
 
-KEYS = "keys"  # the parameter: the keys of the rows that it is read for
-MOST_KEYS = 2**14  # in one statement; as many as fit into a list
+KEYS = "keys"  # the name of the parameter with the keys of the parent rows
+MOST_KEYS = 2**14  # in one statement; the maximum length of a list
 
 
 class Reach(msgspec.Struct, frozen=True):
-    """The way from rows to those that a relation leads to."""
+    """The way from rows to the related rows."""
 
     relation: RelationshipProperty[Any]
     names: Sequence[str]
-    """The attributes by which a row is known at the other end."""
+    """The attributes that identify a row at the other end."""
     columns: Sequence[Any]
-    """Where their values are read there."""
+    """The columns with their values at the other end."""
     parent: Any = None
-    """The row's own table once more, where the values are not beside those that are read."""
+    """An alias of the row's own table, if the other end does not have these values."""
 
     def select(self, columns: Sequence[Any]) -> Select[Any]:
-        """Select columns of the rows that belong to some keys, in the order that the relation declares."""
+        """Return a SELECT of columns of the rows that belong to some keys, in the order that the relation declares."""
         relation = self.relation
         found: Select[Any] = select(*columns)
         if self.parent is not None:
@@ -40,16 +40,16 @@ class Reach(msgspec.Struct, frozen=True):
 
 
 def reach_of(field: Field, relation: RelationshipProperty[Any]) -> Reach:
-    """Return the way of a relation.
+    """Return the `Reach` of a relation.
 
-    Most relations say by a foreign key to which row their rows belong, there or in a table between. Of others, the
-    row's own table is joined again.
+    In most relations a foreign key connects the rows, directly or in a table between. For other relations, the row's own
+    table is joined again.
 
     Raises:
         StructError: the relation's rows cannot be read for many rows at once.
     """
     if relation.entity is not relation.mapper:
-        raise field.error("the relation leads to an aliased class; declare one to the class.")
+        raise field.error("the relation leads to an aliased class; declare a relation to the class itself.")
     pairs = relation.synchronize_pairs
     if pairs and relation.primaryjoin.compare(and_(*(local == remote for local, remote in pairs))):
         return Reach(
@@ -63,9 +63,7 @@ def reach_of(field: Field, relation: RelationshipProperty[Any]) -> Reach:
         for one in relation.order_by or ()
         for table in one._from_objects  # noqa: SLF001
     ):
-        raise field.error(
-            "the relation is sorted by the table between, and joined by a condition of its own."
-        )
+        raise field.error("the relation is sorted by the table between, and has its own join condition.")
     parent = aliased(relation.parent.class_)
     names = [relation.parent.get_property_by_column(column).key for column in relation.parent.primary_key]
     return Reach(

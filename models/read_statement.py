@@ -1,4 +1,4 @@
-"""A SELECT and the way its rows are read, for sessions of this package and for SQLAlchemy's own."""
+"""A SELECT and the reader of its rows, for sessions of this package and for SQLAlchemy's own."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeGuard, TypeVar
@@ -10,17 +10,17 @@ T = TypeVar("T")
 AnySelect = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]
 Convert = Callable[[Any], Any]
 MakeReader = Callable[[Sequence[Convert | None]], Callable[[Sequence[Any]], T]]
-"""Makes a reader of rows, given what has to be made of the value of each column; without any, nothing has to be."""
+"""Makes a reader of rows, given a conversion for each column; an empty sequence means no conversions."""
 
 
 class Preparing(Protocol):
-    """What the sessions of this package do, and SQLAlchemy's own do not: send statements that are prepared."""
+    """A session of this package, which sends prepared statements, unlike SQLAlchemy's own."""
 
     def prepare(self, statement: Any, make: MakeReader[T], *, cache_key: Any = None) -> Any:
         """Prepare a statement, for any session."""
 
     async def read(self, prepared: Any, values: Mapping[Any, Any]) -> list[Any]:
-        """Run one."""
+        """Run a prepared statement."""
 
 
 def prepares(session: Any) -> TypeGuard[Preparing]:
@@ -29,7 +29,7 @@ def prepares(session: Any) -> TypeGuard[Preparing]:
 
 
 class ReadStatement(Generic[T]):
-    """A SELECT whose values come by name; prepared when it is first read."""
+    """A SELECT whose values are passed by name; prepared when it is first read."""
 
     def __init__(self, statement: AnySelect, make_reader: MakeReader[T]) -> None:
         self._statement = statement

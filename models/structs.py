@@ -1,4 +1,4 @@
-"""How rows become Structs: which columns are selected for one, which relations are read, and how it is made."""
+"""Convert rows to Structs: the columns to select, the relations to read, and how each Struct is built."""
 
 import inspect as python_inspect
 from collections.abc import Callable, Sequence
@@ -16,13 +16,13 @@ from latchkey.models.reach import Reach, reach_of
 from latchkey.models.read_statement import Convert, ReadStatement
 
 Values = list[Any]
-"""The values of a row by their slots, of which a Struct takes those that follow each other."""
+"""The values of a row by their slots; each Struct takes a consecutive range."""
 Groups = Sequence[dict[Any, list[Any]]]
-"""For each relation to many of a layout, the Structs by the key of the row that they belong to."""
+"""For each relation to many of a layout, the Structs by the key of their parent row."""
 
 
 class Node:
-    """How one Struct is made of the values of a row."""
+    """Builds one Struct from the values of a row."""
 
     def __init__(self, struct: Any, start: int, names: Sequence[str]) -> None:
         self.struct = get_origin(struct) or struct
@@ -34,7 +34,7 @@ class Node:
         self.lists: list[tuple[int, Callable[[Values], Any], int, type]] = []
 
     def make(self, values: Values, groups: Groups) -> Any:
-        """Make it, and what is nested in it.
+        """Return the Struct, including nested ones.
 
         Raises:
             StructError: a value does not fit.
@@ -43,7 +43,7 @@ class Node:
             if values[slot] is not None:
                 values[slot] = node.make(values, groups)
             elif not field.allows_none:
-                raise field.error("there is no row, and the field is not `| None`.")
+                raise field.error("there is no related row, and the field is not `| None`.")
         for slot, key_of, number, container in self.lists:
             values[slot] = container(groups[number].get(key_of(values), ()))
         for slot, fit in self.fits:
@@ -54,14 +54,14 @@ class Node:
 
 
 def takes_by_position(struct: Any, names: Sequence[str]) -> bool:
-    """Return whether these are the arguments of a Struct, by position."""
+    """Return whether a Struct takes these arguments by position."""
     parameters = python_inspect.signature(struct).parameters.values()
     by_position = [one.name for one in parameters if one.kind is not one.KEYWORD_ONLY]
     return by_position[: len(names)] == list(names)
 
 
 class Many:
-    """A relation to many: one statement for all rows."""
+    """A relation to many, read with one statement for all rows."""
 
     def __init__(self, reach: Reach, layout: "Layout", key_of: Callable[[Values], Any]) -> None:
         self.layout = layout
@@ -69,18 +69,18 @@ class Many:
             layout.join(reach.select(layout.columns)), layout.make_reader
         )
         self.key_of = key_of
-        """Return the key of the row that it is a field of."""
+        """Returns the key of the parent row."""
         self.key_of_child: Callable[[Values], Any] = itemgetter(*layout.key_slots)
 
 
 class Layout:
-    """The columns, joins and further statements for a Struct, and the way from a row to it.
+    """The columns, joins and further statements for a Struct, and how it is built from a row.
 
     Args:
         model: the entity whose rows are read.
-        struct: what they become.
-        keys: columns beside those of the Struct.
-        outside: the Structs that this one is in.
+        struct: the Struct that they become.
+        keys: columns in addition to those of the Struct.
+        outside: the Structs that contain this one.
 
     Raises:
         StructError: the Struct has a field that cannot be read.
@@ -140,14 +140,14 @@ class Layout:
     ) -> None:
         struct = nested_struct(field, field.core, outside)
         target = aliased(relation.mapper.class_)
-        # A row that is not there, or is not there for its neighbour, must not take the row with it.
+        # If the related row does not exist, or is missing because of its own join, the row itself must still be returned.
         always = relation.direction.name == "MANYTOONE" and not any(
             column.nullable for column in relation.local_columns
         )
         outer = outer or field.allows_none or not always
         self.joins.append((getattr(entity, relation.key).of_type(target), outer))
         key = relation.mapper.get_property_by_column(relation.mapper.primary_key[0]).key
-        self.slots[slot] = self._place_of(target, key)  # which is NULL where there is no row
+        self.slots[slot] = self._place_of(target, key)  # NULL where there is no row
         node.ones.append((slot, self._add(struct, target, outside, outer=outer), field))
 
     def _add_many(
@@ -172,7 +172,7 @@ class Layout:
         self.many.append(many)
 
     def select(self, statement: Select[Any]) -> Select[Any]:
-        """Make a SELECT of entities one of the columns, with the joins."""
+        """Turn a SELECT of entities into a SELECT of the columns, with the joins."""
         return self.join(statement.with_only_columns(*self.columns, maintain_column_froms=True))
 
     def join(self, statement: Select[Any]) -> Select[Any]:
@@ -182,7 +182,7 @@ class Layout:
         return statement
 
     def make_reader(self, converts: Sequence[Convert | None]) -> Callable[[Sequence[Any]], Values]:
-        """Return what reads a row by its slots, given what is made of the driver's values."""
+        """Return a function that reads a row into its slots, given the conversions of the driver's values."""
         places = [(place, convert) for place, convert in enumerate(converts) if convert is not None]
         in_order = self.slots == list(range(len(self.columns)))
         pick = itemgetter(*self.slots)
@@ -202,16 +202,16 @@ def layout_of(model: Any, struct: Any) -> Layout:
 
     Raises:
         StructError: the Struct has a field that cannot be read.
-        TypeError: it is no Struct.
+        TypeError: it is not a Struct.
     """
     return Layout(model, struct)
 
 
 def is_read(field: Field, mapper: Mapper[Any]) -> bool:
-    """Return whether a field is read: the model has it, or else the field has a default.
+    """Return whether a field is read from the model; a field that the model does not have must have a default.
 
     Raises:
-        StructError: neither.
+        StructError: the model does not have it, and it has no default.
     """
     descriptor = mapper.all_orm_descriptors.get(field.name)
     if descriptor is not None and (
@@ -238,25 +238,25 @@ def nested_struct(field: Field, kind: Any, outside: tuple[Any, ...]) -> Any:
     """Return the Struct that a relation is read into.
 
     Raises:
-        StructError: it is none, or one that it is inside of.
+        StructError: the type is not a Struct, or is one that contains this field.
     """
     origin = get_origin(kind) or kind
     if not (isinstance(origin, type) and issubclass(origin, msgspec.Struct)):
-        raise field.error(f"it is a relation, so its type is a Struct, and not {readable(kind)}.")
+        raise field.error(f"it is a relation, so its type must be a Struct, not {readable(kind)}.")
     if kind in outside:
-        raise field.error(f"{readable(kind)} is inside of itself, so what is read would have no end.")
+        raise field.error(f"{readable(kind)} contains itself, so reading it would never end.")
     return kind
 
 
 def list_of_structs(field: Field, outside: tuple[Any, ...]) -> tuple[type, Any]:
-    """Return whether a relation to many is read into a list or a tuple, and of which Struct.
+    """Return the container of a relation to many, list or tuple, and its Struct.
 
     Raises:
-        StructError: it is something else.
+        StructError: the field has another type.
     """
     container, given = get_origin(field.core), get_args(field.core)
     if container is list or (container is tuple and given[1:] == (Ellipsis,)):
         return container, nested_struct(field, given[0], outside)
     raise field.error(
-        f"it is a relation to many, so its type is a list or a tuple of Structs, and not {readable(field.core)}."
+        f"it is a relation to many, so its type must be a list or a tuple of Structs, not {readable(field.core)}."
     )

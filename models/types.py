@@ -1,4 +1,4 @@
-"""Column types that mean the same on MariaDB, MySQL and SQLite."""
+"""Column types with the same meaning on MariaDB, MySQL and SQLite."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,37 +10,37 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-# SQLite counts ids up only in a column that is declared INTEGER, which holds 64 bits there.
+# SQLite generates ids only for a column that is declared INTEGER, which holds 64 bits there.
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC with microseconds: aware in Python, without a zone in the database."""
+    """A date and time in UTC with microseconds: aware in Python, without a time zone in the database."""
 
     impl = DateTime
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Keep the microseconds, which a plain DATETIME of MariaDB and MySQL drops."""
+        """Return a type that keeps the microseconds, which a plain DATETIME of MariaDB and MySQL drops."""
         if dialect.name in {"mysql", "mariadb"}:
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
         return dialect.type_descriptor(DateTime())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Store UTC; a moment without a zone is refused, it could be any."""
+        """Convert to UTC; raise ValueError for a value without a time zone, which would be ambiguous."""
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"{value!r} has no zone: use datetime.now(UTC)")
+            raise ValueError(f"{value!r} has no time zone: use datetime.now(UTC)")
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Mark the time as UTC."""
+        """Return the value with the time zone UTC."""
         return None if value is None else value.replace(tzinfo=UTC)
 
 
 class Binary(TypeDecorator[Any]):
-    """At most `length` bytes that can be indexed: VARBINARY where a BLOB could not be."""
+    """At most `length` bytes that can be indexed: VARBINARY on servers that cannot index a BLOB."""
 
     impl = LargeBinary
     cache_ok = True
@@ -50,7 +50,7 @@ class Binary(TypeDecorator[Any]):
         self.length = length
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Take VARBINARY on the servers that have it."""
+        """Return VARBINARY on the servers that have it."""
         if dialect.name in {"mysql", "mariadb"}:
             return dialect.type_descriptor(mysql.VARBINARY(self.length))
         return dialect.type_descriptor(LargeBinary(self.length))
@@ -71,21 +71,21 @@ class BinaryText(Binary):
 
 
 class Words(TypeDecorator[tuple[str, ...]]):
-    """A tuple of words, stored as one text with a space between."""
+    """A tuple of words, stored as one text with spaces between them."""
 
     impl = Text
     cache_ok = True
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:
-        """Compare with a text, as `LIKE` does, as text; else as words."""
+        """Compare with a text as text, as for `LIKE`, and with any other value as words."""
         return Text() if isinstance(value, str) else super().coerce_compared_value(op, value)
 
     def process_bind_param(self, value: tuple[str, ...] | str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Join; a word with white space in it would come back as two, a text as its letters."""
+        """Join the words; raise ValueError for a word with white space, or for a text in place of the tuple."""
         if value is None:
             return None
         if isinstance(value, str) or any(word.split() != [word] for word in value):
-            raise ValueError(f"a tuple of words without white space, please: {value!r}")
+            raise ValueError(f"the value must be a tuple of words without white space, not {value!r}")
         return " ".join(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:  # noqa: ARG002
@@ -128,12 +128,12 @@ def _mysql_now(element: utc_now, compiler: Any, **kwargs: Any) -> str:  # noqa: 
 
 @compiles(utc_now, "sqlite")
 def _sqlite_now(element: utc_now, compiler: Any, **kwargs: Any) -> str:  # noqa: ARG001
-    # SQLite's clock gives milliseconds; SQLAlchemy reads what follows the point as microseconds.
+    # SQLite's clock has milliseconds; SQLAlchemy reads the digits after the point as microseconds.
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
 class utc_in(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is
-    """The database's clock, so many seconds from now."""
+    """The database's clock, plus a number of seconds."""
 
     type = UtcDateTime()
     inherit_cache = True

@@ -1,4 +1,4 @@
-"""People and partners: the owners of keys."""
+"""Users: the owners of keys."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from latchkey.models.api_key import ApiKey
 
 EMAIL_LENGTH = 254  # characters, RFC 5321 section 4.5.3.1.3 less the angle brackets
-EMAIL_KEY_BYTES = EMAIL_LENGTH * 6  # casefolding makes at most six UTF-8 bytes of one character
+EMAIL_KEY_BYTES = EMAIL_LENGTH * 6  # casefolding turns one character into at most six UTF-8 bytes
 NAME_LENGTH = 200
 
 
 class User(Watched):
-    """An owner of keys. `email` is kept as given and unique by its casefold, a deleted user's too."""
+    """An owner of keys. `email` is stored as given, and its casefold is unique, also among deleted users."""
 
     __tablename__ = "users"
     refresh_on_commit = True
@@ -36,7 +36,7 @@ class User(Watched):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
 
-    # The foreign key judges the deletion of an owner; the ORM would first try to take its keys from it.
+    # The foreign key decides whether an owner may be deleted; the ORM would first try to detach its keys.
     keys: Mapped[list["ApiKey"]] = relationship(back_populates="user", lazy="raise", passive_deletes="all")
 
     @validates("email")

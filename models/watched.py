@@ -1,4 +1,4 @@
-"""Rows whose changes somebody else must hear of: what was read of them before is no longer so."""
+"""Models whose changes a watcher is notified of, because data that was read from them before is stale."""
 
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
@@ -9,21 +9,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from latchkey.models.base import Base
 
 Watcher = Callable[[str, int], Awaitable[None]]
-"""Told the name of the table and the id of the row."""
+"""Called with the name of the table and the id of the row."""
 
 
 class Watched(Base):
-    """A model whose watcher is told of each row that was inserted, changed or deleted.
+    """A model whose watcher is notified of each row that was inserted, changed or deleted.
 
-    It is told once the change is durable and before the commit returns, and also when nobody knows whether a
-    COMMIT went through. Core statements pass it by, as they do all hooks.
+    It is notified once the change is durable and before the commit returns, and also when the outcome of the COMMIT is
+    unknown. Core statements do not notify it, as they run no hooks.
     """
 
     __abstract__ = True
     runs_in_doubt = True
 
     watcher: ClassVar[Watcher | None] = None
-    """`db.watch` sets it and `db.close` takes it back; without one, no hook is run."""
+    """Set by `db.watch` and reset by `db.close`; without a watcher, no hook runs."""
 
     async def after_commit(self, session: AsyncSession) -> None:  # noqa: ARG002 - it reads nothing
         identity = inspect(self).identity

@@ -1,4 +1,4 @@
-"""Secrets of both modes move into `key_secrets`, where each has a version and an end."""
+"""Move the secrets of both modes into `key_secrets`, where each has a version and an end."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
 
 
 def columns() -> list[sa.Column[Any]]:
-    """What a secret's row holds."""
+    """Return the columns of a secret's row."""
     return [
         sa.Column("api_key_id", BigId, nullable=False, autoincrement=False),
         sa.Column("version", sa.Integer, nullable=False, autoincrement=False),
@@ -29,8 +29,8 @@ def columns() -> list[sa.Column[Any]]:
 
 
 def upgrade() -> None:
-    # SQLite can only drop `api_keys.secret_sha256` with its whole table, which no other table may then refer
-    # to. So the secrets wait in a table of their own; at no point are they in none.
+    # SQLite can drop `api_keys.secret_sha256` only together with its whole table, which no other table may then
+    # reference. The secrets are therefore kept in an intermediate table; at every point they are in one of the tables.
     if "sealed" in columns_of("key_secrets") and "secret_sha256" not in columns_of("key_secrets"):
         create_table("kept_secrets", *columns(), sa.PrimaryKeyConstraint("api_key_id", "version"), **TABLE)
         keep_secrets()
@@ -67,11 +67,11 @@ def upgrade() -> None:
 
 
 def keep_secrets() -> None:
-    """Copy every secret into the table in which they wait; what an earlier run copied is copied again."""
+    """Copy every secret into an intermediate table; a secret that an earlier run copied is copied again."""
     op.execute("DELETE FROM kept_secrets")
     op.execute(
         "INSERT INTO kept_secrets (api_key_id, version, secret_sha256, sealed, created_at, expires_at) "
         "SELECT k.id, COALESCE(s.version, 1), k.secret_sha256, s.sealed, COALESCE(s.created_at, k.created_at), NULL "
         "FROM api_keys k LEFT JOIN key_secrets s ON s.api_key_id = k.id "
-        "WHERE k.secret_sha256 IS NOT NULL"  # without a hash no key was ever made
+        "WHERE k.secret_sha256 IS NOT NULL"  # every key was created with a hash
     )

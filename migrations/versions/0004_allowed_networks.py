@@ -1,4 +1,4 @@
-"""Where keys may be used from; those that are there already, from anywhere."""
+"""The networks from which keys may be used; existing keys may be used from anywhere."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # MySQL takes no default of a text but an expression, and SQLite no expression with a new column.
+    # MySQL accepts only an expression as the default of a text, and SQLite accepts no expression for a new column.
     empty = "''" if op.get_bind().dialect.name == "sqlite" else "('')"
     add_column(
         "api_keys", sa.Column("allowed_networks", Words, nullable=False, server_default=sa.text(empty))

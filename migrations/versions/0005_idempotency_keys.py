@@ -1,4 +1,4 @@
-"""Calls that were made with an idempotency key, and what they were answered."""
+"""Calls with an idempotency key, and their answers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How much keys and owners may do, and what was counted of it; without a value, there is no limit."""
+"""Limits and quotas of keys and owners, and their counters; NULL means no limit."""
 
 from typing import Any
 

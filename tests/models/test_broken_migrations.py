@@ -151,7 +151,7 @@ async def test_a_table_of_somebody_else_is_not_taken_for_ours(place, engines):
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE users (id INTEGER PRIMARY KEY, login VARCHAR(10))"))
 
-    with pytest.raises(CommandError, match="there is a table users already, with other columns"):
+    with pytest.raises(CommandError, match="the table users exists already, with other columns"):
         await schema.upgrade(engine)
 
 

@@ -438,14 +438,14 @@ class Around(msgspec.Struct):
         pytest.param(struct("Row", ("title", int)), r"Row\.title: it is int, and the column is String, whose values are str", id="another type"),
         pytest.param(struct("Row", ("views", str)), r"Row\.views: it is str, and the column is Integer", id="text of a number"),
         pytest.param(struct("Row", ("views", str | None)), r"Row\.views: it is str \| None", id="or none"),
-        pytest.param(struct("Row", ("author", str)), r"Row\.author: it is a relation, so its type is a Struct, and not str", id="one, as text"),
-        pytest.param(struct("Row", ("author", list[AuthorRow])), r"Row\.author: it is a relation, so its type is a Struct, and not list", id="one, as many"),
-        pytest.param(struct("Row", ("tags", list[str])), r"Row\.tags: it is a relation, so its type is a Struct, and not str", id="many, as texts"),
-        pytest.param(struct("Row", ("tags", TagRow)), r"Row\.tags: it is a relation to many, so its type is a list or a tuple of Structs, and not TagRow", id="many, as one"),
+        pytest.param(struct("Row", ("author", str)), r"Row\.author: it is a relation, so its type must be a Struct, not str", id="one, as text"),
+        pytest.param(struct("Row", ("author", list[AuthorRow])), r"Row\.author: it is a relation, so its type must be a Struct, not list", id="one, as many"),
+        pytest.param(struct("Row", ("tags", list[str])), r"Row\.tags: it is a relation, so its type must be a Struct, not str", id="many, as texts"),
+        pytest.param(struct("Row", ("tags", TagRow)), r"Row\.tags: it is a relation to many, so its type must be a list or a tuple of Structs, not TagRow", id="many, as one"),
         pytest.param(struct("Row", ("tags", tuple[TagRow, TagRow])), r"Row\.tags: it is a relation to many", id="many, as two"),
         pytest.param(struct("Row", ("author", struct("Inner", ("nmae", str)))), r"Inner\.nmae: Author has no", id="inside of one"),
         pytest.param(struct("Row", ("tags", list[struct("Inner", ("id", str))])), r"Inner\.id: it is str", id="inside of many"),
-        pytest.param(Around, r"Round\.articles: Around is inside of itself", id="without end"),
+        pytest.param(Around, r"Round\.articles: Around contains itself", id="without end"),
         pytest.param(dict, "into=.* is no msgspec.Struct", id="no Struct"),
     ],
 )  # fmt: skip
@@ -456,7 +456,7 @@ def test_what_a_struct_cannot_get_is_refused_by_name_before_anything_is_sent(wan
 
 def test_relations_are_named_in_the_struct_and_not_in_load() -> None:
     with pytest.raises(
-        TypeError, match="ArticleRow says what is read: name the relations of `load` as fields"
+        TypeError, match="ArticleRow determines what is read: declare the relations of `load` as its fields"
     ):
         Article.filter().load("author").into(ArticleRow)
 
@@ -467,7 +467,9 @@ def test_relations_are_named_in_the_struct_and_not_in_load() -> None:
     [
         pytest.param(struct("Row", ("subtitle", str)), r"Row\.subtitle: the value is NULL", id="null"),
         pytest.param(struct("Row", ("title", Kind)), r"Row\.title: Invalid enum value 'One'", id="enum"),
-        pytest.param(struct("Row", ("editor", AuthorRow)), r"Row\.editor: there is no row", id="relation"),
+        pytest.param(
+            struct("Row", ("editor", AuthorRow)), r"Row\.editor: there is no related row", id="relation"
+        ),
     ],
 )
 async def test_a_value_that_does_not_fit_is_an_error_that_names_the_field(

@@ -14,7 +14,7 @@ async def key(ann) -> ApiKey:
 
 
 COLUMN = (
-    "User.updated_at is not loaded: `await instance.refresh()`, or give the verb that wrote it refresh=True, "
+    "User.updated_at is not loaded: `await instance.refresh()`, or pass refresh=True to the verb that wrote it, "
     "before it is read."
 )
 

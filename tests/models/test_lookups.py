@@ -77,7 +77,7 @@ async def test_get_of_a_key_of_two_columns(db, keys):
 
 
 async def test_get_wants_a_key(db):
-    with pytest.raises(TypeError, match=r"User.get\(\) wants at least one primary key."):
+    with pytest.raises(TypeError, match=r"User.get\(\) needs at least one primary key."):
         await User.get()
 
 

@@ -253,7 +253,7 @@ WRITES = [
 @pytest.mark.parametrize(("verb", "write"), WRITES)
 async def test_a_write_that_nobody_would_commit_is_refused(db, ann, wire, verb, write):
     # `create` saves what it made.
-    said = f"User.{'save' if verb == 'create' else verb} would be lost, because nobody commits the session"
+    said = f"User.{'save' if verb == 'create' else verb} would be lost, because nothing commits the session"
 
     with wire() as commands, pytest.raises(LostWriteError, match=re.escape(said)) as raised:
         await write(ann)

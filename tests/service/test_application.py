@@ -203,7 +203,7 @@ def test_the_comparison_on_an_empty_file_knows_the_application(shop):
     assert (same.returncode, same.stderr) == (0, "")
     assert other.returncode == 1
     assert "add_table" in other.stderr
-    assert "the table shop_other is made by a migration" in other.stderr
+    assert "a migration creates the table shop_other" in other.stderr
 
 
 def test_the_description_has_the_routes_of_the_team(run):

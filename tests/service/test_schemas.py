@@ -195,7 +195,7 @@ async def test_a_table_without_a_migration_and_one_without_a_model_are_told(orde
 
     assert await check([orders]) == []
     assert "add_table" in unmade
-    assert unknown == "the table orders is made by a migration, and no metadata that is given has it"
+    assert unknown == "a migration creates the table orders, and none of the given metadata contains it"
 
 
 @pytest.mark.parametrize("name", ["", "Orders", "1st", "a-b", "latchkey", "orders; DROP", "x" * 33, "a\n"])

@@ -96,7 +96,7 @@ async def test_a_task_that_has_a_session_cannot_make_a_request(
         answer = await converse(make_app(probe(nothing)), "GET", "/probe")
 
     assert answer.status == 500
-    assert "run every request in a task of its own" in caplog.text
+    assert "run every request in its own task" in caplog.text
 
 
 async def test_the_built_application_is_pure_asgi(settings: Settings) -> None:
