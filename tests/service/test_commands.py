@@ -932,6 +932,9 @@ class Served:
         try:
             with urllib.request.urlopen(self.url + "/healthz", timeout=5):
                 return True
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
         except OSError:
             return False
 
@@ -949,7 +952,8 @@ def status_of(asked: urllib.request.Request) -> int:
         with urllib.request.urlopen(asked, timeout=30) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
-        return error.code
+        with error:
+            return error.code
 
 
 def latchkey_process(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,7 @@
 """R1 and R2: one request, one task, one session; the same object for everybody."""
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
@@ -115,7 +116,7 @@ async def test_the_built_application_is_pure_asgi(settings: Settings) -> None:
         assert Adapter in found
         for cls in found:
             assert not hasattr(cls, "dispatch"), cls
-            assert asyncio.iscoroutinefunction(cls.__call__), cls
+            assert inspect.iscoroutinefunction(cls.__call__), cls
     finally:
         await SQLAlchemy().close()
 
