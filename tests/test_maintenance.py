@@ -24,6 +24,12 @@ PAGES = [
 ]
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", CODE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def workflow() -> dict[str, Any]:
     return yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
 
@@ -52,6 +58,16 @@ def test_every_link_between_the_pages_leads_somewhere(page):
     files = [target for target in targets if target and "://" not in target and not target.startswith("/")]
 
     assert [target for target in files if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_section_leads_to_a_heading(page: Path) -> None:
+    links = [
+        link.partition("#") for link in LINK.findall(CODE.sub("", page.read_text())) if "://" not in link
+    ]
+    sections = [((page.parent / file) if file else page, anchor) for file, _, anchor in links if anchor]
+
+    assert [(str(target), anchor) for target, anchor in sections if anchor not in anchors(target)] == []
 
 
 class TestContinuousIntegration:
