@@ -13,7 +13,13 @@ from latchkey.middleware.request_scope import (
 )
 from latchkey.middleware.session import SessionMiddleware, StreamTimeoutError
 from latchkey.models import ApiKey, Base, User
-from latchkey.models.errors import LostWriteError, NotInitialisedError, NotLoadedError, StructError
+from latchkey.models.errors import (
+    ForeignSessionError,
+    LostWriteError,
+    NotInitialisedError,
+    NotLoadedError,
+    StructError,
+)
 from latchkey.models.into import Into
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.models.prepared import PreparedSelect, prepared
@@ -67,6 +73,7 @@ __all__ = [
     "EndedRequestError",
     "EndedSessionError",
     "ForeignBindError",
+    "ForeignSessionError",
     "Into",
     "IssuedKey",
     "Json",

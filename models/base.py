@@ -10,7 +10,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapper
 
 from latchkey.models import hooks, loading, names
 from latchkey.models.binding import belongs_to_class, belongs_to_instance
-from latchkey.models.errors import LostWriteError, MissingRowsError, NotInitialisedError, UnknownLookupError
+from latchkey.models.errors import (
+    ForeignSessionError,
+    LostWriteError,
+    MissingRowsError,
+    NotInitialisedError,
+    UnknownLookupError,
+)
 from latchkey.models.query import Query, condition, identified
 
 NAMES = {
@@ -62,7 +68,8 @@ class Base(DeclarativeBase):
             return
         scoped = cls._open_sessions()
         if scoped.registry.has():
-            yield scoped()
+            async with (joined := scoped()).join():
+                yield joined
             return
         async with scoped() as own:
             yield own
@@ -129,12 +136,24 @@ class Base(DeclarativeBase):
 
     async def _write(self, session: AsyncSession | None, *, auto_commit: bool, refresh: bool | None) -> None:
         async with self.resolve(session) as work:
+            is_followed = self._require_hooks(work)
             work.add(self)
             if inspect(self).pending or work.is_modified(self):
                 hooks.wish(work.sync_session, self, refresh)
+                if not is_followed:
+                    await work.flush()
+                    if names := hooks.columns_to_refresh(inspect(self), refresh):
+                        await work.refresh(self, names)
             elif refresh:
                 await self.refresh(session=work)
             await (work.commit() if auto_commit else work.flush())
+
+    def _require_hooks(self, work: AsyncSession) -> bool:
+        """Return whether `work` refreshes and runs hooks by itself; raise where it would pass a hook by."""
+        is_followed = hooks.are_followed(work.sync_session)
+        if not is_followed and self.has_after_commit():
+            raise ForeignSessionError(type(self).__name__)
+        return is_followed
 
     @belongs_to_instance
     async def update(
@@ -169,6 +188,7 @@ class Base(DeclarativeBase):
         session = session or self._served_by
         self._guard_write(f"{type(self).__name__}.remove", session, auto_commit=auto_commit)
         async with self.resolve(session) as work:
+            self._require_hooks(work)
             await work.delete(self)
             await (work.commit() if auto_commit else work.flush())
 

@@ -3,6 +3,8 @@
 ModelError
 ├── NotInitialisedError   no database is open
 ├── LostWriteError        nothing would commit the write
+├── ForeignSessionError   a plain session would not run the after-commit hook of the model
+├── ForeignSessionError   a plain session would not run the after-commit hook of the model
 ├── NotLoadedError        the code reads an attribute that no query has loaded
 ├── UnknownLookupError    a filter names an attribute or an operator that does not exist
 ├── NameTakenError        an attribute has the name of a verb, or of an argument of one
@@ -33,7 +35,18 @@ class LostWriteError(ModelError, RuntimeError):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"{what} would be lost, because nothing commits the session that the verb would open: "
-            "pass auto_commit=True, or session=, or open `async with db.scoped_session() as session` around it."
+            "pass auto_commit=True, or session=, or open `async with db.scoped_session() as session` around it, in the "
+            "same task: `asyncio.gather` starts other tasks, and so does `asyncio.wait_for` before Python 3.12."
+        )
+
+
+class ForeignSessionError(ModelError, RuntimeError):
+    """A session that runs no after-commit hooks would write a model that has one."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"{model} has an after-commit hook, which only the sessions of the database run: write it with a session "
+            "of `db.scoped_session()`, or use `add` of the other session if the hook must not run."
         )
 
 

@@ -69,10 +69,15 @@ class Changes:
                 self.written[state] = wish
 
 
+def are_followed(session: Session) -> bool:
+    """Return whether a session refreshes written instances and runs hooks; a plain `AsyncSession` does neither."""
+    return hasattr(session, "wishes")
+
+
 def wish(session: Session, instance: "Base", refresh: bool | None) -> None:
     """Store the `refresh` argument of a verb for an instance that is flushed next; None leaves it to the model."""
-    wishes: Wishes | None = getattr(session, "wishes", None)
-    if wishes is not None and refresh is not None:
+    if refresh is not None and are_followed(session):
+        wishes: Wishes = session.wishes  # type: ignore[attr-defined]  # checked by are_followed
         wishes[inspect(instance)] = refresh
 
 

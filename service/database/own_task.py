@@ -40,11 +40,40 @@ class OtherTaskError(RuntimeError):
         )
 
 
+def other_than(owner: "asyncio.Task[Any]") -> "asyncio.Task[Any] | None":
+    """Return the running task, unless it is `owner` or a helper that ends its work."""
+    running = asyncio.current_task()
+    return None if running is None or running is owner or is_helper(running) else running
+
+
 def require_own_task(owner: "asyncio.Task[Any]") -> None:
     """Raise `OtherTaskError` unless `owner` runs, or a helper that ends its work."""
-    running = asyncio.current_task()
-    if running is not None and running is not owner and not is_helper(running):
+    if (running := other_than(owner)) is not None:
         raise OtherTaskError(owner, running)
+
+
+class InUse:
+    """A call on a session that is under way: the session does not end before it.
+
+    The collector closes an async generator that was left early in a task of its own. A block in it must not close the
+    session under a call: the last call ends it then, in the task that opened it.
+    """
+
+    __slots__ = ("session",)
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+
+    async def __aenter__(self) -> None:
+        """Begin."""
+        self.session.calls += 1
+
+    async def __aexit__(self, *_error: object) -> None:
+        """End, and with the last call the session that was left meanwhile."""
+        session = self.session
+        session.calls -= 1
+        if session.was_left and not session.calls:
+            await session.end_left()
 
 
 def of_one_task(session_class: C) -> C:
@@ -61,7 +90,8 @@ def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     async def asked(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.require_own_task()
-        return await method(self, *args, **kwargs)
+        async with InUse(self):
+            return await method(self, *args, **kwargs)
 
     return asked
 

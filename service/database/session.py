@@ -21,7 +21,7 @@ from latchkey.middleware.request_scope import (
 )
 from latchkey.models import hooks
 from latchkey.service.database.driver import has_stalled, note_stall
-from latchkey.service.database.own_task import of_one_task, require_own_task
+from latchkey.service.database.own_task import InUse, of_one_task, other_than, require_own_task
 from latchkey.service.database.plan import Make, Statement
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.database.routing import RoutingSession
@@ -96,6 +96,8 @@ class RequestSession(AsyncSession):
         self._registry = registry  # the scoped session's, by task
         self._closings = closings  # closings under way outside requests; shutdown waits for them
         self._task = task
+        self.calls = 0  # that are under way
+        self.was_left = False  # its block was left in another task
         self._entered = 0
         self._ended = False
         self._runs_hooks = True
@@ -343,7 +345,13 @@ class RequestSession(AsyncSession):
     ) -> None:
         """Close at the outermost exit."""
         self._entered -= 1
-        if self._entered:
+        if self._entered or self._ended:
+            return
+        if other_than(self._task) is not None:
+            self._forget()
+            self.was_left = True
+            if not self.calls:
+                await self.end_left()
             return
         lost = self.unwritten if kind is None and not self._is_requests_own else None
         await self.end()
@@ -376,10 +384,28 @@ class RequestSession(AsyncSession):
         finally:
             self._leave()
 
-    def _leave(self) -> None:
-        self.rules.refusal = EndedSessionError
+    def join(self) -> InUse:
+        """Keep the session from ending while a verb works on it: `async with session.join()`."""
+        return InUse(self)
+
+    async def end_left(self) -> None:
+        """End after a block was left in another task: by the collector, which closes an async generator there."""
+        lost = self.unwritten
+        await self.end()
+        if lost is not None:
+            raise UnwrittenWorkError(
+                f"an async generator was left early, and the block in it ended without committing {lost}: "
+                "`async with contextlib.aclosing(generator)` closes it in time."
+            )
+
+    def _forget(self) -> None:
+        """Let the task open another session."""
         if self._registry.get(self._task) is self:
             del self._registry[self._task]
+
+    def _leave(self) -> None:
+        self.rules.refusal = EndedSessionError
+        self._forget()
         if not self._is_requests_own:
             self._task.remove_done_callback(self._end_with_task)
             if self._request_scope is not None:

@@ -1,6 +1,7 @@
 """R7: child tasks, streamed bodies and background work have sessions of their own."""
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -265,6 +266,38 @@ async def test_background_work_that_forgets_to_commit_is_logged(
     assert answer.status == 200
     assert "ended without committing what it wrote" in caplog.text
     assert await count(db) == 0
+
+
+async def test_what_a_child_has_read_is_attached_by_a_verb(
+    db: SQLAlchemy, make_app: MakeApp, first: int
+) -> None:
+    async def rename(request: Request) -> Any:
+        user = await asyncio.create_task(User.get(first))
+        detached = user not in request.state.session
+        await user.update(name="renamed")
+        return [detached, user in request.state.session]
+
+    answer = await request(make_app(probe(rename, "POST")), "POST", "/probe")
+
+    assert answer.json == {"seen": [True, True]}
+    assert (await User.get(first)).name == "renamed"
+
+
+async def test_wait_for_is_a_child_before_python_3_12_and_says_so(db: SQLAlchemy, make_app: MakeApp) -> None:
+    async def write(request: Request) -> Any:
+        try:
+            await asyncio.wait_for(User.create(email="a@b", name="n"), 5)
+        except LostWriteError as error:
+            return str(error)
+
+    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+
+    if sys.version_info < (3, 12):
+        assert "so does `asyncio.wait_for` before Python 3.12" in answer.json["seen"]
+        assert await count(db) == 0
+    else:
+        assert answer.json == {"seen": None}
+        assert await count(db) == 1
 
 
 async def test_an_endpoint_whose_child_has_committed_is_not_run_again(
