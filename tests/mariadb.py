@@ -29,6 +29,7 @@ import pytest
 
 MISSING = "mariadbd not found: apt-get install mariadb-server (Debian, Ubuntu) or brew install mariadb"
 REQUIRE = "LATCHKEY_TEST_REQUIRE_MARIADB"
+PROGRAM = "LATCHKEY_TEST_MARIADBD"
 
 STARTING_TIMEOUT_S = 60
 STOPPING_TIMEOUT_S = 20
@@ -54,7 +55,10 @@ def find_program(name: str) -> Path | None:
 
 
 def find_mariadbd() -> Path | None:
-    """Answer where the server is, None when it is not installed."""
+    """Return the path of the server, None when it is not installed or not where `LATCHKEY_TEST_MARIADBD` says."""
+    named = os.environ.get(PROGRAM)
+    if named:
+        return Path(named) if Path(named).is_file() else None
     return find_program("mariadbd")
 
 
@@ -63,6 +67,8 @@ def require_or_skip() -> Path:
     found = find_mariadbd()
     if found:
         return found
+    if os.environ.get(PROGRAM):
+        pytest.fail(f"{PROGRAM}: there is no {os.environ[PROGRAM]}", pytrace=False)
     if os.environ.get(REQUIRE) == "1":
         pytest.fail(MISSING, pytrace=False)
     pytest.skip(MISSING)
@@ -224,7 +230,7 @@ class PrivateMariaDB:
     def _installing(self) -> list[str]:
         """Return the command that makes the data directory."""
         return [
-            str(_program("mariadb-install-db")),
+            *_installer(),
             "--no-defaults",
             f"--datadir={self._data}",
             f"--tmpdir={self._temporary}",
@@ -239,7 +245,7 @@ class PrivateMariaDB:
 
     def _serving(self) -> list[str]:
         """Return the command that runs the server, without what every server is told."""
-        return [str(_program("mariadbd")), "--no-defaults", "--skip-log-bin", "--skip-name-resolve"]
+        return [str(require_or_skip()), "--no-defaults", "--skip-log-bin", "--skip-name-resolve"]
 
     def _launch(self, port: int) -> None:
         with self._log.open("ab") as log:
@@ -280,6 +286,14 @@ def _program(name: str) -> Path:
     if not found:
         raise FileNotFoundError(MISSING.replace("mariadbd", name, 1))
     return found
+
+
+def _installer() -> list[str]:
+    """Return the program that makes a data directory; a server that is named has its own beside it."""
+    if not os.environ.get(PROGRAM):
+        return [str(_program("mariadb-install-db"))]
+    installed = require_or_skip().parents[1]
+    return [str(installed / "bin" / "mariadb-install-db"), f"--basedir={installed}"]
 
 
 def as_root() -> list[str]:

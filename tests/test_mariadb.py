@@ -9,7 +9,7 @@ import asyncmy
 import pytest
 
 import tests.mariadb
-from tests.mariadb import MISSING, REQUIRE, PrivateMariaDB, require_or_skip
+from tests.mariadb import MISSING, PROGRAM, REQUIRE, PrivateMariaDB, require_or_skip
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +136,20 @@ def test_stopping_leaves_nothing_behind():
 )
 def test_without_mariadb_one_line_says_how_to_get_it(monkeypatch, required, outcome):
     monkeypatch.setenv(REQUIRE, required)
+    monkeypatch.delenv(PROGRAM, raising=False)
     monkeypatch.setattr(tests.mariadb, "find_mariadbd", lambda: None)
 
     with pytest.raises(outcome) as raised:
         require_or_skip()
 
     assert str(raised.value) == MISSING
+
+
+def test_a_server_that_is_named_and_missing_is_no_skip(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv(PROGRAM, str(tmp_path / "mariadbd"))
+
+    with pytest.raises(pytest.fail.Exception, match="LATCHKEY_TEST_MARIADBD: there is no"):
+        require_or_skip()
 
 
 def test_a_program_off_the_path_is_found(monkeypatch, tmp_path: Path):

@@ -127,6 +127,7 @@ class TestMake:
             "dev",
             "test",
             "test-mysql",
+            "test-mariadb",
             "test-galera",
             "test-storm",
             "check",
