@@ -19,16 +19,16 @@ from latchkey.service.settings import Settings
 
 log = logging.getLogger("latchkey.database")
 
-CLOSE_DEADLINE_S = 10.0  # how long closing waits for requests that are still ending
+CLOSE_DEADLINE_S = 10.0  # how long `close` waits for requests that are still ending
 
 
 class Singleton(type):
-    """A metaclass: every call of the class answers the same object."""
+    """A metaclass: every call of the class returns the same object."""
 
     _instances: dict[type, Any] = {}  # noqa: RUF012 - shared on purpose
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Make the one object, or answer it."""
+        """Return the object, which the first call creates."""
         if cls not in Singleton._instances:
             Singleton._instances[cls] = super().__call__(*args, **kwargs)
         return Singleton._instances[cls]
@@ -42,9 +42,9 @@ class DatabaseNotOpenError(RuntimeError):
 
 
 class SQLAlchemy(metaclass=Singleton):
-    """One per process. `init_app` opens it, `close` closes it, and then it can be opened again.
+    """The database of this process. `init_app` opens it and `close` closes it; it can then be opened again.
 
-    For code that is no endpoint, leak-free there too::
+    For code outside endpoints, which cannot leak a session either::
 
         async with db.scoped_session() as session:
             ...
@@ -58,19 +58,19 @@ class SQLAlchemy(metaclass=Singleton):
         self._app: Any = None
 
     def init_app(self, app: Any, settings: Settings) -> None:
-        """Create engines and sessions from `settings`, hand the sessions to the models, and join `app`.
+        """Create engines and sessions from `settings`, and give the sessions to the models.
 
-        `app` is the Starlette application, whose `state.db` becomes this object, or None outside one.
-        Nothing connects yet.
+        `app` is the Starlette application, whose `state.db` is set to this object, or None outside one.
+        No connection is opened yet.
 
         Raises:
             RuntimeError: the database is open already.
             SettingsError: the URL cannot be used.
         """
         if self._engines is not None:
-            raise RuntimeError("the database is open already: `await db.close()` first.")
+            raise RuntimeError("the database is open already: call `await db.close()` first.")
         engines = create_engines(settings)
-        # A sessionmaker would look at each of its arguments for each session.
+        # A sessionmaker would process each of its arguments for each session.
         maker: Any = partial(
             RequestSession,
             autoflush=False,
@@ -88,13 +88,13 @@ class SQLAlchemy(metaclass=Singleton):
             app.state.db = self
 
     def watch(self, watcher: Watcher) -> None:
-        """Have `watcher(table, id)` told of the keys and users whose changes are committed, until `close`."""
+        """Call `watcher(table, id)` for each key and user whose change was committed, until `close`."""
         self._opened("watch")
         Watched.watcher = watcher
 
     @property
     def is_open(self) -> bool:
-        """Whether `init_app` has run and `close` has not."""
+        """Return whether `init_app` has run and `close` has not."""
         return self._engines is not None
 
     @property
@@ -109,35 +109,35 @@ class SQLAlchemy(metaclass=Singleton):
 
     @property
     def engine(self) -> AsyncEngine:
-        """The transactional engine: READ COMMITTED on MariaDB and MySQL, BEGIN IMMEDIATE on SQLite."""
+        """Return the transactional engine: READ COMMITTED on MariaDB and MySQL, BEGIN IMMEDIATE on SQLite."""
         return self._opened("engine").writer
 
     @property
     def reader(self) -> AsyncEngine:
-        """The AUTOCOMMIT engine on the same server."""
+        """Return the AUTOCOMMIT engine on the same server."""
         return self._opened("reader").reader
 
     @property
     def replica(self) -> AsyncEngine | None:
-        """The AUTOCOMMIT engine on `READER_URL`, or None."""
+        """Return the AUTOCOMMIT engine on `READER_URL`, or None."""
         return self._opened("replica").replica
 
     @property
     def scoped_session(self) -> async_scoped_session[RequestSession]:
-        """The sessions by task; `scoped_session.registry.registry` is the dict that is empty at rest."""
+        """Return the sessions by task; the dict `scoped_session.registry.registry` is empty when nothing runs."""
         if self._scoped_session is None:
             raise DatabaseNotOpenError("scoped_session")
         return self._scoped_session
 
     @property
     def session(self) -> Callable[[], AsyncIterator[RequestSession]]:
-        """What a framework injects: `Depends(db.session)`."""
+        """Return the function that a framework injects: `Depends(db.session)`."""
         return self.get_db
 
     async def get_db(self) -> AsyncIterator[RequestSession]:
-        """Yield the session of this task; whoever receives it commits.
+        """Yield the session of this task; the code that receives it commits.
 
-        On an exception it rolls back to the end, cancelled or not, logs, and raises it on.
+        On an exception it rolls back to the end, even if cancelled, logs it, and raises it again.
         """
         async with self.scoped_session() as session:
             try:
@@ -148,15 +148,15 @@ class SQLAlchemy(metaclass=Singleton):
                 raise
 
     def checked_out(self) -> int:
-        """Count the connections that somebody holds."""
+        """Return the number of connections that are in use."""
         engines = self._opened("checked_out")
         return sum(engine.pool.checkedout() for engine in engines.all)  # type: ignore[attr-defined]  # QueuePool, always
 
     async def close(self) -> None:
-        """Wait, bounded, for background work and sessions that are still ending; then dispose the engines (R12).
+        """Wait for background work and sessions that are still ending, for a bounded time; then dispose the engines (R12).
 
-        A connection that is still checked out afterwards is logged as an error. Closing what is not open
-        does nothing.
+        A connection that is still checked out afterwards is logged as an error. If the database is not open, nothing
+        happens.
         """
         if self._engines is None or self._scoped_session is None:
             return
@@ -178,7 +178,7 @@ class SQLAlchemy(metaclass=Singleton):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_DEADLINE_S
         registry = self.scoped_session.registry.registry
-        while (  # noqa: ASYNC110 - nothing tells when a pool is whole again
+        while (  # noqa: ASYNC110 - no event is set when all connections of a pool are returned
             registry or self._closings or self.checked_out()
         ) and loop.time() < deadline:
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What is asked of a Galera cluster at the start."""
+"""Check the settings of a Galera cluster at the start."""
 
 import logging
 
@@ -16,10 +16,10 @@ log = logging.getLogger("latchkey.database")
 
 
 async def warn_of_stale_reads(engine: AsyncEngine) -> None:
-    """Log a warning when a node of a Galera cluster would answer what another node has changed already.
+    """Log a warning when a node of a Galera cluster may return data that another node has changed already.
 
-    Each connection sets `wsrep_sync_wait` for itself, so that this happens only where a proxy between does not pass
-    the statement on.
+    Each connection sets `wsrep_sync_wait` for its own session, so this happens only if a proxy does not forward that
+    statement.
     """
     if engine.dialect.name == "sqlite":
         return
@@ -32,7 +32,7 @@ async def warn_of_stale_reads(engine: AsyncEngine) -> None:
         raise
     if is_cluster and not waits & READS_WAIT:
         log.warning(
-            "the database is a Galera cluster and wsrep_sync_wait is %d in our sessions: a key that was revoked on one "
+            "the database is a Galera cluster and wsrep_sync_wait is %d in the sessions: a key that was revoked on one "
             "node may be accepted on another one for a moment; set wsrep_sync_wait = 1 on every node.",
             waits,
         )

@@ -1,4 +1,4 @@
-"""The connection of the MySQL driver, with the errors that asyncmy 0.2 keeps to itself."""
+"""The connection of the MySQL driver, which also raises the errors that asyncmy 0.2 suppresses."""
 
 import asyncio
 from typing import Any
@@ -7,14 +7,14 @@ from asyncmy import connection, errors
 
 from latchkey.middleware.request_scope import RequestScope
 
-# A deadlock, which is also a certification conflict on Galera; a snapshot conflict; a conflict in group replication.
+# A deadlock, also used for a certification conflict on Galera; a snapshot conflict; a conflict in group replication.
 CONFLICTS = frozenset({1213, 1020, 3101})
 ERROR_DURING_COMMIT = 1180
 LOCK_DEADLOCK = (
     "error 149 "  # the storage engine's number, by which group replication reports a conflict at COMMIT
 )
 
-# What a server answers that cannot do at the moment what it can do at others, beside the SQLSTATEs below.
+# Errors of a server that cannot do at the moment what it usually can; the SQLSTATEs below are added.
 UNAVAILABLE = frozenset({
     # no room: memory, disk, tables, threads, connections, transactions; an error while committing
     *(1021, 1037, 1038, 1040, 1041, 1114, 1135, 1203, 1206, 1226, 1637, ERROR_DURING_COMMIT),
@@ -22,40 +22,40 @@ UNAVAILABLE = frozenset({
     *(1047, 1053, 1927, 3032, 3100, 3168, 4031),
     # it takes no writes: a replica, read_only, transaction_read_only
     *(1290, 1792, 1836),
-    # it broke the statement off: killed, or over a time limit
+    # it aborted the statement: killed, or over a time limit
     *(1317, 1969, 3024),
     # the account is locked, or its password has expired
     *(1820, 1862, 3118, 4151),
-    # the client's own numbers: cannot connect, gone, lost
+    # numbers of the client library: cannot connect, gone, lost
     *(2002, 2003, 2005, 2006, 2013, 2055),
 })  # fmt: skip
-# Connection exceptions, read-only transactions, statements that were broken off.
+# Connection exceptions, read-only transactions, aborted statements.
 UNAVAILABLE_STATES = ("08", "25006", "70100")
-CONNECT_TIMEOUT_S = 5  # a server that is gone would hold the connect for minutes
-CANNOT_CONNECT = 2003  # CR_CONN_HOST_ERROR, the client's own number for it
+CONNECT_TIMEOUT_S = 5  # without it, connecting to a dead server could take minutes
+CANNOT_CONNECT = 2003  # CR_CONN_HOST_ERROR, a number of the client library
 
 WAIT_FOR_CLUSTER = "SET SESSION wsrep_sync_wait = @@SESSION.wsrep_sync_wait | 1"  # 1: reads wait
 UNKNOWN_VARIABLE = 1193
 
-# Errors of preparing after which the text protocol does the same, or reports the error itself: the statement cannot be
-# prepared (1295), has a mistake (1064), or the server holds no more prepared statements (1461).
+# Errors of a prepare after which the text protocol succeeds, or reports the error itself: the statement cannot be
+# prepared (1295), has a syntax error (1064), or the server holds no more prepared statements (1461).
 HARMLESS = frozenset({1064, 1295, 1461})
 
 
 class ConnectError(errors.OperationalError):
-    """A connection could not be made: trouble of the server, or of the way to it."""
+    """A connection could not be opened: the server or the network has a fault."""
 
 
 class Connection(connection.Connection):
-    """A connection that raises what the server answers while a statement is prepared, and keeps its transaction flag.
+    """A connection that raises the error of a failed prepare, and keeps its transaction flag correct.
 
-    asyncmy takes every such error for a statement that cannot be prepared, and sends its text instead. Galera may
-    answer there that the transaction was rolled back: what follows would run in a new transaction and be committed
-    without the part before it.
+    asyncmy treats every such error as a statement that cannot be prepared, and sends the statement as text instead. If the
+    error was that Galera rolled the transaction back, the text would run in a new transaction, which would be committed
+    without the first part.
     """
 
     answer_timeout_s: float | None = None
-    """How long the server may let a statement, or more of its answer, wait; None for ever."""
+    """The maximum wait for the answer of a statement, or for more of it, in seconds; None means no limit."""
 
     _refusal: Exception | None = None
 
@@ -76,14 +76,14 @@ class Connection(connection.Connection):
 
     async def _read_query_result(self, unbuffered: bool = False) -> None:
         await super()._read_query_result(unbuffered)  # type: ignore[misc]  # not in the stub
-        # asyncmy passes over a status without flags, which is what a session with autocommit off has outside of a
-        # transaction: the flag of the statement before would stay.
+        # asyncmy ignores a status without flags, which a session with autocommit off has outside a transaction. The flag of
+        # the previous statement would remain.
         result = getattr(self, "_result", None)
         if result is not None and not unbuffered and not result.server_status:
             self.server_status = 0
 
     async def _fill_buffer(self, need: int) -> None:
-        # The driver's own read_timeout makes a task for each read, before Python 3.12.
+        # The driver's own read_timeout creates a task for each read before Python 3.12.
         if self.answer_timeout_s is None:
             await super()._fill_buffer(need)  # type: ignore[misc]  # not in the stub
             return
@@ -95,7 +95,7 @@ class Connection(connection.Connection):
             timer.cancel()
 
     def _give_up(self) -> None:
-        """Drop the connection, so that who reads gets the error of a lost one."""
+        """Drop the connection, so that the reader gets the error of a lost connection."""
         note_stall()
         transport = getattr(self, "_transport", None)
         if transport is not None:
@@ -107,13 +107,13 @@ class Connection(connection.Connection):
 
 
 def has_stalled() -> bool:
-    """Return whether the database has let this request wait for too long already."""
+    """Return whether the database has already exceeded a time limit in this request."""
     request_scope = RequestScope.current()
     return request_scope is not None and request_scope.stalled
 
 
 def note_stall() -> None:
-    """Have what follows in this request wait no more: its waits would add up to several timeouts."""
+    """Record that the database exceeded a time limit, so that this request does not wait for further time limits."""
     if (request_scope := RequestScope.current()) is not None:
         request_scope.stalled = True
 
@@ -147,7 +147,7 @@ async def connect(
         arguments["password"] = password.encode()
     if has_stalled():
         raise ConnectError(
-            CANNOT_CONNECT, "cannot connect: the server has let this request wait for too long"
+            CANNOT_CONNECT, "cannot connect: the server exceeded a time limit in this request already"
         )
     timeout_s = float(arguments.get("connect_timeout", CONNECT_TIMEOUT_S))
     made = Connection(**arguments)  # type: ignore[no-untyped-call]
@@ -176,7 +176,7 @@ async def connect(
 
 
 async def wait_for_cluster(made: Connection) -> None:
-    """Have the session read what was committed on any node of its cluster; other servers do not know the variable."""
+    """Make the session read what was committed on any node of its cluster; other servers do not have the variable."""
     try:
         await made.query(WAIT_FOR_CLUSTER)  # type: ignore[no-untyped-call]
     except errors.Error as error:
@@ -185,7 +185,7 @@ async def wait_for_cluster(made: Connection) -> None:
 
 
 def is_conflict(error: BaseException | None) -> bool:
-    """Return whether the server rolled a transaction back because of another one, so that it may be run again."""
+    """Return whether the server rolled a transaction back because of another one, so that it can be run again."""
     if error is None:
         return False
     number = number_of(error)
@@ -193,7 +193,7 @@ def is_conflict(error: BaseException | None) -> bool:
 
 
 def is_unavailable(error: BaseException | None) -> bool:
-    """Return whether the server, or the way to it, is in trouble, so that the same call may succeed later."""
+    """Return whether the server or the network has a fault, so that the same call may succeed later."""
     if error is None:
         return False
     state = str(getattr(error, "sqlstate", None) or "")
@@ -205,6 +205,6 @@ def is_unavailable(error: BaseException | None) -> bool:
 
 
 def number_of(error: BaseException) -> int | None:
-    """Return the error number of the server or the client library, where the driver gives one."""
+    """Return the error number of the server or the client library, if the driver provides one."""
     arguments = error.args
     return arguments[0] if arguments and isinstance(arguments[0], int) else None

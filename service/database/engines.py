@@ -18,10 +18,8 @@ from latchkey.service.database.single_precision import read_floats_as_text
 from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_records
 from latchkey.service.settings import Settings, SettingsError
 
-PREPARED_STATEMENTS = (
-    32  # that each connection keeps on the server, which has room for 16,382 of all its clients
-)
-SQLITE_BUSY_TIMEOUT_S = 5  # how long a writer waits for another one
+PREPARED_STATEMENTS = 32  # for each connection; the server has room for 16,382 of all its clients
+SQLITE_BUSY_TIMEOUT_S = 5  # how long a writer waits for another writer
 TLS_PARAMETERS = frozenset({"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_check_hostname"})
 URL_PARAMETERS = {
     "mysql": TLS_PARAMETERS | {"charset", "connect_timeout", "unix_socket"},
@@ -33,7 +31,7 @@ URL_PARAMETERS = {
 def create_engines(settings: Settings) -> Engines:
     """Create the writer, the reader on the same server and, with `READER_URL`, the replica.
 
-    Nothing connects here.
+    No connection is opened here.
 
     Raises:
         SettingsError: the URL is of no supported database, or asks for TLS that would not verify the server.
@@ -52,29 +50,29 @@ def create_engines(settings: Settings) -> Engines:
 
 
 def _admit(*_checkout: Any) -> None:
-    """Let the request know who comes to the database, sessions or not (R7)."""
+    """Record in the request scope that the current task uses the database, with or without a session (R7)."""
     task = asyncio.current_task()
     if task is not None:
         RequestScope.admit(task)
 
 
 def parse_url(text: str, variable: str) -> URL:
-    """Parse a database URL; errors name the variable and never show the password."""
+    """Parse a database URL; error messages name the variable and never show the password."""
     try:
         url = make_url(text)
         driver = f"{url.get_backend_name()}+{url.get_driver_name()}"
-    except Exception:  # noqa: BLE001 - whatever it was, its text may hold the password
-        raise SettingsError(f"{variable} is no database URL") from None
+    except Exception:  # noqa: BLE001 - the text of any error may contain the password
+        raise SettingsError(f"{variable} is not a database URL") from None
     if driver not in {"mysql+asyncmy", "mariadb+asyncmy", "sqlite+aiosqlite"}:
         raise SettingsError(f"{variable}: {driver} is not supported; use mysql+asyncmy or sqlite+aiosqlite")
     if unknown := set(url.query) - URL_PARAMETERS[url.get_backend_name()]:
-        raise SettingsError(
-            f"{variable}: there is no parameter {', '.join(sorted(unknown))} in a database URL here"
-        )
+        raise SettingsError(f"{variable}: a database URL has no parameter {', '.join(sorted(unknown))}")
     if not str(url.query.get("connect_timeout", "0")).isdecimal():
-        raise SettingsError(f"{variable}: connect_timeout is a number of seconds")
+        raise SettingsError(f"{variable}: connect_timeout must be a whole number of seconds")
     if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
-        raise SettingsError(f"{variable}: two engines would see two databases in memory; name a file")
+        raise SettingsError(
+            f"{variable}: a database in memory cannot be shared by several engines; name a file"
+        )
     return url
 
 
@@ -116,14 +114,14 @@ def _reader(url: URL, settings: Settings, *, is_primary: bool) -> AsyncEngine:
 
 
 def _pool(settings: Settings) -> dict[str, Any]:
-    # Overflow connections would log in anew each time; a pool of the right size costs less.
+    # Overflow connections would be opened anew each time; a pool of the right size costs less.
     return {
         "poolclass": FairPool,
         "pool_size": settings.pool_size,
         "max_overflow": 0,
         "pool_timeout": settings.pool_timeout_s,
         "pool_use_lifo": True,
-        "hide_parameters": True,  # an error's text goes to the log, and values may be personal or secret
+        "hide_parameters": True,  # error messages are logged, and values may be personal or secret
     }
 
 
@@ -132,7 +130,7 @@ def _pool(settings: Settings) -> dict[str, Any]:
 
 def _mysql_arguments(url: URL, settings: Settings) -> tuple[URL, dict[str, Any]]:
     url, connect = verified_tls(url)
-    # What is asked again is prepared by the server: it is parsed once, and its columns are described once.
+    # The server prepares repeated statements: it parses each once, and describes its columns once.
     connect["stmt_cache_size"] = PREPARED_STATEMENTS
     connect["async_creator_fn"] = Connecting
     connect["answer_timeout_s"] = settings.database_timeout_s
@@ -143,29 +141,29 @@ def _mysql_arguments(url: URL, settings: Settings) -> tuple[URL, dict[str, Any]]
 
 
 class Connecting:
-    """A connection to be made. It begins when it is awaited, which SQLAlchemy refuses to do outside of its greenlets."""
+    """A connection to be opened when it is awaited; SQLAlchemy never awaits it outside its greenlets."""
 
     def __init__(self, **arguments: Any) -> None:
         self.arguments = arguments
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """Connect."""
+        """Open the connection."""
         return driver.connect(**self.arguments).__await__()
 
 
 def verified_tls(url: URL) -> tuple[URL, dict[str, Any]]:
-    """Turn the URL's `ssl_*` parameters into a context that checks the server, or refuse them.
+    """Return the URL without its `ssl_*` parameters, and a TLS context that verifies the server.
 
-    The driver takes `ssl=true` to mean encryption without a check, which keeps nobody out. `ssl_ca` is
-    the file of the authority, or `system` for those that the machine trusts; `ssl_cert` and `ssl_key`
-    are the client's own, if the server wants them. Without any `ssl_*` the connection is plain.
+    The driver interprets `ssl=true` as encryption without verification, which protects against nobody. `ssl_ca` is the
+    file of the authority, or `system` for the authorities that the machine trusts; `ssl_cert` and `ssl_key` are the client
+    certificate, if the server requires one. Without any `ssl_*` the connection is not encrypted.
     """
     asked = {name: value for name, value in url.query.items() if name.startswith("ssl")}
     if not asked:
         return url, {}
     if set(asked) - {"ssl_ca", "ssl_cert", "ssl_key"} or not isinstance(asked.get("ssl_ca"), str):
         raise SettingsError(
-            "TLS to the database verifies the server: give ssl_ca=FILE or ssl_ca=system in the URL "
+            "TLS to the database must verify the server: set ssl_ca=FILE or ssl_ca=system in the URL "
             "(with ssl_cert and ssl_key for a client certificate), and no other ssl parameter"
         )
     authority = str(asked["ssl_ca"])
@@ -179,7 +177,7 @@ def verified_tls(url: URL) -> tuple[URL, dict[str, Any]]:
 
 
 def _note_lost_status(context: Any) -> None:
-    # An error packet carries no transaction flag, and after it the flag that is there may be stale.
+    # An error packet has no transaction flag, so the current flag may be stale after it.
     connection = context.connection
     if connection is not None and not (connection.invalidated or connection.closed):
         connection.info[LOST_STATUS] = True
@@ -188,8 +186,8 @@ def _note_lost_status(context: Any) -> None:
 
 
 def _reset_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
-    """Roll back on return to the pool only if a transaction is open, which the driver knows for nothing."""
-    if not state.asyncio_safe or state.terminate_only:  # what is closed next is rolled back by the server
+    """Roll back on return to the pool only if a transaction is open; the driver knows that without a round trip."""
+    if not state.asyncio_safe or state.terminate_only:  # the server rolls back a connection that is closed
         return
     lost = record.info.pop(LOST_STATUS, False)
     record.info.pop(ENDED, None)
@@ -216,7 +214,7 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(dbapi_connection: Any, _record: Any) -> None:
-        dbapi_connection.isolation_level = None  # BEGIN is ours, below
+        dbapi_connection.isolation_level = None  # BEGIN is sent below
         for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
             cursor = dbapi_connection.cursor()
             cursor.execute(f"PRAGMA {pragma}")
@@ -224,5 +222,5 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
 
 
 def _begin_immediate(connection: Any) -> None:
-    """Take the write lock at the start: upgrading a read transaction fails at once when two try it."""
+    """Take the write lock at the start: if two read transactions upgraded, one would fail at once."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")

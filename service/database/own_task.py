@@ -1,4 +1,4 @@
-"""A session is used by its own task alone: any other task is refused before it touches anything (R7)."""
+"""Only the task that owns a session may use it: any other task is refused before it changes anything (R7)."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,34 +29,34 @@ CALLED = ("add", "add_all", "begin", "begin_nested", "expire", "expire_all", "ex
 
 
 class OtherTaskError(RuntimeError):
-    """A session was used by a task that is not its own: the two would be on one connection at once."""
+    """A session was used by a task that does not own it; two tasks would use one connection at once."""
 
     def __init__(self, owner: "asyncio.Task[Any]", other: "asyncio.Task[Any]") -> None:
         super().__init__(
-            f"the task {other.get_name()!r} uses the session of the task {owner.get_name()!r}, and a session is used "
-            "by its own task alone: call the verbs of the models in the other task, or open a block there, "
-            "`async with db.scoped_session() as session`. `asyncio.gather` starts a task for each coroutine, and so "
-            "does `asyncio.wait_for` before Python 3.12: `async with asyncio.timeout(…)` does not."
+            f"the task {other.get_name()!r} uses the session of the task {owner.get_name()!r}, and only the owner may use a "
+            "session: call the verbs of the models in the other task, or open a block there, "
+            "`async with db.scoped_session() as session`. `asyncio.gather` starts a task for each coroutine; "
+            "before Python 3.12 so does `asyncio.wait_for`, but not `async with asyncio.timeout(…)`."
         )
 
 
 def other_than(owner: "asyncio.Task[Any]") -> "asyncio.Task[Any] | None":
-    """Return the running task, unless it is `owner` or a helper that ends its work."""
+    """Return the current task, or None if it is `owner` or a helper that ends its work."""
     running = asyncio.current_task()
     return None if running is None or running is owner or is_helper(running) else running
 
 
 def require_own_task(owner: "asyncio.Task[Any]") -> None:
-    """Raise `OtherTaskError` unless `owner` runs, or a helper that ends its work."""
+    """Raise `OtherTaskError` unless the current task is `owner`, or a helper that ends its work."""
     if (running := other_than(owner)) is not None:
         raise OtherTaskError(owner, running)
 
 
 class InUse:
-    """A call on a session that is under way: the session does not end before it.
+    """A running call on a session, before whose end the session does not end.
 
-    The collector closes an async generator that was left early in a task of its own. A block in it must not close the
-    session under a call: the last call ends it then, in the task that opened it.
+    The garbage collector closes an abandoned async generator in another task. A block in the generator must not close the
+    session during a call: the last call then ends it, in the task that opened it.
     """
 
     __slots__ = ("session",)
@@ -65,11 +65,11 @@ class InUse:
         self.session = session
 
     async def __aenter__(self) -> None:
-        """Begin."""
+        """Count the call."""
         self.session.calls += 1
 
     async def __aexit__(self, *_error: object) -> None:
-        """End, and with the last call the session that was left meanwhile."""
+        """End the call; the last one also ends a session that was left meanwhile."""
         session = self.session
         session.calls -= 1
         if session.was_left and not session.calls:
@@ -77,7 +77,7 @@ class InUse:
 
 
 def of_one_task(session_class: C) -> C:
-    """Have every public method of a session class that does something ask first whose task is running."""
+    """Make every public method of a session class that has an effect check the current task first."""
     for name in AWAITED:
         setattr(session_class, name, _awaited(getattr(session_class, name)))
     for name in CALLED:
@@ -86,7 +86,7 @@ def of_one_task(session_class: C) -> C:
 
 
 def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:
-    # The coroutine may be made in one task and run in another, as `gather` does: asked when it runs.
+    # A coroutine may be created in one task and run in another, as by `gather`: check when it runs.
     @wraps(method)
     async def asked(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.require_own_task()

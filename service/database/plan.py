@@ -1,4 +1,4 @@
-"""What one dialect makes of a statement that is prepared: its SQL, and what stands between values and the driver."""
+"""How one dialect sends a prepared statement: its SQL, and the conversions between values and the driver."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -15,17 +15,17 @@ Statement = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]] | Insert
 Convert = Callable[[Any], Any]
 Values = tuple[Any, ...]
 Read = Callable[[Sequence[Any]], T_co]
-"""Makes of the driver's row what is meant."""
+"""Converts a driver row to Python values."""
 Make = Callable[[Sequence[Convert | None]], Read[T_co]]
-"""Makes a `Read`, given what has to be made of the value of each column; None is nothing."""
+"""Makes a `Read`, given a conversion for each column; None means no conversion."""
 
 LONGEST_LIST = 2**14
-"""Values in a list for `IN`: SQLite takes 32,766 in a statement, and MariaDB and MySQL prepare one with 65,535."""
-EXPANSIONS = 64  # of one statement, by the lengths of its lists; 16 for each list
+"""The maximum number of values for `IN`: SQLite accepts 32,766 in a statement, MariaDB and MySQL 65,535."""
+EXPANSIONS = 64  # the maximum for one statement, by the lengths of its lists; 16 for each list
 
 
 def as_values(converts: Sequence[Convert | None]) -> Read[Values]:
-    """Read rows as tuples."""
+    """Return a reader that returns rows as tuples."""
     places = [(place, convert) for place, convert in enumerate(converts) if convert is not None]
     if not places:
         return tuple
@@ -40,35 +40,34 @@ def as_values(converts: Sequence[Convert | None]) -> Read[Values]:
 
 
 def padded(values: Any) -> list[Any]:
-    """Return the values of a list, the last one repeated until there is a power of two of them.
+    """Return the values of a list, with the last one repeated up to a power of two.
 
-    So a list of any length is one of few statements, each of which the server can keep.
+    Lists of any length thus produce few statements, all of which the server can keep.
 
     Raises:
-        TypeError: it is no list.
+        TypeError: it is not a list.
         ValueError: it is too long.
     """
     if isinstance(values, str | bytes):
-        raise TypeError(f"a list of values is wanted, not a {type(values).__name__}.")
+        raise TypeError(f"the value must be a list, not a {type(values).__name__}.")
     found = list(values)
     length = len(found)
     if length > LONGEST_LIST:
-        raise ValueError(f"a list of {length:,} values is too long; {LONGEST_LIST:,} are the most.")
+        raise ValueError(f"a list of {length:,} values is too long; the maximum is {LONGEST_LIST:,}.")
     if found:
         found += [found[-1]] * ((1 << (length - 1).bit_length()) - length)
     return found
 
 
 class Plan(Generic[T_co]):
-    """A statement as one dialect sends and reads it.
+    """A statement in the form in which one dialect sends and reads it.
 
     Args:
-        statement: what is compiled.
-        dialect: for which.
-        make: how rows are read.
-        extracted: parameters whose values come by their position in this sequence; all others that have to be given
-            come by name.
-        cache_key: SQLAlchemy's, to which the extracted ones belong.
+        statement: the statement to compile.
+        dialect: the dialect to compile it for.
+        make: makes the reader of rows.
+        cache_key: SQLAlchemy's cache key. The values of its extracted parameters are given by their position, all other
+            required values by name.
     """
 
     def __init__(
@@ -112,12 +111,12 @@ class Plan(Generic[T_co]):
         self._readers: dict[tuple[int | None, ...], Read[T_co]] = {}
 
     def bind(self, values: Mapping[Any, Any]) -> tuple[str, Values]:
-        """Return the SQL, and the values in the order of its placeholders, as the driver wants them.
+        """Return the SQL, and the values in the order of its placeholders, converted for the driver.
 
         Raises:
-            KeyError: one is missing.
-            TypeError: what `IN` needs is no list.
-            ValueError: it is too long, or a value is none of its type.
+            KeyError: a value is missing.
+            TypeError: the value for an `IN` is not a list.
+            ValueError: a list is too long, or a value does not match its type.
         """
         if self._constants:
             values = {**self._constants, **values}
@@ -147,11 +146,11 @@ class Plan(Generic[T_co]):
         return sql, tuple(bound)
 
     def read(self, rows: Sequence[Sequence[Any]], description: Any) -> list[T_co]:
-        """Make of the driver's rows what is meant.
+        """Convert the driver's rows to Python values.
 
         Args:
-            rows: as the driver gives them.
-            description: of the cursor; None when FLOAT columns have been read as text would have them already.
+            rows: as returned by the driver.
+            description: of the cursor; None when FLOAT columns were already rounded as in the text protocol.
         """
         read = self._read
         if description is not None and self._maybe_floats:
@@ -159,7 +158,7 @@ class Plan(Generic[T_co]):
         return [read(row) for row in rows]
 
     def _reader_of(self, description: Sequence[Sequence[Any]]) -> Read[T_co]:
-        """Return the reader for what the columns turned out to be: an expression of FLOATs may be a DOUBLE."""
+        """Return the reader for the actual column types: an expression of FLOATs may be a DOUBLE."""
         columns = [description[place] for place in self._maybe_floats]
         decimals = tuple([int(one[5]) if one[1] == FLOAT else None for one in columns])
         read = self._readers.get(decimals)
@@ -172,7 +171,7 @@ class Plan(Generic[T_co]):
 
 
 def _positions(compiled: Any, cache_key: Any) -> dict[str, int]:
-    """Return which of the parameters that a cache key has extracted each placeholder is, by the placeholder's name."""
+    """Return, for each placeholder name, the position of its parameter among those that the cache key extracted."""
     if cache_key is None:
         return {}
     probes: list[BindParameter[Any]] = [
@@ -183,14 +182,14 @@ def _positions(compiled: Any, cache_key: Any) -> dict[str, int]:
 
 
 class _Probe:
-    """A value that says which parameter it was given for."""
+    """A value that holds the position of its parameter."""
 
     def __init__(self, position: int) -> None:
         self.position = position
 
 
 def _list_converter(bind: BindParameter[Any], dialect: Dialect) -> Convert:
-    """Return what makes a flat list of the values for `IN`, which may be tuples."""
+    """Return a function that makes a flat list of the values for `IN`, which may be tuples."""
     if isinstance(bind.type, TupleType):
         converts = [kind.dialect_impl(dialect).bind_processor(dialect) for kind in bind.type.types]
 

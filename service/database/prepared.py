@@ -1,4 +1,4 @@
-"""A statement that is compiled once and then sent as it is: for what every call asks."""
+"""Statements that are compiled once and then sent to the driver directly, for the queries of every call."""
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,18 +21,18 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Prepared(Generic[T_co]):
-    """A SELECT, with `bindparam`s where its values go, or an INSERT of one row, perhaps RETURNING.
+    """A SELECT with `bindparam`s for its values, or an INSERT of one row, optionally with RETURNING.
 
-    It goes to the driver past what SQLAlchemy does for each execution, whatever that is of: the cache key, the
-    context, the metadata of the result. Of an authenticated call that was half of the time. What stays is what
-    SQLAlchemy stands for: its pool, its types, its SQL for each dialect, and its errors.
+    It bypasses the work that SQLAlchemy repeats for each execution: the cache key, the context, the metadata of the
+    result. In an authenticated call that took half of the time. It still uses SQLAlchemy's pool, types, SQL for each
+    dialect, and errors.
 
-    A list of values (`IN`) is sent with its last value repeated until there is a power of two of them.
+    In a list of values (`IN`) the last value is repeated up to a power of two.
 
     Args:
-        statement: what is asked.
-        make: how rows are read; `as_values` reads tuples.
-        cache_key: SQLAlchemy's of a statement; the values that it has extracted are then given by their position.
+        statement: the statement to send.
+        make: makes the reader of rows; `as_values` reads tuples.
+        cache_key: SQLAlchemy's cache key of a statement; its extracted values are then given by their position.
     """
 
     @overload
@@ -47,10 +47,10 @@ class Prepared(Generic[T_co]):
         self._plans: WeakKeyDictionary[Dialect, Plan[T_co]] = WeakKeyDictionary()
 
     async def run(self, engine: AsyncEngine, values: Mapping[Any, Any]) -> list[T_co]:
-        """Return the rows, by a pooled connection of an engine in AUTOCOMMIT mode.
+        """Return the rows, using a pooled connection of an engine in AUTOCOMMIT mode.
 
-        A SELECT whose pooled connection turns out dead is run once more. A statement that lost a conflict is run again,
-        at most three times, since nothing of it was done.
+        A SELECT whose pooled connection turns out to be dead is run once more. A statement that lost a conflict is run again,
+        at most three times, since none of it took effect.
 
         Raises:
             DBAPIError: as `run_once`.
@@ -69,8 +69,8 @@ class Prepared(Generic[T_co]):
         """Return the rows.
 
         Raises:
-            DBAPIError: as an execution does, with `connection_invalidated` when the connection is lost; then, and
-                when it is cancelled, the connection is not used again.
+            DBAPIError: as an execution does, with `connection_invalidated` when the connection is lost. In that case, and
+                when the call is cancelled, the connection is not used again.
         """
         plan = self.plan_for(engine.dialect)
         sql, given = plan.bind(values)
@@ -78,9 +78,9 @@ class Prepared(Generic[T_co]):
         return plan.read(rows, description)
 
     async def insert_together(self, engine: AsyncEngine, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert several rows with one statement: all of them, or none when one of them cannot be.
+        """Insert several rows with one statement: all of them, or none if one of them cannot be inserted.
 
-        For an engine in AUTOCOMMIT mode on MariaDB or MySQL. SQLite's driver would insert those before the wrong one.
+        For an engine in AUTOCOMMIT mode on MariaDB or MySQL. SQLite's driver would insert the rows before the failing one.
 
         Raises:
             DBAPIError: as `run_once`.
@@ -89,7 +89,7 @@ class Prepared(Generic[T_co]):
         await send(engine, insert_many, plan.sql, [plan.bind(values)[1] for values in rows])
 
     def plan_for(self, dialect: Dialect) -> Plan[T_co]:
-        """Compile it, once for each dialect."""
+        """Return the plan for a dialect, which is compiled once."""
         plan = self._plans.get(dialect)
         if plan is None:
             plan = self._plans[dialect] = Plan(self.statement, dialect, self._make, cache_key=self._cache_key)
@@ -97,21 +97,19 @@ class Prepared(Generic[T_co]):
 
 
 async def take(engine: Engine) -> PoolProxiedConnection:
-    """Take a connection out of the pool.
+    """Return a connection from the pool.
 
-    One that is idle there is taken at once. SQLAlchemy waits in a greenlet, for another or for a new one, and to make
-    a greenlet costs as much time as the driver needs to ask.
+    An idle connection is returned at once. For any other, SQLAlchemy must wait in a greenlet, and creating a greenlet
+    takes as long as the driver needs for a query.
     """
     if engine.pool.checkedin():  # type: ignore[attr-defined]  # QueuePool, always
-        with contextlib.suppress(
-            MissingGreenlet
-        ):  # it was idle for too long, or dead, and has to be made anew
+        with contextlib.suppress(MissingGreenlet):  # it was idle for too long, or dead, and must be reopened
             return engine.raw_connection()
     return await greenlet_spawn(engine.raw_connection)
 
 
 async def send(engine: AsyncEngine, ask: Callable[[Any, str, Any], Awaitable[R]], sql: str, given: Any) -> R:
-    """Ask on a connection of the pool, with the errors and the consequences that an execution has."""
+    """Send a statement on a connection of the pool, with the errors and effects of an ordinary execution."""
     dialect = engine.dialect
     pool = engine.sync_engine.pool
     errors = dialect.loaded_dbapi.Error
@@ -123,7 +121,7 @@ async def send(engine: AsyncEngine, ask: Callable[[Any, str, Any], Awaitable[R]]
     except errors as error:
         if pooled is not None and dialect.is_disconnect(error, pooled.dbapi_connection, None):
             lost = True
-            # As after any execution: the others that are as old are made anew when they are taken.
+            # As after any execution: other connections of the same age are reopened when they are taken.
             await greenlet_spawn(pool._invalidate, pooled, error)  # noqa: SLF001 - there is no public way
         raise DBAPIError.instance(
             sql,
@@ -144,13 +142,13 @@ async def send(engine: AsyncEngine, ask: Callable[[Any, str, Any], Awaitable[R]]
 
 
 async def fetch(driver: Any, sql: str, given: Values) -> tuple[Sequence[Values], Any]:
-    """Ask the driver, and return the rows and what they are; both of them speak alike, asyncmy and aiosqlite."""
+    """Execute a statement, and return its rows and their description; asyncmy and aiosqlite share this interface."""
     async with driver.cursor() as cursor:
         await cursor.execute(sql, given)
         return await cursor.fetchall(), cursor.description
 
 
 async def insert_many(driver: Any, sql: str, given: Sequence[Values]) -> None:
-    """Have asyncmy insert rows: in bulk on MariaDB, as one INSERT with many VALUES on MySQL."""
+    """Insert rows with asyncmy: in bulk on MariaDB, as one INSERT with many VALUES on MySQL."""
     async with driver.cursor() as cursor:
         await cursor.executemany(sql, given)

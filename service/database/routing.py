@@ -1,4 +1,4 @@
-"""Where a session's statements go: reads to the reader, everything else to the writer (R8, R5, R10, R11)."""
+"""The routing of a session's statements: reads go to the reader, everything else to the writer (R8, R5, R10, R11)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 def step(method: M) -> M:
-    """Make `method` one step: when the outermost step ends, the reader's connection goes back."""
+    """Make `method` one step: when the outermost step ends, the reader's connection is released."""
 
     @wraps(method)
     def stepped(self: "RoutingSession", /, *args: Any, **kwargs: Any) -> Any:
@@ -38,7 +38,7 @@ def step(method: M) -> M:
         except DBAPIError as error:
             if not (error.connection_invalidated and self.may_read_again):
                 raise
-            # The pooled connection was dead before the statement reached the server: read once more.
+            # The pooled connection was dead before the statement reached the server: read again.
             self.drop_connection()
             return method(self, *args, **kwargs)
         finally:
@@ -50,7 +50,7 @@ def step(method: M) -> M:
 
 
 def write(method: M) -> M:
-    """Make way to the writer before `method`, which flushes nothing and yet writes."""
+    """Prepare the writer before `method`, which writes without a flush."""
 
     @wraps(method)
     def written(self: "RoutingSession", /, *args: Any, **kwargs: Any) -> Any:
@@ -61,18 +61,18 @@ def write(method: M) -> M:
 
 
 class RoutingSession(Session):
-    """Reads on the AUTOCOMMIT reader, writes on the transactional writer (R8).
+    """A session that reads on the AUTOCOMMIT reader and writes on the transactional writer (R8).
 
-    A plain SELECT goes to `reads_from`, and its connection goes back as soon as the rows are here, so a
-    request that reads never holds one while it waits for anything else. Everything that is not a plain
-    SELECT goes to the writer, and from there on the session stays on it until it commits or rolls back.
+    A plain SELECT uses `reads_from`, and its connection is released as soon as the rows have arrived, so a request that
+    reads never holds a connection while it waits for anything else. Every other statement uses the writer, and from then
+    on the session uses only the writer until it commits or rolls back.
     """
 
     def __init__(self, *args: Any, rules: Rules, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rules = rules
         self.record = TransactionRecord()
-        self.durable: list[Any] = []  # instances whose change is committed and whose hooks have not run yet
+        self.durable: list[Any] = []  # instances with a committed change whose hooks have not run yet
         self.depth = 0
         self.is_flushing = False
 
@@ -86,11 +86,11 @@ class RoutingSession(Session):
         bind: Any = None,
         **kwargs: Any,  # noqa: ARG002 - as in Session
     ) -> Any:
-        """Return the engine that a statement would go to; nothing is taken, and nothing changes."""
+        """Return the engine for a statement, without taking a connection or changing any state."""
         rules = self.rules
         if rules.refusal is not None:
             raise rules.refusal
-        require_own_task(rules.task)  # an attribute may load past the methods of the session
+        require_own_task(rules.task)  # loading an attribute bypasses the methods of the session
         if bind is not None:
             if not rules.engines.include(bind):
                 raise ForeignBindError
@@ -100,7 +100,7 @@ class RoutingSession(Session):
         return (rules.reads_from if is_plain_read(clause) else rules.engines.writer).sync_engine
 
     def make_way(self, clause: Any = None, bind: Any = None) -> None:
-        """Before anything goes to the writer, ask whether it may, and give the reader's connection back."""
+        """Before anything is sent to the writer, check that it is allowed, and release the reader's connection."""
         rules = self.rules
         if (
             self.record.on_writer
@@ -112,10 +112,10 @@ class RoutingSession(Session):
         self.release_connection()
 
     def bind_mapper(self, *_arguments: Any) -> None:
-        """Refuse: a session has the engines of its database."""
+        """Raise `ForeignBindError`: a session uses only the engines of its database."""
         raise ForeignBindError
 
-    bind_table = bind_mapper  # type: ignore[assignment]  # it takes a table, and refuses it alike
+    bind_table = bind_mapper  # type: ignore[assignment]  # it takes a table, and refuses it too
 
     @property
     def _begun_by_hand(self) -> bool:
@@ -126,7 +126,7 @@ class RoutingSession(Session):
 
     @property
     def may_read_again(self) -> bool:
-        """Nothing but one read has happened on the connection."""
+        """Return whether nothing but one read has happened on the connection."""
         record = self.record
         first = not record.on_writer or (record.statements == 1 and not self._begun_by_hand)
         return self.depth == 1 and not record.sent_write and first
@@ -135,47 +135,47 @@ class RoutingSession(Session):
 
     @property
     def on_writer(self) -> bool:
-        """It holds a connection of the writing engine."""
+        """Return whether the session holds a connection of the writing engine."""
         return self.record.on_writer
 
     @property
     def only_read(self) -> bool:
-        """Nothing would be lost if the transaction ended here."""
+        """Return whether nothing would be lost if the transaction ended here."""
         return self.record.only_read and not self._begun_by_hand
 
     @property
     def wishes(self) -> hooks.Wishes:
-        """What verbs say about refreshing instances that are flushed next."""
+        """Return the `refresh` arguments of verbs for instances that are flushed next."""
         return self.record.wishes
 
     @property
     def changes(self) -> hooks.Changes:
-        """What has been flushed at the innermost level of the transaction."""
+        """Return the changes that were flushed at the innermost level of the transaction."""
         return self.record.changes
 
     @property
     def all_changes(self) -> Iterable[hooks.Changes]:
-        """What has been flushed in the transaction, level by level."""
+        """Return the changes that were flushed in the transaction, level by level."""
         return (level.changes for level in self.record.levels)
 
     @property
     def clean(self) -> bool:
-        """No instance waits for a flush."""
+        """Return whether no instance waits for a flush."""
         return not (self.identity_map.check_modified() or self.new or self.deleted)
 
     @property
     def blank(self) -> bool:
-        """Nothing is open, and no instance was ever met: there is nothing to close."""
+        """Return whether nothing is open and the session never had an instance, so that there is nothing to close."""
         return not self.identity_map and self.idle
 
     @property
     def idle(self) -> bool:
-        """Nothing is pending and no transaction is open."""
+        """Return whether nothing is pending and no transaction is open."""
         return not self.in_transaction() and self.clean
 
     @property
     def unwritten(self) -> str | None:
-        """The changes that nothing has committed, in words."""
+        """Return a description of the uncommitted changes, or None."""
         if not self.clean:
             pending = [*self.new, *self.deleted, *(one for one in self.dirty if self.is_modified(one))]
             if pending:
@@ -184,20 +184,20 @@ class RoutingSession(Session):
 
     @property
     def is_streaming(self) -> bool:
-        """Rows of a stream were not read yet."""
+        """Return whether a stream has unread rows."""
         return self.record.is_streaming
 
     def release_connection(self) -> None:
-        """Return the reader's connection to its pool; what was loaded stays loaded and attached (R5).
+        """Return the reader's connection to its pool; loaded instances stay loaded and attached (R5).
 
-        Ending the transaction object alone does it: nothing goes over the wire, because the reader is in
-        AUTOCOMMIT mode, and neither `rollback()`, which expires, nor `close()`, which detaches, is needed.
+        Only the transaction object is ended. Nothing is sent, because the reader is in AUTOCOMMIT mode, and neither
+        `rollback()`, which expires instances, nor `close()`, which detaches them, is needed.
         """
         if not self.record.on_writer and not self.record.is_streaming and not self._begun_by_hand:
             self.drop_connection()
 
     def drop_connection(self) -> None:
-        """End the transaction object without a word to the instances; to the caller it goes on."""
+        """End the transaction object without affecting the instances; to the caller the transaction continues."""
         if (transaction := self.get_transaction()) is not None:
             self.abandon_streams()
             record = self.record
@@ -205,7 +205,7 @@ class RoutingSession(Session):
             self.record = record.after_giving_back()
 
     def abandon_streams(self) -> None:
-        """Close the streams that are open, with their connection."""
+        """Close the open streams together with their connection."""
         for stream in self.record.take_streams():
             stream.abandon()
 
@@ -224,15 +224,15 @@ class RoutingSession(Session):
         return super().scalars(statement, params, **self._prepared_for(statement, kwargs))
 
     def _prepared_for(self, statement: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Make the session ready for a statement, and return the arguments that it is executed with."""
+        """Prepare the session for a statement, and return the arguments to execute it with."""
         if not in_greenlet():
             raise MissingGreenlet(
                 "a statement was sent outside of an await, before any connection was taken: use the session's own "
-                "methods, which are awaited, or `await session.run_sync(function)`. Was it an attribute that is not "
-                "loaded, name it in the query."
+                "methods, which are awaited, or `await session.run_sync(function)`. If it was an attribute that is not "
+                "loaded, load it in the query."
             )
         if locks(statement):
-            # A stale copy is worth no lock; what was changed in it is written first, not lost.
+            # A lock on a stale copy is useless. Pending changes are written first, so that they are not lost.
             options = kwargs.get("execution_options") or {}
             self.flush()
             kwargs["execution_options"] = {**options, "populate_existing": True}
@@ -250,30 +250,30 @@ class RoutingSession(Session):
     @step
     def refresh(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("with_for_update"):
-            self.flush()  # as in execute: a pending change is written, not lost
+            self.flush()  # as in execute: a pending change is written, so that it is not lost
         super().refresh(*args, **kwargs)
 
     @property
     def reads_apart(self) -> bool:
-        """A plain read would go to the reader, would see nothing that is pending, and would share no connection."""
+        """Return whether a plain read would use the reader, see nothing pending, and share no connection."""
         return not (
             self.in_transaction() or self.is_flushing or self.depth or (self.autoflush and not self.clean)
         )
 
     @step
     def read(self, prepared: Prepared[R], values: Mapping[Any, Any]) -> Sequence[R]:
-        """Run a prepared SELECT where any other would go; past the ORM, which makes no instances of it."""
+        """Run a prepared SELECT where any other SELECT would run, bypassing the ORM, which creates no instances."""
         if self.autoflush or not prepared.is_plain_read:
             self.flush()
         if self.get_bind(clause=prepared.statement) is not self.rules.engines.writer.sync_engine:
-            # A step runs what it reads once more by itself.
+            # A step repeats its read by itself.
             return await_(prepared.run_once(self.rules.reads_from, values))
         connection = self.connection()
         plan = prepared.plan_for(connection.dialect)
         return plan.read(connection.exec_driver_sql(*plan.bind(values)).all(), None)
 
     def run(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
-        """Run `function(session, …)` as one step: it holds one connection for all that it reads."""
+        """Run `function(session, …)` as one step, which uses one connection for all its reads."""
         self.depth += 1
         try:
             return function(self, *args, **kwargs)
@@ -283,7 +283,7 @@ class RoutingSession(Session):
                 self.release_connection()
 
     def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Any:
-        """Return the connection of the transaction: the writer's, unless another one is asked for."""
+        """Return the connection of the transaction: that of the writer, unless another one is requested."""
         self.make_way(bind=(bind_arguments or {}).get("bind"))
         try:
             return super().connection(bind_arguments, execution_options)
@@ -314,12 +314,12 @@ class RoutingSession(Session):
             self.is_flushing = outer
 
     def flush_and_refresh(self) -> None:
-        """Flush, and bring back what the database decided (R10), inside the transaction."""
+        """Flush, and load values that the database generated, inside the transaction (R10)."""
         self.flush()
         hooks.refresh_written(self, self.all_changes)
 
     def commit(self) -> None:
-        """Write out and commit."""
+        """Flush, refresh and commit."""
         self.flush_and_refresh()
         try:
             super().commit()
@@ -327,19 +327,19 @@ class RoutingSession(Session):
             raise BrokenTransactionError from error
 
     def rollback(self) -> None:
-        """Roll back, and expire what was loaded; pending instances go too, even when nothing is open."""
+        """Roll back and expire loaded instances; pending instances are discarded too, even when no transaction is open."""
         if not self.in_transaction() and (self.record.began or not self.clean):
             super().begin()
         self.abandon_streams()
         super().rollback()
 
     def close(self) -> None:
-        """Close; rows of a stream that were not read cost the connection."""
+        """Close the session; unread rows of a stream cost the connection."""
         self.abandon_streams()
         super().close()
 
     def reset(self) -> None:
-        """Close, as `close` does, and allow further use."""
+        """Close the session as `close` does, and allow further use."""
         self.abandon_streams()
         super().reset()
 
@@ -379,7 +379,7 @@ def _write_out_before_commit(session: RoutingSession) -> None:
     if session.record.on_writer and session.in_transaction():
         writer = session.rules.engines.writer.sync_engine
         require_open(session.connection(bind_arguments={"bind": writer}), session.record)
-    session.record.commit_sent = session.record.on_writer  # nothing but COMMIT itself can fail from here on
+    session.record.commit_sent = session.record.on_writer  # from here on only COMMIT itself can fail
 
 
 @event.listens_for(RoutingSession, "after_commit")
@@ -400,6 +400,6 @@ def _end_record(session: RoutingSession, transaction: SessionTransaction) -> Non
     if transaction.nested:
         session.record.end_savepoint()
     elif transaction.parent is None:
-        for stream in session.record.take_streams():  # whatever ended it
+        for stream in session.record.take_streams():  # however the transaction ended
             stream.disown()
         session.record = TransactionRecord()

@@ -1,7 +1,7 @@
-"""The schema and its migrations: bring a database up to date, and refuse one that is not.
+"""The schema and its migrations: upgrade a database, and refuse one that is not at the right revision.
 
-A team's tables have a history of their own beside Latchkey's: other revisions, in another version table. Neither
-knows the other, so either may be upgraded alone.
+A team's tables have their own migration history beside Latchkey's: other revisions, in another version table. The two
+are independent, so each can be upgraded alone.
 """
 
 import re
@@ -36,19 +36,19 @@ SCRIPTS = Path(migrations.__file__).parent
 
 
 class SchemaError(ValueError):
-    """A schema cannot be used; the text says why."""
+    """A schema cannot be used; the message explains why."""
 
 
 class Schema:
     """A team's tables and their migrations, beside Latchkey's: `create_app(schemas=[...])`.
 
     Args:
-        name: of the history, for its version table `alembic_version_<name>`: lower-case letters, digits and
-            underscores, at most 32. It stays as it is once a database was migrated.
-        migrations: the folder of the Alembic revisions, one file each. No `env.py` is needed. Their ids are
+        name: the name of the history, for its version table `alembic_version_<name>`: lower-case letters, digits and
+            underscores, at most 32. It must not change after a database was migrated.
+        migrations: the folder of the Alembic revisions, one file each. No `env.py` is needed. Revision ids are
             independent of Latchkey's, so they may begin at `0001`.
-        metadata: what the models of the team describe, one `MetaData` or several: it is compared with the migrations.
-            Models on `latchkey.Base` are compared without it.
+        metadata: one `MetaData` or several with the models of the team, for comparison with the migrations. Models on
+            `latchkey.Base` are compared without it.
 
     Raises:
         SchemaError: the name has another form, the folder has no revision, or a table has the name of one of
@@ -68,53 +68,53 @@ class Schema:
         self.folder = Path(migrations).resolve()
         self.metadata = (metadata,) if isinstance(metadata, MetaData) else tuple(metadata)
         if not self.folder.is_dir():
-            raise SchemaError(f"the schema {name}: there is no folder {self.folder}.")
+            raise SchemaError(f"the schema {name}: the folder {self.folder} does not exist.")
         if not heads(self):
-            raise SchemaError(f"the schema {name}: the folder {self.folder} has no revision in it.")
+            raise SchemaError(f"the schema {name}: the folder {self.folder} contains no revision.")
 
     def __repr__(self) -> str:
         return f"Schema({self.name!r})"
 
 
 def require_distinct_schemas(schemas: Sequence[Schema]) -> None:
-    """Raise `SchemaError` when two schemas have one name, or when a table has two owners.
+    """Raise `SchemaError` when two schemas have the same name, or when a table belongs to two of them.
 
-    It is done when the application is built, because a metadata is filled while models are imported.
+    Call it when the application is built, because metadata is filled while models are imported.
     """
     owners = dict.fromkeys(OURS, "Latchkey")
     names = set()
     for schema in schemas:
         if schema.name in names:
-            raise SchemaError(f"the schema {schema.name} is there twice.")
+            raise SchemaError(f"the schema {schema.name} is given twice.")
         names.add(schema.name)
         for metadata in schema.metadata:
             if metadata is Base.metadata:
                 raise SchemaError(
-                    f"the schema {schema.name}: leave out the metadata of latchkey.Base, it is known."
+                    f"the schema {schema.name}: omit the metadata of latchkey.Base, which is always included."
                 )
             for table in metadata.tables:
                 if table.lower() in owners:
                     raise SchemaError(
-                        f"the schema {schema.name} has a table {table}, and so has {owners[table.lower()]}: rename it."
+                        f"the schema {schema.name} and {owners[table.lower()]} both have a table {table}: rename one."
                     )
                 owners[table.lower()] = f"the schema {schema.name}"
     for table in Base.metadata.tables.keys() - OURS:
         if table.lower() in owners:
             raise SchemaError(
-                f"{owners[table.lower()]} has a table {table}, and so has latchkey.Base: rename one."
+                f"{owners[table.lower()]} and latchkey.Base both have a table {table}: rename one."
             )
 
 
 class NotMigratedError(RuntimeError):
-    """The database is behind, or ahead of, this release or a team's migrations."""
+    """The database is behind or ahead of this release, or of a team's migrations."""
 
     def __init__(self, found: str | None, wanted: str | None, schema: Schema | None = None) -> None:
         place = f"revision {found or 'none'}"
         if schema is None:
-            told = f"the database is at {place} and this release wants {wanted}: run `latchkey migrate`."
+            told = f"the database is at {place} and this release needs {wanted}: run `latchkey migrate`."
         else:
             told = (
-                f"the database is at {place} of the schema {schema.name} and this application wants {wanted}: "
+                f"the database is at {place} of the schema {schema.name} and this application needs {wanted}: "
                 "run `latchkey migrate` with the application."
             )
         super().__init__(told)
@@ -124,7 +124,9 @@ class MigratingError(CommandError):
     """Another process is migrating the database."""
 
     def __init__(self) -> None:
-        super().__init__(f"another process is migrating this database, for more than {LOCK_WAIT_S} seconds.")
+        super().__init__(
+            f"another process has been migrating this database for more than {LOCK_WAIT_S} seconds."
+        )
 
 
 def _config(connection: Connection | None = None, schema: Schema | None = None) -> Config:
@@ -138,7 +140,7 @@ def _config(connection: Connection | None = None, schema: Schema | None = None) 
 
 
 def _escaped(path: Path) -> str:
-    return str(path).replace("%", "%%")  # a configuration interpolates
+    return str(path).replace("%", "%%")  # Alembic's configuration interpolates percent signs
 
 
 def _options(schema: Schema | None) -> dict[str, Any]:
@@ -146,17 +148,17 @@ def _options(schema: Schema | None) -> dict[str, Any]:
 
 
 def heads(schema: Schema | None = None) -> tuple[str, ...]:
-    """Return the newest revisions of a schema, which are one unless its history has branches."""
+    """Return the newest revisions of a schema; there is one unless its history has branches."""
     return tuple(sorted(ScriptDirectory.from_config(_config(schema=schema)).get_heads()))
 
 
 def head(schema: Schema | None = None) -> str | None:
-    """Return the newest revision of this release, or of a schema; of a history with branches, all with commas between."""
+    """Return the newest revision of this release, or of a schema; several are separated by commas."""
     return ", ".join(heads(schema)) or None
 
 
 async def revision(engine: AsyncEngine, schema: Schema | None = None) -> str | None:
-    """Return the revision that the database is at; None for an empty one."""
+    """Return the revision of the database; None for an empty one."""
 
     def look(connection: Connection) -> str | None:
         found = MigrationContext.configure(connection, opts=_options(schema)).get_current_heads()
@@ -167,7 +169,7 @@ async def revision(engine: AsyncEngine, schema: Schema | None = None) -> str | N
 
 
 async def upgrade(engine: AsyncEngine, target: str = "head", *, schemas: Iterable[Schema] = ()) -> None:
-    """Run the migrations up to `target`, then those of the schemas; who comes second waits, and finds nothing to do.
+    """Run the migrations up to `target`, then those of the schemas; a second process waits and finds nothing to do.
 
     Raises:
         MigratingError: another process has been migrating the database for too long.
@@ -193,7 +195,7 @@ async def require_migrated(engine: AsyncEngine, schemas: Iterable[Schema] = ()) 
 async def differences(engine: AsyncEngine, schemas: Iterable[Schema] = ()) -> list[str]:
     """Return the differences between the models and the migrated database; empty when they match.
 
-    Tables that no model describes are passed over: somebody else may own them.
+    Tables without a model are ignored, because they may belong to other software.
     """
     every = [Base.metadata, *(one for schema in schemas for one in schema.metadata)]
     described = {(table.schema, table.name) for metadata in every for table in metadata.tables.values()}
@@ -208,7 +210,7 @@ async def differences(engine: AsyncEngine, schemas: Iterable[Schema] = ()) -> li
         if any(schema is not None for schema, _ in described):
             options["include_schemas"] = True
         context = MigrationContext.configure(connection, opts=options)
-        found: Any = compare_metadata(context, every)  # type: ignore[arg-type]  # it takes several too
+        found: Any = compare_metadata(context, every)  # type: ignore[arg-type]  # it accepts several, too
         return [str(difference) for difference in found]
 
     async with engine.connect() as connection:

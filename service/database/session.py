@@ -1,4 +1,4 @@
-"""The session of a request: how it commits, whose it is, and when it ends (R1, R4 to R7, R9)."""
+"""The session of a request: how it commits, which task owns it, and when it ends (R1, R4 to R7, R9)."""
 
 import asyncio
 import logging
@@ -29,32 +29,32 @@ from latchkey.service.database.rules import EndedSessionError, Engines, ForeignB
 
 log = logging.getLogger("latchkey.session")
 
-COMMIT_DEADLINE_S = 15.0  # a COMMIT that takes longer counts as one of unknown outcome
-END_DEADLINE_S = 10.0  # a rollback or a close that takes longer is broken off, and its connection dropped
-STALLED_END_DEADLINE_S = 0.1  # the same, once the database has let the request wait for too long
+COMMIT_DEADLINE_S = 15.0  # after it, the outcome of a COMMIT counts as unknown
+END_DEADLINE_S = 10.0  # after it, a rollback or a close is aborted, and its connection dropped
+STALLED_END_DEADLINE_S = 0.1  # the same, once the database has exceeded a time limit in this request
 
 R = TypeVar("R")
 
 
 class CommitUnknownError(RuntimeError):
-    """The connection was lost after COMMIT was sent: the change may or may not be durable."""
+    """The connection was lost after COMMIT was sent; the change may or may not be durable."""
 
 
 async def bounded(work: Coroutine[Any, Any, R]) -> R:
-    """Run a rollback or a close, but not for ever: nobody can cancel it, and the server may be gone."""
+    """Run a rollback or a close with a deadline: it cannot be cancelled, and the server may be gone."""
     async with asyncio.timeout(STALLED_END_DEADLINE_S if has_stalled() else END_DEADLINE_S):
         return await work
 
 
 class Transaction(AsyncSessionTransaction):
-    """`async with session.begin()`: it commits as `session.commit()` does."""
+    """The block `async with session.begin()`, which commits as `session.commit()` does."""
 
     session: "RequestSession"
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Commit the outermost transaction to the end; anything else ends as usual."""
+        """Commit the outermost transaction to the end; end anything else as usual."""
         if kind is None and not self.nested:
             await complete(self.session.finish_commit(super().__aexit__(kind, error, trace)))
             return
@@ -67,12 +67,12 @@ class Transaction(AsyncSessionTransaction):
 
 @of_one_task
 class RequestSession(AsyncSession):
-    """An `AsyncSession` that commits and rolls back to the end, gives back, and knows whose it is.
+    """An `AsyncSession` that commits and rolls back to the end, releases connections early, and checks its owner.
 
-    Made by the scoped session only. `async with` may be nested: only the outermost closes (R9), and
-    leaving it with changes that nothing committed is an `UnwrittenWorkError`, never a silence.
-    A session that is opened in a child task of a request, or by a bare `scoped_session()` anywhere else,
-    closes when its task ends (R7). Any other task that uses it is refused (`OtherTaskError`).
+    Only the scoped session creates it. `async with` may be nested: only the outermost block closes the session (R9), and
+    leaving it with uncommitted changes raises `UnwrittenWorkError`. A session that is opened in a child task of a request,
+    or by a bare `scoped_session()` anywhere else, is closed when its task ends (R7). Any other task that uses it is refused
+    (`OtherTaskError`).
     """
 
     sync_session_class = RoutingSession
@@ -87,14 +87,14 @@ class RequestSession(AsyncSession):
     ) -> None:
         task = current_task()
         if task is None:
-            raise RuntimeError("a session belongs to a task: open it in one, not in a callback.")
+            raise RuntimeError("a session belongs to a task: open it in a task, not in a callback.")
         if kwargs.get("bind") is not None or kwargs.get("binds"):
             raise ForeignBindError
         RequestScope.admit(task)
         self.rules = Rules(engines, task)
         self._arguments = kwargs
-        self._registry = registry  # the scoped session's, by task
-        self._closings = closings  # closings under way outside requests; shutdown waits for them
+        self._registry = registry  # the scoped session's registry, by task
+        self._closings = closings  # sessions outside requests that are closing; shutdown waits for them
         self._task = task
         self.calls = 0  # that are under way
         self.was_left = False  # its block was left in another task
@@ -109,9 +109,9 @@ class RequestSession(AsyncSession):
             if request_scope is not None:
                 self.rules.before_write = partial(request_scope.allow_write, task)
 
-    @property  # type: ignore[override]  # made when it is first read, and of our own class
+    @property  # type: ignore[override]  # created on first access, and of our own class
     def sync_session(self) -> RoutingSession:
-        """The session inside, made when it is first asked for: most requests whose key is remembered never do (R3)."""
+        """Return the inner session, which is created on first access: most requests with a cached key never need it (R3)."""
         if self._inside is None:
             super().__init__(rules=self.rules, **self._arguments)
             assert self._inside is not None  # noqa: S101 - the setter has run
@@ -125,11 +125,11 @@ class RequestSession(AsyncSession):
 
     @property
     def untouched(self) -> bool:
-        """Nothing was asked of the session yet."""
+        """Return whether the session was not used yet."""
         return self._inside is None
 
     def require_own_task(self) -> None:
-        """Raise `OtherTaskError` in any task but the session's own, as long as the session may be used at all."""
+        """Raise `OtherTaskError` in any task but the owner, as long as the session may be used at all."""
         if self.rules.refusal is None:
             require_own_task(self._task)
 
@@ -137,29 +137,29 @@ class RequestSession(AsyncSession):
 
     @property
     def idle(self) -> bool:
-        """Nothing is pending and no transaction is open."""
+        """Return whether nothing is pending and no transaction is open."""
         return self.untouched or self.sync_session.idle
 
     @property
     def on_writer(self) -> bool:
-        """The session holds a connection of the writing engine."""
+        """Return whether the session holds a connection of the writing engine."""
         return not self.untouched and self.sync_session.on_writer
 
     @property
     def unwritten(self) -> str | None:
-        """The changes that nothing has committed yet, in words, or None."""
+        """Return a description of the uncommitted changes, or None."""
         return None if self.untouched else self.sync_session.unwritten
 
     @property
     def is_streaming(self) -> bool:
-        """Rows of a stream were not read yet, so that the session keeps its connection."""
+        """Return whether a stream has unread rows, so that the session keeps its connection."""
         return not self.untouched and self.sync_session.is_streaming
 
     async def release_connection(self, *, ends_streams: bool = False) -> None:
-        """Hold no connection while a part of a body is waited for, or sent; a stream of rows keeps its own.
+        """Release the connection while a part of a body is received or sent; a stream of rows keeps its own.
 
         Raises:
-            OpenWriteError: a write or a lock is open, which would have to wait with it.
+            OpenWriteError: a write or a lock is open, and would be held meanwhile.
         """
         if self.untouched:
             return
@@ -179,20 +179,20 @@ class RequestSession(AsyncSession):
     # ------------------------------------------------------------------ where statements go
 
     def enter_endpoint(self, *, safe: bool) -> None:
-        """Choose where the endpoint reads: a safe method on the replica if there is one, else the writer."""
+        """Choose where the endpoint reads: a safe method on the replica if there is one, any other method on the writer."""
         rules = self.rules
         rules.transactional = not safe
         rules.reads_from = rules.engines.replica or rules.engines.reader
 
     def forbid_commit(self, forbidden: bool) -> None:
-        """Refuse every commit from now on, or allow them again: what an idempotent call writes is one transaction."""
+        """Refuse every commit from now on, or allow them again: an idempotent call writes in one transaction."""
         self.rules.commit_forbidden = forbidden
 
     def add(self, instance: object) -> None:  # type: ignore[override]  # `_warn` is SQLAlchemy's own
         """Add an instance, which is flushed next.
 
         Raises:
-            EndedSessionError: the session has ended; the instance would stay attached to it.
+            EndedSessionError: the session has ended, and the instance would stay attached to it.
         """
         if self.rules.refusal is EndedSessionError:
             raise EndedSessionError
@@ -204,7 +204,7 @@ class RequestSession(AsyncSession):
             self.add(instance)
 
     async def run_sync(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-        """Run `fn(session, …)` in one greenlet and on one connection: several steps for the price of one."""
+        """Run `fn(session, …)` in one greenlet and on one connection, so that several steps cost as much as one."""
 
         def run(session: Session) -> R:
             assert isinstance(session, RoutingSession)  # noqa: S101 - our sync_session_class
@@ -214,11 +214,11 @@ class RequestSession(AsyncSession):
 
     @staticmethod
     def prepare(statement: Statement, make: Make[R], *, cache_key: Any = None) -> Prepared[R]:
-        """Prepare a statement for `read`, of any session."""
+        """Return a prepared statement for `read`, of any session."""
         return Prepared(statement, make, cache_key=cache_key)
 
     async def read(self, prepared: Prepared[R], values: Mapping[Any, Any]) -> Sequence[R]:
-        """Run a prepared SELECT of columns past the ORM; it goes where any other goes."""
+        """Run a prepared SELECT of columns, bypassing the ORM; it uses the same engine as any other SELECT."""
         rules = self.rules
         if (
             prepared.is_plain_read
@@ -231,13 +231,13 @@ class RequestSession(AsyncSession):
         return await super().run_sync(RoutingSession.read, prepared, values)  # type: ignore[arg-type]  # our sync_session_class
 
     async def reset_for_retry(self) -> None:
-        """Roll back and forget every instance, as if nothing had been read or written."""
+        """Roll back and expunge every instance, as if nothing had been read or written."""
         await self.rollback()
         if not self.untouched:
             self.sync_session.expunge_all()
 
     async def flush_and_refresh(self) -> None:
-        """Flush, and bring back what the database decided; nothing is committed yet."""
+        """Flush, and load values that the database generated; nothing is committed yet."""
         if self.untouched:
             return
         routing = self.sync_session
@@ -247,11 +247,11 @@ class RequestSession(AsyncSession):
     # ------------------------------------------------------------------ commit, rollback, end
 
     def begin(self) -> AsyncSessionTransaction:
-        """Begin a transaction by hand: `async with session.begin()`."""
+        """Begin a transaction explicitly: `async with session.begin()`."""
         return Transaction(self)
 
     async def commit(self) -> None:
-        """Commit to the end, cancelled or not, then run the after-commit hooks.
+        """Commit to the end, even if cancelled, then run the after-commit hooks.
 
         Raises:
             CommitUnknownError: the connection was lost, or the deadline passed, after COMMIT was sent.
@@ -261,19 +261,21 @@ class RequestSession(AsyncSession):
         routing = self.sync_session
         if not routing.clean:
             try:
-                await self.flush()  # may wait for a lock: nothing is sent that must run to its end
+                await (
+                    self.flush()
+                )  # may wait for a lock, and may be cancelled: nothing is sent yet that must run to its end
             except BaseException:
                 await self.rollback()
                 raise
         await complete(self.finish_commit(super().commit()))
 
     async def settle(self, *, is_streamed: bool = False) -> None:
-        """Commit what is left, if anything is: after reads alone there is nothing to end.
+        """Commit pending work; after reads alone there is nothing to commit.
 
-        With `is_streamed` the body of the answer may read on in the streams that are open.
+        With `is_streamed` the body of the answer may continue to read from the open streams.
 
         Raises:
-            OpenWriteError: it does, and something was written or locked, whose COMMIT would end the rows.
+            OpenWriteError: there are open streams, and writes or locks whose COMMIT would end their rows.
         """
         if is_streamed and self.is_streaming:
             routing = self.sync_session
@@ -283,7 +285,7 @@ class RequestSession(AsyncSession):
             await self.commit()
 
     async def finish_commit(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what sends COMMIT under the deadline, tell what its failure means, and run the hooks."""
+        """Run the coroutine that sends COMMIT under the deadline, classify its failure, and run the hooks."""
         routing = self.sync_session
         record = routing.record
         try:
@@ -313,7 +315,7 @@ class RequestSession(AsyncSession):
             self._request_scope.commits += 1
 
     async def _run_hooks(self) -> None:
-        """Run the after-commit hooks on another session: what they do, and undo, is not this one's business."""
+        """Run the after-commit hooks on another session, so that their work does not affect this one."""
         waiting, self.sync_session.durable = self.sync_session.durable, []
         if not waiting or not self._runs_hooks:
             return
@@ -324,16 +326,16 @@ class RequestSession(AsyncSession):
             autoflush=False,
             expire_on_commit=False,
         ) as own:
-            own._runs_hooks = False  # noqa: SLF001 - a hook of what a hook wrote might never end
+            own._runs_hooks = False  # noqa: SLF001 - hooks for the writes of a hook might never end
             await hooks.run_after_commit(waiting, own)
 
     async def rollback(self) -> None:
-        """Roll back to the end, cancelled or not; what was loaded is expired, as by any other session."""
+        """Roll back to the end, even if cancelled; loaded instances are expired, as by any other session."""
         if not self.idle or (not self.untouched and self.sync_session.record.began):
             await complete(bounded(super().rollback()))
 
     async def __aenter__(self) -> Self:
-        """Join: the session closes when as many exits have followed as entries."""
+        """Enter a block; the session closes when the outermost block is left."""
         self._entered += 1
         return self
 
@@ -343,7 +345,7 @@ class RequestSession(AsyncSession):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close at the outermost exit."""
+        """Close the session at the end of the outermost block."""
         self._entered -= 1
         if self._entered or self._ended:
             return
@@ -358,11 +360,11 @@ class RequestSession(AsyncSession):
         if lost is not None:
             raise UnwrittenWorkError(
                 f"the session ended without committing {lost}: "
-                "`await session.commit()` keeps it, `await session.rollback()` says that it may go."
+                "call `await session.commit()` to keep the changes, or `await session.rollback()` to discard them."
             )
 
     async def end(self) -> None:
-        """Close the session and leave every register that knows it; any number of times."""
+        """Close the session and remove it from every registry; may be called any number of times."""
         if self._ended:
             return
         self._ended = True
@@ -370,10 +372,10 @@ class RequestSession(AsyncSession):
             self._leave()
             return
         if self.rules.refusal is not None and (late := self.unwritten):
-            log.error("after the answer had started, %s was added to the request's session and is lost", late)
+            log.error("%s was added to the request's session after the answer had started, and is lost", late)
         try:
             try:
-                if self.sync_session.durable:  # committed inside `run_sync`, past `commit()`
+                if self.sync_session.durable:  # committed inside `run_sync`, without `commit()`
                     await self.rollback()
                     await complete(self._run_hooks())
             finally:
@@ -412,7 +414,7 @@ class RequestSession(AsyncSession):
                 self._request_scope.sessions.pop(self, None)
 
     def _end_with_task(self, task: "asyncio.Task[Any]") -> None:
-        """Close what the ended task left open: a child's session, or a bare `scoped_session()`."""
+        """Close the session that the ended task left open: a child's session, or a bare `scoped_session()`."""
         if self._ended:
             return
         request_scope = self._request_scope

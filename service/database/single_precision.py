@@ -1,8 +1,8 @@
-"""FLOAT columns of MariaDB and MySQL, read alike by both of their protocols.
+"""FLOAT columns of MariaDB and MySQL, with the same value in both protocols.
 
-A server writes a FLOAT as text with six digits, or with the decimals that its column declares. A prepared statement is
-answered with the four bytes instead, and 0.1 becomes 0.10000000149011612. What is read from a prepared statement is
-rounded to what the text would have been.
+A server writes a FLOAT as text with six digits, or with the decimals that its column declares. For a prepared
+statement it sends the four bytes instead, and 0.1 becomes 0.10000000149011612. Values of prepared statements are
+rounded to the value of the text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +13,13 @@ from asyncmy.constants.FIELD_TYPE import FLOAT
 from sqlalchemy.dialects.mysql.asyncmy import MySQLDialect_asyncmy
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-NO_DECIMALS = 31  # that a column has which declares none, as in the column definition of the protocol
+NO_DECIMALS = 31  # of a column that declares none, in the column definition of the protocol
 
 Processor = Callable[[Any], Any]
 
 
 def as_text(value: float | None, decimals: int = NO_DECIMALS) -> float | None:
-    """Return the number that the server would have written as text.
+    """Return the number that the server would write as text.
 
     >>> as_text(0.10000000149011612)
     0.1
@@ -35,14 +35,14 @@ Context: Any = MySQLDialect_asyncmy.execution_ctx_cls
 
 
 class ReadingContext(Context):  # type: ignore[misc]  # its base is an attribute of the dialect
-    """An execution that reads FLOAT columns as text would have them, whether the statement declares types or not."""
+    """An execution that rounds FLOAT columns as the text protocol does, with or without declared types."""
 
     def get_result_processor(self, type_: Any, colname: str, coltype: Any) -> Processor | None:
-        """Return what is made of the driver's value of one column."""
+        """Return the conversion of the driver's value of one column."""
         process: Processor | None = super().get_result_processor(type_, colname, coltype)
         if coltype != FLOAT:
             return process
-        met: dict[str, int] = self.__dict__.setdefault("latchkey_floats", {})  # a name may be there twice
+        met: dict[str, int] = self.__dict__.setdefault("latchkey_floats", {})  # a name may appear twice
         met[colname] = place = met.get(colname, -1) + 1
         declared = decimals_of(self.cursor.description, colname)
         decimals = declared[place] if place < len(declared) else NO_DECIMALS
@@ -50,7 +50,7 @@ class ReadingContext(Context):  # type: ignore[misc]  # its base is an attribute
 
 
 def decimals_of(description: Sequence[Sequence[Any]], name: str) -> list[int]:
-    """Return how many decimals each FLOAT column of a name declares, given the description of a cursor."""
+    """Return the declared decimals of each FLOAT column with a name, given the description of a cursor."""
     return [int(one[5]) for one in description if one[0] == name and one[1] == FLOAT]
 
 
@@ -62,18 +62,18 @@ def chained(first: Processor, second: Processor | None) -> Processor:
 
 
 def read_floats_as_text(engine: AsyncEngine) -> None:
-    """Have an engine of asyncmy's read FLOAT columns as text would have them."""
+    """Make an engine of asyncmy round FLOAT columns as the text protocol does."""
     engine.sync_engine.dialect.execution_ctx_cls = ReadingContext
 
 
 def with_floats_as_text(
     converts: Sequence[Processor | None], decimals: Mapping[int, int | None]
 ) -> list[Processor | None]:
-    """Return the processors of columns, of which some are FLOAT, outside of an execution.
+    """Return the conversions of columns, with those of FLOAT columns added, for use outside an execution.
 
     Args:
-        converts: what is made of the driver's value of each column; None is nothing.
-        decimals: how many decimals the FLOAT columns declare, by their place; None of what turned out to be no FLOAT.
+        converts: the conversion of each column; None means no conversion.
+        decimals: the declared decimals of FLOAT columns by their place; None for a column that turned out not to be one.
     """
     found = list(converts)
     for place, declared in decimals.items():

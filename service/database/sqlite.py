@@ -1,4 +1,4 @@
-"""The connection of the SQLite driver, which its thread closes on every way out."""
+"""The connection of the SQLite driver, which is always closed by its thread."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from typing import Any
 
 import aiosqlite
 
-FETCHED_AT_ONCE = 64  # rows, aiosqlite's own default, while a cursor is iterated over
+FETCHED_AT_ONCE = 64  # rows, aiosqlite's default, while a cursor is iterated over
 
 
 class RollingBackConnection(sqlite3.Connection):
@@ -22,24 +22,24 @@ class RollingBackConnection(sqlite3.Connection):
     _closed = False
 
     def close(self) -> None:
-        """Roll back what is open, then close; the driver does it twice."""
+        """Roll back an open transaction, then close; the driver calls this twice."""
         if not self._closed and self.in_transaction:
-            with contextlib.suppress(sqlite3.Error):  # a rollback that fails is no reason to stay open
+            with contextlib.suppress(sqlite3.Error):  # a failed rollback must not keep the connection open
                 self.rollback()
         super().close()
         self._closed = True
 
 
 class Connection(aiosqlite.Connection):
-    """A connection whose thread closes, before it ends, what it has opened.
+    """A connection whose thread closes what it has opened before it ends.
 
-    aiosqlite 0.22 loses a connection when the task that waits for its opening is cancelled: the thread opens it,
-    and nobody keeps the result. Closing one that is being closed fails, or waits for a thread that has ended.
-    Here closing is one request to the thread, which is made once and is not undone by a cancellation.
+    aiosqlite 0.22 loses a connection when the task that awaits its opening is cancelled: the thread opens it, and the
+    result is dropped. Closing a connection that is being closed fails, or waits for a thread that has ended. Here closing
+    is one request to the thread, which is made once and cannot be undone by a cancellation.
     """
 
     def __init__(self, database: str, **arguments: Any) -> None:
-        """Take the arguments of `sqlite3.connect`. Nothing is opened until the connection is awaited."""
+        """Store the arguments of `sqlite3.connect`; nothing is opened until the connection is awaited."""
         opened: list[sqlite3.Connection] = []
 
         def connect() -> sqlite3.Connection:
@@ -47,28 +47,28 @@ class Connection(aiosqlite.Connection):
             return opened[0]
 
         super().__init__(connect, FETCHED_AT_ONCE)
-        # A daemon, so that a connection which was forgotten does not keep the process from its end.
+        # A daemon thread, so that a forgotten connection does not keep the process running.
         self._thread = Thread(target=_work, args=(self._thread.run, opened), daemon=True)
 
     async def close(self) -> None:
-        """Close after what the thread has been given to do, and wait for it. Once is enough."""
+        """Close after all work that the thread was given, and wait for it; further calls do nothing."""
         ended = self.stop()
         if ended is not None:
             await ended
 
     def stop(self) -> asyncio.Future[Any] | None:
-        """Close likewise, without waiting.
+        """Close as `close` does, without waiting.
 
         Returns:
-            What ends with the thread, or None if the thread was told before.
+            A future that completes when the thread ends, or None if it was stopped before.
         """
         return super().stop() if self._running else None
 
 
 def _work(run: Callable[[], None], opened: list[sqlite3.Connection]) -> None:
-    """Do what the driver's thread does, then close what is left open."""
+    """Run the driver's thread, then close connections that are still open."""
     try:
-        # The results of a loop that is closed have no reader, and the driver's thread ends with this error.
+        # After the loop is closed the driver's thread cannot deliver its results, and ends with this error.
         with contextlib.suppress(RuntimeError):
             run()
     finally:

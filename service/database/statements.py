@@ -1,4 +1,4 @@
-"""What a statement does: SQLAlchemy knows it of its own constructs, and text is judged as a whole (R8)."""
+"""The effect of a statement: SQLAlchemy's own constructs declare it, and text is parsed (R8)."""
 
 import enum
 import itertools
@@ -22,7 +22,7 @@ class Effect(enum.Enum):
 
 
 def unwrapped(statement: Any) -> Any:
-    """Return the statement inside of what the ORM and lambdas put around it."""
+    """Return the statement inside the wrappers of the ORM and of lambdas."""
     while True:
         if isinstance(statement, LambdaElement):
             statement = statement._resolved  # noqa: SLF001 - there is no public way to ask
@@ -41,12 +41,12 @@ def locks(statement: Any) -> bool:
 
 
 def is_plain_read(statement: Any) -> bool:
-    """Return whether a statement is a SELECT of SQLAlchemy's, without a lock: the one kind that reads on the reader."""
+    """Return whether a statement is a SELECT construct of SQLAlchemy without a lock; only these use the reader."""
     return isinstance(unwrapped(statement), Select | CompoundSelect) and not locks(statement)
 
 
 def effect_of(statement: Any, sql: str) -> Effect:
-    """Return the effect of a statement that is sent as `sql`; `statement` is None for the driver's own SQL."""
+    """Return the effect of a statement that is sent as `sql`; `statement` is None for SQL that bypassed SQLAlchemy."""
     statement = unwrapped(statement)
     if isinstance(statement, Select | CompoundSelect):
         return Effect.LOCKS if locks(statement) else Effect.READS
@@ -55,8 +55,8 @@ def effect_of(statement: Any, sql: str) -> Effect:
     return effect_of_text(sql)
 
 
-# Quoted text and names, comments, words, and what else counts. MariaDB and MySQL execute the comments that begin with
-# an exclamation mark: their beginning and their end are passed over, and what is between is read.
+# Quoted text and names, comments, words, and other significant signs. MariaDB and MySQL execute comments that begin
+# with an exclamation mark: only their delimiters are skipped, and their content is parsed.
 TOKENS = re.compile(
     r"""
     '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`]|``)*`
@@ -77,7 +77,7 @@ LOCKING = (("FOR", "UPDATE"), ("FOR", "SHARE"), ("IN", "SHARE"))
 
 @lru_cache(maxsize=1024)
 def effect_of_text(sql: str) -> Effect:
-    """Return the effect of a statement that somebody wrote out."""
+    """Return the effect of a statement in the form of text."""
     words = [(found["word"] or found["sign"]).upper() for found in TOKENS.finditer(sql) if found.lastgroup]
     parts: list[list[str]] = [[]]
     for word in words:
@@ -93,7 +93,7 @@ ORDER = (Effect.READS, Effect.UNKNOWN, Effect.LOCKS, Effect.WRITES)
 
 
 def effect_of_words(words: list[str]) -> Effect:
-    """Return the effect of one statement, given what in it is neither quoted nor a comment."""
+    """Return the effect of one statement, given its words without quoted text and comments."""
     while words and words[0] == "(":
         words = words[1:]
     first = words[0] if words else ""
@@ -120,7 +120,7 @@ def effect_of_analysis(words: list[str]) -> Effect:
 def changes_rows(words: list[str]) -> bool:
     """Return whether a statement that begins with its subqueries changes rows."""
     for before, word, after in zip(words, words[1:], words[2:], strict=False):
-        # INSERT(...) and REPLACE(...) are functions too, and UPDATE stands in FOR UPDATE.
+        # INSERT(...) and REPLACE(...) are functions too, and UPDATE appears in FOR UPDATE.
         if word in CHANGING_ROWS and after != "(" and before != "FOR":
             return True
     return False

@@ -1,9 +1,9 @@
-"""Streams: rows that are read one after another from the server, over a connection that they need until their end (R5).
+"""Streams: rows that are read one after another from the server, over a connection that is held until the last row (R5).
 
-`session.stream()`, `session.stream_scalars()`, `connection.stream()` and `yield_per` open one. As long as it is open
-the session keeps its connection; while the client is waited for, the time of that is bounded
-(`latchkey.middleware.session.SessionMiddleware`). When the connection goes before the last row was read, to read on
-is an error, where the drivers would end the rows as if these had been all.
+`session.stream()`, `session.stream_scalars()`, `connection.stream()` and `yield_per` open one. While it is open, the
+session keeps its connection; the time spent waiting for the client meanwhile is bounded
+(`latchkey.middleware.session.SessionMiddleware`). If the connection is released before the last row was read, reading
+further raises an error, where the drivers would end the rows as if they were complete.
 """
 
 from typing import Any, NoReturn
@@ -12,24 +12,24 @@ from sqlalchemy import Connection
 
 
 class StreamClosedError(RuntimeError):
-    """A stream was read on after its connection had gone: the rows so far are not all of them."""
+    """A stream was read after its connection had been released; the rows so far are incomplete."""
 
     def __init__(self) -> None:
         super().__init__(
-            "this stream of rows was closed before its last row was read: a commit, a rollback, the end of its "
-            "session or, on MariaDB and MySQL, another statement of the session came first. Read the rows before, "
-            "or open the stream in a block of its own, `async with db.scoped_session() as session`."
+            "this stream of rows was closed before its last row was read, by a commit, a rollback, the end of its "
+            "session or, on MariaDB and MySQL, another statement of the session. Read the rows first, "
+            "or open the stream in its own block, `async with db.scoped_session() as session`."
         )
 
 
 class ClosedCursor:
-    """Stand in for the driver's cursor of a stream that was closed: who reads on is told."""
+    """A replacement for the driver's cursor of a closed stream, which raises an error when it is read."""
 
     description = None
     rowcount = -1
 
     async def close(self) -> None:
-        """Close nothing."""
+        """Do nothing."""
 
     async def fetchone(self) -> NoReturn:
         """Raise `StreamClosedError`."""
@@ -47,7 +47,7 @@ class ClosedCursor:
 
 
 class Stream:
-    """A server-side cursor, and the connection that it needs."""
+    """A server-side cursor, and the connection that it uses."""
 
     __slots__ = ("connection", "cursor")
 
@@ -57,20 +57,20 @@ class Stream:
 
     @property
     def is_open(self) -> bool:
-        """Not all rows were read: SQLAlchemy closes the cursor after the last one."""
+        """Return whether rows are unread: SQLAlchemy closes the cursor after the last one."""
         return self.cursor._cursor is not None  # noqa: SLF001 - there is no public way to ask
 
     def finish(self) -> None:
-        """Close it, and leave its connection as good as before; on MariaDB and MySQL its other rows are passed over."""
+        """Close the stream and keep its connection usable; on MariaDB and MySQL its remaining rows are skipped."""
         self.cursor.close()
         self.disown()
 
     def abandon(self) -> None:
-        """Close it with its connection, which may have many rows left to send."""
+        """Close the stream together with its connection, which may have many rows left to send."""
         self.disown()
         if not self.connection.closed:
             self.connection.invalidate()
 
     def disown(self) -> None:
-        """Have whoever reads on told."""
+        """Make further reads raise `StreamClosedError`."""
         self.cursor._cursor = ClosedCursor()  # noqa: SLF001 - as above

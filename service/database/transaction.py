@@ -1,4 +1,4 @@
-"""What a session has done in its transaction: one object, which ends with it (R4, R8, R10)."""
+"""The record of a session's work in its transaction: one object, which ends with the transaction (R4, R8, R10)."""
 
 from typing import Any, Self
 
@@ -9,38 +9,36 @@ from latchkey.models.hooks import Changes, Wishes
 from latchkey.service.database.statements import Effect, effect_of
 from latchkey.service.database.streams import Stream
 
-LOST_STATUS = "latchkey_lost_status"  # in a connection's info: an error packet carried no transaction flag
-ENDED = "latchkey_ended"  # in a connection's info: the server said that it has ended the transaction
-RECORD = "latchkey_record"  # the execution option by which a connection knows the record
+LOST_STATUS = "latchkey_lost_status"  # in a connection's info: an error packet had no transaction flag
+ENDED = "latchkey_ended"  # in a connection's info: the server reported that it ended the transaction
+RECORD = "latchkey_record"  # the execution option that holds the record of a connection
 
 
 class TransactionEndedError(RuntimeError):
-    """The server ended a transaction in which something was written or locked; the rest would be half of it."""
+    """The server ended a transaction with writes or locks; continuing would commit only a part of the work."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "the transaction was ended by the server, so nothing of it is committed: run it again"
-        )
+        super().__init__("the server ended the transaction, so nothing of it was committed: run it again")
 
 
 class Level:
-    """What was done in a transaction since its beginning, or since one of its SAVEPOINTs."""
+    """The work of a transaction since its beginning, or since one of its SAVEPOINTs."""
 
     __slots__ = ("changes", "locked", "released", "unsure", "wrote")
 
     def __init__(self) -> None:
         self.roll_back()
-        self.released = False  # a SAVEPOINT that is over, and kept
+        self.released = False  # a SAVEPOINT that was released
 
     def roll_back(self) -> None:
-        """Forget what was done."""
+        """Clear the record of the work."""
         self.wrote = False
         self.locked = False
-        self.unsure = False  # a statement that nobody could judge
+        self.unsure = False  # a statement with an unknown effect
         self.changes = Changes()
 
     def absorb(self, inner: "Level") -> None:
-        """Take over what was done in a SAVEPOINT."""
+        """Add the work of a SAVEPOINT."""
         self.wrote = self.wrote or inner.wrote
         self.locked = self.locked or inner.locked
         self.unsure = self.unsure or inner.unsure
@@ -48,11 +46,11 @@ class Level:
 
 
 class TransactionRecord:
-    """What was written, flushed, locked and begun in one transaction of a session.
+    """The writes, flushes, locks and statements in one transaction of a session.
 
-    It is there before the transaction begins, and a new one takes its place when that has ended, whatever ended it.
-    A reader's connection that goes back between two statements ends no transaction in the eyes of a caller:
-    `after_giving_back` is the record that goes on then.
+    It exists before the transaction begins, and a new one replaces it whenever the transaction ends. Releasing a reader's
+    connection between two statements does not end the transaction for the caller: `after_giving_back` returns the record
+    that continues then.
     """
 
     __slots__ = (
@@ -67,46 +65,46 @@ class TransactionRecord:
     )
 
     def __init__(self, *, began: bool = False, wishes: Wishes | None = None) -> None:
-        self.began = began  # a plain session would be in a transaction
+        self.began = began  # True if a plain session would be in a transaction
         self.on_writer = False
-        self.statements = 0  # that were sent to the writer
-        self.sent_write = False  # one of them writes, whatever became of it
-        self.streams: list[Stream] = []  # that were opened
+        self.statements = 0  # the number of statements sent to the writer
+        self.sent_write = False  # one of them writes, even if it was rolled back
+        self.streams: list[Stream] = []  # the streams that were opened
         self.commit_sent = False
         self.levels = [Level()]
-        self.wishes: Wishes = {} if wishes is None else wishes  # about instances that are flushed next
+        self.wishes: Wishes = {} if wishes is None else wishes  # for instances that are flushed next
 
     def after_giving_back(self) -> Self:
-        """Return the record that follows when nothing but the connection has ended."""
+        """Return the record that continues when only the connection was released."""
         return type(self)(began=True, wishes=self.wishes)
 
     @property
     def wrote(self) -> bool:
-        """A change was sent that has to be committed."""
+        """Return whether a change was sent that must be committed."""
         return any(level.wrote for level in self.levels)
 
     @property
     def only_read(self) -> bool:
-        """Nothing would be lost if the transaction ended here."""
+        """Return whether nothing would be lost if the transaction ended here."""
         return not any(level.wrote or level.locked or level.unsure for level in self.levels)
 
     @property
     def changes(self) -> Changes:
-        """What has been flushed at the innermost level."""
+        """Return the changes that were flushed at the innermost level."""
         return self.levels[-1].changes
 
     @property
     def is_streaming(self) -> bool:
-        """Rows of a stream were not read yet."""
+        """Return whether a stream has unread rows."""
         return bool(self.streams) and any(stream.is_open for stream in self.streams)
 
     def take_streams(self) -> list[Stream]:
-        """Return the streams that are open, which somebody closes now."""
+        """Remove and return the open streams, which the caller must close."""
         taken, self.streams = [stream for stream in self.streams if stream.is_open], []
         return taken
 
     def note(self, effect: Effect) -> None:
-        """Take note of a statement that is sent to the writer."""
+        """Record a statement that is sent to the writer."""
         self.statements += 1
         level = self.levels[-1]
         if effect is Effect.WRITES:
@@ -117,30 +115,30 @@ class TransactionRecord:
             level.unsure = True
 
     def begin_savepoint(self) -> None:
-        """Begin a level."""
+        """Add a level."""
         self.levels.append(Level())
 
     def end_savepoint(self) -> None:
-        """End the innermost level: what was done in it stays only if it was released."""
+        """End the innermost level: its work is kept only if the SAVEPOINT was released."""
         ended = self.levels.pop()
         if ended.released:
             self.levels[-1].absorb(ended)
 
     def overlook(self) -> None:
-        """Count what was written until now as no change that anybody would miss; it stays open like a lock."""
+        """Do not count the writes so far as changes that must not be lost; they keep the transaction open like a lock."""
         for level in self.levels:
             level.locked = level.locked or level.wrote
             level.wrote = False
 
 
 def require_open(connection: Any, record: TransactionRecord) -> None:
-    """Refuse to go on in a transaction that is not open any more (R4).
+    """Raise an error if the server has ended the transaction (R4).
 
-    Every answer of MariaDB and MySQL carries a flag that says whether a transaction is open, so asking costs no round
-    trip. After an error the flag may be stale, and is not asked.
+    Every answer of MariaDB and MySQL contains a flag that says whether a transaction is open, so the check costs no round
+    trip. After an error the flag may be stale, and is not checked.
 
     Raises:
-        TransactionEndedError: something was written or locked in it before.
+        TransactionEndedError: the transaction had writes or locks.
     """
     if not (record.sent_write or any(level.locked for level in record.levels)):
         return
@@ -152,9 +150,9 @@ def require_open(connection: Any, record: TransactionRecord) -> None:
 
 
 def keep_records(engine: AsyncEngine) -> None:
-    """Have an engine note what its connections send, by whatever way, in the record of their session.
+    """Make an engine record every statement of its connections in the record of their session.
 
-    By the events of its dialect: those of a connection cost every session that writes a tenth of its time.
+    It uses the events of the dialect: those of a connection would cost every session that writes a tenth of its time.
     """
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
         event.listen(engine.sync_engine, name, _note_statement)
@@ -167,7 +165,7 @@ def _note_statement(cursor: Any, sql: str, *arguments: Any) -> None:
     if record is None:
         return
     if record.streams and context.dialect.name != "sqlite":
-        for stream in record.take_streams():  # a connection carries the rows of one statement
+        for stream in record.take_streams():  # a connection can send the rows of only one statement at a time
             stream.finish()
     if record.on_writer:
         require_open(connection, record)

@@ -176,7 +176,7 @@ async def test_whoever_waits_for_too_long_is_told(place, engines, monkeypatch):
     engines.extend(both)
 
     async with locked(both[0], "migrate"):
-        with pytest.raises(schema.MigratingError, match="another process is migrating"):
+        with pytest.raises(schema.MigratingError, match="another process has been migrating"):
             await schema.upgrade(both[1])
 
 

@@ -171,6 +171,6 @@ async def test_a_database_that_is_not_migrated_is_refused_at_the_start(empty, en
         await start(empty)
 
     assert str(raised.value) == (
-        f"the database is at revision {found} and this release wants {schema.head()}: run `latchkey migrate`."
+        f"the database is at revision {found} and this release needs {schema.head()}: run `latchkey migrate`."
     )
     assert User.scoped_session is None

@@ -575,7 +575,7 @@ class TestMistakes:
             pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///text.db"}, ("migrate",),
                          "file is not a database", id="another kind of file"),
             pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, ("users", "list"),
-                         "the database is at revision none and this release wants", id="not migrated"),
+                         "the database is at revision none and this release needs", id="not migrated"),
             pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, ("purge",),
                          "run `latchkey migrate`", id="purging what is not migrated"),
             pytest.param({"LATCHKEY_DATABASE_URL": "sqlite+aiosqlite:///new.db"}, SERVE,

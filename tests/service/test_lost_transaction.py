@@ -154,7 +154,7 @@ async def test_a_block_that_goes_on_is_refused_by_name(app):
     async with db.scoped_session() as session:
         with losing(app, "INSERT INTO users", times=1):
             await User.create(email="ann@example.com", name="Ann")
-        with pytest.raises(Exception, match="ended by the server"):
+        with pytest.raises(Exception, match="the server ended the transaction"):
             await User.create(email="bob@example.com", name="Bob")
         await session.rollback()
 

@@ -315,7 +315,7 @@ async def test_what_is_added_after_the_answer_has_started_is_logged(
     caplog.set_level(logging.ERROR)
     await request(make_app(raw(answer_and_add, "POST")), "POST", "/probe")
 
-    assert "after the answer had started, User was added" in caplog.text
+    assert "User was added to the request's session after the answer had started" in caplog.text
 
 
 async def test_text_that_reads_in_a_streamed_body_pins_nothing(db: SQLAlchemy, make_app: MakeApp) -> None:

@@ -220,17 +220,17 @@ class TestOnTheWire:
 
 
 URL_FAULTS = {
-    "no URL": ("nonsense", "is no database URL"),
+    "no URL": ("nonsense", "is not a database URL"),
     "another database": ("postgresql+asyncpg://u:pw@h/d", "not supported"),
     "a blocking driver": ("mysql+pymysql://u:pw@h/d", "not supported"),
     "a parameter that nobody knows": ("mysql+asyncmy://u:pw@h/d?foo=1", "no parameter foo"),
     "a time-out in words": ("mysql+asyncmy://u:pw@h/d?connect_timeout=abc", "number of seconds"),
     "a parameter of SQLite's": ("sqlite+aiosqlite:///x.db?mode=ro", "no parameter mode"),
     "in memory": ("sqlite+aiosqlite://", "name a file"),
-    "TLS without a check": ("mysql+asyncmy://u:pw@h/d?ssl=true", "verifies the server"),
+    "TLS without a check": ("mysql+asyncmy://u:pw@h/d?ssl=true", "must verify the server"),
     "TLS with the check off": (
         "mysql+asyncmy://u:pw@h/d?ssl_ca=/ca.pem&ssl_verify_cert=false",
-        "verifies the server",
+        "must verify the server",
     ),
     "an authority that is not there": ("mysql+asyncmy://u:pw@h/d?ssl_ca=/nowhere/ca.pem", "No such file"),
 }

@@ -44,7 +44,7 @@ async def test_gather_on_the_session_of_a_request_is_refused_and_keeps_no_connec
 ) -> None:
     async def gather(request: Request) -> Any:
         session = request.state.session
-        with pytest.raises(OtherTaskError, match="by its own task alone"):
+        with pytest.raises(OtherTaskError, match="only the owner may use a session"):
             await asyncio.gather(session.scalar(text("SELECT 1")), session.scalar(text("SELECT 2")))
 
     app = make_app(probe(gather, method=method))

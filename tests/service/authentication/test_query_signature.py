@@ -353,7 +353,7 @@ def test_a_safe_call_is_signed_with_what_is_given():
     [
         pytest.param("nonce=1&q=2&key=3", "GET", "itself: key, nonce", id="reserved names"),
         pytest.param("q=é", "GET", "percent-encoded", id="not ASCII"),
-        pytest.param("", "POST", "together with its path", id="an unsafe method without a path"),
+        pytest.param("", "POST", "must be signed with its path", id="an unsafe method without a path"),
     ],
 )
 def test_what_cannot_be_signed_is_said(query, method, sentence):

@@ -120,7 +120,7 @@ async def test_an_endpoint_that_commits_by_itself_is_refused_by_name(app, operat
     answer = await call(app, "POST", path, key=operator, body=ANN, headers=headers)
 
     assert_problem(answer, 500, "internal_error")
-    assert any(one.exc_info and "leaves COMMIT to the adapter" in str(one.exc_info[1]) for one in log_lines)
+    assert any(one.exc_info and "leave COMMIT to the adapter" in str(one.exc_info[1]) for one in log_lines)
     assert await stored(app.state.db.reader) == before
 
 
