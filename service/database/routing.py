@@ -192,8 +192,10 @@ class RoutingSession(Session):
 
         Only the transaction object is ended. Nothing is sent, because the reader is in AUTOCOMMIT mode, and neither
         `rollback()`, which expires instances, nor `close()`, which detaches them, is needed.
+        A flush has a transaction of its own, in which it may read before it writes.
         """
-        if not self.record.on_writer and not self.record.is_streaming and not self._begun_by_hand:
+        record = self.record
+        if not (record.on_writer or record.is_streaming or self.is_flushing or self._begun_by_hand):
             self.drop_connection()
 
     def drop_connection(self) -> None:

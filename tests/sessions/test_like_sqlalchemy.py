@@ -1,0 +1,231 @@
+"""Each unit of work leaves what it leaves with a plain `AsyncSession`, in a block and in an endpoint, on both databases.
+
+Compared are what it returned or raised, the rows of all tables afterwards, and the state of the session and of its
+instances before it ends. `DIFFERENCES` are meant and documented.
+"""
+
+import re
+import warnings
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import event, inspect, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+from starlette.requests import Request
+
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.settings import Settings
+from tests.conftest import tables_of
+from tests.requests import request as send
+from tests.sessions.conftest import MakeApp
+from tests.sessions.probes import probe
+from tests.sessions.shop import Model, rows
+from tests.sessions.units import UNITS, Unit
+
+ADDRESS = re.compile("0x[0-9a-f]+")
+
+DIFFERENCES = {
+    "A read takes a connection only while it runs.": {"begin_after_a_read", "get_transaction"},
+    "A failed commit has been rolled back.": {
+        "a_key_of_nobody", "add_a_taken_name", "add_without_a_name", "commit_after_a_failed_flush"
+    },
+    "every operation except `rollback()` raises `BrokenTransactionError`": {
+        "work_after_a_failed_flush", "commit_after_a_failed_flush"
+    },
+}  # fmt: skip
+"""Sentences of `docs/sessions.md` with the units that behave as they say, and not as with a plain session."""
+
+
+class Outcome(msgspec.Struct):
+    """All that a unit of work leaves."""
+
+    returned: Any = None
+    raised: str | None = None
+    session: dict[str, Any] = {}
+    instances: list[Any] = []
+    rows: dict[str, list[Any]] = {}
+
+
+@pytest.fixture
+async def tables(db: SQLAlchemy) -> AsyncIterator[None]:
+    async with tables_of(Model.metadata, db):
+        yield
+
+
+@pytest.fixture
+async def plain(settings: Settings, tables: None) -> AsyncIterator[AsyncEngine]:
+    """An engine of SQLAlchemy's own, which knows nothing of Latchkey."""
+    is_sqlite = "sqlite" in settings.database_url
+    engine = create_async_engine(
+        settings.database_url, **({} if is_sqlite else {"isolation_level": "READ COMMITTED"})
+    )
+    if is_sqlite:
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def _enforce(connection: Any, _record: Any) -> None:
+            connection.execute("PRAGMA foreign_keys=ON")
+
+    yield engine
+    await engine.dispose()
+
+
+async def fill(engine: AsyncEngine) -> None:
+    """Empty all tables and write the rows that each unit finds."""
+    async with engine.begin() as connection:
+        for table in reversed(Model.metadata.sorted_tables):
+            if table.name == "like_people":
+                await connection.execute(text("UPDATE like_people SET boss_id = NULL"))
+            await connection.execute(table.delete())
+    async with AsyncSession(engine) as session:
+        session.add_all(rows())
+        await session.commit()
+
+
+async def observe(session: AsyncSession, unit: Unit) -> Outcome:
+    """Run a unit, and note what it left in the session."""
+    outcome = Outcome()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outcome.returned = shown(await unit.run(session))
+    except Exception as error:
+        said = ADDRESS.sub("0x…", str(error).splitlines()[0])
+        outcome.raised = f"{type(error).__module__}.{type(error).__name__}: {said}"
+    outcome.session = {
+        "new": sorted(map(shown_text, session.new)),
+        "dirty": sorted(map(shown_text, session.dirty)),
+        "deleted": sorted(map(shown_text, session.deleted)),
+        "in_transaction": session.in_transaction(),
+        "in_nested_transaction": session.in_nested_transaction(),
+        "is_active": session.is_active,
+    }
+    outcome.instances = sorted(shown_text(one) for one in session)
+    return outcome
+
+
+def shown(value: Any) -> Any:
+    """Return a value as plain data: an instance by its class and what it has loaded."""
+    if isinstance(value, DeclarativeBase):
+        state = inspect(value)
+        has = {
+            name: one.key if isinstance(one, DeclarativeBase) and hasattr(one, "key") else shown_inside(one)
+            for name, one in sorted(state.dict.items())
+            if name in state.mapper.attrs
+        }
+        return [type(value).__name__, sorted(has.items())]
+    if isinstance(value, dict):
+        return {str(name): shown(one) for name, one in value.items()}
+    if isinstance(value, Decimal | float):
+        return str(value)
+    if isinstance(value, str | int | type(None)):
+        return value
+    if isinstance(value, list | tuple | set) or hasattr(value, "_fields") or hasattr(value, "_asdict"):
+        return [shown(one) for one in value]
+    return repr(value) if " at 0x" not in repr(value) else type(value).__name__
+
+
+def shown_inside(value: Any) -> Any:
+    """Return an attribute of an instance; other instances by their identity alone, or it would go round in circles."""
+    if isinstance(value, DeclarativeBase):
+        return [type(value).__name__, str(inspect(value).identity)]
+    if isinstance(value, list):
+        return [shown_inside(one) for one in value]
+    return shown(value)
+
+
+def shown_text(value: Any) -> str:
+    return str(shown(value))
+
+
+async def contents(engine: AsyncEngine) -> dict[str, list[Any]]:
+    """Return the rows of all tables."""
+    async with engine.connect() as connection:
+        found = {
+            table.name: sorted(map(str, await connection.execute(table.select())))
+            for table in Model.metadata.sorted_tables
+        }
+        await connection.rollback()
+    return found
+
+
+async def by_sqlalchemy(engine: AsyncEngine, unit: Unit) -> Outcome:
+    await fill(engine)
+    async with AsyncSession(engine, expire_on_commit=False, autoflush=False) as session:
+        outcome = await observe(session, unit)
+    outcome.rows = await contents(engine)
+    return outcome
+
+
+async def in_a_block(db: SQLAlchemy, engine: AsyncEngine, unit: Unit) -> Outcome:
+    await fill(engine)
+    async with db.scoped_session() as session:
+        outcome = await observe(session, unit)
+        await session.rollback()  # a plain session forgets what was not committed, ours would say so
+    outcome.rows = await contents(engine)
+    return outcome
+
+
+async def in_an_endpoint(make_app: MakeApp, engine: AsyncEngine, unit: Unit) -> Outcome:
+    await fill(engine)
+    outcome = Outcome()
+
+    async def endpoint(request: Request) -> int:
+        nonlocal outcome
+        outcome = await observe(request.state.session, unit)
+        await request.state.session.rollback()
+        return 1
+
+    answer = await send(make_app(probe(endpoint, "POST")), "POST", "/probe")
+    assert answer.status == 200, answer.body
+    outcome.rows = await contents(engine)
+    return outcome
+
+
+def differing(expected: Outcome, found: Outcome, place: str) -> dict[str, Any]:
+    """Return the parts of an outcome that are not the same.
+
+    A session may hold more instances than a plain one, which forgets what nobody else refers to. After a read in a
+    block no transaction is open.
+    """
+    if place == "block":
+        found.session["in_transaction"] = expected.session["in_transaction"]
+    if set(expected.instances) <= set(found.instances):
+        found.instances = expected.instances
+    return {
+        part: (getattr(expected, part), getattr(found, part))
+        for part in expected.__struct_fields__
+        if getattr(found, part) != getattr(expected, part)
+    }
+
+
+@pytest.mark.parametrize("chapter", sorted({unit.chapter for unit in UNITS}))
+async def test_it_is_the_same(db: SQLAlchemy, plain: AsyncEngine, make_app: MakeApp, chapter: str) -> None:
+    meant = set.union(*DIFFERENCES.values())
+    unlike: dict[str, dict[str, Any]] = {}
+    for unit in (one for one in UNITS if one.chapter == chapter):
+        found = {
+            "block": await in_a_block(db, plain, unit),
+            "endpoint": await in_an_endpoint(make_app, plain, unit),
+        }
+        expected = await by_sqlalchemy(plain, unit)
+        differs = {place: differing(expected, one, place) for place, one in found.items()}
+        if any(differs.values()) != (unit.name in meant):
+            unlike[unit.name] = differs
+        assert all(one.rows == expected.rows for one in found.values()), f"{unit.name} wrote something else"
+
+    assert unlike == {}, "without a difference: a unit that is listed with one"
+
+
+def test_what_differs_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs/sessions.md").read_text()
+
+    assert [sentence for sentence in DIFFERENCES if sentence not in page] == []
+
+
+def test_there_are_enough() -> None:
+    assert len({unit.name for unit in UNITS}) == len(UNITS) >= 250
