@@ -20,6 +20,7 @@ async def open_session(app: Starlette) -> AsyncIterator[RequestSession]:
                 await Order.create(title="first")
                 await session.commit()
 
+
         asyncio.run(main())
 
     Args:

@@ -43,6 +43,13 @@ def test_the_page_is_what_the_docstrings_say():
     assert (ROOT / "docs" / "api.md").read_text() == generator().render(), "run `make api`"
 
 
+def test_the_page_is_markdown() -> None:
+    """No markup of docstrings is left in it, and no text of the packages below."""
+    page = (ROOT / "docs" / "api.md").read_text()
+
+    assert re.findall(r"^(?:Args|Raises|Returns):$|::$|^\.\. |:\w+:`", page, re.MULTILINE) == []
+
+
 def test_the_documents_import_only_what_is_public():
     """Examples for teams use the public package; what maintainers write may say more."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
