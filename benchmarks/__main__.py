@@ -123,7 +123,7 @@ def text_of(kind: Kind, found: Run, chosen: list[Job]) -> str:
         [
             circumstances(found),
             *(f"### {job.name}: {job.title}\n\n{job_table(found, job, kind.columns)}" for job in chosen),
-            f"### What was to be reached\n\n{targets_table(kind.targets, found)}",
+            f"### Targets\n\n{targets_table(kind.targets, found)}",
         ]
     )
 

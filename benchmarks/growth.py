@@ -57,7 +57,7 @@ JOBS = (
     ),
     Job(
         name="workers",
-        title="the read by the number of workers, which here may use every core",
+        title="the read by the number of workers, which can use every core",
         contestants=tuple(
             Contestant(
                 name=named(name, f"workers: {workers}"),
@@ -108,7 +108,7 @@ def answered(run: Run) -> float | None:
 
 TARGETS = (
     Target(
-        sentence=f"a pool of {POOL_SIZE} serves {CLIENTS[-1]} clients with no error but an honest 503",
+        sentence=f"a pool of {POOL_SIZE} serves {CLIENTS[-1]} clients without errors other than 503",
         bound=1.0,
         unit="",
         value=answered,

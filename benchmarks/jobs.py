@@ -18,7 +18,7 @@ ASYNCMY = "bare asyncmy function"
 DEPENDS = "FastAPI with Depends"
 LITESTAR = "Litestar with Advanced Alchemy"
 SCOPED = "fastapi-async-sqlalchemy"
-REPLACED = "the shape that is replaced"
+REPLACED = "the replaced design"
 BARE = "bare function without a database"
 
 PEERS = {
@@ -102,14 +102,14 @@ def own(name: str, title: str, *, public: bool, page: bool) -> Job:
 OWN = (
     own(
         "own_read",
-        "an endpoint of a team's own with a bearer key: an article by its slug, with its author and its tags",
+        "an application's own endpoint with a bearer key: an article by its slug, with its author and its tags",
         public=False,
         page=False,
     ),
     own("own_read_public", "the same without a key", public=True, page=False),
     own(
         "own_list",
-        "a list of a team's own with a bearer key: 20 articles with their authors and their tags",
+        "an application's own list with a bearer key: 20 articles with their authors and their tags",
         public=False,
         page=True,
     ),
@@ -119,12 +119,12 @@ OWN = (
 JOBS = (
     Job(
         name="read",
-        title="`GET /v1/me` with a bearer key; key and owner are looked up in the database on every call",
+        title="`GET /v1/me` with a bearer key; every call reads the key and its owner from the database",
         contestants=(*READ, Contestant(name=LOGGED, variant=LOGGING)),
     ),
     Job(
         name="cached",
-        title="the same with the key cache on, beside those who look up",
+        title="the same read with the key cache, compared with servers that query the database",
         contestants=(
             Contestant(name=CACHED, variant=variant("latchkey", LATCHKEY_KEY_CACHE_TTL_S="60")),
             *(one for one in READ if one.name in {LATCHKEY, ASYNCMY, BARE}),
@@ -132,12 +132,12 @@ JOBS = (
     ),
     Job(
         name="create",
-        title="`POST /v1/users` with a bearer key: insert, commit, and what the database decided in the answer",
+        title="`POST /v1/users` with a bearer key: insert, commit, and return the values that the database has set",
         contestants=CREATE,
     ),
     Job(
         name="signed",
-        title="the read with a message signature (RFC 9421) and a nonce that is reserved, beside the bearer's",
+        title="the read with a message signature (RFC 9421) and a reserved nonce, compared with a bearer key",
         contestants=(
             Contestant(name=SIGNED, variant=variant("latchkey"), make=requests.signed_reads, cycles=False),
             *(one for one in READ if one.name == LATCHKEY),
@@ -145,7 +145,7 @@ JOBS = (
     ),
     Job(
         name="idle",
-        title="the read for 50 clients, while 1,000 others keep their connections open and wait",
+        title="the read for 50 clients, while 1,000 other clients keep idle connections open",
         contestants=tuple(msgspec.structs.replace(one, connections=50, idle=1000) for one in READ),
     ),
     *OWN,

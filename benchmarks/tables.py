@@ -96,7 +96,7 @@ def shorten(reason: str) -> str:
 
 def targets_table(targets: Sequence[Target], run: Run) -> str:
     """Write which targets the run reached."""
-    return table(("figure", "wanted", "found", ""), judge(targets, run))
+    return table(("figure", "target", "result", ""), judge(targets, run))
 
 
 def circumstances(run: Run) -> str:

@@ -80,7 +80,7 @@ TARGETS = (
         value=cpu(("read", LATCHKEY), ("read", ASYNCMY)),
     ),
     Target(
-        sentence=f"read from the key cache: requests a second, against the {ASYNCMY}, which looks up",
+        sentence=f"read from the key cache: requests a second, against the {ASYNCMY}, which queries the database",
         bound=1.0,
         value=rps(("cached", CACHED), ("cached", ASYNCMY)),
     ),
@@ -93,7 +93,7 @@ TARGETS = (
         for peer in (DEPENDS, LITESTAR, SCOPED, REPLACED)
     ),
     Target(
-        sentence="signed read: requests a second, against the bearer's",
+        sentence="signed read: requests a second, against a bearer read",
         bound=0.6,
         value=rps(("signed", SIGNED), ("signed", LATCHKEY)),
     ),
