@@ -56,7 +56,7 @@ from latchkey.service.keys.from_code import IssuedKey, issue_key, revoke_key, ro
 from latchkey.service.operation import Answer, Operation, RouteError, route
 from latchkey.service.problems import Problem, ProblemType
 from latchkey.service.scripting import open_session
-from latchkey.service.settings import Settings, SettingsError
+from latchkey.service.settings import Settings, SettingsError, read_settings
 
 __all__ = [
     "Answer",
@@ -118,6 +118,7 @@ __all__ = [
     "issue_key",
     "open_session",
     "prepared",
+    "read_settings",
     "require_migrated",
     "revoke_key",
     "rotate_key",

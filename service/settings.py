@@ -1,8 +1,9 @@
 """The settings: every `LATCHKEY_*` variable, its type, its bounds and its default. Nothing else reads the environment."""
 
 import difflib
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -74,26 +75,60 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 value out of bounds. `LATCHKEY_TEST_` names belong to the tests and are passed over, and `LATCHKEY_SECRET` to
                 the commands that make a partner's calls.
         """
-        names = {PREFIX + name.upper(): name for name in cls.__struct_fields__}
-        values: dict[str, Any] = {}
-        for variable, value in environ.items():
-            if not variable.startswith(PREFIX) or variable.startswith(TEST_PREFIX):
-                continue
-            if variable == CALLERS_SECRET:
-                continue
-            if variable not in names:
-                # Without the prefix, which every name shares and which would make any two look alike.
-                slip, right = variable.removeprefix(PREFIX).upper(), [name.upper() for name in names.values()]
-                near = difflib.get_close_matches(slip, right, n=1, cutoff=0.5)
-                hint = (
-                    f"did you mean {PREFIX}{near[0]}?" if near else f"there are {', '.join(sorted(names))}."
-                )
-                raise SettingsError(f"there is no setting {variable}: {hint}")
-            if value:
-                values[names[variable]] = value
-        try:
-            return msgspec.convert(values, cls, strict=False)
-        except msgspec.ValidationError as error:
-            text, _, place = str(error).partition(" - at `$.")
-            variable = PREFIX + place.rstrip("`").upper()
-            raise SettingsError(f"{variable}: {text}") from None
+        passed_over = {variable for variable in environ if variable.startswith(TEST_PREFIX)} | {
+            CALLERS_SECRET
+        }
+        own = {variable: value for variable, value in environ.items() if variable not in passed_over}
+        return read_settings(cls, own, prefix=PREFIX)
+
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+
+
+def read_settings(kind: type[Kind], environ: Mapping[str, str], *, prefix: str) -> Kind:
+    """Read the settings of a team's own: each field is the variable of the same name, in upper case, after the prefix.
+
+    An empty value counts as absent. Types and bounds are those of the fields, in which a text is read as what the type
+    says::
+
+        class OrderSettings(msgspec.Struct, frozen=True, kw_only=True):
+            carrier: str
+            largest: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+        settings = read_settings(OrderSettings, os.environ, prefix="ORDERS_")
+
+    Args:
+        kind: the Struct.
+        environ: variables and their values, as in `os.environ`.
+        prefix: what the names of all variables begin with. Every name that begins with it is a setting.
+
+    Raises:
+        SettingsError: a variable with the prefix that does not exist, with the nearest one that does; one that is
+            missing; or a value out of bounds. The value is not in the text, it may be secret.
+    """
+    fields = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
+    names = {prefix + field.upper(): encoded for field, encoded in fields.items()}
+    variables = {encoded: variable for variable, encoded in names.items()}
+    values: dict[str, Any] = {}
+    for variable, value in environ.items():
+        if not variable.startswith(prefix):
+            continue
+        if variable not in names:
+            # Without the prefix, which every name shares and which would make any two look alike.
+            slip, right = variable.removeprefix(prefix).upper(), [field.upper() for field in fields]
+            near = difflib.get_close_matches(slip, right, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(sorted(names))}."
+            raise SettingsError(f"there is no setting {variable}: {hint}")
+        if value:
+            values[names[variable]] = value
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `$.")
+        if missing := MISSING.fullmatch(text):
+            raise SettingsError(f"{variables[missing['name']]} is not set.") from None
+        raise SettingsError(f"{variables.get(place.rstrip('`'), prefix)}: {text}") from None
+
+
+MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")

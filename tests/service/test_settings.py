@@ -2,10 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import pytest
+from msgspec import Meta
 
-from latchkey.service.settings import PREFIX, SECRETS, Settings, SettingsError
+from latchkey.service.settings import PREFIX, SECRETS, Settings, SettingsError, read_settings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -161,6 +164,56 @@ def test_no_secret_is_shown_when_it_is_refused(name):
 def test_settings_do_not_change():
     with pytest.raises(AttributeError):
         Settings().pool_size = 5
+
+
+# ---------------------------------------------------------------------- of a team's own
+
+
+class OrderSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    carrier: str
+    largest_order: Annotated[int, Meta(ge=1, le=100)] = 10
+    express: bool = False
+
+
+def read_orders(environ: dict[str, str]) -> OrderSettings:
+    return read_settings(OrderSettings, environ, prefix="ORDERS_")
+
+
+def test_a_team_reads_its_own_beside_latchkeys():
+    environ = {
+        "ORDERS_CARRIER": "post",
+        "ORDERS_LARGEST_ORDER": "7",
+        "ORDERS_EXPRESS": "true",
+        "LATCHKEY_POOL_SIZE": "3",
+    }
+
+    assert read_orders(environ) == OrderSettings(carrier="post", largest_order=7, express=True)
+    assert Settings.from_env(environ).pool_size == 3
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({}, "ORDERS_CARRIER is not set."),
+        ({"ORDERS_CARRIER": ""}, "ORDERS_CARRIER is not set."),
+        (
+            {"ORDERS_CARRIER": "a", "ORDERS_LARGEST_ORDER": "101"},
+            "ORDERS_LARGEST_ORDER: Expected `int` <= 100",
+        ),
+        (
+            {"ORDERS_CARRIER": "a", "ORDERS_LARGEST_ORDER": "hush"},
+            "ORDERS_LARGEST_ORDER: Expected `int`, got `str`",
+        ),
+        ({"ORDERS_CARIER": "a"}, "there is no setting ORDERS_CARIER: did you mean ORDERS_CARRIER?"),
+        ({"ORDERS_ZZZ": "a"}, "there is no setting ORDERS_ZZZ: there are ORDERS_CARRIER, ORDERS_EXPRESS, "),
+    ],
+)
+def test_a_wrong_one_of_a_team_is_refused_by_name_and_without_its_value(environ, sentence):
+    with pytest.raises(SettingsError) as refused:
+        read_orders(environ)
+
+    assert str(refused.value).startswith(sentence)
+    assert "hush" not in str(refused.value)
 
 
 # ---------------------------------------------------------------------- the document
