@@ -87,6 +87,25 @@ def project(tmp_path: Path) -> Iterator[Path]:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def orders(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the worked package of `docs/extending.md`, and install it into a folder of its own."""
+    source = tmp_path_factory.mktemp("orders") / "source"
+    shutil.copytree(
+        ROOT / "examples" / "orders", source, ignore=shutil.ignore_patterns("__pycache__", "build")
+    )
+    subprocess.run(
+        [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_wheel('..')"],
+        cwd=source,
+        capture_output=True,
+        check=True,
+    )
+    (built,) = source.parent.glob("*.whl")
+    install = [fresh, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*install, "--target", source.parent / "installed", built], check=True)
+    return source.parent / "installed"
+
+
 def environ(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LATCHKEY_", "PYTHON"))}
     return kept | {
@@ -162,4 +181,40 @@ def test_types_reach_a_team(fresh: Path, project: Path) -> None:
     )
 
     assert 'Revealed type is "starlette.applications.Starlette"' in done.stdout
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_worked_package_runs_beside_it(fresh: Path, orders: Path, tmp_path: Path) -> None:
+    """By its program, and by Latchkey's, which finds it by its entry point."""
+    kept = environ(tmp_path) | {"PYTHONPATH": str(orders)}
+
+    def run(*command: str | Path) -> str:
+        done = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    migrated = run(fresh, "-m", "orders", "migrate")
+    run(fresh, "-m", "orders", "users", "create", "--email", "ann@example.com", "--name", "Ann")
+    key = run(
+        *(fresh, "-m", "orders", "keys", "create", "--user", "ann@example.com", "--name", "k"),
+        *("--mode", "bearer", "--scopes", "orders:read,orders:refund", "--json"),
+    )
+    imported = run(fresh, "-m", "orders", "import", "ann@example.com", "ink", "pens")
+    described = run(fresh.with_name("latchkey"), "openapi")
+
+    assert "of the schema orders from revision none to 0002." in migrated
+    assert '"scopes":["orders:read","orders:refund"]' in key
+    assert imported.startswith("2\n")
+    assert "/v1/orders/{id}/close" in json.loads(described)["paths"]
+
+
+def test_the_worked_package_is_typed(fresh: Path, orders: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-executable", fresh, "-p", "orders"],
+        cwd=ROOT / "examples" / "orders",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
     assert done.returncode == 0, done.stdout

@@ -1,0 +1,9 @@
+"""`orders …` and `python -m orders …`: Latchkey's commands about this application, and its own."""
+
+from latchkey import command_line
+from orders.commands import import_
+
+main = command_line("orders.app:create_app", name="orders", commands=[import_])
+
+if __name__ == "__main__":
+    main()

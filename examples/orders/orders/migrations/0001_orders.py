@@ -1,0 +1,28 @@
+"""Orders."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from latchkey import BigId, UtcDateTime
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "orders",
+        sa.Column("id", BigId, nullable=False),
+        sa.Column("user_id", BigId, nullable=False),
+        sa.Column("item", sa.String(100), nullable=False),
+        sa.Column("pieces", sa.Integer, nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("created_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_orders"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_orders_user_id_users"),
+        sa.Index("ix_orders_user_id", "user_id"),
+        mysql_charset="utf8mb4",
+        mysql_engine="InnoDB",
+    )

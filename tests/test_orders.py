@@ -1,0 +1,93 @@
+"""The worked package of `docs/extending.md`: the page shows parts of it, and it works as the page says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import KEYRING
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "examples" / "orders"
+PAGE = ROOT / "docs" / "extending.md"
+SOURCES = sorted(
+    path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".toml"} and "build" not in path.parts
+)
+BLOCK = re.compile(r"^```(?:python|toml)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def environ(**more: str) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("LATCHKEY_", "ORDERS_"))
+    }
+    return kept | {"PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"} | more
+
+
+def run(*arguments: str, folder: Path = PACKAGE, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environ(**more),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_example_of_the_page_is_a_part_of_the_package():
+    texts = [path.read_text() for path in SOURCES]
+    blocks = BLOCK.findall(PAGE.read_text())
+
+    assert len(blocks) > 10
+    assert [block for block in blocks if not any(block in text for text in texts)] == []
+
+
+def test_the_page_names_every_file():
+    text = PAGE.read_text()
+    names = {path.relative_to(PACKAGE).as_posix() for path in SOURCES}
+    needed = {
+        name
+        for name in names
+        if "/migrations/" not in name and not name.endswith(("__init__.py", "test_orders.py"))
+    }
+
+    assert sorted(name for name in needed if name not in text) == []
+
+
+def test_it_imports_only_what_is_public():
+    lines = [
+        line
+        for path in SOURCES
+        for line in path.read_text().splitlines()
+        if re.match(r"\s*(from|import) +latchkey\b", line) and not line.startswith("from latchkey import ")
+    ]
+
+    assert lines == []
+
+
+def test_its_tests_pass(tmp_path):
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "t"), "tests")
+
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
+
+
+def test_its_models_and_its_migrations_agree_on_an_empty_file():
+    done = run("-m", "latchkey.migrations.check", "--app", "orders.app:create_app")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.mariadb
+def test_its_models_and_its_migrations_agree_on_the_server(mariadb):
+    mariadb.create_database("orders_example")
+    url = {"LATCHKEY_DATABASE_URL": mariadb.url_of("orders_example"), "LATCHKEY_KEYRING": KEYRING}
+
+    migrated = run("-m", "orders", "migrate", **url)
+    compared = run("-m", "orders", "migrate", "--check", **url)
+
+    assert "Migrated the database of the schema orders from revision none to 0002." in migrated.stderr
+    assert (compared.returncode, compared.stderr) == (0, "")
