@@ -4,14 +4,11 @@ ModelError
 ├── NotInitialisedError   no database is open
 ├── LostWriteError        nothing would commit the write
 ├── ForeignSessionError   a plain session would not run the after-commit hook of the model
-├── ForeignSessionError   a plain session would not run the after-commit hook of the model
 ├── NotLoadedError        the code reads an attribute that no query has loaded
 ├── UnknownLookupError    a filter names an attribute or an operator that does not exist
 ├── NameTakenError        an attribute has the name of a verb, or of an argument of one
-└── MissingRowsError      `get(1, 2, 3)` found fewer rows than it was asked for
 ├── StructError           a Struct has a field that its rows do not have, or a value does not fit its field
 └── MissingRowsError      `get(1, 2, 3)` found fewer rows than requested
-└── MissingRowsError      `get(1, 2, 3)` found fewer rows than it was asked for
 """
 
 from sqlalchemy.exc import InvalidRequestError

@@ -1,4 +1,4 @@
-"""The application. The list of middleware below is the way that a request walks, from the outside in."""
+"""The application: its parts, and the list of middleware, from the outermost to the innermost."""
 
 import asyncio
 import contextlib
@@ -71,8 +71,8 @@ from latchkey.service.settings import Settings, SettingsError
 
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 PRIVATE = (b"cache-control", b"private, no-store")
-BACKGROUND_GRACE_S = 10.0  # how long background work may go on after the last request
-STOP_AGAIN_S = 1.0  # how long a task that was cancelled may tidy up before it is cancelled once more
+BACKGROUND_GRACE_S = 10.0  # how long background work may continue after the last request
+STOP_AGAIN_S = 1.0  # how long a cancelled task may take to clean up before it is cancelled again
 
 
 def create_app(
@@ -83,21 +83,21 @@ def create_app(
     schemas: Iterable[Schema] = (),
     scopes: Iterable[str] = (),
 ) -> Starlette:
-    """Build the application and open its database object; nothing connects before it starts.
+    """Build the application and open its database object; no connection is opened before it starts.
 
     Args:
         settings: None reads the environment.
-        routes: a team's own, each made by `latchkey.service.operation.route`; they get the same session,
+        routes: a team's own, each created by `latchkey.service.operation.route`; they get the same sessions,
             authentication and errors as Latchkey's.
-        problems: a team's own errors, which `Problem(code)` raises; they stand in OpenAPI and under `/problems/`.
-        schemas: a team's own tables and migrations; the application refuses a database where they are missing.
-        scopes: those that no route asks for and that an endpoint looks for itself, so that keys can have them.
+        problems: a team's own errors, raised with `Problem(code)`; they are listed in OpenAPI and under `/problems/`.
+        schemas: a team's own tables and migrations; the application refuses a database that lacks them.
+        scopes: scopes that no route requires and that an endpoint checks itself, so that keys can have them.
 
     Raises:
-        ProblemTypeError: a problem has a wrong form, or a code that is taken.
+        ProblemTypeError: a problem has a wrong form, or its code is taken.
         SettingsError: a setting is wrong, or there is no key ring.
-        RouteError: a route says not who may call it, or stands twice; or a scope has a wrong form.
-        SchemaError: two schemas have one name, or a table has two owners.
+        RouteError: a route does not declare its callers, or is declared twice; or a scope has a wrong form.
+        SchemaError: two schemas have the same name, or a table belongs to two of them.
     """
     settings = settings or Settings.from_env(os.environ)
     if is_only_declared():
@@ -182,7 +182,7 @@ def create_app(
             stream_timeout_s=settings.stream_timeout_s,
         ),
     ]
-    for one in reversed(corridor):  # the last one that is added is the first to meet a request
+    for one in reversed(corridor):  # the middleware that is added last is the outermost
         app.add_middleware(one.cls, *one.args, **one.kwargs)
     declare(Declaration(app=app, settings=settings, operations=operations, schemas=schemas, scopes=declared))
     return app
@@ -191,7 +191,7 @@ def create_app(
 def route_middleware(
     operation: Operation, verifier: Verifier, replays: Replays, limits: Limits
 ) -> list[Middleware]:
-    """List what a route asks, by who may call it."""
+    """Return the middleware of a route, depending on its permitted callers."""
     if operation.public:
         return []
     private = private_middleware(operation, verifier, replays, limits)
@@ -201,9 +201,10 @@ def route_middleware(
 def private_middleware(
     operation: Operation, verifier: Verifier, replays: Replays, limits: Limits
 ) -> list[Middleware]:
-    """List what a private route asks, in this order.
+    """Return the middleware of a private route, in this order.
 
-    Read the body first. Then: who calls, is it the signed body, is it the first time, is it within the limits.
+    The body is read first. Then the caller is authenticated, the body compared with the signature, the nonce reserved, and
+    the limits charged.
     """
     corridor = [
         Middleware(WholeBodyMiddleware, hopeless=verifier.is_hopeless),
@@ -226,7 +227,7 @@ def private_middleware(
 
 
 def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
-    """Make the Starlette route of an operation."""
+    """Return the Starlette route of an operation."""
     made = ConvertedRoute(
         operation.path,
         Adapter(operation),
@@ -234,16 +235,16 @@ def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
         name=operation.name,
         middleware=middleware,
     )
-    # Starlette ends its patterns with $, which matches before a last newline too: /v1/me%0A is no path of ours.
+    # Starlette ends its patterns with $, which also matches before a final newline: /v1/me%0A must not match.
     made.path_regex = re.compile(made.path_regex.pattern.removesuffix("$") + r"\Z")
     return made
 
 
 async def answer_headers(limits: Limits, scope: Scope) -> Headers:
-    """Return the headers that depend on what was found out about a call, and those of every answer.
+    """Return the headers that depend on the state of a call, and those of every answer.
 
-    A shared cache stores what nothing forbids it to store: RFC 9111, section 3.5, protects answers to `Authorization`
-    alone, and a signed call has none.
+    A shared cache may store any answer that does not forbid it: RFC 9111, section 3.5, protects only answers to requests
+    with `Authorization`, and a signed call has none.
     """
     found = [NO_SNIFFING, *retirement_headers(scope), *await limits.headers(scope)]
     if scope.get("state", {}).get("is_private"):
@@ -252,13 +253,13 @@ async def answer_headers(limits: Limits, scope: Scope) -> Headers:
 
 
 def signed_digest(scope: Scope) -> bytes | None:
-    """Return the SHA-256 that the caller's signature gives the body."""
+    """Return the SHA-256 of the body that the caller's signature covers."""
     digest: bytes | None = scope["user"].content_sha256
     return digest
 
 
 def open_keyring(settings: Settings) -> KeyRing:
-    """Read the key ring, which has no default: secrets that everybody knows protect nobody."""
+    """Return the key ring, which has no default, because publicly known keys protect nothing."""
     if settings.keyring is None:
         raise SettingsError("LATCHKEY_KEYRING is not set: `latchkey keyring` prints a new one; keep it safe.")
     try:
@@ -268,7 +269,7 @@ def open_keyring(settings: Settings) -> KeyRing:
 
 
 def read_proxies(settings: Settings) -> Proxies:
-    """Read the proxies that may say who the client is; without any, the client is the peer."""
+    """Return the proxies that may set the client address; without any, the client is the peer."""
     if settings.trusted_proxies is None:
         return Proxies()
     try:
@@ -278,16 +279,19 @@ def read_proxies(settings: Settings) -> Proxies:
 
 
 def require_distinct(operations: Iterable[Operation]) -> None:
-    """Refuse what is no operation, and two operations in one place."""
+    """Raise an error for a value that is not an operation, and for two operations at the same place."""
     seen: set[tuple[str, str]] = set()
     for operation in operations:
         if not isinstance(operation, Operation):
             raise RouteError(
-                f"{operation!r} was not made by `latchkey.service.operation.route`, so nothing says who may call it."
+                f"{operation!r} was not created by `latchkey.service.operation.route`, so its callers are not declared."
             )
-        place = operation.method, re.sub(r"{\w+", "{", operation.path)  # whatever its names are called
+        place = (
+            operation.method,
+            re.sub(r"{\w+", "{", operation.path),
+        )  # regardless of the names of its parameters
         if place in seen:
-            raise RouteError(f"{operation.method} {operation.path} is there twice.")
+            raise RouteError(f"{operation.method} {operation.path} is declared twice.")
         seen.add(place)
         if unknown := sorted(set(operation.problems) - known().keys()):
             raise RouteError(f"{operation.method} {operation.path}: {UnknownProblemError(unknown[0])}")
@@ -295,10 +299,10 @@ def require_distinct(operations: Iterable[Operation]) -> None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Refuse a database that is not migrated; run what goes on beside requests; close in the right order (R12)."""
+    """Refuse a database that is not migrated, run the tasks beside requests, and close everything in order (R12)."""
     db: SQLAlchemy = app.state.db
     if not db.is_open:
-        raise RuntimeError("this application was closed: make a new one with create_app().")
+        raise RuntimeError("this application was closed: create a new one with create_app().")
     try:
         bound_connections(app.state.bounds)
         app.state.trusts_server = not is_beside_uvicorn()
@@ -327,7 +331,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 async def stop(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel tasks until they have ended.
 
-    Once may not be enough: a driver that waits by `asyncio.wait_for` can lose a cancellation, before Python 3.12.
+    One cancellation may not be enough: before Python 3.12 a driver that waits with `asyncio.wait_for` can lose it.
     """
     running = set(tasks)
     while running:

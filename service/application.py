@@ -1,4 +1,4 @@
-"""The application of a team, named as `orders:create_app`: a module and a function that builds the application."""
+"""The application of a team, named as `orders:create_app`: a module, and a function that builds the application."""
 
 import asyncio
 import functools
@@ -20,11 +20,11 @@ Factory = Callable[[], ASGIApp]
 
 
 class ApplicationError(ValueError):
-    """There is no such application; the text says what is missing."""
+    """The application does not exist; the message explains what is missing."""
 
 
 def installed_application() -> str | None:
-    """Return the application that an installed package names by its entry point in `latchkey.app`; None without one.
+    """Return the application that an installed package names in its entry point `latchkey.app`; None without one.
 
     Raises:
         ApplicationError: several packages name one.
@@ -32,21 +32,21 @@ def installed_application() -> str | None:
     found = sorted({one.value for one in entry_points(group=ENTRY_POINTS)})
     if len(found) > 1:
         raise ApplicationError(
-            f"several applications are installed, {', '.join(found)}: name one by --app or LATCHKEY_APP."
+            f"several applications are installed, {', '.join(found)}: select one with --app or LATCHKEY_APP."
         )
     return found[0] if found else None
 
 
 def find_factory(reference: str) -> Factory:
-    """Import what builds an application, from the working directory or an installed package.
+    """Import the function that builds an application, from the working directory or an installed package.
 
     Raises:
-        ApplicationError: there is none by this name.
+        ApplicationError: there is no such function.
     """
     module_name, _, path = reference.partition(":")
     if not module_name or not path:
         raise ApplicationError(
-            f"{reference!r} names no application: it is a module and a function, as in orders:create_app."
+            f"{reference!r} names no application: name a module and a function, as in orders:create_app."
         )
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - compared with texts
         sys.path.insert(0, here)
@@ -54,7 +54,7 @@ def find_factory(reference: str) -> Factory:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # it is there, and imports something that is not
+            raise  # the module exists, and imports one that does not
         raise ApplicationError(
             f"{reference}: there is no module {error.name}, neither in {here} nor among the installed packages."
         ) from None
@@ -68,10 +68,10 @@ def find_factory(reference: str) -> Factory:
 
 
 def require_factory(reference: str, found: Any) -> None:
-    """Refuse what cannot be called to build an application."""
+    """Raise an error for an object that cannot be called to build an application."""
     needed = "it must be a function that takes no argument and returns the application"
     if not callable(found) or inspect.iscoroutinefunction(found):
-        raise ApplicationError(f"{reference} is no such thing: {needed}.")
+        raise ApplicationError(f"{reference} is not a suitable function: {needed}.")
     try:
         inspect.signature(found).bind()
     except TypeError as error:
@@ -79,10 +79,10 @@ def require_factory(reference: str, found: Any) -> None:
 
 
 def read_declaration(reference: str) -> Declaration:
-    """Build an application to read what it declares, and close it again; nothing has connected.
+    """Build an application to read its declaration, and close it again; no connection is opened.
 
     Raises:
-        ApplicationError: there is none by this name, or the function builds none.
+        ApplicationError: there is no such function, or it builds no application.
     """
     with reading_declarations() as found:
         factory = find_factory(reference)
@@ -97,6 +97,6 @@ def read_declaration(reference: str) -> Declaration:
 
 
 async def close(declaration: Declaration) -> None:
-    """Close what an application opened when it was built."""
+    """Close everything that an application opened when it was built."""
     await declaration.app.state.revocations.close()
     await declaration.app.state.db.close()

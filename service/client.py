@@ -1,6 +1,6 @@
-"""The other side of the wire: signing a call, showing it as a curl line, sending it.
+"""The client side: sign a call, print it as a curl command, send it.
 
-Nothing here knows the database or the settings; it is what a partner does.
+This module uses neither the database nor the settings; it does the work of a partner.
 """
 
 import http.client
@@ -19,7 +19,7 @@ from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.authentication.wire.query_signature import sign_query
 
 Form = Literal["query", "message"]
-"""Where the signature travels: in the query, or in headers (RFC 9421)."""
+"""The place of the signature: the query, or headers (RFC 9421)."""
 
 TIMEOUT_S = 30.0
 
@@ -28,25 +28,25 @@ PRINTABLE = re.compile(r"[!-~]+")
 
 
 class CallError(Exception):
-    """The call got no answer; the text says why."""
+    """The call got no answer; the message explains why."""
 
 
 class SignedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that is ready to be sent, once: its signature is of this method, path, query and body."""
+    """A signed call, to be sent once: its signature covers this method, path, query and body."""
 
     method: str
     url: str
-    """With the signature in its query, if that is its form."""
+    """The URL, with the signature in its query if the form is `query`."""
     headers: Mapping[str, str]
     body: bytes | None
 
     def curl(self) -> str:
-        """Write the call as a command for a shell, which sends exactly what was signed."""
+        """Return a shell command that sends exactly the signed call."""
         words = ["curl", "-sS", *(["--head"] if self.method == "HEAD" else ["-X", self.method])]
         if set("[]{}").intersection(self.url):
-            words.append("--globoff")  # else curl takes the brackets for a pattern
+            words.append("--globoff")  # otherwise curl treats the brackets as a pattern
         if "/." in urlsplit(self.url).path:
-            words.append("--path-as-is")  # else curl resolves the dots
+            words.append("--path-as-is")  # otherwise curl resolves the dots
         for name, value in self.headers.items():
             words += ["-H", f"{name}: {value}"]
         if self.body is not None:
@@ -55,7 +55,7 @@ class SignedCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back."""
+    """The response to a call."""
 
     status_line: str
     status: int
@@ -74,28 +74,28 @@ def sign_call(
     form: Form = "query",
     idempotency_key: str | None = None,
 ) -> SignedCall:
-    """Sign method, path, query, nonce and the body; as a message also the host.
+    """Sign method, path, query, nonce and body; in a message also the host.
 
-    As a query, a safe method without a body says nothing of one.
+    In a query, a safe method without a body signs no digest.
 
     Args:
         method: in upper case.
-        url: absolute and percent-encoded; it is sent to the byte. A signature in the query goes in front of it.
+        url: absolute and percent-encoded; sent byte for byte. A signature in the query is put in front of it.
         access_key: the public id.
         secret: the whole secret.
         body: JSON; None sends none.
         now: unix seconds.
         nonce: 16 to 64 of `[A-Za-z0-9_-]`, never used before.
-        form: where the signature goes.
+        form: the place of the signature.
         idempotency_key: the header of this name, the same for a call and its retries; a message signs it.
 
     Raises:
-        ValueError: the URL or the key cannot be signed or sent as it is, or the method takes no body.
+        ValueError: the URL or the key cannot be signed or sent unchanged, or the method has no body.
     """
     if method == "HEAD" and body is not None:
-        raise ValueError("A HEAD call has no body.")
+        raise ValueError("A HEAD call cannot have a body.")
     if idempotency_key is not None and not HEADER_TEXT.fullmatch(idempotency_key):
-        raise ValueError("The idempotency key is empty, or has a character that no header has.")
+        raise ValueError("The idempotency key is empty, or has a character that is not allowed in a header.")
     parts = split_url(url)
     path = parts.path or "/"
     content = None if body is None else body.encode()
@@ -128,7 +128,7 @@ def sign_call(
             content_type=content_type,
             idempotency_key=idempotency_key,
         )
-        # Else the sender writes the host in a way of its own: curl makes 127.0.0.1 of 127.1.
+        # Otherwise the sender may rewrite the host: curl turns 127.1 into 127.0.0.1.
         headers["host"] = authority
     return SignedCall(
         method=method,
@@ -139,7 +139,7 @@ def sign_call(
 
 
 def host_header(parts: SplitResult) -> str:
-    """Write the `Host` of a URL: without the port that its scheme has anyway (RFC 9110, section 7.2)."""
+    """Return the `Host` of a URL, without the default port of its scheme (RFC 9110, section 7.2)."""
     host = parts.netloc.lower()
     without_port = host[: host.rindex(":")] if parts.port is not None or host.endswith(":") else host
     usual = {"http": http.client.HTTP_PORT, "https": http.client.HTTPS_PORT}[parts.scheme]
@@ -147,31 +147,31 @@ def host_header(parts: SplitResult) -> str:
 
 
 def split_url(url: str) -> SplitResult:
-    """Split an absolute URL, or say with a ValueError what is wrong with it."""
+    """Split an absolute URL, or raise a ValueError that explains what is wrong with it."""
     if not PRINTABLE.fullmatch(url):
         raise ValueError(
             "The URL has a space, a control character or a letter outside ASCII: percent-encode it."
         )
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("The URL starts with http:// or https:// and a host.")
+        raise ValueError("The URL must start with http:// or https:// and a host.")
     if "@" in parts.netloc:
-        raise ValueError("The URL carries a user name, which would be a second credential.")
+        raise ValueError("The URL contains a user name, which would be a second credential.")
     if "#" in url:
-        raise ValueError("The URL has a fragment, which is never sent: percent-encode the # or leave it out.")
+        raise ValueError("The URL has a fragment, which is never sent: percent-encode the # or remove it.")
     if parts.port == 0:
         raise ValueError("Port out of range 1-65535")
     return parts
 
 
 def send(call: SignedCall) -> ClientResponse:
-    """Send a call, byte for byte as it was signed; certificates are verified, redirections not followed.
+    """Send a call byte for byte as signed; certificates are verified, and redirects are not followed.
 
     Raises:
-        CallError: no answer came.
+        CallError: there was no answer.
     """
     parts = urlsplit(call.url)
-    assert parts.hostname is not None  # noqa: S101 - `sign_call` saw to it
+    assert parts.hostname is not None  # noqa: S101 - checked by `sign_call`
     connection = (
         http.client.HTTPSConnection(
             parts.hostname, parts.port, timeout=TIMEOUT_S, context=ssl.create_default_context()

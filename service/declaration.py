@@ -1,4 +1,4 @@
-"""What an application declares, for commands that do not serve it."""
+"""The declaration of an application, for commands that do not serve it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from latchkey.service.settings import Settings
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What `create_app` was given, with Latchkey's own operations, and what it made."""
+    """The arguments of `create_app`, with Latchkey's own operations, and the application that it built."""
 
     app: Starlette
     settings: Settings
@@ -27,9 +27,9 @@ _reading: ContextVar[list[Declaration] | None] = ContextVar("latchkey_declaratio
 
 @contextmanager
 def reading_declarations() -> Iterator[list[Declaration]]:
-    """Collect what `create_app` declares until the end of the block.
+    """Collect the declarations of `create_app` until the end of the block.
 
-    An application that is built meanwhile is not served: it needs no key ring, and leaves the logs as they are.
+    An application that is built meanwhile is not served: it needs no key ring, and does not configure the logs.
     """
     found: list[Declaration] = []
     token = _reading.set(found)
@@ -40,12 +40,12 @@ def reading_declarations() -> Iterator[list[Declaration]]:
 
 
 def is_only_declared() -> bool:
-    """Return whether the application is built for its declaration alone."""
+    """Return whether the application is built only for its declaration."""
     return _reading.get() is not None
 
 
 def declare(declaration: Declaration) -> None:
-    """Hand a declaration to the command that asks for it, if one does."""
+    """Pass a declaration to the command that collects it, if there is one."""
     found = _reading.get()
     if found is not None:
         found.append(declaration)

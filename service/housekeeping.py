@@ -1,6 +1,6 @@
-"""Housekeeping: what has expired goes away, a batch at a time, by one process at a time.
+"""Housekeeping: delete expired rows, in batches, in one process at a time.
 
-A table whose rows have an `expires_at` after which nobody looks at them joins `EXPIRING`.
+To include a table whose rows are obsolete after their `expires_at`, add it to `EXPIRING`.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ log = logging.getLogger("latchkey.housekeeping")
 EXPIRING: tuple[type[Base], ...] = (IdempotencyKey, LimitCounter, Nonce)
 
 BATCH_ROWS = 1000
-PAUSE_S = 0.05  # between two batches, for the others
-PURGE_EVERY_S = 5 * 60  # 5 minutes, half of it more or less
+PAUSE_S = 0.05  # between two batches, so that other writers can proceed
+PURGE_EVERY_S = 5 * 60  # 5 minutes, varied by up to a half
 
 
 def now() -> datetime:
@@ -38,18 +38,18 @@ async def purge(
     clock: Callable[[], datetime] = now,
     tell: Callable[[str, int], None] = lambda _table, _rows: None,
 ) -> dict[str, int] | None:
-    """Delete what has expired.
+    """Delete expired rows.
 
-    On a Galera cluster two nodes may purge at once: each then finds what the other has left.
+    On a Galera cluster two nodes may purge at the same time; each then deletes rows that the other has not.
 
     Args:
-        engine: the transactional one; each batch is a transaction of its own.
-        clock: tells the time. A row goes when its end has passed by this clock and by the database's: nonces are
-            dated by the clock of the process that took them, and one that goes too early could be used again.
-        tell: is told after each batch the table, and how many of its rows are gone so far.
+        engine: the transactional engine; each batch is a transaction.
+        clock: returns the time. A row is deleted when it has expired by this clock and by the database's: nonces are
+            dated by the clock of their process, and a nonce that is deleted too early could be used again.
+        tell: called after each batch with the table and the number of its rows deleted so far.
 
     Returns:
-        how many rows went, by table; None when somebody else is purging.
+        the number of deleted rows, by table; None when another process is purging.
     """
     async with locked(engine, "purge") as connection:
         if connection is None:
@@ -62,7 +62,7 @@ async def purge(
 async def purge_table(
     connection: AsyncConnection, model: type[Base], moment: datetime, tell: Callable[[str, int], None]
 ) -> int:
-    """Delete the rows of a model that ended before a moment; answers how many."""
+    """Delete the rows of a model that expired before a time; return their number."""
     table = inspect(model).local_table
     assert isinstance(table, Table)  # noqa: S101 - what a declared model has
     ended = (table.c.expires_at <= utc_now()) & (table.c.expires_at <= moment)
@@ -71,7 +71,7 @@ async def purge_table(
     while True:
         rows = [tuple(row) for row in await connection.execute(oldest)]
         if rows:
-            # Asked again, because a row that was over may have made way for a new one meanwhile.
+            # The condition is repeated, because an expired row may have been replaced by a new one meanwhile.
             gone += (await connection.execute(delete(table).where(identified(model, rows), ended))).rowcount
         await connection.commit()
         if rows:
@@ -82,13 +82,13 @@ async def purge_table(
 
 
 async def purge_for_ever(db: SQLAlchemy) -> None:
-    """Purge every few minutes until cancelled, each process at a moment of its own."""
+    """Purge every few minutes until cancelled; processes do so at different times."""
     while True:
         await asyncio.sleep(PURGE_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
         try:
             gone = await purge(db.engine)
         except Exception:
-            log.exception("what has expired could not be deleted; trying again")
+            log.exception("expired rows could not be deleted; trying again")
         else:
             if gone and any(gone.values()):
-                log.info("deleted what has expired: %s", gone)
+                log.info("deleted expired rows: %s", gone)

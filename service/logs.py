@@ -1,4 +1,4 @@
-"""Log lines: one line each on standard error, as text or as JSON, with the request's id."""
+"""Log lines: one each on standard error, as text or as JSON, with the id of the request."""
 
 import json
 import logging
@@ -11,16 +11,16 @@ from latchkey.middleware.request_id import request_id
 
 LEVELS = {"latchkey": logging.INFO, "uvicorn": logging.INFO, "sqlalchemy": logging.WARNING}
 
-# An exception may quote a whole body of a client, and a trace may have as many lines as the client sent line feeds.
+# An exception may quote a client's whole body, and a trace may have a line for each line feed in it.
 LONGEST_LINE = 4096  # characters
 LONGEST_TRACE = 65_536  # characters
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, in ASCII."""
+    """One JSON object for each record, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render; an exception's trace is a field, its newlines escaped."""
+        """Return the line; the trace of an exception is a field with escaped newlines."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
         line: dict[str, Any] = {
             "time": moment.replace("+00:00", "Z"),
@@ -36,10 +36,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people."""
+    """One line of text for each record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render; an exception's trace follows on lines that are indented, so that none looks like one of ours."""
+        """Return the line; the trace of an exception follows in indented lines, so that none can be mistaken for a record."""
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         name = request_id.get()
         line = f"{moment} {record.levelname:<7} {f'[{name}] ' if name else ''}{printable(excerpt(record.getMessage(), LONGEST_LINE))}"
@@ -50,19 +50,19 @@ class TextFormatter(logging.Formatter):
 
 
 def trace_lines(trace: str) -> list[str]:
-    """Return the lines of an exception's trace; what is too long loses its middle."""
+    """Return the lines of an exception's trace; the middle of a long line or trace is left out."""
     return [excerpt(one, LONGEST_LINE) for one in excerpt(trace, LONGEST_TRACE).splitlines()]
 
 
 def printable(text: str) -> str:
-    """Escape what would end the line, steer a terminal, or could not be written."""
+    """Escape characters that would end the line, control a terminal, or could not be written."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class Seldom(logging.Filter):
-    """Pass what the server says about a bad request once a second; anybody could fill the log with it."""
+    """Limit the server's messages about bad requests to one each second, because any client can cause them."""
 
     EVERY_S = 1.0
     SAYINGS = ("Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket library")
@@ -72,7 +72,7 @@ class Seldom(logging.Filter):
         self._passed: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether to write a record."""
+        """Return whether to log a record."""
         saying = next((one for one in self.SAYINGS if str(record.msg).startswith(one)), None)
         if saying is None:
             return True
@@ -83,7 +83,7 @@ class Seldom(logging.Filter):
 
 
 def configure(form: Literal["text", "json"]) -> None:
-    """Write our loggers, the server's and the database's to standard error; once, however often it is called."""
+    """Write the logs of Latchkey, the server and SQLAlchemy to standard error; repeated calls have no further effect."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     for name, level in LEVELS.items():
@@ -94,6 +94,6 @@ def configure(form: Literal["text", "json"]) -> None:
     server = logging.getLogger("uvicorn.error")
     if not any(isinstance(one, Seldom) for one in server.filters):
         server.addFilter(Seldom())
-    # The server's own access log would show the query, which may be signed.
+    # The server's own access log would contain the query, which may be signed.
     logging.getLogger("uvicorn.access").handlers = []
     logging.getLogger("uvicorn.access").propagate = False

@@ -1,7 +1,7 @@
-"""Where a call comes from: blocks of addresses, and the address of the client behind proxies.
+"""Networks in CIDR notation, and the address of the client behind proxies.
 
-Everything here is pure. An address is never one of IPv6's `::ffff:0:0/96`: those are IPv4 addresses in
-disguise (RFC 4291, section 2.5.5.2), seen by a socket that takes both, and are turned back first.
+All functions are pure. An address is never in IPv6's `::ffff:0:0/96`: those are IPv4-mapped addresses (RFC 4291,
+section 2.5.5.2) of a socket that accepts both versions, and are converted to IPv4 first.
 """
 
 import functools
@@ -27,12 +27,12 @@ Network = IPv4Network | IPv6Network
 LARGEST_LIST = 100
 MAPPED = IPv6Network("::ffff:0:0/96")
 
-# `ip_network` also takes a mask instead of a length, a length with zeros in front, and a zone.
+# `ip_network` also accepts a mask instead of a length, a length with leading zeros, and a zone.
 _BLOCK = re.compile(r"[0-9A-Fa-f.:]+(?:/(?:0|[1-9][0-9]{0,2}))?", re.ASCII)
 
-_NO_BLOCK = "it is no block of addresses, as in 192.0.2.0/24 or 2001:db8::/32"
+_NO_BLOCK = "it is not a block of addresses, such as 192.0.2.0/24 or 2001:db8::/32"
 
-# What proxies write into X-Forwarded-For: an address, of IPv6 perhaps in brackets, perhaps with a port.
+# An entry of X-Forwarded-For: an address, for IPv6 optionally in brackets, optionally with a port.
 _HOP = re.compile(
     r"(?:(?P<v4>[0-9.]{7,15})|\[(?P<v6>(?=[^\]]*:)[0-9A-Fa-f.:]{2,45})\])(?::[0-9]{1,5})?|(?P<bare>[0-9A-Fa-f.:]{2,45})",
     re.ASCII,
@@ -40,7 +40,7 @@ _HOP = re.compile(
 
 
 class NetworkError(ValueError):
-    """A block of a list is wrong; `place` says which, from 0, and `reason` why."""
+    """A block in a list is invalid; `place` is its position, from 0, and `reason` the fault."""
 
     def __init__(self, place: int, reason: str) -> None:
         super().__init__(f"block {place + 1}: {reason}")
@@ -49,11 +49,11 @@ class NetworkError(ValueError):
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Read blocks in CIDR notation, IPv4 and IPv6; a bare address is a block of one.
+    """Parse IPv4 and IPv6 blocks in CIDR notation; a single address is a block of one.
 
     Raises:
-        NetworkError: one is no block, has host bits set, holds every address there is, is IPv4 in the
-            disguise of IPv6, or is there twice; or there are more than 100.
+        NetworkError: one is not a block, has host bits set, contains every address, is an IPv4-mapped IPv6 block, or is
+            given twice; or there are more than 100.
     """
     found: dict[Network, None] = {}
     for place, text in enumerate(texts):
@@ -61,20 +61,20 @@ def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
             raise NetworkError(place, f"there are more than {LARGEST_LIST} blocks")
         network = _parse_network(text, place)
         if network in found:
-            raise NetworkError(place, "the block is there twice")
+            raise NetworkError(place, "the block is given twice")
         found[network] = None
     return tuple(found)
 
 
 @functools.lru_cache(maxsize=1024)
 def read_networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
-    """Read blocks that were checked when they were stored; a key's are read once, not at each call."""
+    """Return blocks that were checked when they were stored; the result is cached for later calls."""
     return parse_networks(texts)
 
 
 def _parse_network(text: str, place: int) -> Network:
     if "%" in text:
-        raise NetworkError(place, "a block has no zone")
+        raise NetworkError(place, "a block cannot have a zone")
     if not _BLOCK.fullmatch(text):
         raise NetworkError(place, _NO_BLOCK)
     try:
@@ -82,7 +82,7 @@ def _parse_network(text: str, place: int) -> Network:
     except ValueError:
         raise NetworkError(place, _NO_BLOCK) from None
     if network.prefixlen == 0:
-        raise NetworkError(place, "it holds every address; an empty list means anywhere")
+        raise NetworkError(place, "it contains every address; an empty list means anywhere")
     if network.network_address != ip_address(text.partition("/")[0]):
         raise NetworkError(place, f"it has host bits set; the block around it is {network}")
     if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
@@ -92,7 +92,7 @@ def _parse_network(text: str, place: int) -> Network:
 
 @functools.lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
-    """Read one address, IPv4 where it is IPv4 in disguise; None for anything else."""
+    """Parse one address, converting an IPv4-mapped one to IPv4; None for anything else."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -101,7 +101,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def unmapped(address: Address) -> Address:
-    """Return the IPv4 address of `::ffff:192.0.2.1`, and any other as it is."""
+    """Return the IPv4 address for an IPv4-mapped one such as `::ffff:192.0.2.1`, and any other address unchanged."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
 
@@ -113,9 +113,9 @@ def contains(networks: Iterable[Network], address: Address) -> bool:
 
 
 def covered_by(inner: Sequence[Network], outer: Sequence[Network]) -> bool:
-    """Return whether whatever `inner` allows, `outer` allows; an empty list allows every address.
+    """Return whether `outer` allows every address that `inner` allows; an empty list allows every address.
 
-    Blocks of `outer` that stand side by side count as the one that they make together.
+    Adjacent blocks of `outer` count as the block that they form together.
     """
     if not outer:
         return True
@@ -132,22 +132,22 @@ def covered_by(inner: Sequence[Network], outer: Sequence[Network]) -> bool:
 def client_address(
     peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[Network]
 ) -> Address | None:
-    """Return the client address, or None when no trusted proxy names one.
+    """Return the client address, or None when it is unknown.
 
-    It is the peer's. While that is a trusted proxy, it is whom this proxy names, which is the last
-    entry of `X-Forwarded-For` that was not looked at yet. What stands left of the first address that is not
-    trusted was written by whoever is there, and is never looked at.
+    It is the address of the peer. As long as that is a trusted proxy, it is replaced by the last entry of
+    `X-Forwarded-For` that was not used yet. Entries to the left of the first untrusted address were written by the client
+    and are ignored.
 
-    When the list ends, the leftmost trusted proxy called on its own behalf. When a trusted proxy names no
-    address (`unknown`, say, or nothing between two commas), the client is unknown, rather than the
-    proxy: a key that may be used from the proxy's network must not be open to whom the proxy cannot name.
+    When the list ends, the leftmost trusted proxy made the call itself. When a trusted proxy names no address (such as
+    `unknown`, or nothing between two commas), the client is unknown instead of being the proxy: a key that may be used from
+    the proxy's network must not be usable by a client that the proxy cannot name.
 
     Args:
-        peer: the other end of the connection; None where it has no address, as at a Unix socket.
-        forwarded_for: the values of every `X-Forwarded-For` header, in their order: together, one list.
-        trusted: the blocks in which the proxies are.
+        peer: the address of the connection; None where it has none, as at a Unix socket.
+        forwarded_for: the values of every `X-Forwarded-For` header, in their order; together they are one list.
+        trusted: the networks of the proxies.
     """
-    # A zone is only known to this machine, and says nothing about the address.
+    # A zone is local to this machine, and not part of the address.
     address = None if peer is None else parse_address(peer.partition("%")[0])
     left = ",".join(forwarded_for)
     more = bool(forwarded_for)
@@ -164,13 +164,13 @@ def _parse_hop(text: str) -> Address | None:
 
 
 class Proxies(msgspec.Struct, frozen=True):
-    """The proxies that may say who the client is; without any, the peer is the client."""
+    """The proxies that may set the client address; without any, the peer is the client."""
 
     trusted: tuple[Network, ...] = ()
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Read blocks with commas between, blanks around them allowed.
+        """Parse blocks that are separated by commas and optional blanks.
 
         Raises:
             NetworkError: as `parse_networks`.
@@ -189,6 +189,6 @@ class Proxies(msgspec.Struct, frozen=True):
         return client_address(peer, forwarded_for, self.trusted)
 
     def client_text(self, scope: Scope) -> str | None:
-        """Return the address as text, for a log line."""
+        """Return the client address as text, for a log line."""
         address = self.client(scope)
         return None if address is None else str(address)

@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 description, made from the routes, the shapes and the list of problems.
+"""The OpenAPI 3.1 description, generated from the routes, the shapes and the list of problems.
 
-`document(operations)` makes it, a team's own routes included, once for an application; `render` gives the
-text of `docs/openapi.json`. Bounds come from the types, prose from the docstrings, problems from their list.
+`document(operations)` generates it once for an application, including a team's own routes; `render` returns the text
+of `docs/openapi.json`. Bounds come from the types, texts from the docstrings, problems from their list.
 """
 
 import inspect
@@ -24,32 +24,32 @@ from latchkey.service.problems import FieldError, known
 Json = dict[str, Any]
 
 ABOUT = """\
-Users, the API keys they hold, and the calls that partners make with those keys.
+Users, their API keys, and the calls that partners make with those keys.
 
-- Wherever there is GET there is HEAD, which answers the same headers without a body and is signed as HEAD.
+- Every path with GET also supports HEAD, which returns the same headers without a body and is signed as HEAD.
 - Every error is a problem (RFC 9457), and `GET /problems/{code}` explains each code.
-- A path that is not there answers `not_found`, a method that a path does not take `method_not_allowed`.
-- A parameter that an operation does not take is refused, never ignored.
+- An unknown path returns `not_found`, an unsupported method `method_not_allowed`.
+- A parameter that an operation does not have is refused, never ignored.
 - Times are RFC 3339 in UTC.
-- A call with a secret that a rotation has replaced is answered with `Deprecation` (RFC 9745), which is when, and
-  `Sunset` (RFC 8594), which is until when the old secret still works.
-- A call of a key that is limited, or whose owner is, is answered with `RateLimit-Policy` and `RateLimit`
-  (draft-ietf-httpapi-ratelimit-headers-10), whoever answers it."""
+- If a call uses a secret that a rotation has replaced, the answer has `Deprecation` (RFC 9745), the time of the
+  rotation, and `Sunset` (RFC 8594), the end of the old secret.
+- If the key or its owner has limits, every answer to its calls has `RateLimit-Policy` and `RateLimit`
+  (draft-ietf-httpapi-ratelimit-headers-10)."""
 
 INFO = {"title": "Latchkey", "description": ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}
 
 BEARER = "The whole secret of a key of the mode `bearer`."
 SIGNED_KEY = """\
-The public id of a key of the mode `signed`, in a query that is signed in the header `secret`.
+The access key of a key of the mode `signed`, in a query whose signature is in the header `secret`.
 
-Beside `key` the query carries `timestamp`, in unix seconds and at most a minute off unless the operator says
-otherwise. Four more parameters bind what lies outside the query: `method`, as sent, in upper case; `path`, as sent,
-with its percent escapes encoded once more; `content_sha256`, the SHA-256 of the body in 64 lower-case hex digits;
-`nonce`, 16 to 64 of `[A-Za-z0-9_-]`. Methods other than GET and HEAD need `method`, `path` and, with a body,
-`content_sha256`. Each name stands at most once, and no operation has parameters of its own by these names."""
+The query also contains `timestamp`, in unix seconds, at most a minute off unless the operator configures otherwise.
+Four more parameters bind the parts outside the query: `method`, as sent, in upper case; `path`, as sent, with its
+percent escapes encoded once more; `content_sha256`, the SHA-256 of the body in 64 lower-case hex digits; `nonce`, 16
+to 64 of `[A-Za-z0-9_-]`. Methods other than GET and HEAD need `method`, `path` and, with a body, `content_sha256`. Each
+parameter may appear only once, and no operation has its own parameters with these names."""
 SIGNATURE = """\
-The signature of a query that has the parameter `key`: the base64 of the HMAC-SHA256 of the query string as sent,
-without the question mark, under the UTF-8 of the key's whole secret. The secret itself is never sent."""
+The signature of a query with the parameter `key`: the base64 of the HMAC-SHA256 of the query string as sent, without
+the question mark, with the UTF-8 of the key's whole secret as the HMAC key. The secret itself is never sent."""
 
 SECURITY_SCHEMES: Json = {
     "bearer": {"type": "http", "scheme": "bearer", "description": BEARER},
@@ -61,37 +61,40 @@ IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "With it the call has one effect, however often it is sent within 24 hours "
-    "(draft-ietf-httpapi-idempotency-key-header-07). It is a string in quotes, or the same text without them.",
+    "description": "With this header the call takes effect once, however often it is sent within 24 hours "
+    "(draft-ietf-httpapi-idempotency-key-header-07). The value is a string in quotes, or the same text without them.",
     "schema": {"type": "string", "minLength": 1},
     "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
 }
 
 HEADERS: Json = {
     "X-Request-ID": {
-        "description": "The id of this request: the one that the client sent, if it has this form, otherwise a new one.",
+        "description": "The id of this request: the client's, if it has this form, otherwise a new one.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
-    "Location": {"description": "Where the new row can be read.", "schema": {"type": "string"}},
+    "Location": {"description": "The URL of the new row.", "schema": {"type": "string"}},
     "Link": {
         "description": 'The next page, if any, as `rel="next"` (RFC 8288).',
         "schema": {"type": "string"},
     },
     "Idempotent-Replayed": {
-        "description": "`true` when the effect was there before: this is the stored answer once more.",
+        "description": "`true` when the call took effect before: this is the stored answer.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     "RateLimit-Policy": {
-        "description": "To a key that is limited: its rules, with allowance `q` and window `w` in seconds.",
+        "description": "For a key with limits: its rules, with allowance `q` and window `w` in seconds.",
         "schema": {"type": "string"},
     },
     "RateLimit": {
-        "description": "To a key that is limited: what is left of each rule, `r`, and `t` seconds until more is.",
+        "description": "For a key with limits: the rest `r` of each rule, and the seconds `t` until it increases.",
         "schema": {"type": "string"},
     },
     "WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}},
-    "Retry-After": {"description": "When to try again, in seconds.", "schema": {"type": "integer"}},
+    "Retry-After": {
+        "description": "The number of seconds after which to try again.",
+        "schema": {"type": "integer"},
+    },
 }
 
 CONVERTER = re.compile(r"{(\w+):\w+}")
@@ -99,7 +102,7 @@ NOUN = re.compile(r"/v[0-9]+/([^/{]+)")
 
 
 class Problem(msgspec.Struct, kw_only=True):
-    """An error (RFC 9457). `code` is for programs, `detail` for people; `errors` points at faults of a body."""
+    """An error (RFC 9457). `code` is for programs, `detail` for people; `errors` points to faults in the body."""
 
     type: Annotated[str, Meta(extra_json_schema={"format": "uri-reference"})]
     title: str
@@ -111,14 +114,14 @@ class Problem(msgspec.Struct, kw_only=True):
 
 
 class Schemas:
-    """The JSON schemas of every type that operations take and answer, each named once."""
+    """The JSON schemas of all types in requests and answers, each with a unique name."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         kinds: dict[Any, None] = {Problem: None}
         for one in operations:
             kinds |= dict.fromkeys([*one.parameters.values(), *(field.type for field in query_fields(one))])
             kinds |= dict.fromkeys(kind for kind in (one.body, one.answers) if kind not in (None, Response))
-        # All in one call: two classes of the same name then get two names.
+        # In one call, so that two classes of the same name get different names.
         made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
         found, components = json.loads(msgspec.json.encode(made), object_hook=tidied)
         components["Problem"]["properties"]["code"] = {"type": "string", "enum": list(known())}
@@ -131,7 +134,7 @@ class Schemas:
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """Describe the operations."""
+    """Return the description of the operations."""
     schemas = Schemas(operations)
     paths: Json = {}
     responses: Json = {}
@@ -159,12 +162,12 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 
 
 def render(document: Json) -> str:
-    """Write the document as in `docs/openapi.json`."""
+    """Return the document as the text of `docs/openapi.json`."""
     return json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False) + "\n"
 
 
 def describe(operation: Operation, schemas: Schemas) -> Json:
-    """Describe one method on one path."""
+    """Return the description of one method on one path."""
     described: Json = {
         "tags": [noun_of(operation)],
         "summary": operation.summary,
@@ -189,22 +192,26 @@ def describe(operation: Operation, schemas: Schemas) -> Json:
 
 
 def noun_of(operation: Operation) -> str:
-    """Return what the path is about; what stands outside `/v1` is about the service itself."""
+    """Return the subject of the path; a path outside `/v1` belongs to the service itself."""
     found = NOUN.match(operation.path)
     return found[1] if found else "service"
 
 
 def who_may(operation: Operation) -> str:
-    """Return a sentence that names the callers."""
+    """Return a sentence about the permitted callers."""
     if operation.public:
-        return "Anybody may call it; a credential that is sent is not looked at."
+        return "No credential is required; one that is sent is ignored."
     if operation.optional_key:
-        return "Anybody may call it, with a key or without one; a credential that is sent must be right."
-    return f"Needs the scope `{operation.scope}`." if operation.scope else "Any key may call it."
+        return "No credential is required; one that is sent must be valid."
+    return (
+        f"Requires the scope `{operation.scope}`."
+        if operation.scope
+        else "Every valid key may make this call."
+    )
 
 
 def security(operation: Operation) -> list[Json]:
-    """List the credentials that work, each with the scope that the key must hold; an empty one is none."""
+    """Return the accepted credentials, each with the required scope; an empty one means none."""
     if operation.public:
         return []
     anonymous: list[Json] = [{}] if operation.optional_key else []
@@ -213,7 +220,7 @@ def security(operation: Operation) -> list[Json]:
 
 
 def path_parameters(operation: Operation, schemas: Schemas) -> list[Json]:
-    """Describe the names in the path."""
+    """Return the descriptions of the path parameters."""
     described = []
     for name, kind in operation.parameters.items():
         parameter = {"name": name, "in": "path", "required": True, "schema": schemas.of(kind)}
@@ -224,7 +231,7 @@ def path_parameters(operation: Operation, schemas: Schemas) -> list[Json]:
 
 
 def query_parameters(operation: Operation, schemas: Schemas) -> list[Json]:
-    """Describe the fields of the query; none can be null, for a query cannot say so."""
+    """Return the descriptions of the query parameters, none of which can be null."""
     described = []
     for field in query_fields(operation):
         schema = without_null(schemas.of(field.type))
@@ -238,12 +245,12 @@ def query_parameters(operation: Operation, schemas: Schemas) -> list[Json]:
 
 
 def query_fields(operation: Operation) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """List the fields of the query."""
+    """Return the fields of the query."""
     return () if operation.query is None else msgspec.structs.fields(operation.query)
 
 
 def request_body(operation: Operation, schemas: Schemas) -> Json:
-    """Describe the body."""
+    """Return the description of the body."""
     content: Json = {"schema": schemas.of(operation.body)}
     if operation.example is not None:
         content["example"] = msgspec.to_builtins(operation.example)
@@ -251,7 +258,7 @@ def request_body(operation: Operation, schemas: Schemas) -> Json:
 
 
 def success(operation: Operation, schemas: Schemas) -> Json:
-    """Describe the answer when all went well."""
+    """Return the description of the successful answer."""
     names = ["X-Request-ID"]
     if not operation.public:
         names += ["RateLimit-Policy", "RateLimit"]
@@ -270,7 +277,7 @@ def success(operation: Operation, schemas: Schemas) -> Json:
 
 
 def problem_groups(operation: Operation) -> dict[int, list[str]]:
-    """Return the codes that an operation can answer, by status; in the order of the list of problems."""
+    """Return the codes that an operation can return, by status, in the order of the list of problems."""
     groups: dict[int, list[str]] = {}
     for code in sorted(problem_codes(operation), key=list(known()).index):
         groups.setdefault(known()[code].status, []).append(code)
@@ -278,12 +285,12 @@ def problem_groups(operation: Operation) -> dict[int, list[str]]:
 
 
 def problem_name(codes: Sequence[str]) -> str:
-    """Name a group of problems after them, so that operations share it."""
+    """Return the name of a group of problems, so that operations share it."""
     return "-".join(codes)
 
 
 def problem_response(codes: Sequence[str], schemas: Schemas) -> Json:
-    """Describe the problems of one status."""
+    """Return the description of the problems of one status."""
     sent = {name for code in codes for name in problems.Problem(code).response(None).headers}
     return {
         "description": "\n".join(f"- `{code}`: {known()[code].title}." for code in codes),
@@ -298,10 +305,10 @@ def problem_response(codes: Sequence[str], schemas: Schemas) -> Json:
 
 
 def problem_codes(operation: Operation) -> set[str]:
-    """Collect the codes that an operation can answer: its own, and what its properties bring along."""
+    """Return the codes that an operation can return: its own, and those that follow from its properties."""
     brought = [
         (True, {"internal_error", "unavailable"}),
-        (True, {"invalid_parameter"}),  # where a path takes none, any is refused
+        (True, {"invalid_parameter"}),  # an operation without parameters refuses any parameter
         (operation.parameters, {"not_found"}),
         (operation.body, {"malformed_json", "unsupported_media_type", "invalid_body", "body_too_large"}),
         (not operation.safe, {"body_timeout", "commit_unknown", "invalid_idempotency_key"}),
@@ -322,28 +329,28 @@ def problem_codes(operation: Operation) -> set[str]:
 
 
 def problem_example(code: str) -> Json:
-    """Show a problem as it is answered."""
+    """Return a problem in the form of an answer."""
     faults = [FieldError("/name", "Expected `str`, got `int`")] if code == "invalid_body" else []
     answer = problems.Problem(code, errors=faults).response("9f86d081884c7d65")
     return {"summary": known()[code].title, "value": json.loads(bytes(answer.body))}
 
 
 def headers(names: Sequence[str]) -> Json:
-    """Refer to headers."""
+    """Return references to headers."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def without_null(schema: Json) -> Json:
-    """Leave null out of what a value may be."""
+    """Return a schema that excludes null."""
     kept = [one for one in schema.get("anyOf", [schema]) if one != {"type": "null"}]
     return dict(kept[0]) if len(kept) == 1 else {**schema, "anyOf": kept}
 
 
 def tidied(schema: Json) -> Json:
-    """Return a schema with clean prose, and with the type `string` for an enumeration of texts.
+    """Return a schema with a clean description, and with the type `string` for an enumeration of texts.
 
-    Docstrings keep the indentation of their source before Python 3.13, and lose it from then on. Generators of
-    clients look at the type first.
+    Docstrings keep the indentation of their source before Python 3.13, and lose it from then on. Generators of clients
+    read the type first.
     """
     if isinstance(text := schema.get("description"), str):
         schema["description"] = inspect.cleandoc(text)

@@ -1,8 +1,8 @@
-"""What an endpoint is to the outside: its URL, its scope, its input and its answers.
+"""The declaration of an endpoint: its URL, its scope, its input and its answers.
 
-`route(...)` makes one; the table of them is `service/routes.py`, and a team's own go to
-`create_app(routes=...)`. Everything that the adapter, the authentication and OpenAPI need is read off
-the endpoint's signature once, at the start::
+`route(...)` creates one; Latchkey's are listed in `service/routes.py`, and a team passes its own to
+`create_app(routes=...)`. Everything that the adapter, the authentication and OpenAPI need is derived from the
+endpoint's signature once, at the start::
 
     async def rename_user(id: PathId, body: Rename) -> User: ...
 
@@ -31,11 +31,11 @@ Endpoint = Callable[..., Awaitable[Any]]
 
 
 class RouteError(TypeError):
-    """A route is declared in a way that cannot work; the service does not start with it."""
+    """The declaration of a route cannot work; the service does not start with it."""
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """What an endpoint answers when the content alone does not say it."""
+    """The answer of an endpoint, for content with headers."""
 
     content: Any
     headers: Mapping[str, str] = {}
@@ -50,55 +50,55 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     scope: str | None
     public: bool
     optional_key: bool
-    """Anybody may call it, and a credential that is sent must be right."""
+    """Calls without a credential are accepted; a credential that is sent must be valid."""
     status: int
     retry: bool
     idempotent: bool
     cost: int
-    """What a call is charged to limits and quotas, in units."""
+    """The number of units that a call is charged to limits and quotas."""
     body: type[msgspec.Struct] | None
     query: type[msgspec.Struct] | None
     parameters: Mapping[str, Any]
-    """The names in the path, each with its type."""
+    """The path parameters, each with its type."""
     answers: Any
-    """The type of the content; None when there is none, `Response` when the endpoint answers by itself."""
+    """The type of the content; None for no content, `Response` when the endpoint creates the response itself."""
     problems: tuple[str, ...]
-    """The codes that only this operation answers with."""
+    """The codes that only this operation raises."""
     example: Any
-    """A body that works, for OpenAPI."""
+    """A valid body, for OpenAPI."""
     path_example: Mapping[str, str]
-    """Values for the names in the path, for OpenAPI."""
+    """Values of the path parameters, for OpenAPI."""
 
     @property
     def name(self) -> str:
-        """The endpoint's name, which is the operation's id."""
+        """Return the endpoint's name, which is the operation's id."""
         name: str = self.endpoint.__name__
         return name
 
     @property
     def summary(self) -> str:
-        """The first line of the endpoint's docstring."""
+        """Return the first line of the endpoint's docstring."""
         return (inspect.getdoc(self.endpoint) or self.name).partition("\n")[0]
 
     @property
     def description(self) -> str:
-        """The rest of the endpoint's docstring."""
+        """Return the rest of the endpoint's docstring."""
         return (inspect.getdoc(self.endpoint) or "").partition("\n")[2].strip()
 
     @property
     def one_time(self) -> frozenset[str]:
-        """The fields of the answer that are shown once, so that no replay has them."""
+        """Return the fields of the answer that are shown only once, and never in a replay."""
         names: frozenset[str] = getattr(self.answers, "one_time", frozenset())
         return names
 
     @property
     def answered_fields(self) -> tuple[str, ...]:
-        """The names of the fields of the answer, when that is a Struct."""
+        """Return the names of the answer's fields, if it is a Struct."""
         return struct_fields(self.answers)
 
     @property
     def safe(self) -> bool:
-        """Whether the method promises to change nothing."""
+        """Return whether the method is safe."""
         return self.method in SAFE_METHODS
 
 
@@ -123,59 +123,59 @@ def route(
     """Declare an endpoint.
 
     Args:
-        method: GET (which brings HEAD along), POST, PUT, PATCH or DELETE.
+        method: GET (which includes HEAD), POST, PUT, PATCH or DELETE.
         path: as in Starlette, `/v1/users/{id}`.
-        endpoint: an `async def` that takes `request` and, by their names, `body`, `query` and what is in the
-            path, each with its type; and `caller: Principal`, which is who calls, or `caller: Principal | None`
-            with `optional_key`.
-        scope: what a key must hold, `noun:verb`.
+        endpoint: an `async def` that takes `request` and, by their names, `body`, `query` and the path parameters, each
+            with its type; and `caller: Principal`, or `caller: Principal | None` with `optional_key`.
+        scope: the scope that a key needs, `noun:verb`.
         any_key: every valid key may call it.
-        public: anybody may, and a credential that is sent is not looked at.
-        optional_key: anybody may; a credential that is sent must be right, and then every rule for keys holds. Without
-            one the caller is None.
-        status: of the answer when all went well; 204, 205 and 304 have no content.
-        answers: the type that is answered: a Struct, also a generic one, `Page[Item]`, or a list or dict of
-            them. The endpoint may return it, or anything that has its fields, a model say, or an `Answer` around
-            one of them; so may every Struct inside it. None reads it off the endpoint's return annotation:
-            a Struct; None for no content; or a Starlette `Response`, which is sent as it is.
-        retry: run the endpoint again when it lost against another transaction; False for one whose effects
-            outside the database must not happen twice.
-        idempotent: take an `Idempotency-Key`. The endpoint then changes nothing but by the request's session, and
-            leaves COMMIT to the adapter; what it answers, but for the names in the answer's `one_time`, is kept
-            for a day.
-        cost: what a call is charged to the limits and quotas of its key and owner, in units; 0 is nothing.
+        public: calls need no credential; one that is sent is ignored.
+        optional_key: calls need no credential; one that is sent must be valid, and then every rule for keys applies.
+            Without one the caller is None.
+        status: of a successful answer; 204, 205 and 304 have no content.
+        answers: the type of the content: a Struct, also a generic one, `Page[Item]`, or a list or dict of them. The
+            endpoint may return it, an object with the same fields, such as a model, or an `Answer` around either; the
+            same holds for every Struct inside it. None derives it from the endpoint's return annotation: a Struct; None
+            for no content; or a Starlette `Response`, which is sent unchanged.
+        retry: run the endpoint again when it lost a conflict with another transaction; use False if its effects outside
+            the database must not happen twice.
+        idempotent: accept an `Idempotency-Key`. The endpoint must then make changes only through the request's session,
+            and leave COMMIT to the adapter; its answer, without the fields in `one_time`, is stored for a day.
+        cost: the number of units that a call is charged to the limits and quotas of its key and owner; 0 charges none.
         problems: codes that only this endpoint raises.
-        example: a body that works.
-        path_example: a value for each name in the path, or for some of them.
+        example: a valid body.
+        path_example: values for all or some path parameters.
 
     Raises:
-        RouteError: the declaration does not say who may call it, or cannot work.
+        RouteError: the declaration does not state the permitted callers, or cannot work.
     """
     where = f"{method} {path}"
     if method not in METHODS:
-        raise RouteError(f"{where}: the method is one of {', '.join(sorted(METHODS))}.")
+        raise RouteError(f"{where}: the method must be one of {', '.join(sorted(METHODS))}.")
     _require_caller(where, scope=scope, any_key=any_key, public=public, optional_key=optional_key, cost=cost)
     if not inspect.iscoroutinefunction(endpoint):
         raise RouteError(
             f"{where}: {getattr(endpoint, '__name__', endpoint)!r} is not `async def`; "
-            "another kind would run in a thread or a task without the request's session."
+            "any other function would run in a thread or a task without the request's session."
         )
     hints = get_type_hints(endpoint, include_extras=True)
     in_path = re.findall(r"{(\w+)(?::\w+)?}", path)
     taken = set(inspect.signature(endpoint).parameters)
     if unknown := taken - {"request", "body", "query", "caller", *in_path}:
-        raise RouteError(f"{where}: the endpoint takes {', '.join(sorted(unknown))}, which nothing gives it.")
+        raise RouteError(
+            f"{where}: the endpoint takes {', '.join(sorted(unknown))}, which is never passed to it."
+        )
     if left := set(in_path) - taken:
         raise RouteError(
-            f"{where}: the endpoint does not take {', '.join(sorted(left))}, which its path names."
+            f"{where}: the endpoint does not take {', '.join(sorted(left))}, which is in its path."
         )
     if untyped := sorted({"body", "query"} & taken - hints.keys()):
-        raise RouteError(f"{where}: the endpoint's {untyped[0]} has no type to be read as.")
+        raise RouteError(f"{where}: the endpoint's {untyped[0]} has no type.")
     if "caller" in taken - set(in_path):
         _require_caller_type(hints.get("caller"), where, public=public, optional_key=optional_key)
     query = hints.get("query")
     if query is not None and (reserved := RESERVED_PARAMETERS & set(query.__struct_fields__)):
-        raise RouteError(f"{where}: {', '.join(sorted(reserved))} belongs to signed queries.")
+        raise RouteError(f"{where}: {', '.join(sorted(reserved))} is reserved for signed queries.")
     answers = _declared(answers) if answers is not None else _answers(hints.get("return"), where)
     _require_answerable(where, answers, status)
     if idempotent:
@@ -205,10 +205,12 @@ def _require_storable(method: str, has_anonymous: bool, answers: Any, where: str
     if method in SAFE_METHODS:
         raise RouteError(f"{where}: idempotent=True is for methods that change something.")
     if has_anonymous:
-        raise RouteError(f"{where}: idempotent=True needs a key to tell one caller's calls from another's.")
+        raise RouteError(
+            f"{where}: idempotent=True needs a key, to distinguish the calls of different callers."
+        )
     if answers is Response:
         raise RouteError(
-            f"{where}: idempotent=True stores the answer, so the endpoint returns a Struct or None."
+            f"{where}: idempotent=True stores the answer, so the endpoint must return a Struct or None."
         )
     unknown: set[str] = set(getattr(answers, "one_time", ())).difference(struct_fields(answers))
     if unknown:
@@ -220,47 +222,47 @@ def _require_storable(method: str, has_anonymous: bool, answers: Any, where: str
 def _require_caller(
     where: str, *, scope: str | None, any_key: bool, public: bool, optional_key: bool, cost: int
 ) -> None:
-    """Refuse a declaration that does not say who may call, and who pays."""
+    """Raise an error for a declaration that does not state the permitted callers and the cost."""
     if (scope is not None) + any_key + public + optional_key != 1:
         raise RouteError(
-            f"{where}: say exactly one of scope=, any_key=True, optional_key=True and public=True."
+            f"{where}: set exactly one of scope=, any_key=True, optional_key=True and public=True."
         )
     if scope is not None:
         checked_scope(scope, where)
     if cost < 0 or (public and cost != 1):
-        raise RouteError(f"{where}: cost is 0 or more units, of a route that is not public.")
+        raise RouteError(f"{where}: cost must be 0 or more units, and a public route has none.")
 
 
 def _require_caller_type(kind: Any, where: str, *, public: bool, optional_key: bool) -> None:
     if public:
-        raise RouteError(f"{where}: nobody proves itself to a public endpoint, so it has no caller.")
+        raise RouteError(f"{where}: a public endpoint does not authenticate, so it has no caller.")
     wanted, words = (Principal | None, "Principal | None") if optional_key else (Principal, "Principal")
     if kind != wanted:
-        raise RouteError(f"{where}: the endpoint's caller has the type {words}, not {kind}.")
+        raise RouteError(f"{where}: the endpoint's caller must have the type {words}, not {kind}.")
 
 
 def checked_scope(scope: str, where: str = "create_app") -> str:
-    """Return a scope that has the right form, and refuse any other."""
+    """Return a scope, or raise an error if its form is wrong."""
     if not SCOPE_SHAPE.fullmatch(scope):
         raise RouteError(f"{where}: the scope {scope!r} is not of the form noun:verb.")
     return scope
 
 
 def struct_fields(kind: Any) -> tuple[str, ...]:
-    """Return the names of the fields of a Struct, also of a generic one of given types; of others, none."""
+    """Return the field names of a Struct, also of a generic one with types; none for other types."""
     names: tuple[str, ...] = getattr(get_origin(kind) or kind, "__struct_fields__", ())
     return names
 
 
 def _require_answerable(where: str, answers: Any, status: int) -> None:
-    """Refuse an answer that could not be sent."""
+    """Raise an error for an answer that could not be sent."""
     if status not in set(HTTPStatus) or not 200 <= status < 400:  # noqa: PLR2004 - RFC 9110, section 15
-        raise RouteError(f"{where}: status={status} is not of an answer when all went well; raise a Problem.")
+        raise RouteError(f"{where}: status={status} is not a success status; raise a Problem for an error.")
     if answers is None or answers is Response:
         return
     if status in NO_CONTENT:
         raise RouteError(
-            f"{where}: an answer of status {status} has no content, so the endpoint returns None."
+            f"{where}: an answer of status {status} has no content, so the endpoint must return None."
         )
     try:
         answering.converter(answers)
@@ -275,9 +277,7 @@ def _declared(kind: Any) -> Any:
 
 def _answers(annotation: Any, where: str) -> Any:
     if annotation is None:
-        raise RouteError(
-            f"{where}: the endpoint's return type says what it answers, or answers= does; neither is there."
-        )
+        raise RouteError(f"{where}: the answer is not declared: set the endpoint's return type or answers=.")
     if annotation is type(None):
         return None
     kind = get_origin(annotation) or annotation
@@ -286,5 +286,5 @@ def _answers(annotation: Any, where: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not Answer:
         return annotation
     raise RouteError(
-        f"{where}: the endpoint returns {annotation}; say with answers= which Struct is answered."
+        f"{where}: the endpoint returns {annotation}; declare the Struct of the answer with answers=."
     )

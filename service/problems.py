@@ -1,10 +1,10 @@
-"""Every error that a client can meet, and how it is answered (RFC 9457).
+"""All errors that a client can receive, and their answers (RFC 9457).
 
     Problem(code)                         raised anywhere, answered as application/problem+json
-    ├── 4xx  what the caller can change
-    └── 5xx  what it cannot; 503, as 429, says when to try again
+    ├── 4xx  the caller can correct the request
+    └── 5xx  the caller cannot; 503, like 429, has a Retry-After
 
-`KINDS` is the whole list; `GET /problems/<code>` shows the paragraph of each.
+`KINDS` is the whole list; `GET /problems/<code>` returns the paragraph of each.
 """
 
 import difflib
@@ -32,7 +32,7 @@ log = logging.getLogger("latchkey.problems")
 
 RETRY_AFTER_S = 1
 
-LOCK_WAIT = 1205  # a lock was waited for in vain
+LOCK_WAIT = 1205  # the wait for a lock timed out
 NO_SAVEPOINT = 1305
 
 
@@ -320,15 +320,15 @@ KINDS: Mapping[str, Kind] = {
         503,
         "The service is at its capacity",
         "The service has reached its limit of connections, waiting requests or memory for bodies, or closed "
-        "this idle connection in favour of another one. The request was not processed. Try again after Retry- "
-        "After seconds.",
+        "this idle connection in favour of another one. The request was not processed. Try again after "
+        "Retry-After seconds.",
     ),
     "server_not_started": Kind(
         503,
         "The server has not started the application",
-        "The service runs in a server that has not started it, which the operator has to mend. Until then, requests "
-        "with Transfer-Encoding or Upgrade are refused, because that server may read them wrongly. Nothing was done. "
-        "A request with Content-Length is taken.",
+        "The service runs in a server that has not started it; the operator must correct this. Until then, requests "
+        "with Transfer-Encoding or Upgrade are refused, because that server may parse them wrongly. Nothing was done. "
+        "A request with Content-Length is accepted.",
     ),
     "unavailable": Kind(
         503,
@@ -340,10 +340,10 @@ KINDS: Mapping[str, Kind] = {
 
 
 class ProblemType(Kind, frozen=True, kw_only=True):
-    """A problem of a team's own; `create_app(problems=[...])` registers it.
+    """A team's own problem; `create_app(problems=[...])` registers it.
 
     Args:
-        code: lower-case words with an underscore between, as in `order_closed`.
+        code: lower-case words separated by underscores, as in `order_closed`.
         status: 400 to 599.
         title: a sentence without its full stop, the same for every occurrence.
         explanation: the paragraph at `/problems/<code>`.
@@ -371,31 +371,31 @@ _own: dict[str, Kind] = {}
 
 
 def known() -> Mapping[str, Kind]:
-    """Return all codes that may be raised: Latchkey's, then those of the team whose application was built last."""
+    """Return all codes that may be raised: Latchkey's, then those of the application that was built last."""
     return {**KINDS, **_own}
 
 
 def register(types: Iterable[ProblemType]) -> None:
-    """Register the problems of a team's own, in the place of those that were registered before.
+    """Register a team's own problems, replacing those that were registered before.
 
     Raises:
-        ProblemTypeError: one has a wrong form, is there twice, or has a code of Latchkey's.
+        ProblemTypeError: one has a wrong form, is given twice, or has a code of Latchkey's.
     """
     found: dict[str, Kind] = {}
     for one in types:
         if not isinstance(one, ProblemType):
-            raise ProblemTypeError(f"{one!r} is no ProblemType.")
+            raise ProblemTypeError(f"{one!r} is not a ProblemType.")
         if not CODE.fullmatch(one.code):
-            raise ProblemTypeError(f"{one.code!r}: a code is lower-case words with an underscore between.")
+            raise ProblemTypeError(f"{one.code!r}: a code must be lower-case words separated by underscores.")
         if one.code in KINDS or one.code in found:
-            raise ProblemTypeError(f"{one.code!r}: there is a problem of this code already.")
+            raise ProblemTypeError(f"{one.code!r}: a problem with this code exists already.")
         if one.status not in set(HTTPStatus) or one.status < 400:  # noqa: PLR2004 - RFC 9110, section 15.5
             raise ProblemTypeError(
-                f"{one.code!r}: the status of a problem is one of 400 to 599, not {one.status}."
+                f"{one.code!r}: the status of a problem must be from 400 to 599, not {one.status}."
             )
         if not one.title.strip() or one.title.endswith(".") or not one.explanation.strip():
             raise ProblemTypeError(
-                f"{one.code!r}: a problem has a title without a full stop, and an explanation."
+                f"{one.code!r}: a problem must have a title without a full stop, and an explanation."
             )
         found[one.code] = one
     _own.clear()
@@ -406,7 +406,7 @@ CODE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """One fault of a body: where, as a JSON pointer, and what."""
+    """One fault in a body: its place, as a JSON pointer, and its description."""
 
     pointer: str
     detail: str
@@ -419,8 +419,8 @@ LONGEST_DETAIL = 2000  # characters
 def bounded_pointer(pointer: str) -> str:
     """Return a JSON pointer of at most `LONGEST_POINTER` characters.
 
-    A longer one is cut between two of its steps, so it names something around the fault: the object that has a
-    field with a long name, say.
+    A longer one is cut between two of its steps, so that it points to a value that contains the fault, such as the object
+    with a long field name.
     """
     if len(pointer) <= LONGEST_POINTER:
         return pointer
@@ -428,13 +428,13 @@ def bounded_pointer(pointer: str) -> str:
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
-    """An error that answers itself: an ASGI application.
+    """An error that is an ASGI application, which sends it as the answer.
 
     Args:
-        code: one of `KINDS`, or of a team's own.
-        detail: a sentence about this occurrence; the kind's title when None. No secret, no SQL. It may quote the
-            client: of one with more than 2000 characters the middle is left out, here and in `errors`.
-        errors: faults of the body; a pointer of more than 300 characters is cut to what is around the fault.
+        code: one of `KINDS`, or one of the team's own.
+        detail: a sentence about this occurrence; None uses the title. It must not contain secrets or SQL. It may quote
+            the client: a text with more than 2000 characters loses its middle, here and in `errors`.
+        errors: faults in the body; a pointer with more than 300 characters is cut to a value that contains the fault.
         headers: further headers of the answer.
     """
 
@@ -459,7 +459,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         self.headers = dict(headers or {})
 
     def response(self, request_id: str | None) -> Response:
-        """Render for one request."""
+        """Return the response for one request."""
         content: dict[str, Any] = {
             "type": f"/problems/{self.code}",
             "title": self.kind.title,
@@ -481,21 +481,21 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Send the answer."""
         await self.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
 
 
 def field_problem(pointer: str, detail: str) -> Problem:
-    """A fault of the body that its type could not tell."""
+    """Return the problem for a fault in the body that its type could not express."""
     return Problem(
         "invalid_body", f"The body is wrong at {pointer!r}: {detail}.", errors=[FieldError(pointer, detail)]
     )
 
 
 def is_conflict(error: BaseException | None) -> bool:
-    """Return whether a unit of work lost against another one: running it again may work.
+    """Return whether a unit of work lost a conflict with another one, so that running it again may succeed.
 
-    The database ended its transaction, or a row did not have the version any more that was read.
+    The database ended its transaction, or a row no longer had the version that was read.
     """
     if isinstance(error, StaleDataError | TransactionEndedError):
         return True
@@ -512,7 +512,7 @@ def is_conflict(error: BaseException | None) -> bool:
 
 
 def behind(error: DBAPIError) -> BaseException | None:
-    """Return what made the server forget a SAVEPOINT: it went with its transaction, and rolling back to it failed."""
+    """Return the error that made the server drop a SAVEPOINT together with its transaction, before the rollback to it failed."""
     found = error.__context__
     while found is not None and not (isinstance(found, DBAPIError) and error_number(found) != NO_SAVEPOINT):
         found = found.__context__
@@ -520,23 +520,23 @@ def behind(error: DBAPIError) -> BaseException | None:
 
 
 def is_locked(error: DBAPIError) -> bool:
-    """Return whether SQLite waited in vain for its one writer; it has waited for long, so nothing is run again."""
+    """Return whether SQLite's wait for its single writer timed out; the wait was long, so nothing is run again."""
     return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
 def is_unreachable(error: DBAPIError) -> bool:
-    """Return whether the server, or the way to it, is in trouble, so that the same call may succeed later."""
+    """Return whether the server or the network has a fault, so that the same call may succeed later."""
     return error.connection_invalidated or driver.is_unavailable(error.orig)
 
 
 def error_number(error: DBAPIError) -> int | None:
-    """Return the server's error number, where the driver gives one."""
+    """Return the server's error number, if the driver provides one."""
     arguments = getattr(error.orig, "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
 
 
 def of_exception(error: BaseException) -> Problem | None:  # noqa: PLR0911 - a table, read line by line
-    """Turn what a request ran into into its problem; None for what is not the database's doing."""
+    """Return the problem for an exception; None if the database did not cause it."""
     match error:
         case Problem():
             return error
@@ -551,7 +551,7 @@ def of_exception(error: BaseException) -> Problem | None:  # noqa: PLR0911 - a t
         case PoolTimeoutError():
             return Problem("unavailable", "Every connection to the database is in use.")
         case DBAPIError() | TransactionEndedError() if is_conflict(error):
-            return Problem("unavailable", "The change lost against other changes.")
+            return Problem("unavailable", "The change conflicted with other changes.")
         case DBAPIError() if is_locked(error):
             return Problem("unavailable", "The database is busy with another change.")
         case DBAPIError() if is_unreachable(error):
@@ -561,10 +561,10 @@ def of_exception(error: BaseException) -> Problem | None:  # noqa: PLR0911 - a t
 
 
 def answer_failure(error: Exception) -> Problem | None:
-    """Turn what the database caused into its problem, and tell the operator what the client is not told."""
+    """Return the problem for an exception of the database, and log the details that the client does not get."""
     problem = of_exception(error)
     if problem is not None and problem.kind.status >= 500:  # noqa: PLR2004 - RFC 9110, section 15.6
-        # The driver's own words: an error of SQLAlchemy's would show the statement and its values.
+        # Only the driver's message: an error of SQLAlchemy would show the statement and its values.
         log.warning("%s: %s", problem.code, getattr(error, "orig", error))
     return problem
 
@@ -576,21 +576,26 @@ async def answer_problem(request: Request, error: Exception) -> Response:
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """Return the response for a 404 or 405 of the router. Endpoints raise `Problem`, so any other is their fault."""
+    """Return the response for a 404 or 405 of the router; any other HTTPException is raised again.
+
+    Endpoints raise `Problem`, so another status is their fault.
+    """
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for HTTPException
     match error.status_code:
         case 404:
             problem = Problem("not_found")
         case 405:
             allowed = ", ".join(sorted(allowed_methods(request)))
-            problem = Problem("method_not_allowed", f"This path takes {allowed}.", headers={"allow": allowed})
+            problem = Problem(
+                "method_not_allowed", f"This path supports {allowed}.", headers={"allow": allowed}
+            )
         case _:
             raise error
     return problem.response(request.scope["state"].get("request_id"))
 
 
 def allowed_methods(request: Request) -> set[str]:
-    """Collect the methods of every route at this path; Starlette's own list stops at the first route."""
+    """Return the methods of all routes at this path; Starlette's own list stops at the first route."""
     found: set[str] = set()
     for route in request.app.routes:
         if route.path_regex.match(request.scope["path"]):

@@ -1,4 +1,4 @@
-"""Finding the route of a request without asking every route."""
+"""A router that finds the route of a request through an index."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from starlette.types import Lifespan, Receive, Scope, Send
 class ConvertedRoute(Route):
     """Starlette's route, which does not match a path with a value that its convertor refuses.
 
-    The convertor of `{number:int}` raises ValueError for more digits than Python reads, and one of a team's own for
-    whatever it does not take. Starlette lets that error through, as a 500.
+    The convertor of `{number:int}` raises ValueError for more digits than Python parses, and a team's own convertor for any
+    value that it does not accept. In Starlette that error becomes a 500.
     """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Return whether a request is for this route, and what its path names."""
+        """Return whether a request matches this route, and its path parameters."""
         try:
             return super().matches(scope)
         except (ValueError, ArithmeticError):
@@ -24,10 +24,9 @@ class ConvertedRoute(Route):
 
 
 class IndexedRouter(Router):
-    """Starlette's router, which first looks among the routes of the same method and as many slashes.
+    """Starlette's router, which first searches only the routes with the same method and number of slashes.
 
-    Which route it finds is the same: the first in the list that matches. What it does not find so, Starlette's own
-    way finds or refuses, path by path.
+    It finds the same route: the first in the list that matches. If the index has no match, Starlette's own search decides.
     """
 
     def __init__(self, routes: Sequence[Route], *, lifespan: Lifespan[Any]) -> None:
@@ -35,7 +34,7 @@ class IndexedRouter(Router):
         self.index = index(routes)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand one request to its route."""
+        """Pass one request to its route."""
         if scope["type"] == "http":
             for route in self.index.get((scope["method"], scope["path"].count("/")), ()):
                 match, found = route.matches(scope)
@@ -47,7 +46,7 @@ class IndexedRouter(Router):
 
 
 def index(routes: Sequence[Route]) -> Mapping[tuple[str, int], Sequence[Route]]:
-    """Sort routes by method and number of slashes; a parameter that may hold slashes belongs to every number."""
+    """Return the routes by method and number of slashes; a parameter that may contain slashes belongs to every number."""
     slashes = {route.path.count("/") for route in routes}
     found: dict[tuple[str, int], list[Route]] = {}
     for route in routes:

@@ -1,4 +1,4 @@
-"""The table of contents: every URL, who may call it, and what answers."""
+"""All routes of Latchkey: each URL with its permitted callers and its endpoint."""
 
 from latchkey.service import shapes
 from latchkey.service.endpoints import keys, me, signatures, users
@@ -82,5 +82,5 @@ ROUTES: tuple[Operation, ...] = (
 
 
 def declared_scopes(operations: tuple[Operation, ...]) -> frozenset[str]:
-    """Collect the scopes that routes ask for: a key can hold these and no others."""
+    """Return the scopes that routes require; a key can have only these."""
     return frozenset(one.scope for one in operations if one.scope is not None)

@@ -1,4 +1,4 @@
-"""The database of an application for code that serves nothing: a script, or a command of a team's own."""
+"""The database of an application for code that does not serve it: a script, or a team's own command."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,9 +11,9 @@ from latchkey.service.database.session import RequestSession
 
 @asynccontextmanager
 async def open_session(app: Starlette) -> AsyncIterator[RequestSession]:
-    """Give a session of an application that is not served, and close the application afterwards.
+    """Yield a session of an application that is not served, and close the application afterwards.
 
-    Commit what is written::
+    The code must commit its changes::
 
         async def main() -> None:
             async with open_session(create_app()) as session:
@@ -24,7 +24,7 @@ async def open_session(app: Starlette) -> AsyncIterator[RequestSession]:
         asyncio.run(main())
 
     Args:
-        app: what `create_app` has built.
+        app: the result of `create_app`.
 
     Raises:
         NotMigratedError: the database is not at the revisions of Latchkey and of the application.

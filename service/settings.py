@@ -1,4 +1,4 @@
-"""The settings: every `LATCHKEY_*` variable, its type, its bounds and its default. Nothing else reads the environment."""
+"""The settings: every `LATCHKEY_*` variable, with its type, bounds and default. No other module reads the environment."""
 
 import difflib
 import re
@@ -10,21 +10,21 @@ from msgspec import Meta
 
 PREFIX = "LATCHKEY_"
 TEST_PREFIX = "LATCHKEY_TEST_"
-CALLERS_SECRET = "LATCHKEY_SECRET"  # noqa: S105 - the name of what `latchkey call` and `latchkey sign` sign with
-SECRETS = frozenset({"keyring", "database_url", "reader_url", "redis_url"})  # URLs carry passwords
+CALLERS_SECRET = "LATCHKEY_SECRET"  # noqa: S105 - the variable with the secret for `latchkey call` and `latchkey sign`
+SECRETS = frozenset({"keyring", "database_url", "reader_url", "redis_url"})  # URLs contain passwords
 
 
 def application_named_in(environ: Mapping[str, str]) -> str | None:
-    """Return the setting `app` alone: a team's application may read the others in another way."""
+    """Return only the setting `app`: a team's application may read the others in another way."""
     return environ.get(f"{PREFIX}APP") or None
 
 
 class SettingsError(ValueError):
-    """A setting is unknown, missing or out of bounds; the text says which and what would be right."""
+    """A setting is unknown, missing or out of bounds; the message names it and explains what is valid."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a process is told at its start.
+    """The settings of a process.
 
     Each field is the variable `LATCHKEY_<NAME>`; `docs/settings.md` has a paragraph for each.
     """
@@ -59,7 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Literal["text", "json"] = "text"
 
     def __repr__(self) -> str:
-        """Show everything but what is secret."""
+        """Return all values except secrets."""
         shown = (
             f"{name}={'…' if name in SECRETS and value is not None else repr(value)}"
             for name, value in ((name, getattr(self, name)) for name in self.__struct_fields__)
@@ -68,12 +68,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read the settings from `environ`; an empty value counts as absent.
+        """Return the settings in `environ`; an empty value counts as absent.
 
         Raises:
-            SettingsError: a `LATCHKEY_` name that does not exist, with the nearest one that does, or a
-                value out of bounds. `LATCHKEY_TEST_` names belong to the tests and are passed over, and `LATCHKEY_SECRET` to
-                the commands that make a partner's calls.
+            SettingsError: there is an unknown `LATCHKEY_` name, for which the message suggests the nearest one, or a value
+                out of bounds. `LATCHKEY_TEST_` names belong to the tests, and `LATCHKEY_SECRET` to the commands that make a
+                partner's calls; both are ignored.
         """
         passed_over = {variable for variable in environ if variable.startswith(TEST_PREFIX)} | {
             CALLERS_SECRET
@@ -86,10 +86,10 @@ Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
 def read_settings(kind: type[Kind], environ: Mapping[str, str], *, prefix: str) -> Kind:
-    """Read the settings of a team's own: each field is the variable of the same name, in upper case, after the prefix.
+    """Return a team's own settings: each field is the variable with the prefix and the field's name in upper case.
 
-    An empty value counts as absent. Types and bounds are those of the fields, in which a text is read as what the type
-    says::
+    An empty value counts as absent. Types and bounds are those of the fields; texts are converted to the type of the
+    field::
 
         class OrderSettings(msgspec.Struct, frozen=True, kw_only=True):
             carrier: str
@@ -101,11 +101,11 @@ def read_settings(kind: type[Kind], environ: Mapping[str, str], *, prefix: str) 
     Args:
         kind: the Struct.
         environ: variables and their values, as in `os.environ`.
-        prefix: what the names of all variables begin with. Every name that begins with it is a setting.
+        prefix: of the names of all variables. Every variable with this prefix must be a setting.
 
     Raises:
-        SettingsError: a variable with the prefix that does not exist, with the nearest one that does; one that is
-            missing; or a value out of bounds. The value is not in the text, it may be secret.
+        SettingsError: there is an unknown variable with the prefix, for which the message suggests the nearest one; or a
+            variable is missing, or its value out of bounds. The message does not contain the value, which may be secret.
     """
     fields = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
     names = {prefix + field.upper(): encoded for field, encoded in fields.items()}
@@ -115,7 +115,7 @@ def read_settings(kind: type[Kind], environ: Mapping[str, str], *, prefix: str) 
         if not variable.startswith(prefix):
             continue
         if variable not in names:
-            # Without the prefix, which every name shares and which would make any two look alike.
+            # Compared without the prefix, which would make any two names similar.
             slip, right = variable.removeprefix(prefix).upper(), [field.upper() for field in fields]
             near = difflib.get_close_matches(slip, right, n=1, cutoff=0.5)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(sorted(names))}."

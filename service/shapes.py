@@ -1,6 +1,6 @@
-"""What goes in and out over HTTP. Input is closed and bounded by its types; output is complete.
+"""The types of request and response bodies. Input is closed and bounded by its types; output is complete.
 
-The bounds stand on the types, so that OpenAPI says the same as the decoder does.
+The bounds are part of the types, so that OpenAPI states what the decoder checks.
 """
 
 from datetime import datetime
@@ -17,7 +17,7 @@ from latchkey.service.networks import LARGEST_LIST
 LARGEST_ID = 2**63 - 1
 CONTROL = r"\x00-\x1f\x7f-\x9f"
 END = r"$(?![\s\S])"  # a plain $ would also match before a newline at the end
-SPACE = r"\s\ufeff"  # U+FEFF is white space to ECMA-262, which clients check with, and not to Python
+SPACE = r"\s\ufeff"  # clients check with ECMA-262, to which U+FEFF is white space; to Python it is not
 
 Id = Annotated[int, Meta(ge=1, le=LARGEST_ID, extra_json_schema={"format": "int64"})]
 EMAIL_PATTERN = rf"^[^@{SPACE}{CONTROL}]+@[^@{SPACE}{CONTROL}]+{END}"
@@ -28,7 +28,7 @@ WORDS_FOR_PATTERNS = {
     NAME_PATTERN: "text without control characters",
     LIMIT_NAME_PATTERN: "a lower-case letter and at most 31 more letters, digits, `_` or `-`",
 }
-"""What a client is told in place of a pattern."""
+"""The words for a pattern in messages to clients."""
 
 PathId = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,18}" + END)]
 Email = Annotated[str, Meta(max_length=EMAIL_LENGTH, pattern=EMAIL_PATTERN)]
@@ -39,30 +39,33 @@ Networks = Annotated[
     list[Annotated[str, Meta(max_length=50)]],
     Meta(
         max_length=LARGEST_LIST,
-        description="Where the key may be used from, in blocks of addresses as in 192.0.2.0/24; empty is anywhere.",
+        description="The networks from which the key may be used, such as 192.0.2.0/24; empty means anywhere.",
     ),
 ]
 MOST_LIMITS = 5
 RateLimits = Annotated[
     list[RateLimit],
     Meta(
-        max_length=MOST_LIMITS, description="A call is charged to all of them or to none; empty is no limit."
+        max_length=MOST_LIMITS,
+        description="A call is charged to all limits or to none; empty means no limits.",
     ),
 ]
 Moment = Annotated[datetime, Meta(tz=True)]
 GRACE_LIMIT_S = 30 * 24 * 60 * 60  # 30 days
 Grace = Annotated[int, Meta(ge=0, le=GRACE_LIMIT_S)]
 SecretVersion = Annotated[int, Meta(ge=1)]
-Limit = Annotated[int, Meta(ge=1, le=200, description="How many at most.")]
+Limit = Annotated[int, Meta(ge=1, le=200, description="The maximum number of rows.")]
 ExpiresBefore = Annotated[
-    datetime, Meta(tz=True, description="Only what ends before this moment; its `+` is sent as `%2B`.")
+    datetime, Meta(tz=True, description="Only keys that expire before this time; send its `+` as `%2B`.")
 ]
-Cursor = Annotated[str, Meta(description="The `next_cursor` of the page before, with the same filters.")]
+Cursor = Annotated[str, Meta(description="The `next_cursor` of the previous page, with the same filters.")]
 
-# Not bool, for which `1` and `TRUE` would do too: what this lets through is to be meant.
+# Not bool, which would also accept `1` and `TRUE`: the value must be intentional.
 Force = Annotated[
     Literal["true", "false"],
-    Meta(description="Delete or block the user even if it owns the key of this call, which ends then."),
+    Meta(
+        description="Delete or block the user even if it owns the key of this call, which then stops working."
+    ),
 ]
 
 UserStatus = Literal["active", "blocked", "deleted"]
@@ -71,13 +74,13 @@ Mode = Literal["bearer", "signed"]
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client sends."""
+    """The body or query of a request."""
 
 
 class Output(msgspec.Struct, frozen=True):
-    """What a client gets; no field has a default, so none is ever made up.
+    """The body of an answer; no field has a default, so every value is set explicitly.
 
-    `one_time` names the fields that are shown once and stored nowhere: null in the replay of an idempotent call.
+    `one_time` names the fields that are shown only once and not stored: they are null in the replay of an idempotent call.
     """
 
     one_time: ClassVar[frozenset[str]] = frozenset()
@@ -114,9 +117,9 @@ class NewUser(Input, frozen=True, kw_only=True):
 
 
 class UserChange(Input, frozen=True, kw_only=True):
-    """The body of `PATCH /v1/users/{id}`; what is absent stays, `quota` null is none.
+    """The body of `PATCH /v1/users/{id}`; absent fields stay unchanged, `quota` null removes the quota.
 
-    `limits` and `quota` are of all keys of the user together.
+    `limits` and `quota` apply to all keys of the user together.
     """
 
     email: Email | UnsetType = UNSET
@@ -147,8 +150,8 @@ class UserForce(Input, frozen=True, kw_only=True):
 class Key(Output, frozen=True, kw_only=True):
     """A key, without its secret.
 
-    `secret_version` counts up with each rotation. `old_secret_calls` and `old_secret_last_used_at` tell who still
-    uses the secret that the last rotation replaced; they are a few seconds late, and 0 and null where none did.
+    `secret_version` increases with each rotation. `old_secret_calls` and `old_secret_last_used_at` count the uses of the
+    secret that the last rotation replaced. They are a few seconds late, and 0 and null if there were none.
     """
 
     access_key: str
@@ -176,9 +179,9 @@ OneTimeSecret = Annotated[
 
 
 class KeyWithSecret(Key, frozen=True, kw_only=True):
-    """A new key; this is the only time that its secret is shown.
+    """A new key with its secret, which is shown only this once.
 
-    The secret is stored nowhere, so the replay of an idempotent call has null in its place: rotate the key.
+    The secret is not stored, so it is null in the replay of an idempotent call: rotate the key to get another one.
     """
 
     one_time: ClassVar[frozenset[str]] = frozenset({"secret"})
@@ -187,7 +190,7 @@ class KeyWithSecret(Key, frozen=True, kw_only=True):
 
 
 class RotatedKey(KeyWithSecret, frozen=True, kw_only=True):
-    """A key with its new secret, and the end of the old one; null when that has ended already."""
+    """A key with its new secret, and the end of the old one, which is null if it has ended already."""
 
     old_secret_expires_at: Moment | None
 
@@ -220,7 +223,7 @@ class NewKey(NewMyKey, frozen=True, kw_only=True):
 class Rotation(Input, frozen=True, kw_only=True):
     """The body of `POST /v1/keys/{access_key}/rotate`.
 
-    The old secret works for `grace_s` more seconds. With `version` only that version is replaced.
+    The old secret works for `grace_s` more seconds. With `version`, only that version is replaced.
     """
 
     grace_s: Grace
@@ -228,7 +231,7 @@ class Rotation(Input, frozen=True, kw_only=True):
 
 
 class MyKeyChange(Input, frozen=True, kw_only=True):
-    """The body of `PATCH /v1/me/keys/{access_key}`; what is absent stays, `expires_at` null is never."""
+    """The body of `PATCH /v1/me/keys/{access_key}`; absent fields stay unchanged, `expires_at` null means never."""
 
     name: Name | UnsetType = UNSET
     scopes: Scopes | UnsetType = UNSET
@@ -237,9 +240,9 @@ class MyKeyChange(Input, frozen=True, kw_only=True):
 
 
 class KeyChange(MyKeyChange, frozen=True, kw_only=True):
-    """The body of `PATCH /v1/keys/{access_key}`; what is absent stays.
+    """The body of `PATCH /v1/keys/{access_key}`; absent fields stay unchanged.
 
-    `expires_at` null is never, `quota` null is none.
+    `expires_at` null means never, `quota` null removes the quota.
     """
 
     limits: RateLimits | UnsetType = UNSET
@@ -268,11 +271,11 @@ HeaderValue = Annotated[str, Meta(pattern=r"^[\t -~\x80-\xff]*" + END)]
 
 
 class SignedRequest(Input, frozen=True, kw_only=True):
-    """The body of `POST /v1/signatures/explain`: a request as its sender says that it was sent.
+    """The body of `POST /v1/signatures/explain`: a request as its sender made it.
 
-    The query stands in the absolute `url`, with its percent escapes; header names are in any letter case, and a
-    header that is sent twice has a list of values. Without `host` it is that of the URL.
-    The body of the request is text in `body` or, when it is binary, base64 in `body_base64`; without both it is empty.
+    The absolute `url` contains the query, with its percent escapes. Header names may have any letter case, and a repeated
+    header has a list of values. Without `host` the host of the URL is used.
+    The body of the request is text in `body` or, if it is binary, base64 in `body_base64`; without both it is empty.
     """
 
     method: Annotated[str, Meta(pattern=TOKEN)]
@@ -285,14 +288,14 @@ class SignedRequest(Input, frozen=True, kw_only=True):
 
 
 class SignedText(Output, frozen=True, kw_only=True):
-    """A text that the signature may be of: its lines, which end in a line feed but for the last."""
+    """A text that the client may have signed: its lines, each of which but the last ends in a line feed."""
 
     what: Literal["query_as_received", "query_reencoded", "signature_base"]
     lines: tuple[str, ...]
 
 
 class SignatureCheck(Output, frozen=True, kw_only=True):
-    """One check, and how it went; `not_checked` is what needs a check that failed or cannot be told from here."""
+    """One check and its result; `not_checked` means that it depends on a failed check or cannot be made here."""
 
     name: str
     result: Literal["passed", "failed", "not_checked"]
@@ -300,7 +303,7 @@ class SignatureCheck(Output, frozen=True, kw_only=True):
 
 
 class SignatureClock(Output, frozen=True, kw_only=True):
-    """When it was signed, against the service's clock, in unix seconds; ahead of it is above 0."""
+    """The time of the signature compared with the service's clock, in unix seconds; positive if it is ahead."""
 
     created: int
     now: float
@@ -317,9 +320,9 @@ class SignatureKey(Output, frozen=True, kw_only=True):
 
 
 class SignatureReport(Output, frozen=True, kw_only=True):
-    """What the service makes of a signed request; the checks stand in their order.
+    """The verification of a signed request; the checks are in their order.
 
-    `form` is null when the request has no signature, or more than one credential; `clock` when nothing could be read;
+    `form` is null when the request has no signature, or more than one credential; `clock` when nothing could be parsed;
     `key` when there is none.
     """
 
@@ -334,14 +337,14 @@ class SignatureReport(Output, frozen=True, kw_only=True):
 
 
 class Me(Output, frozen=True, kw_only=True):
-    """Who calls, and with what."""
+    """The calling user and key."""
 
     user: User
     key: Key
 
 
 class Home(Output, frozen=True, kw_only=True):
-    """What this is and where to go."""
+    """The service and links to its resources."""
 
     name: str
     version: str
@@ -349,13 +352,13 @@ class Home(Output, frozen=True, kw_only=True):
 
 
 class Health(Output, frozen=True, kw_only=True):
-    """All is well."""
+    """The service is well."""
 
     status: Literal["ok"]
 
 
 class Explanation(Output, frozen=True, kw_only=True):
-    """What an error code means."""
+    """The meaning of an error code."""
 
     code: str
     status: int

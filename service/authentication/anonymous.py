@@ -1,4 +1,4 @@
-"""Routes that anybody may call, and that know a caller who proves itself."""
+"""Routes with an optional key: calls without a credential are accepted, and authenticated callers are known."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from latchkey.service.authentication.wire.extraction import CredentialError, ext
 
 
 class OptionalKeyMiddleware:
-    """Take a request without any credential past the middleware of private routes.
+    """Let a request without any credential bypass the middleware of private routes.
 
-    What carries a credential, whatever state that is in, goes through all of it: a wrong one is refused, and never
-    answered as if it were not there. Both kinds of answers depend on who asks, so no cache keeps them.
+    A request with a credential, even an ill-formed one, passes through that middleware: an invalid credential is refused,
+    and never ignored. Both kinds of answers depend on the caller, so caches must not store them.
 
     Args:
         private: the middleware of private routes.
@@ -26,7 +26,7 @@ class OptionalKeyMiddleware:
             self.private = one.cls(self.private, *one.args, **one.kwargs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Choose the way of one request."""
+        """Choose the path of one request."""
         if scope["type"] == "http" and is_anonymous(scope):
             scope["auth"], scope["user"] = AuthCredentials(), UnauthenticatedUser()
             scope["state"]["is_private"] = True
@@ -36,7 +36,7 @@ class OptionalKeyMiddleware:
 
 
 def is_anonymous(scope: Scope) -> bool:
-    """Return whether a request carries no credential at all."""
+    """Return whether a request has no credential at all."""
     try:
         return extract(scope["headers"], scope["query_string"]) is None
     except CredentialError:

@@ -1,7 +1,7 @@
 """The command line: `latchkey …` and `python -m latchkey …`.
 
-Standard output carries only the answer; what is told to people goes to standard error.
-The exit status is 0; 1 for a refusal, with one sentence; 2 for a command that is written wrongly.
+Standard output contains only the result; messages for people go to standard error.
+The exit status is 0 on success; 1 for a refusal, with one sentence; 2 for invalid arguments.
 """
 
 import io
@@ -26,15 +26,15 @@ from latchkey.service.database.schema import NotMigratedError, SchemaError
 from latchkey.service.problems import of_exception
 from latchkey.service.settings import SettingsError
 
-# What may be the secret of a key, in a place where another argument belongs.
+# A text that may be the secret of a key, passed in place of another argument.
 SECRET = re.compile(r"[0-9A-Za-z]+s_[0-9A-Za-z]{40,}")
 
 
 class Commands(click.Group):
-    """The group above all others: nothing that a user can cause ends in a traceback.
+    """The outermost group: no error that a user can cause ends in a traceback.
 
     Args:
-        app: the application that every command is about, unless `--app` names another one.
+        app: the application of every command, unless `--app` names another one.
     """
 
     def __init__(self, *args: Any, app: str | None = None, **kwargs: Any) -> None:
@@ -42,15 +42,15 @@ class Commands(click.Group):
         self.app = app
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command that the arguments of this process ask for."""
+        """Run the command that the arguments of this process name."""
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(
                 errors="backslashreplace"
-            )  # a name may have letters that the terminal lacks
+            )  # a name may have characters that the terminal cannot show
         return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse bytes that are no text: nothing behind this could store or sign them."""
+        """Refuse arguments that are not valid text, which could be neither stored nor signed."""
         for place, argument in enumerate(args, start=1):
             if not is_text(argument):
                 raise click.UsageError(
@@ -61,11 +61,11 @@ class Commands(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
+        """Run the requested command."""
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = SECRET.sub("…", error.message)  # type: ignore[misc]  # the same sentence, less a secret
+            error.message = SECRET.sub("…", error.message)  # type: ignore[misc]  # the same sentence without the secret
             raise
         except Exception as error:
             sentence = describe_error(error)
@@ -75,7 +75,7 @@ class Commands(click.Group):
 
 
 def is_text(argument: str) -> bool:
-    """Return whether an argument came without a byte that its encoding does not know."""
+    """Return whether every byte of an argument was valid in its encoding."""
     try:
         argument.encode()
     except UnicodeEncodeError:
@@ -91,11 +91,11 @@ def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, 
         case CommandError():
             return f"the migrations: {error}"
         case BrokenPipeError():
-            return None  # whoever read the answer has gone, which click knows how to end
+            return None  # the reader of the output has gone; click handles this
         case OSError(filename=str(file)):
             return f"{file}: {error.strerror}"
         case DBAPIError():
-            return f"the database: {getattr(error.orig, 'args', (error.orig,))[-1]}"  # the number comes first
+            return f"the database: {getattr(error.orig, 'args', (error.orig,))[-1]}"  # the first argument is the error number
         case OSError():
             return f"the database cannot be reached: {error.strerror or error}"
         case _:
@@ -109,27 +109,27 @@ COMMANDS = (migrate, purge, serve, dev, openapi, keyring, users, keys, sign, cal
 def command_line(
     app: str | None, *, name: str = "latchkey", commands: Sequence[click.Command] = ()
 ) -> click.Group:
-    """Make the command line of a team's application: Latchkey's commands about it, and the team's own.
+    """Return the command line of a team's application: Latchkey's commands for it, and the team's own.
 
-    Call what it returns, in the `__main__` of the package or as a script of its `pyproject.toml`::
+    Call the returned group in the `__main__` of the package or as a script of its `pyproject.toml`::
 
         main = command_line("orders:create_app", name="orders", commands=[import_orders])
 
     Args:
         app: the application, as a module and a function that builds it without arguments. `LATCHKEY_APP` does not
             replace it, `--app` does.
-        name: what the program is called in its help.
-        commands: a team's own, made by click. An error that is a setting, a database that is out of reach or a
-            problem ends them with one sentence and the exit status 1, as it does Latchkey's.
+        name: the name of the program in its help.
+        commands: a team's own click commands. An error in a setting, a database that cannot be reached, or a problem
+            ends them with one sentence and the exit status 1, like Latchkey's.
 
     Raises:
-        ValueError: two commands have one name.
+        ValueError: two commands have the same name.
     """
 
     def program() -> None:
-        """Users, the API keys they hold, and the calls that partners make with those keys.
+        """Manage users and their API keys, and sign calls with those keys.
 
-        The settings are LATCHKEY_* variables.
+        The settings are LATCHKEY_* environment variables.
         """
 
     decorated = click.version_option(service.__version__, prog_name="latchkey")(app_option(program))
@@ -138,7 +138,7 @@ def command_line(
     )(decorated)
     for command in (*COMMANDS, *commands):
         if command.name in group.commands:
-            raise ValueError(f"there is a command {command.name} already.")
+            raise ValueError(f"the command {command.name} exists already.")
         group.add_command(command)
     return group
 
@@ -147,5 +147,5 @@ latchkey = command_line(None)
 
 
 def main() -> None:
-    """Run the command that the arguments of this process ask for."""
+    """Run the command that the arguments of this process name."""
     latchkey(prog_name="latchkey")

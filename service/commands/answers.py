@@ -1,4 +1,4 @@
-"""What the commands print: the endpoint's JSON, or lines for people."""
+"""The output of the commands: the endpoint's JSON, or a table for people."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import msgspec
 
 
 def show(row: msgspec.Struct, *, as_json: bool) -> None:
-    """Print one row: its JSON, or a line for each field."""
+    """Print one row, as JSON or with a line for each field."""
     if as_json:
         click.echo(msgspec.json.encode(row))
         return
@@ -17,7 +17,7 @@ def show(row: msgspec.Struct, *, as_json: bool) -> None:
 
 
 def show_page(page: msgspec.Struct, columns: Sequence[str], *, as_json: bool) -> None:
-    """Print a page of rows: its JSON, or a table of the columns named."""
+    """Print a page of rows, as JSON or as a table of the named columns."""
     if as_json:
         click.echo(msgspec.json.encode(page))
         return
@@ -26,14 +26,14 @@ def show_page(page: msgspec.Struct, columns: Sequence[str], *, as_json: bool) ->
 
 
 def aligned(table: list[list[str]]) -> str:
-    """Set the columns below each other, two spaces apart."""
+    """Return the table as text, with its columns aligned and two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
     return "\n".join(lines)
 
 
 def cell(value: Any) -> str:
-    """Write one value."""
+    """Return one value as text."""
     if isinstance(value, list | tuple):
         value = ",".join(map(cell, value))
     if isinstance(value, dict):

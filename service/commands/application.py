@@ -1,4 +1,4 @@
-"""The application that a command is about: `--app`, `LATCHKEY_APP`, or the entry point of an installed package."""
+"""The application of a command: `--app`, `LATCHKEY_APP`, or the entry point of an installed package."""
 
 import functools
 import os
@@ -22,7 +22,7 @@ READ = f"{PLACE}.read"
 
 
 def remember(ctx: click.Context, parameter: click.Parameter, reference: str | None) -> None:
-    """Keep the name for the command; one on the command line goes before the one of the environment."""
+    """Store the name for the command; one on the command line takes precedence over the one in the environment."""
     if reference is None:
         return
     if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
@@ -48,14 +48,14 @@ def for_application(command: Callable[..., None]) -> Callable[..., None]:
     @app_option
     @functools.wraps(command)
     def run(**options: Any) -> None:
-        read_application()  # here, for it is read outside of any event loop
+        read_application()  # here, because it must be read outside any event loop
         command(**options)
 
     return run
 
 
 def application() -> str | None:
-    """Return the name of the application that the running command is about; None for Latchkey alone."""
+    """Return the name of the application of the running command; None for Latchkey alone."""
     meta = click.get_current_context().meta
     if NAMED not in meta:
         meta[NAMED] = meta.get(FIXED) or installed_application()
@@ -64,7 +64,7 @@ def application() -> str | None:
 
 
 def read_application() -> Declaration | None:
-    """Return what the application declares; None for Latchkey alone."""
+    """Return the declaration of the application; None for Latchkey alone."""
     reference = application()
     if reference is None:
         return None
@@ -82,7 +82,7 @@ def read_settings() -> Settings:
 
 
 def read_operations() -> tuple[Operation, ...]:
-    """Return the operations of the application, Latchkey's included."""
+    """Return the operations of the application, including Latchkey's."""
     found = read_application()
     return ROUTES if found is None else found.operations
 

@@ -1,4 +1,4 @@
-"""`latchkey sign` and `latchkey call`: what a partner does, from a shell."""
+"""The commands `latchkey sign` and `latchkey call`, with which a partner makes calls from a shell."""
 
 import secrets
 import sys
@@ -21,7 +21,7 @@ FORM = click.Choice(get_args(Form))
 
 
 class Method(click.Choice[str]):
-    """A method, sent and signed in upper case however it was typed."""
+    """A method, sent and signed in upper case, however it was typed."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return super().convert(value.upper(), param, ctx)
@@ -30,27 +30,25 @@ class Method(click.Choice[str]):
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("method", metavar="METHOD", type=Method(METHODS)),
     click.argument("url"),
-    click.option("--key", "access_key", type=PUBLIC_ID, required=True, help="The public id of the key."),
+    click.option("--key", "access_key", type=PUBLIC_ID, required=True, help="The access key, lka_…"),
     click.option(
         "--secret",
         envvar=CALLERS_SECRET,
         show_envvar=True,
-        help="The key's secret: @FILE reads it from a file, - from standard input. The secret itself would be in the "
+        help="The key's secret: @FILE reads it from a file, - from standard input. The secret itself would appear in the "
         "list of processes.",
     ),
-    click.option(
-        "--secret-file", metavar="FILE", help="The file that has the key's secret in its first line."
-    ),
-    click.option("--data", help="The body, which is JSON."),
+    click.option("--secret-file", metavar="FILE", help="A file with the key's secret in its first line."),
+    click.option("--data", help="The body, as JSON."),
     click.option("--form", type=FORM, default="query", show_default=True, help="Where the signature goes."),
     click.option(
-        "--idempotency-key", help="The same for a call and its retries, which then have one effect."
+        "--idempotency-key", help="A key shared by a call and its retries, which then take effect once."
     ),
 )
 
 
 def signing(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that signing takes."""
+    """Give a command the options for signing."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
@@ -59,16 +57,16 @@ def signing(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @signing
 def sign(**options: Any) -> None:
-    """Print a signed call as a curl line, which is good for about a minute."""
+    """Print a signed call as a curl command, which is valid for about a minute."""
     click.echo(signed(**options).curl())
 
 
 @click.command()
 @signing
 def call(**options: Any) -> None:
-    """Sign a call and send it; print the body of the answer.
+    """Sign a call, send it, and print the body of the answer.
 
-    The status line goes to standard error. A status of 400 or above is the exit status 1.
+    The status line goes to standard error. For a status of 400 or above the exit status is 1.
     """
     try:
         answer = send(signed(**options))
@@ -91,7 +89,7 @@ def signed(
     form: Form,
     idempotency_key: str | None,
 ) -> SignedCall:
-    """Sign what the options say."""
+    """Return the call that the options describe, signed."""
     known = read_secret(secret, secret_file)
     try:
         return sign_call(
@@ -110,10 +108,10 @@ def signed(
 
 
 def read_secret(given: str | None, path: str | None) -> Secret:
-    """Return the secret: from the file, else as `--secret` or the environment says."""
+    """Return the secret, from the file, or from `--secret` or the environment."""
     source = click.get_current_context().get_parameter_source("secret")
     if path is not None and source is ParameterSource.COMMANDLINE:
-        raise click.UsageError("--secret and --secret-file are two ways to say the same: give one of them.")
+        raise click.UsageError("--secret and --secret-file exclude each other: give one of them.")
     if path is None and given is not None and given.startswith("@"):
         path = given[1:]
     if path is not None:
@@ -124,8 +122,8 @@ def read_secret(given: str | None, path: str | None) -> Secret:
         text = given or ""
     if not (text := text.strip()):
         raise click.UsageError(
-            "There is no secret. It is read from a file with --secret-file FILE, from standard input with --secret -, "
-            "and from the variable LATCHKEY_SECRET."
+            "There is no secret. Pass it in a file with --secret-file FILE, on standard input with --secret -, "
+            "or in the variable LATCHKEY_SECRET."
         )
     if not checksum_is_right(text):
         click.echo("Warning: the checksum of the secret is wrong; it may have a typo.", err=True)
@@ -133,11 +131,11 @@ def read_secret(given: str | None, path: str | None) -> Secret:
 
 
 def first_line(path: str) -> str:
-    """Read the first line of a file, a pipe say."""
+    """Return the first line of a file or a pipe."""
     try:
         with Path(path).open(encoding="utf-8") as file:
             return file.readline(LONGEST_LINE)
     except UnicodeDecodeError:
-        raise click.ClickException(f"{path}: it is no text.") from None
+        raise click.ClickException(f"{path}: it is not text.") from None
     except ValueError as error:
         raise click.ClickException(f"{path!r}: {error}.") from None

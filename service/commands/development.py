@@ -1,11 +1,11 @@
-"""What `make dev` prepares: everything that a first call needs, in `var/`, for its owner's eyes only.
+"""The preparations of `make dev`: everything for a first call, in `var/`, readable by its owner only.
 
-- `var/keyring`, made once;
+- `var/keyring`, created once;
 - `var/latchkey.db`, with a first user, who holds a bearer key with every scope and a signing key;
-- `var/dev.json`, where both keys are kept, and for the commands that are printed `var/dev.header` and
-  `var/dev.secret`, with one secret each: nothing else knows them.
+- `var/dev.json` with both keys and, for the printed commands, `var/dev.header` and `var/dev.secret` with one secret
+  each; they are stored nowhere else.
 
-What is there and works is left as it is.
+Existing files and rows that work are kept.
 """
 
 import itertools
@@ -35,7 +35,7 @@ FOLDER = Path("var")
 KEYRING = FOLDER / "keyring"
 DATABASE = FOLDER / "latchkey.db"
 KEPT = FOLDER / "dev.json"
-# What a command has among its arguments, every user of the machine can read in the list of processes.
+# Every user of the machine can read the arguments of a command in the list of processes.
 HEADER = FOLDER / "dev.header"
 SECRET = FOLDER / "dev.secret"
 
@@ -55,7 +55,7 @@ class SignedKey(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What `var/dev.json` holds, for tools."""
+    """The content of `var/dev.json`, for tools."""
 
     base_url: str
     bearer: str
@@ -65,9 +65,9 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         return f"Kept(base_url={self.base_url!r})"
 
     def commands(self) -> tuple[str, str]:
-        """Write two commands for a shell that ask who calls, with the bearer key and with the signed one.
+        """Return two shell commands that read the caller, with the bearer key and with the signing key.
 
-        The secrets are in files that the commands read.
+        They read the secrets from files.
         """
         url = f"{self.base_url}/v1/me"
         latchkey = Path(".venv/bin/latchkey")
@@ -84,7 +84,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def development_environ(environ: Mapping[str, str], tell: Tell) -> dict[str, str]:
-    """Prepare the folder, and fill in what `environ` does not set: the database and the key ring in it."""
+    """Prepare the folder, and add the variables that `environ` does not set: the database and the key ring in it."""
     make_folder()
     found = dict(environ)
     if found.get("LATCHKEY_DATABASE_URL"):
@@ -99,27 +99,27 @@ def development_environ(environ: Mapping[str, str], tell: Tell) -> dict[str, str
 
 
 def make_folder() -> None:
-    """Make the folder, and close it to everybody else."""
+    """Create the folder, accessible to its owner only."""
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     FOLDER.chmod(0o700)
 
 
 def read_keyring(tell: Tell) -> str:
-    """Read the key ring, or make it."""
+    """Return the key ring, which is created if it does not exist."""
     if not KEYRING.exists():
         write_private(KEYRING, KeyRing.generate_text() + "\n")
-        tell(f"Made a key ring, {KEYRING}.")
+        tell(f"Created the key ring {KEYRING}.")
     KEYRING.chmod(0o600)
     text = KEYRING.read_text(encoding="ascii", errors="replace").strip()
     try:
         KeyRing.from_text(text)
     except ValueError as error:
-        raise SettingsError(f"{KEYRING} is no key ring ({error}) Remove it, and a new one is made.") from None
+        raise SettingsError(f"{KEYRING} is not a key ring ({error}) Remove it to create a new one.") from None
     return text
 
 
 def read_kept() -> Kept | None:
-    """Read the keys of the last time; None when there are none to be read."""
+    """Return the keys of the previous run; None when there are none."""
     try:
         return msgspec.json.decode(KEPT.read_bytes(), type=Kept)
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
@@ -127,7 +127,7 @@ def read_kept() -> Kept | None:
 
 
 def write_kept(kept: Kept) -> None:
-    """Write the keys for the next time and for the commands, unless they are there already."""
+    """Write the keys for the next run and for the commands, unless they are stored already."""
     texts = {
         KEPT: msgspec.json.format(msgspec.json.encode(kept), indent=2).decode(),
         HEADER: f"Authorization: Bearer {kept.bearer}",
@@ -140,7 +140,7 @@ def write_kept(kept: Kept) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file all at once that nobody but its owner could ever read."""
+    """Write a file atomically, readable by its owner only."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # with mode 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -157,7 +157,7 @@ def write_private(path: Path, text: str) -> None:
 async def prepare(
     settings: Settings, keyring: KeyRing, *, scopes: frozenset[str], base_url: str, tell: Tell
 ) -> Kept:
-    """See to the first user and the two keys, in a migrated database, and keep them for the next time.
+    """Ensure that the first user and the two keys exist in a migrated database, and store them for the next run.
 
     `scopes` are those that the application declares.
     """
@@ -181,12 +181,12 @@ async def prepare(
 
 
 async def find_user(tell: Tell) -> User:
-    """Find the first user, active; or make one, under another email once the one before was deleted."""
+    """Return the first user, active; create one, with another email if the previous one was deleted."""
     for number in itertools.count(1):
         email = "dev@example.com" if number == 1 else f"dev+{number}@example.com"
         user = await User.filter_by(email_key=email).for_update().first()
         if user is None:
-            tell(f"Made the user {email}.")
+            tell(f"Created the user {email}.")
             return await User.create(email=email, name="Developer")
         if user.status == "blocked":
             await user.update(status="active")
@@ -197,7 +197,7 @@ async def find_user(tell: Tell) -> User:
 
 
 class DevelopmentKeys:
-    """The two keys of one user: kept when they work, else made anew."""
+    """The two keys of one user: kept if they work, otherwise replaced."""
 
     def __init__(self, prefix: str, keyring: KeyRing, user: User, scopes: frozenset[str], tell: Tell) -> None:
         self.prefix = prefix
@@ -208,18 +208,18 @@ class DevelopmentKeys:
         self.issuer = Issuer(prefix, keyring)
 
     async def keep_bearer(self, kept: str | None) -> str:
-        """Return the secret of a bearer key that works and holds every scope."""
+        """Return the secret of a working bearer key with every scope."""
         key = await self._find_bearer(kept)
         if key is None or kept is None:
             _, secret = await self._make("bearer", sorted(self.scopes), replaces=kept is not None)
             return secret
         if missing := sorted(self.scopes.difference(key.scopes)):
             await key.update(scopes=(*key.scopes, *missing))
-            self.tell(f"Gave the bearer key {', '.join(missing)}.")
+            self.tell(f"Added to the bearer key: {', '.join(missing)}.")
         return kept
 
     async def keep_signed(self, kept: SignedKey | None) -> SignedKey:
-        """Return a key that signs and works."""
+        """Return a working signing key."""
         if kept is not None and await self._signs(kept):
             return kept
         key, secret = await self._make("signed", SIGNED_SCOPES, replaces=kept is not None)
@@ -263,7 +263,7 @@ class DevelopmentKeys:
 
     async def _make(self, mode: str, scopes: list[str], *, replaces: bool) -> tuple[ApiKey, str]:
         why = f": the one in {KEPT} does not work here" if replaces else ""
-        self.tell(f"Made a {mode} key{why}.")
+        self.tell(f"Created a {mode} key{why}.")
         return await self.issuer.issue(
             self.user, name=f"development, {mode}", mode=mode, scopes=scopes, expires_at=None
         )

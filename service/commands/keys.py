@@ -1,4 +1,4 @@
-"""`latchkey keys …`. No scope limits it: it is how the first key comes to be."""
+"""The commands `latchkey keys …`. No scope limits them, because they create the first key."""
 
 from datetime import datetime
 
@@ -47,13 +47,13 @@ def keys() -> None:
 @keys.command()
 @click.option("--user", type=USER, required=True, help="The owner, by id or email.")
 @click.option("--name", type=NAME, required=True)
-@click.option("--mode", type=MODE, required=True, help="Sent as it is, or only signed with.")
-@click.option("--scopes", type=SCOPES, required=True, help="What the key may do, with commas between.")
+@click.option("--mode", type=MODE, required=True, help="Whether calls send the secret, or only sign with it.")
+@click.option("--scopes", type=SCOPES, required=True, help="The scopes of the key, separated by commas.")
 @click.option(
-    "--networks", type=NETWORKS, default="", help="Where it may be used from, as 192.0.2.0/24; else anywhere."
+    "--networks", type=NETWORKS, default="", help="The networks of the key, as 192.0.2.0/24; without it, all."
 )
 @click.option(
-    "--limit", "limits", type=LIMIT, multiple=True, help="As burst=100/60s; up to five, and all of them hold."
+    "--limit", "limits", type=LIMIT, multiple=True, help="As burst=100/60s; up to five, which all apply."
 )
 @click.option("--quota", type=QUOTA, help="As 10000/day or 250000/month, in UTC.")
 @click.option("--expires-at", type=MOMENT, help="Without it, never.")
@@ -129,12 +129,12 @@ async def create_key(
 @as_json
 @for_application
 def list_(user: int | str | None, status: str | None, limit: int | None, as_json: bool) -> None:
-    """List keys in the order in which they were made."""
+    """List keys, oldest first."""
     show_page(work(list_keys(user, status=status, limit=limit)), COLUMNS, as_json=as_json)
 
 
 async def list_keys(owner: int | str | None, *, status: str | None, limit: int | None) -> shapes.KeyPage:
-    """Read keys, all of them without a limit."""
+    """Return keys; without a limit, all of them."""
     async with opened(read_settings()):
         query = ApiKey.filter().order_by("id")
         if owner is not None:
@@ -151,12 +151,12 @@ async def list_keys(owner: int | str | None, *, status: str | None, limit: int |
     "--grace",
     type=GRACE,
     default="0",
-    help="How long the old secret still works, as 7d, 12h or 600; else not.",
+    help="How long the old secret still works, as 7d, 12h or 600; by default it ends at once.",
 )
 @as_json
 @for_application
 def rotate(access_key: str, grace: int, as_json: bool) -> None:
-    """Give the key with this public id another secret, and print it; it is shown only this once."""
+    """Replace the secret of a key, and print the new one, which is shown only this once."""
     key = work(rotate_key(access_key, grace_s=grace))
     show(key, as_json=as_json)
     if not as_json:
@@ -185,11 +185,11 @@ async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
 
 @keys.command()
 @click.argument("access_key", metavar="ID", type=PUBLIC_ID)
-@click.option("--scopes", type=SCOPES, required=True, help="What the key may do too, with commas between.")
+@click.option("--scopes", type=SCOPES, required=True, help="The additional scopes, separated by commas.")
 @as_json
 @for_application
 def grant(access_key: str, scopes: list[str], as_json: bool) -> None:
-    """Give the key with this public id more scopes; it keeps those that it has."""
+    """Give a key more scopes; it keeps those that it has."""
     show(work(grant_scopes(access_key, scopes)), as_json=as_json)
 
 
@@ -216,12 +216,12 @@ async def grant_scopes(access_key: str, scopes: list[str]) -> shapes.Key:
 @as_json
 @for_application
 def revoke(access_key: str, as_json: bool) -> None:
-    """Revoke the key with this public id: the next call with it is refused."""
+    """Revoke a key; later calls with it are refused."""
     show(work(revoke_key(access_key)), as_json=as_json)
 
 
 async def revoke_key(access_key: str) -> shapes.Key:
-    """Revoke a key and commit; a revoked one stays as it is."""
+    """Revoke a key and commit; a revoked one stays unchanged."""
     async with opened(read_settings()) as session:
         key = await lock_key(access_key)
         if key is None:
@@ -232,13 +232,13 @@ async def revoke_key(access_key: str) -> shapes.Key:
 
 
 def key_rules(settings: Settings) -> KeyRules:
-    """Return the rules of the application; the command line makes any number of keys."""
+    """Return the rules of the application; the command line may create any number of keys."""
     issuer = Issuer(settings.key_prefix, open_keyring(settings))
     return KeyRules(issuer, read_scopes(), keys_per_owner=None)
 
 
 def checked(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
-    """Refuse what no key can have; each limit by itself is right."""
+    """Return the limits, or raise an error for a combination that no key can have; each limit alone was checked before."""
     if len(limits) > shapes.MOST_LIMITS:
         raise click.UsageError(f"--limit: at most {shapes.MOST_LIMITS}.")
     try:
@@ -248,5 +248,5 @@ def checked(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
 
 
 def shown(key: ApiKey) -> shapes.Key:
-    """Return what the endpoints answer of a key."""
+    """Return a key in the form of the endpoints' answer."""
     return answers.convert(key, shapes.Key)

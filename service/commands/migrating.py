@@ -1,4 +1,4 @@
-"""`latchkey migrate`."""
+"""The command `latchkey migrate`."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from latchkey.service.settings import Settings
 @click.option("--check", is_flag=True, help="Change nothing: compare the database with the models.")
 @for_application
 def migrate(check: bool) -> None:
-    """Bring the database up to this release, and to the application's own migrations. It needs no key ring."""
+    """Upgrade the database to this release, and to the application's own migrations. No key ring is needed."""
     settings, schemas = read_settings(), read_schemas()
     if check:
         found = work(compare(settings, schemas))
@@ -39,7 +39,7 @@ Step = tuple[str | None, str | None, str | None]
 
 async def upgrade(settings: Settings, schemas: Sequence[Schema]) -> list[Step]:
     """Run the migrations; return for each schema its name, the revision before and the one after."""
-    # MariaDB warns of each primary key that it names it itself, which the driver logs and nobody needs.
+    # MariaDB warns that it chooses the name of each primary key; the driver would log this.
     logging.getLogger("asyncmy").setLevel(logging.ERROR)
     engine = create_engines(settings).writer
     try:
@@ -55,7 +55,7 @@ async def upgrade(settings: Settings, schemas: Sequence[Schema]) -> list[Step]:
 
 
 async def compare(settings: Settings, schemas: Sequence[Schema]) -> list[str]:
-    """Return where the database, which is migrated, differs from the models."""
+    """Return the differences between a migrated database and the models."""
     engine = create_engines(settings).writer
     try:
         await schema.require_migrated(engine, schemas)

@@ -1,4 +1,4 @@
-"""What the commands take: the same types as the endpoints, with sentences for people."""
+"""The parameters of the commands: the same types as in the endpoints, with error messages for people."""
 
 import re
 from datetime import datetime
@@ -23,9 +23,9 @@ class Shaped(click.ParamType[Any]):
     """A value of one of the types in `shapes`.
 
     Args:
-        name: what the help calls it.
+        name: its name in the help.
         shape: the type.
-        rule: what the value must be, to go on after "must be".
+        rule: the condition for a value, to follow "must be".
     """
 
     def __init__(self, name: str, shape: Any, rule: str) -> None:
@@ -41,7 +41,7 @@ class Shaped(click.ParamType[Any]):
 
 
 class FutureMoment(Shaped):
-    """A moment that has not passed."""
+    """A time that has not passed."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         moment: datetime = super().convert(value, param, ctx)
@@ -54,7 +54,7 @@ class FutureMoment(Shaped):
 
 
 class ScopeList(Shaped):
-    """Scopes with commas between; an empty text is no scope at all."""
+    """Scopes, separated by commas; an empty text means none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         words = [word.strip() for word in value.split(",")] if value.strip() else []
@@ -69,7 +69,7 @@ class ScopeList(Shaped):
 
 
 class NetworkList(Shaped):
-    """Blocks of addresses with commas between; an empty text is anywhere."""
+    """Networks, separated by commas; an empty text means anywhere."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -85,7 +85,7 @@ class NetworkList(Shaped):
 
 
 class Duration(click.ParamType[int]):
-    """Seconds, or a number of minutes, hours or days; at most the longest grace."""
+    """A number of seconds, minutes, hours or days, up to the longest grace period."""
 
     name = "7d or seconds"
 
@@ -93,7 +93,11 @@ class Duration(click.ParamType[int]):
         found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value, re.ASCII)
         seconds = int(found[1]) * SECONDS[found[2]] if found else None
         if seconds is None or seconds > shapes.GRACE_LIMIT_S:
-            self.fail("it must be a number of seconds, or one as in 30m, 12h or 7d; at most 30d.", param, ctx)
+            self.fail(
+                "it must be a number of seconds, or a duration such as 30m, 12h or 7d; at most 30d.",
+                param,
+                ctx,
+            )
         return seconds
 
 
@@ -114,8 +118,8 @@ class LimitValue(click.ParamType[RateLimit]):
             distinct_limits([limit])
         except (msgspec.ValidationError, Problem):
             self.fail(
-                "it must be a name, how much, and in which time, as in burst=100/60s or hourly=1000/1h; "
-                "names are lower-case and not 'quota', and the time is at most 31d.",
+                "it must be a name, an amount and a window, as in burst=100/60s or hourly=1000/1h; "
+                "names are lower-case and not 'quota', and the window is at most 31d.",
                 param,
                 ctx,
             )
@@ -132,7 +136,7 @@ class QuotaValue(click.ParamType[Quota]):
         try:
             return msgspec.convert({"limit": limit, "per": per}, Quota, strict=False)
         except msgspec.ValidationError:
-            self.fail("it must be how much in which period, as in 10000/day or 250000/month.", param, ctx)
+            self.fail("it must be an amount and a period, as in 10000/day or 250000/month.", param, ctx)
 
 
 class UserReference(click.ParamType[int | str]):
@@ -147,7 +151,7 @@ class UserReference(click.ParamType[int | str]):
 
 
 class PublicId(click.ParamType[AccessKey]):
-    """A key's public id. A wrong one is never shown: it may be the secret, in the wrong place."""
+    """An access key. An invalid one is never shown, because it may be the secret, passed in the wrong place."""
 
     name = "lka_…"
 
@@ -155,7 +159,7 @@ class PublicId(click.ParamType[AccessKey]):
         marked = len("a_") + 22
         found = parse_access_key(value, value[:-marked])
         if found is None:
-            self.fail("it must be the public id of a key, as in lka_ and 22 letters and digits.", param, ctx)
+            self.fail("it must be an access key, such as lka_ followed by 22 letters and digits.", param, ctx)
         return found
 
 
@@ -176,5 +180,7 @@ KEY_STATUS = click.Choice(get_args(shapes.KeyStatus))
 MODE = click.Choice(get_args(shapes.Mode))
 PORT = click.IntRange(1, 65535)
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the JSON that the endpoint answers.")
-limit = click.option("--limit", type=click.IntRange(min=1), help="At most so many; without it, all.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the JSON of the endpoint's answer.")
+limit = click.option(
+    "--limit", type=click.IntRange(min=1), help="The maximum number of rows; without it, all."
+)

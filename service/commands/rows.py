@@ -1,4 +1,4 @@
-"""The database as the commands use it: opened, found to be migrated, closed."""
+"""The database in the commands: opened, checked for its revision, closed."""
 
 import asyncio
 import threading
@@ -17,14 +17,14 @@ from latchkey.service.settings import Settings
 
 T = TypeVar("T")
 
-THREAD_DEADLINE_S = 0.5  # of a connection that failed
+THREAD_DEADLINE_S = 0.5  # for the thread of a failed connection
 
 
 def work(task: Coroutine[Any, Any, T]) -> T:
-    """Run a task on a loop of its own.
+    """Run a task on a new event loop.
 
-    An SQLite connection that could not be opened ends a moment after its error, in a thread that reports
-    to the loop: closed before, the loop would add a traceback to the one sentence that the user gets.
+    An SQLite connection that could not be opened ends a moment after its error, in a thread that reports to the loop.
+    If the loop were closed before, a traceback would follow the one sentence that the user gets.
     """
     before = threading.enumerate()
     with asyncio.Runner() as runner:
@@ -38,7 +38,7 @@ def work(task: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[RequestSession]:
-    """Open the database for one unit of work, which commits by itself.
+    """Open the database for one unit of work; the block must commit.
 
     Raises:
         NotMigratedError: the database is not at this release's revision.
@@ -59,19 +59,19 @@ async def opened(settings: Settings) -> AsyncIterator[RequestSession]:
 
 
 async def tell(channel: Channel, table: str, id: int) -> None:
-    """Have the workers forget what they remember of a row, or warn that they may not."""
+    """Invalidate the cached keys of a row in all workers, or warn that they may be stale."""
     try:
         await channel.publish(f"{table} {id}")
     except UnreachableError as error:
         click.echo(
-            f"Redis cannot be reached ({error}): workers that remember keys may go by the old state for up to "
+            f"Redis cannot be reached ({error}): cached keys of the workers can be stale for up to "
             "LATCHKEY_KEY_CACHE_TTL_S seconds.",
             err=True,
         )
 
 
 async def lock_user(reference: int | str) -> User:
-    """Read a user by id or email, whom nobody else changes until this transaction ends, or refuse."""
+    """Return a user by id or email, locked against changes until this transaction ends, or raise an error."""
     found = (
         User.filter_by(id=reference)
         if isinstance(reference, int)

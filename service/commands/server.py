@@ -38,8 +38,8 @@ from latchkey.service.settings import Settings
 
 log = logging.getLogger("latchkey.server")
 
-TELL_EVERY_ROWS = 10_000  # a purge that takes long
-GRACE_S = 30  # how long requests in flight may take to end
+TELL_EVERY_ROWS = 10_000  # between two lines of progress
+GRACE_S = 30  # the time for requests in progress to end
 
 host = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 port = click.option("--port", type=PORT, default=8000, show_default=True)
@@ -48,15 +48,15 @@ port = click.option("--port", type=PORT, default=8000, show_default=True)
 @click.command()
 @for_application
 def purge() -> None:
-    """Delete what has expired, as the service does by itself; prints how many rows of each table. It needs no key ring."""
+    """Delete expired rows, as the service does by itself, and print the number of rows by table. No key ring is needed."""
     gone = work(purge_expired(read_settings()))
     if gone is None:
-        raise click.ClickException("somebody else is purging this database.")
+        raise click.ClickException("another process is purging this database.")
     click.echo(aligned([[table, str(rows)] for table, rows in gone.items()]))
 
 
 async def purge_expired(settings: Settings) -> dict[str, int] | None:
-    """Purge, and say now and then how far it is; None when somebody else does."""
+    """Purge, and print the progress now and then; return None when another process is purging."""
 
     def tell(table: str, rows: int) -> None:
         if rows % TELL_EVERY_ROWS == 0:
@@ -77,13 +77,13 @@ async def purge_expired(settings: Settings) -> dict[str, int] | None:
 @click.option("--reload", is_flag=True, help="Start again when the code changes, for development.")
 @for_application
 def serve(host: str, port: int, workers: int, reload: bool) -> None:
-    """Serve HTTP, on a database that is migrated.
+    """Serve HTTP, on a migrated database.
 
-    It serves the application that --app names; without a name, the one that an installed package names; without
-    that, Latchkey alone.
+    It serves the application that --app names; otherwise the one that an installed package names; otherwise Latchkey
+    alone.
     """
     if reload and workers > 1:
-        raise click.UsageError("--reload goes with one worker.")
+        raise click.UsageError("--reload requires a single worker.")
     settings = read_settings()
     open_keyring(settings)
     require_free(host, port)
@@ -92,7 +92,7 @@ def serve(host: str, port: int, workers: int, reload: bool) -> None:
 
 
 async def require_migrated(settings: Settings, schemas: Sequence[Schema]) -> None:
-    """Refuse a database that is out of reach or not migrated, before a server starts."""
+    """Raise an error for a database that cannot be reached or is not migrated, before a server starts."""
     engine = create_engines(settings).writer
     try:
         await schema.require_migrated(engine, schemas)
@@ -101,7 +101,7 @@ async def require_migrated(settings: Settings, schemas: Sequence[Schema]) -> Non
 
 
 def require_free(host: str, port: int) -> None:
-    """Refuse an address that cannot be listened on."""
+    """Raise an error for an address on which the server cannot listen."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -114,11 +114,11 @@ def require_free(host: str, port: int) -> None:
 
 def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: bool = False) -> None:
     """Run the server until it is told to stop."""
-    logs.configure(settings.log_format)  # of the process that watches the others, too
-    # Having shut down, the server sends itself the signal again: this turns it into an exit status of 0.
+    logs.configure(settings.log_format)  # also in the process that supervises the workers
+    # After its shutdown the server sends itself the signal again: this turns it into an exit status of 0.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if named := application():
-        os.environ["LATCHKEY_APP"] = named  # where the processes that serve read it
+        os.environ["LATCHKEY_APP"] = named  # the worker processes read it there
         log.info("Serving %s.", named)
     else:
         log.info(
@@ -133,15 +133,15 @@ def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: b
         reload=reload,
         reload_dirs=sorted(watched_folders(named)) if reload else None,
         log_config=None,  # `create_app` configures the logs
-        access_log=False,  # it would show the query, which may be signed
-        proxy_headers=False,  # only a trusted proxy may say who the client is
+        access_log=False,  # it would log the query, which may be signed
+        proxy_headers=False,  # only a trusted proxy may set the client address
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
 
 
 def watched_folders(named: str | None) -> set[str]:
-    """Return the folders of Latchkey's code, and that of the application's package or module."""
+    """Return the folders of Latchkey's code and of the application's package or module."""
     folders = {str(Path(package.__path__[0]).resolve()) for package in (service, middleware, models)}
     if named is not None:
         top = sys.modules[named.partition(":")[0].partition(".")[0]]
@@ -158,7 +158,7 @@ def watched_folders(named: str | None) -> set[str]:
 def dev(host: str, port: int, prepare_only: bool) -> None:
     """Prepare a database, a key ring, a user and two keys in var/, and serve with reload.
 
-    It prints two commands that answer GET /v1/me, one for each key. Run again, it keeps what is there.
+    It prints two commands that call GET /v1/me, one for each key. A second run keeps what exists.
     """
     if not prepare_only:
         require_free(host, port)
@@ -173,18 +173,18 @@ def dev(host: str, port: int, prepare_only: bool) -> None:
     work(upgrade(settings, schemas))
     base_url = f"http://{reachable(host)}:{port}"
     kept = work(prepare(settings, keyring, scopes=scopes, base_url=base_url, tell=tell))
-    tell("\nWho am I? With the bearer key, and with the signed one:\n")
+    tell("\nRead the caller with the bearer key, and with the signing key:\n")
     for line in kept.commands():
         click.echo(line)
     tell("")
     if not prepare_only:
-        os.environ.update(environ)  # the server that is started anew at each change reads it there
+        os.environ.update(environ)  # the server restarts at each change, and reads the variables there
         run(settings, host, port, reload=True)
 
 
 @contextmanager
 def environment(environ: dict[str, str]) -> Iterator[None]:
-    """Let the application read these variables until the end of the block."""
+    """Set these environment variables until the end of the block."""
     before = dict(os.environ)
     os.environ.update(environ)
     try:
@@ -195,7 +195,7 @@ def environment(environ: dict[str, str]) -> Iterator[None]:
 
 
 def reachable(host: str) -> str:
-    """Return the host of a URL at which this machine reaches what listens on `host`."""
+    """Return the host for a URL by which this machine reaches a server that listens on `host`."""
     if ":" in host:
         return "[::1]" if host == "::" else f"[{host}]"
     return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
@@ -204,7 +204,7 @@ def reachable(host: str) -> str:
 @click.command()
 @for_application
 def openapi() -> None:
-    """Print the OpenAPI description. It needs neither database nor key ring."""
+    """Print the OpenAPI description. Neither database nor key ring is needed."""
     click.echo(description.render(description.document(read_operations())), nl=False)
 
 

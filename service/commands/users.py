@@ -1,4 +1,4 @@
-"""`latchkey users …`."""
+"""The commands `latchkey users …`."""
 
 from typing import Literal
 
@@ -24,7 +24,7 @@ def users() -> None:
 
 
 @users.command()
-@click.option("--email", type=EMAIL, required=True, help="Unique in whatever letter case.")
+@click.option("--email", type=EMAIL, required=True, help="Unique regardless of letter case.")
 @click.option("--name", type=NAME, required=True)
 @as_json
 @for_application
@@ -41,7 +41,7 @@ async def create_user(email: str, name: str) -> shapes.User:
         except IntegrityError as error:
             if isinstance(email_taken(error), Problem):
                 raise click.ClickException(
-                    f"the email {email} is taken; that of a deleted user stays so."
+                    f"the email {email} is taken; that of a deleted user stays taken."
                 ) from error
             raise
         await session.commit()
@@ -61,7 +61,7 @@ def list_(email: str | None, status: str | None, limit: int | None, as_json: boo
 
 
 async def list_users(*, email: str | None, status: str | None, limit: int | None) -> shapes.UserPage:
-    """Read users, all of them without a limit."""
+    """Return users; without a limit, all of them."""
     async with opened(read_settings()):
         query = User.filter().order_by("id")
         if email is not None:
@@ -77,7 +77,7 @@ async def list_users(*, email: str | None, status: str | None, limit: int | None
 @as_json
 @for_application
 def block(user: int | str, as_json: bool) -> None:
-    """Block a user, given by id or email: no key of theirs works until they are unblocked."""
+    """Block a user, by id or email; all keys of the user are refused until the user is unblocked."""
     show(work(set_status(user, "blocked")), as_json=as_json)
 
 
@@ -86,7 +86,7 @@ def block(user: int | str, as_json: bool) -> None:
 @as_json
 @for_application
 def unblock(user: int | str, as_json: bool) -> None:
-    """Unblock a user, given by id or email."""
+    """Unblock a user, by id or email."""
     show(work(set_status(user, "active")), as_json=as_json)
 
 
@@ -102,5 +102,5 @@ async def set_status(reference: int | str, status: Literal["active", "blocked"])
 
 
 def shown(user: User) -> shapes.User:
-    """Return what the endpoints answer of a user."""
+    """Return a user in the form of the endpoints' answer."""
     return answers.convert(user, shapes.User)

@@ -1,1 +1,1 @@
-"""The server's side of HTTP: which bytes are headers, how many a client may send, and how many clients there may be."""
+"""The server's side of HTTP: the parsing of headers, and the bounds on clients and on what they send."""

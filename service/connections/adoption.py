@@ -1,4 +1,4 @@
-"""Which server runs the application, and whether its connections are bounded."""
+"""Determine which server runs the application, and bound its connections."""
 
 import asyncio
 import inspect
@@ -25,14 +25,14 @@ FILES_BESIDE = 256  # what a worker has open beside the connections of its clien
 
 
 class ServerError(RuntimeError):
-    """The server that runs the application does what the application cannot repair."""
+    """The server that runs the application has a fault that the application cannot repair."""
 
 
 def bound_connections(bounds: Bounds) -> None:
-    """Have the uvicorn that starts this application serve its connections by `BoundedProtocol`.
+    """Make the uvicorn that starts this application serve its connections with `BoundedProtocol`.
 
-    To be called while the application starts, by whatever command: uvicorn looks its protocol up for each connection,
-    and accepts none before the start is complete. Under another server nothing is changed.
+    Call it while the application starts, whatever command starts it: uvicorn looks its protocol up for each connection,
+    and accepts none before the start is complete. Under another server nothing changes.
 
     Raises:
         ServerError: uvicorn was told to use a protocol that is not its own.
@@ -57,7 +57,7 @@ def serving_config() -> Config | None:
 
 
 def is_beside_uvicorn() -> bool:
-    """Return whether uvicorn runs in this event loop, whichever task has started it."""
+    """Return whether uvicorn runs in this event loop, in whatever task."""
     return any(isinstance(one, LifespanOn | Server) for task in asyncio.all_tasks() for one in runners(task))
 
 
@@ -70,7 +70,7 @@ def runners(task: asyncio.Task[Any] | None) -> Iterator[object]:
 
 
 def fit(bounds: Bounds) -> Bounds:
-    """Raise the process's limit of open files to what the connections need; lower their number where that is not allowed."""
+    """Raise the process's limit of open files to the needs of the connections; if not permitted, lower their number."""
     if sys.platform == "win32":
         return bounds
     import resource  # noqa: PLC0415 - not on Windows

@@ -1,11 +1,11 @@
-"""How much of a worker's memory and time its clients may hold."""
+"""The bounds on a worker's memory and time that its clients may use."""
 
 import msgspec
 
 from latchkey.service.settings import Settings
 
 FIELD_MEMORY_BYTES = (
-    150  # of a header beside its name and value: two `bytes`, a tuple and its place in the list
+    150  # the overhead of a header beside its name and value: two `bytes`, a tuple and its place in the list
 )
 
 
@@ -13,13 +13,13 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of one worker; each is a setting, see `docs/settings.md`.
 
     Args:
-        header_bytes: of one request, its request line included.
+        header_bytes: of one request, including its request line.
         header_lines: of one request.
         header_timeout_s: until the headers of a request are complete.
-        keep_alive_s: how long a connection may wait for its next request; None leaves it to the server.
+        keep_alive_s: how long a connection may wait for its next request; None uses the server's default.
         connections: at one time.
-        pipelined: requests of a connection that wait for the one before them.
-        request_memory_bytes: of the headers and bodies of all requests that are not answered yet.
+        pipelined: requests of a connection that wait for earlier ones.
+        request_memory_bytes: of the headers and bodies of all unanswered requests.
     """
 
     header_bytes: int = 16 * 1024
@@ -32,7 +32,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, settings: Settings) -> "Bounds":
-        """Return the bounds that the settings ask for; one request of the largest size always fits."""
+        """Return the bounds for the settings; a single request of the largest size always fits."""
         head_bytes = 2 * settings.header_limit_bytes + settings.header_limit_lines * FIELD_MEMORY_BYTES
         return cls(
             header_bytes=settings.header_limit_bytes,

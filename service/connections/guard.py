@@ -1,4 +1,4 @@
-"""A last guard against servers that may take for a header or a request what is none."""
+"""A last guard against servers that may mistake other bytes for a header or a request."""
 
 from collections.abc import Callable
 
@@ -13,17 +13,17 @@ RISKS = frozenset({b"transfer-encoding", b"upgrade"})
 
 
 class ServerGuardMiddleware:
-    """Refuse, with the ASGI application `problem`, what the server may have read wrongly.
+    """Refuse requests that the server may have parsed wrongly, with the ASGI application `problem`.
 
-    uvicorn without `BoundedProtocol` adds the trailers of a chunked body to the headers, and reads the body of a
-    request with `Upgrade` as the next request. The application puts the protocol in at its start, so a server that
-    does not start it (`uvicorn --lifespan off`, or another application that it is mounted in) does not have it.
+    uvicorn without `BoundedProtocol` adds the trailers of a chunked body to the headers, and parses the body of a request
+    with `Upgrade` as the next request. The application installs the protocol at its start, so it is missing if the server
+    does not run the start (`uvicorn --lifespan off`, or another application that mounts this one).
 
     Args:
-        app: what is guarded.
-        trusts_server: whether the server is not uvicorn; asked about a request with one of `RISKS` alone.
+        app: the guarded application.
+        trusts_server: returns whether the server is not uvicorn; called only for a request with one of `RISKS`.
         problem: should close the connection.
-        refusals: where a refusal is logged.
+        refusals: logs refusals.
     """
 
     def __init__(

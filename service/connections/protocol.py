@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol on httptools, with bounds, and with trailers kept apart from headers."""
+"""uvicorn's HTTP/1.1 protocol on httptools, with bounds, and with trailers kept separate from headers."""
 
 import asyncio
 from collections import deque
@@ -14,28 +14,28 @@ from latchkey.service.connections.guard import BOUNDED
 from latchkey.service.connections.room import Room
 from latchkey.service.problems import Problem
 
-LINGER_S = 2.0  # how long a refused client may go on sending, so that it comes to read why
-FIELD_BYTES = 4  # `: ` and the end of the line
-PART_BYTES = 4 * 1024  # of what has arrived, which is parsed at once
-WRITE_BUFFER_BYTES = 16 * 1024  # of answers that the client does not take, before the application waits
+LINGER_S = 2.0  # how long a refused client may continue to send before it reads the answer
+FIELD_BYTES = 4  # `: ` and the line ending
+PART_BYTES = 4 * 1024  # the number of received bytes that are parsed at a time
+WRITE_BUFFER_BYTES = 16 * 1024  # the size of unread answers above which the application waits
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection.
 
-    httptools calls `on_header` for the trailers of a chunked body as well (RFC 9112, section 7.1.2), and uvicorn
-    appends them to the list that the application holds as `scope["headers"]`. Here they are dropped, as RFC 9110,
-    section 6.5.1, permits.
+    httptools calls `on_header` also for the trailers of a chunked body (RFC 9112, section 7.1.2), and uvicorn appends them
+    to the list that the application holds as `scope["headers"]`. Here they are dropped, as RFC 9110, section 6.5.1,
+    permits.
 
-    What goes over a bound is answered with a problem, after the answers to earlier requests of the connection, and
+    A request that exceeds a bound is answered with a problem, after the answers to earlier requests of the connection, and
     the connection is closed.
 
-    httptools skips the body of a request with `Upgrade`, so that it would be parsed as the next request. Such a request
-    is refused, and one without a body, which is answered as if it asked for no other protocol (RFC 9110, section 7.8),
-    is the last of its connection. WebSockets are handed over as uvicorn does it.
+    httptools skips the body of a request with `Upgrade`, so the body would be parsed as the next request. Such a request
+    is refused. A request with `Upgrade` and no body is answered as if it had not asked for another protocol (RFC 9110,
+    section 7.8), and is the last of its connection. WebSockets are handed over as in uvicorn.
 
     Args:
-        config, server_state, app_state, _loop: as uvicorn gives them.
+        config, server_state, app_state, _loop: as uvicorn passes them.
         bounds: of this worker.
         room: shared by all connections of this server.
     """
@@ -56,24 +56,24 @@ class BoundedProtocol(HttpToolsProtocol):
         if bounds.keep_alive_s is not None:
             self.timeout_keep_alive = bounds.keep_alive_s
 
-        self.held_bytes = 0  # the memory of requests that are not answered yet, headers and bodies
-        self._held_each: deque[int] = deque()  # the same for each of them
-        self._header_bytes = 0  # of the request that began last
+        self.held_bytes = 0  # the memory of unanswered requests, headers and bodies
+        self._held_each: deque[int] = deque()  # the same for each request
+        self._header_bytes = 0  # of the current request
         self._unparsed_bytes = (
-            0  # with the part in which the parser last gave something away: at least what it keeps
+            0  # the bytes that the parser keeps, at least, since it last produced output, including that part
         )
-        self._is_reading = False  # a request has begun and is not complete
-        self._has_headers = False  # those of the request that began last are complete
-        self._discards = False  # whatever else arrives
-        self._is_last = False  # no further request is read after the one that began last
-        self._refusal: Problem | None = None  # of what is being parsed
-        self._last_answer: Problem | None = None  # after the requests that are being answered
+        self._is_reading = False  # a request has begun and is incomplete
+        self._has_headers = False  # the headers of the current request are complete
+        self._discards = False  # all further data is ignored
+        self._is_last = False  # no request is read after the current one
+        self._refusal: Problem | None = None  # the problem of the request that is being parsed
+        self._last_answer: Problem | None = None  # sent after the requests in progress
         self._deadline: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------------ the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Accept a client; when there is no space, the connection that has waited longest for its own gives way."""
+        """Accept a client; without space, the connection that has waited longest for its client is closed."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         if len(self.connections) - self.room.lingering > self.bounds.connections:
@@ -86,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give back what the connection held."""
+        """Release the memory of the connection."""
         super().connection_lost(exc)
         self._discards = True
         self._clear_deadline()
@@ -94,7 +94,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._release_all()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has arrived in parts, because what the parser keeps of one of them is not known."""
+        """Parse the received data in parts, because it is unknown how much of a part the parser keeps."""
         for start in range(0, len(data), PART_BYTES):
             if self._discards:
                 return
@@ -106,7 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unparsed_bytes += len(data)
             if self._unparsed_bytes > self.bounds.header_bytes + PART_BYTES:
                 self._refusal = self._refusal or Problem("headers_too_large")
-            elif not self._has_headers or self._unparsed_bytes > len(data):  # not a part of a body
+            elif not self._has_headers or self._unparsed_bytes > len(data):  # the data is not part of a body
                 self._hold(len(data))
         if self._refusal is not None:
             self.refuse(self._refusal)
@@ -115,7 +115,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._discards = self._is_last
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over to another protocol, unless the request is refused."""
+        """Pass the connection to another protocol, unless the request is refused."""
         if self._refusal is not None:
             return
         self._is_reading = False
@@ -124,40 +124,40 @@ class BoundedProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
-        """Wait until the client takes its answer."""
+        """Pause until the client reads its answer."""
         super().pause_writing()
         self.room.enter(self)
 
     def resume_writing(self) -> None:
-        """Go on: the client has taken its answer."""
+        """Continue: the client has read its answer."""
         super().resume_writing()
         if self._is_busy() and not self._is_reading:
             self.room.leave(self)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that sends no further request; one that sends half of it has another deadline."""
+        """Close a connection without a further request; an incomplete request has its own deadline."""
         if not self._is_reading:
             super().timeout_keep_alive_handler()
 
     def _is_busy(self) -> bool:
         """Return whether a request is being answered."""
-        cycle: RequestResponseCycle | None = self.cycle  # none before the first request
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
         return cycle is not None and not cycle.response_complete
 
     def _is_idle(self) -> bool:
-        """Return whether every request was answered, and no further one has begun."""
+        """Return whether every request was answered and no other has begun."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and cycle.response_complete and not self._is_reading
 
     def _watch(self) -> None:
-        """Note what the connection waits for, and until when."""
+        """Record whether the connection waits for its client, and set or clear its deadline."""
         is_busy = self._is_busy()
         if is_busy and not self._is_reading:
             self.room.leave(self)
         else:
             self.room.enter(self)
         if is_busy and (self._has_headers or not self._is_reading):
-            self._clear_deadline()  # the application has its own for a body
+            self._clear_deadline()  # the application has its own deadline for a body
         elif self._deadline is None:
             self._set_deadline()
 
@@ -176,9 +176,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _pass_deadline(self) -> None:
         self._deadline = None
         if self._discards or (self._is_reading and self._has_headers):
-            self.transport.abort()  # a refused client that goes on, or one with a body that nobody waits for
+            self.transport.abort()  # a refused client that continues, or a body for which nothing waits
         elif self.flow.read_paused:
-            self._set_deadline()  # it was not listened to
+            self._set_deadline()  # the server had paused reading
         elif self._is_idle():
             self.transport.close()
         else:
@@ -197,7 +197,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._held_each.append(0)
 
     def on_url(self, url: bytes) -> None:
-        """Add a part of the request's target."""
+        """Add a part of the request target."""
         if self._refusal is not None:
             return
         super().on_url(url)
@@ -206,7 +206,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = Problem("uri_too_long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header; a trailer is none."""
+        """Add a header; trailers are ignored."""
         if self._has_headers or self._refusal is not None:
             return
         self._header_bytes += len(name) + len(value) + FIELD_BYTES
@@ -217,7 +217,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._hold(len(name) + len(value) + FIELD_MEMORY_BYTES)
 
     def on_headers_complete(self) -> None:
-        """Start the application, or put the request behind those that are being answered."""
+        """Start the application, or queue the request behind those in progress."""
         if self._refusal is not None:
             return
         if self._is_busy() and len(self.pipeline) >= self.bounds.pipelined:
@@ -227,11 +227,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if is_upgrade and self.parser.get_method() != b"CONNECT" and has_body(self.headers):
             self._refusal = Problem("upgrade_with_body")
             return
-        super().on_headers_complete()  # which may find that the target is none
+        super().on_headers_complete()  # it may find that the request target is invalid
         self._has_headers = True
         self._unparsed_bytes = 0
         if is_upgrade and not self._should_upgrade():
-            # httptools skips what follows an upgrade in the same packet, and parses what the next one brings.
+            # httptools skips the rest of a packet after an upgrade, and parses the next packet.
             self.cycle.keep_alive = False
             self._is_last = True
 
@@ -242,7 +242,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unparsed_bytes = 0
         super().on_body(body)
         if self.cycle.response_complete:
-            return  # uvicorn has dropped it
+            return  # uvicorn has dropped the body
         self._hold(len(body))
 
     def on_message_complete(self) -> None:
@@ -253,7 +253,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or refuse it."""
+        """Continue with the next request, or refuse it."""
         is_last = not self.pipeline
         if self._held_each:
             self._release(self._held_each.popleft())
@@ -268,9 +268,9 @@ class BoundedProtocol(HttpToolsProtocol):
     # ------------------------------------------------------------------ memory
 
     def _hold(self, count: int) -> None:
-        """Count memory of the request that began last; when there is no space, the longest waiting connection gives way."""
+        """Count memory for the current request; without space, the connection that has waited longest is closed."""
         if not self._held_each:
-            return  # that request has its answer
+            return  # the request was answered
         self._held_each[-1] += count
         self.held_bytes += count
         self.room.held_bytes += count
@@ -291,12 +291,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # ------------------------------------------------------------------ refusals
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's, which says no more than ours
-        """Refuse what is not HTTP."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's message, which adds nothing to the problem
+        """Refuse data that is not HTTP."""
         self._refusal = self._refusal or Problem("malformed_request")
 
     def give_way(self, why: str) -> None:
-        """Leave the space to another connection; one that waits for its next request is closed without an answer."""
+        """Close the connection to free its space for another one; an idle connection gets no answer."""
         if self.transport.is_closing() or self.flow.write_paused:
             self._discard()
             self.transport.abort()
@@ -312,7 +312,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.room.refusals.note(problem.detail, self.client)
         if self._is_reading and self._has_headers:
             if self.pipeline:
-                self.pipeline.popleft()  # the request itself, which waits behind others
+                self.pipeline.popleft()  # the request itself, which is queued
                 self._last_answer = problem
             else:
                 self._interrupt(problem)
@@ -322,17 +322,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self._answer(problem)
 
     def _discard(self) -> None:
-        """Listen no more, and give back what the connection held."""
+        """Ignore further data, and release the memory of the connection."""
         self._discards = True
         self._clear_deadline()
         self.room.leave(self)
         self._release_all()
 
     def _interrupt(self, problem: Problem) -> None:
-        """Send a problem in place of an application that waits for a body."""
+        """Send a problem in place of the answer of an application that waits for a body."""
         cycle = self.cycle
         if cycle.response_complete:
-            self._finish()  # this request has its answer
+            self._finish()  # the request was answered
         elif cycle.response_started:
             self.transport.abort()
         else:
@@ -358,11 +358,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._finish()
 
     def _finish(self) -> None:
-        """Close the connection once the client has had time to read."""
+        """Close the connection after the client had time to read."""
         if not self.transport.can_write_eof():  # TLS
             self.transport.close()
             return
-        # Closed with something unread, the system would reset the connection, and the answer might be lost.
+        # If unread data remained, the system would reset the connection on close, and the answer could be lost.
         self.transport.write_eof()
         self.flow.resume_reading()
         self._set_deadline(LINGER_S)
@@ -372,11 +372,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def has_body(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Return whether the headers announce a body; httptools has read them, so a length is a number."""
+    """Return whether the headers announce a body; httptools has checked that the length is a number."""
     found = dict(headers)
     return b"transfer-encoding" in found or int(found.get(b"content-length", 0)) > 0
 
 
 def busy(why: str) -> Problem:
-    """Return the problem of a client for which there is no space."""
+    """Return the problem for a client for which there is no space."""
     return Problem("server_busy", f"The service is busy: {why}.")

@@ -1,4 +1,4 @@
-"""The log of what is refused before the application sees it."""
+"""The log of requests that are refused before they reach the application."""
 
 import logging
 import time
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 log = logging.getLogger("latchkey.connections")
 
-EVERY_S = 1.0  # a flood of refusals is one line a second
+EVERY_S = 1.0  # many refusals produce one line each second
 
 
 class Refusals:
-    """Log refusals, at most one a second; a line counts those before it that were not logged."""
+    """Log refusals, at most one each second; a line states how many before it were not logged."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

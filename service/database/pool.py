@@ -10,7 +10,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 WAITERS_PER_CONNECTION = (
-    100  # beyond it a request is refused at once: it would wait for longer than a client does
+    100  # beyond this number a request is refused at once: it would wait longer than a client does
 )
 LIMIT_REACHED = "3o7r"  # SQLAlchemy's code for an exhausted pool
 
@@ -58,7 +58,9 @@ class FairPool(AsyncAdaptedQueuePool):
             raise
         except asyncio.CancelledError:
             self._leave(waiter)
-            if not waiter.cancelled() and waiter.exception() is None:  # cancelled after its turn had come
+            if (
+                not waiter.cancelled() and waiter.exception() is None
+            ):  # cancelled after it was given a connection
                 self._pass_on(waiter.result())
             raise
         finally:
@@ -88,7 +90,7 @@ class FairPool(AsyncAdaptedQueuePool):
             super()._do_return_conn(record)
 
     def _dec_overflow(self) -> Literal[True]:
-        """Count a connection that is gone, and let a waiter open another one."""
+        """Count a connection that was closed, and let a waiter open another one."""
         super()._dec_overflow()
         if self._hand_over(None):
             self._promised += 1

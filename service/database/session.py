@@ -96,7 +96,7 @@ class RequestSession(AsyncSession):
         self._registry = registry  # the scoped session's registry, by task
         self._closings = closings  # sessions outside requests that are closing; shutdown waits for them
         self._task = task
-        self.calls = 0  # that are under way
+        self.calls = 0  # the number of running calls
         self.was_left = False  # its block was left in another task
         self._entered = 0
         self._ended = False

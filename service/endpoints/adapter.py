@@ -1,6 +1,6 @@
 """The adapter between HTTP and an endpoint: decode → endpoint → flush and refresh → encode → commit (R4).
 
-With an idempotency key the transaction begins with its claim and ends with its answer.
+With an idempotency key the transaction begins with its claim and ends with storing its answer.
 """
 
 import asyncio
@@ -34,13 +34,13 @@ from latchkey.service.operation import Answer, Operation
 from latchkey.service.problems import FieldError, Problem, bounded_pointer, is_conflict
 
 ATTEMPTS = 4  # the first run and at most three more
-NO_CONTENT = 204  # its answer has no length, RFC 9110, section 8.6
-LONGEST_PAUSE_S = 0.05  # doubled with each attempt, a random part of it is waited
+NO_CONTENT = 204  # such an answer has no length, RFC 9110, section 8.6
+LONGEST_PAUSE_S = 0.05  # doubled with each attempt; the actual pause is a random part of it
 
 NO_VALUE = "the value is out of range or cannot be read"
 
-# msgspec raises ValidationError for what it checks itself and for a ValueError or TypeError of `__post_init__`.
-# What Python's own constructors raise goes through it: `datetime` for the year 10000, `Decimal` for what is no number.
+# msgspec raises ValidationError for its own checks and for a ValueError or TypeError in `__post_init__`. Other errors of
+# Python constructors pass through: `datetime` for the year 10000, `Decimal` for a text that is not a number.
 UNREADABLE = (msgspec.ValidationError, ValueError, ArithmeticError)
 
 Decode = Callable[[bytes], Any]
@@ -60,7 +60,7 @@ class Adapter:
         self.takes_caller = "caller" in taken
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run it for one request and answer."""
+        """Run the operation for one request, and answer it."""
         with answering(scope):
             await self._answer(scope, receive, send)
 
@@ -70,7 +70,7 @@ class Adapter:
         if request_scope is None or request_scope.task is not asyncio.current_task():
             raise RuntimeError(
                 f"{operation.name} runs in another task than its session: "
-                "a middleware between them starts a task of its own."
+                "a middleware between them starts another task."
             )
         request = Request(scope, receive, send)
         arguments = decode_path(operation, request) if operation.parameters else {}
@@ -102,7 +102,7 @@ class Adapter:
 
 
 async def answer(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:
-    """Send one whole answer."""
+    """Send a complete answer."""
     raw = [] if status == NO_CONTENT else [(b"content-length", b"%d" % len(content))]
     if content:
         raw.append((b"content-type", b"application/json"))
@@ -121,10 +121,10 @@ async def run(
     raw: bytes,
     claim: Claim | None = None,
 ) -> Answered:
-    """Run the endpoint as one unit of work, again from the start when it lost against another transaction.
+    """Run the endpoint as one unit of work, and repeat it from the start when it lost a conflict with another transaction.
 
-    With a claim, that and the stored answer are part of the unit, unless there is an answer already.
-    Returns status, content and headers; the content is a Response where the endpoint answers one.
+    With a claim, the claim and the stored answer are part of the unit, unless there is an answer already.
+    Returns status, content and headers; the content is a Response if the endpoint returned one.
     """
     for attempt in range(ATTEMPTS):
         if decode is not None:
@@ -158,7 +158,7 @@ async def run(
 
 
 def encode(operation: Operation, found: Any) -> tuple[bytes, dict[str, str]]:
-    """Turn what the endpoint returned into the bytes of its declared answer."""
+    """Return the bytes of the declared answer for the endpoint's result, and the headers."""
     headers: dict[str, str] = {}
     if isinstance(found, Answer):
         found, headers = found.content, dict(found.headers)
@@ -168,7 +168,7 @@ def encode(operation: Operation, found: Any) -> tuple[bytes, dict[str, str]]:
 
 
 def decode_path(operation: Operation, request: Request) -> dict[str, Any]:
-    """Convert what the path names; what is of the wrong form names nothing."""
+    """Convert the path parameters; a value of the wrong form means that the resource does not exist."""
     arguments: dict[str, Any] = {}
     for name, kind in operation.parameters.items():
         try:
@@ -179,10 +179,10 @@ def decode_path(operation: Operation, request: Request) -> dict[str, Any]:
 
 
 def decode_query(operation: Operation, request: Request) -> msgspec.Struct | None:
-    """Convert the query, in which everything is known and nothing is there twice.
+    """Convert the query; unknown and repeated parameters are refused.
 
-    The names that belong to a signed query are passed over where one was verified, and on public routes,
-    which look at no credential.
+    The parameters of a signed query are ignored if a signature was verified, and on public routes, which check no
+    credential.
     """
     kind = operation.query
     known = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)) if kind else {}
@@ -203,7 +203,7 @@ def decode_query(operation: Operation, request: Request) -> msgspec.Struct | Non
             takes = f"this path takes {', '.join(known)}" if known else "this path takes none"
             raise Problem("invalid_parameter", f"There is no parameter {shown!r}; {takes}.")
         if name in given:
-            raise Problem("invalid_parameter", f"The parameter {shown!r} is there more than once.")
+            raise Problem("invalid_parameter", f"The parameter {shown!r} is given more than once.")
         given[name] = value
     if kind is None:
         return None
@@ -218,7 +218,7 @@ def decode_query(operation: Operation, request: Request) -> msgspec.Struct | Non
 
 
 def convert_query(given: Mapping[str, str], kind: type[msgspec.Struct]) -> msgspec.Struct:
-    """Convert the values of a query together, or raise a Problem that names the wrong one."""
+    """Convert the values of a query together, or raise a Problem that names the wrong parameter."""
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -230,28 +230,28 @@ def convert_query(given: Mapping[str, str], kind: type[msgspec.Struct]) -> msgsp
 
 
 def unreadable(given: Mapping[str, str], kind: type[msgspec.Struct]) -> str:
-    """Name the parameter that cannot be converted; the error itself does not say which one it is."""
+    """Return the parameter that cannot be converted; the error itself does not name it."""
     for field in msgspec.structs.fields(kind):
         if field.encode_name in given:
             try:
                 msgspec.convert(given[field.encode_name], field.type, strict=False)
             except UNREADABLE:
                 return f"The parameter {field.encode_name!r}"
-    return "The query"  # no single value is: the Struct refuses them together
+    return "The query"  # each value alone is valid: the Struct refuses their combination
 
 
 DATE = re.compile(r"[0-9]{4}-")
 
 
 def is_plain(value: Any, text: str) -> bool:
-    """Return whether a parameter says what it was read as: the decoder also takes `5.0`, `1e1` and `null`."""
+    """Return whether a parameter has its plain form: the decoder also accepts `5.0`, `1e1` and `null`."""
     if isinstance(value, datetime):
         return DATE.match(text) is not None  # and not seconds since 1970
     return value is not None and (type(value) is not int or str(value) == text)
 
 
 async def read_json(request: Request) -> bytes:
-    """Read the body of a request that says that it sends JSON."""
+    """Return the body of a request whose content type is JSON."""
     kinds = request.headers.getlist("content-type")
     if len(kinds) != 1 or not JSON_TYPE.fullmatch(kinds[0].strip()):
         raise Problem("unsupported_media_type")
@@ -262,7 +262,7 @@ JSON_TYPE = re.compile(r'application/json(\s*;\s*charset\s*=\s*"?utf-8"?)?', re.
 
 
 def decode_body(decode: Decode, raw: bytes) -> Any:
-    """Decode a body; every fault of it is the client's, and what is no JSON is no wrong shape."""
+    """Decode a body; every fault in it is the client's, and a body that is not JSON is not reported as a wrong shape."""
     try:
         try:
             return decode(raw)
@@ -290,9 +290,9 @@ NAMED_FIELD = re.compile(r"(?:unknown|required) field `(?P<name>.*)`", re.DOTALL
 
 
 def describe_validation_error(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Split msgspec's sentence into what is wrong and where, as a JSON pointer (RFC 6901).
+    """Split msgspec's message into the fault and its place, a JSON pointer (RFC 6901).
 
-    Both have a bound: the sentence quotes the names of unknown fields and the values of enums.
+    Both are bounded in length, because the message quotes the names of unknown fields and the values of enums.
     """
     found = FAULT.fullmatch(str(error))
     assert found is not None  # noqa: S101 - the pattern matches any text

@@ -1,8 +1,8 @@
-"""What is answered: any object that has the fields of a Struct becomes that Struct.
+"""Answers: any object that has the fields of a Struct is converted to that Struct.
 
-`msgspec.convert(..., from_attributes=True)` treats every error of an attribute as an absent attribute, and takes the
-field's default. `convert` reads the attributes itself, at every depth, so that an attribute that is not loaded is an
-error that names it. Use it for everything that leaves the service: an answer, an event of an after-commit hook.
+`msgspec.convert(..., from_attributes=True)` treats every error of an attribute as an absent attribute, and uses the
+field's default. `convert` reads the attributes itself, at every depth, so that an attribute that is not loaded raises an
+error that names it. Use it for everything that leaves the service: an answer, or an event of an after-commit hook.
 """
 
 import functools
@@ -42,20 +42,20 @@ ATOMS = (
 
 
 class AnswerError(TypeError):
-    """What an endpoint returned cannot be answered as it declares."""
+    """The result of an endpoint does not match its declared answer."""
 
 
 def convert(found: Any, kind: type[S]) -> S:
-    """Return `found` as the type `kind`, which is a Struct or holds Structs at any depth.
+    """Return `found` converted to the type `kind`, which is a Struct or contains Structs at any depth.
 
-    A value that is such a Struct already is returned as it is.
+    A value that is such a Struct already is returned unchanged.
 
     Args:
-        found: the Struct, a mapping, or an object that has the attributes of its fields, a model say.
-        kind: a Struct, a generic Struct of given types, or a list, dict or union of them.
+        found: the Struct, a mapping, or an object with the attributes of its fields, such as a model.
+        kind: a Struct, a generic Struct with its types, or a list, dict or union of them.
 
     Raises:
-        AnswerError: an attribute is missing that has no default, or a value is of another type.
+        AnswerError: an attribute without a default is missing, or a value has another type.
         NotLoadedError: an attribute of a model was not loaded.
     """
     wanted: Any = kind
@@ -65,12 +65,12 @@ def convert(found: Any, kind: type[S]) -> S:
 
 @functools.lru_cache(maxsize=1024)
 def converter(kind: Any) -> Read:
-    """Return the function that makes answers of one type.
+    """Return the function that converts to one type.
 
     Raises:
-        TypeError: a value of the type cannot be answered as JSON.
+        TypeError: the type cannot be encoded as JSON.
     """
-    msgspec.json.schema(kind)  # which fails for what JSON cannot hold
+    msgspec.json.schema(kind)  # raises the TypeError
     read = Compiler().reader_of(types.type_info(kind))
     if isinstance(read, Structure):
         return read
@@ -82,7 +82,7 @@ def converter(kind: Any) -> Read:
 
 
 def validated(values: Any, kind: Any, found: Any) -> Any:
-    """Check values against a type; what is a Struct in it was checked before."""
+    """Check values against a type; Structs inside were checked before."""
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
@@ -91,13 +91,13 @@ def validated(values: Any, kind: Any, found: Any) -> Any:
 
 
 class Compiler:
-    """Makes the readers of a type; a type that holds itself gets one reader."""
+    """Creates the readers of a type; a type that contains itself gets one reader."""
 
     def __init__(self) -> None:
         self._structures: dict[int, Structure] = {}
 
     def reader_of(self, info: types.Type) -> Read | None:  # noqa: PLR0911 - a table, read line by line
-        """Return what reads a value; None when there is nothing inside it to read."""
+        """Return the reader of a value; None when the value contains nothing to read."""
         match info:
             case types.Metadata(type=inner):
                 return self.reader_of(inner)
@@ -135,7 +135,7 @@ class Compiler:
 
 
 class Structure:
-    """Makes one Struct or dataclass."""
+    """Converts to one Struct or dataclass."""
 
     def __init__(self, info: types.StructType | types.DataclassType) -> None:
         self.kind: Any = info.cls
@@ -145,7 +145,7 @@ class Structure:
         self.inner: dict[str, Read] = {}
 
     def __call__(self, found: Any) -> Any:
-        """Return the Struct; a value that is one already is read for what is inside it."""
+        """Return the Struct; if the value is one already, only its contents are converted."""
         if type(found) is self.made:
             held = {name: value for name in self.inner if (value := getattr(found, name)) is not UNSET}
             inside = {name: self.inner[name](value) for name, value in held.items()}
@@ -159,14 +159,14 @@ class Structure:
         return self.make(self.attributes_of(found, {}), found)
 
     def make(self, values: dict[str, Any], found: Any) -> Any:
-        """Make the Struct from values by their encoded names."""
+        """Return the Struct, given its values by their encoded names."""
         if self.array_like:
             positions = [values.get(one.encode_name, default_of(one)) for one in self.fields]
             return validated(positions, self.kind, found)
         return validated(values, self.kind, found)
 
     def items_of(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the fields of a mapping by their encoded names, and pass on what else it has."""
+        """Return the converted fields of a mapping by their encoded names, and its other items unchanged."""
         values = dict(found)
         for one in self.fields:
             value = values.get(one.encode_name, UNSET)
@@ -177,7 +177,7 @@ class Structure:
         return values
 
     def attributes_of(self, found: Any, inside: Mapping[str, Any]) -> dict[str, Any]:
-        """Read every field but those `inside`; only what the object does not have is left to its default."""
+        """Return all fields of an object; only an attribute that the object does not have is left to its default."""
         values = {}
         for one in self.fields:
             if one.name in inside:
@@ -187,10 +187,10 @@ class Structure:
                 value = getattr(found, one.name)
             except AttributeError:
                 if inspect.getattr_static(found, one.name, UNSET) is not UNSET:
-                    raise  # a property, which failed
+                    raise  # a property that failed
                 if one.required:
                     raise AnswerError(
-                        f"{type(found).__name__} has no attribute {one.name!r}, which {self.made.__name__} answers."
+                        f"{type(found).__name__} has no attribute {one.name!r}, which {self.made.__name__} requires."
                     ) from None
                 continue
             if value is not UNSET:
@@ -200,7 +200,7 @@ class Structure:
 
 
 class Union:
-    """Reads a value of one of several types."""
+    """Converts a value of one of several types."""
 
     def __init__(self, readers: Iterable[tuple[types.Type, Read]]) -> None:
         sorts: tuple[list[Read], list[Read]] = ([], [])
@@ -210,7 +210,7 @@ class Union:
         self.objects, self.arrays = sorts
 
     def __call__(self, found: Any) -> Any:
-        """Read it as the only type that it can be; which of several mappings it is, its tag tells."""
+        """Return the value as the only type that matches it; the tag distinguishes several mappings."""
         if isinstance(found, ATOMS):
             return found
         for read in self.objects:
@@ -227,12 +227,12 @@ class Union:
 
 
 def default_of(field: types.Field) -> Any:
-    """Return the default of a field that is left out."""
+    """Return the default of an omitted field."""
     return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def read_items(read: Read | None, found: Any) -> Any:
-    """Read each item of an array, or of any collection, which becomes a list."""
+    """Return each item of an array converted; any other collection becomes a list."""
     if isinstance(found, TEXTS) or not isinstance(found, Iterable):
         return found
     items = list(found) if read is None else [read(one) for one in found]
@@ -241,7 +241,7 @@ def read_items(read: Read | None, found: Any) -> Any:
 
 
 def read_positions(reads: tuple[Read | None, ...], found: Any) -> Any:
-    """Read the items of an array whose length is given."""
+    """Return the items of an array of fixed length, converted."""
     if not isinstance(found, list | tuple) or len(found) != len(reads):
         return found
     items = [one if read is None else read(one) for read, one in zip(reads, found, strict=True)]
@@ -249,7 +249,7 @@ def read_positions(reads: tuple[Read | None, ...], found: Any) -> Any:
 
 
 def read_values(read: Read | None, found: Any) -> Any:
-    """Read each value of a mapping."""
+    """Return a mapping with each value converted."""
     if not isinstance(found, Mapping):
         return found
     values = {name: one if read is None else read(one) for name, one in found.items()}
@@ -257,7 +257,7 @@ def read_values(read: Read | None, found: Any) -> Any:
 
 
 def read_fields(reads: Mapping[str, Read | None], found: Any) -> Any:
-    """Read the values of a mapping whose names are given."""
+    """Return a mapping with the values of the given names converted."""
     if not isinstance(found, Mapping):
         return found
     values = dict(found)

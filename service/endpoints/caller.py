@@ -8,13 +8,13 @@ from latchkey.service.problems import Problem
 
 
 async def hold_caller(request: Request) -> Principal:
-    """Lock the caller's own key and owner until COMMIT; what follows is decided by what they are now.
+    """Lock the caller's own key and owner until COMMIT, and return the caller with its current state.
 
     Between authentication and COMMIT another call may revoke or narrow the caller's key.
     A call that creates or changes keys must not take effect after that.
 
     Raises:
-        Problem: the key or its owner can no longer make this call; or, where a key is optional, there is none.
+        Problem: the key or its owner may no longer make this call; or there is no key, where a key is optional.
     """
     if not request.user.is_authenticated:
         raise Problem("unauthenticated")

@@ -37,8 +37,8 @@ PATH = "/v1/keys"
 async def create_key(request: Request, body: shapes.NewKey) -> Answer:
     """Create a key for an active user.
 
-    The answer holds the secret, the only time that it is shown.
-    A key that creates another needs every scope that it gives.
+    The answer contains the secret, which is shown only this once.
+    The calling key needs every scope that it gives to the new key.
     """
     caller = await hold_caller(request)
     limits = distinct_limits(body.limits)
@@ -48,9 +48,9 @@ async def create_key(request: Request, body: shapes.NewKey) -> Answer:
 
 
 async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
-    """List keys in the order in which they were made.
+    """List keys, oldest first.
 
-    Without `status` revoked keys are listed too. `expires_before` leaves out those that never expire.
+    Without `status` the list includes revoked keys. `expires_before` excludes keys that never expire.
     """
     rows = ApiKey.filter()
     if query.user_id is not None:
@@ -59,14 +59,14 @@ async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
 
 
 async def read_key(access_key: str) -> ApiKey:
-    """Read a key, a revoked one too; its secret is shown to nobody."""
+    """Read a key, including a revoked one; its secret is never shown."""
     return found(await named(access_key).first())
 
 
 async def change_key(request: Request, access_key: str, body: shapes.KeyChange) -> ApiKey:
     """Change a key.
 
-    What is absent stays; `expires_at` null is never. The caller needs every scope that the key has or gets.
+    Absent fields stay unchanged; `expires_at` null means never. The calling key needs every scope that the key has or gets.
     """
     caller = await hold_caller(request)
     changes = changes_of(request, body)
@@ -75,12 +75,12 @@ async def change_key(request: Request, access_key: str, body: shapes.KeyChange) 
 
 
 async def rotate_key(request: Request, access_key: str, body: shapes.Rotation) -> Answer:
-    """Give a key another secret.
+    """Replace the secret of a key.
 
-    The answer holds it, the only time that it is shown. Calls with the old secret are good for `grace_s` more
-    seconds, unless the key itself ends before; meanwhile they are answered with `Deprecation` and `Sunset`, and
-    counted. A secret that is older still ends at once. With `version`, two rotations that are meant as one are one.
-    The caller needs every scope that the key has.
+    The answer contains the new secret, which is shown only this once. Calls with the old secret are accepted for `grace_s`
+    more seconds, or until the key expires; their answers have the headers `Deprecation` and `Sunset`, and they are
+    counted. Older secrets end at once. Pass `version` to make retries safe: the rotation fails if the secret has already
+    changed. The calling key needs every scope that the key has.
     """
     caller = await hold_caller(request)
     key = found(await lock_key(access_key))
@@ -88,12 +88,12 @@ async def rotate_key(request: Request, access_key: str, body: shapes.Rotation) -
 
 
 async def revoke_key(request: Request, access_key: str) -> None:
-    """Revoke a key: the next call with it is refused."""
+    """Revoke a key; later calls with it are refused."""
     await hold_caller(request)
     await revoke(found(await lock_key(access_key)))
 
 
-# ---------------------------------------------------------------------- what `/v1/me/keys` does too
+# ---------------------------------------------------------------------- shared with `/v1/me/keys`
 
 
 async def make_key(
@@ -128,7 +128,7 @@ async def make_key(
 async def list_page(
     request: Request, query: shapes.MyKeyQuery, rows: Query[ApiKey], *, path: str, **filters: Any
 ) -> Answer:
-    """List one page; `filters` are those that `rows` went through already."""
+    """Return one page; `filters` are those that were already applied to `rows`."""
     if query.status is not None:
         rows = rows.filter(status=query.status)
     before = in_utc(
@@ -148,7 +148,7 @@ async def list_page(
 
 
 def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, Any]:
-    """Read what a key is to get, and refuse what no key can have."""
+    """Return the requested changes of a key, or raise a problem for values that no key can have."""
     changes = shapes.given(body)
     if "scopes" in changes:
         require_declared(changes["scopes"], key_rules(request).scopes)
@@ -163,7 +163,7 @@ def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, Any]:
 
 
 async def change(caller: Principal, key: ApiKey, changes: dict[str, Any]) -> ApiKey:
-    """Change a key that is locked."""
+    """Change a locked key."""
     require_held(caller, [*key.scopes, *changes.get("scopes", ())])
     require_not_revoked(key)
     await key.update(**changes)
@@ -171,7 +171,7 @@ async def change(caller: Principal, key: ApiKey, changes: dict[str, Any]) -> Api
 
 
 async def rotate(request: Request, caller: Principal, key: ApiKey, body: shapes.Rotation) -> Answer:
-    """Give a key that is locked another secret."""
+    """Replace the secret of a locked key."""
     rotated = await key_rules(request).rotate(key, caller, grace_s=body.grace_s, version=body.version)
     await request.state.session.flush_and_refresh()
     return Answer(
@@ -182,11 +182,11 @@ async def rotate(request: Request, caller: Principal, key: ApiKey, body: shapes.
 
 
 def key_rules(request: Request) -> KeyRules:
-    """Return the rules of the application."""
+    """Return the key rules of the application."""
     rules: KeyRules = request.app.state.key_rules
     return rules
 
 
 def fields_of(key: ApiKey) -> dict[str, Any]:
-    """Return what is answered of a key, by name."""
+    """Return the answer's fields of a key, by name."""
     return msgspec.structs.asdict(answers.convert(key, shapes.Key))

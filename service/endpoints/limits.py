@@ -1,4 +1,4 @@
-"""Limits as clients send them."""
+"""Limits in request bodies."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from latchkey.service.problems import field_problem
 
 
 def distinct_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
-    """Return limits as they are stored, and refuse names that would not tell them apart."""
+    """Return limits in their stored form; raise a problem for names that are not distinct."""
     names = [one.name for one in limits]
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise field_problem(f"/limits/{place}/name", "the name is there twice")
+            raise field_problem(f"/limits/{place}/name", "the name is given twice")
         if name == QUOTA:
-            raise field_problem(f"/limits/{place}/name", "the name is that of the quota")
+            raise field_problem(f"/limits/{place}/name", "the name is reserved for the quota")
     return tuple(limits)

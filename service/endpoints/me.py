@@ -1,7 +1,7 @@
 """The caller: `/v1/me`, and the keys of its owner: `/v1/me/keys`.
 
-What a key may do with other keys is bounded by what it is itself: by its scopes, as everywhere, by its end, by the
-networks that it may be used from, and by its limits and its quota.
+A key may manage only keys that are within its own bounds: its scopes, its expiry, its allowed networks, its limits
+and its quota.
 """
 
 from collections.abc import Mapping
@@ -31,16 +31,16 @@ PATH = "/v1/me/keys"
 
 
 async def read_me(caller: Principal) -> shapes.Me:
-    """Read who calls, and with which key."""
+    """Read the calling user and key."""
     return shapes.Me(user=caller.user, key=caller.key)
 
 
 async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
     """Create a key of the caller's owner.
 
-    The answer holds the secret, the only time that it is shown.
-    The new key has no scope that the caller's key lacks, does not outlive it, and is not used from wider networks.
-    It gets the limits and the quota of the caller's key, and counts for itself.
+    The answer contains the secret, which is shown only this once.
+    A new key's scopes, expiry and networks must be within those of the calling key.
+    It gets the limits and the quota of the calling key, with its own counters.
     """
     caller = await hold_caller(request)
     networks = canonical_networks(body.allowed_networks)
@@ -57,25 +57,25 @@ async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
 
 
 async def list_my_keys(request: Request, caller: Principal, query: shapes.MyKeyQuery) -> Answer:
-    """List the keys of the caller's owner in the order in which they were made.
+    """List the keys of the caller's owner, oldest first.
 
-    Without `status` revoked keys are listed too. `expires_before` leaves out those that never expire.
+    Without `status` the list includes revoked keys. `expires_before` excludes keys that never expire.
     """
     mine = ApiKey.filter_by(user_id=caller.user.id)
     return await keys.list_page(request, query, mine, path=PATH)
 
 
 async def read_my_key(caller: Principal, access_key: str) -> ApiKey:
-    """Read a key of the caller's owner, a revoked one too; its secret is shown to nobody."""
+    """Read a key of the caller's owner, including a revoked one; its secret is never shown."""
     return found(await named(access_key, caller.user.id).first())
 
 
 async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyChange) -> ApiKey:
     """Change a key of the caller's owner.
 
-    What is absent stays; `expires_at` null is never.
-    The caller's key needs every scope that the key has or gets, and the key must not outlive it, neither as it is nor as it gets.
-    Limits and quota are the operator's to change.
+    Absent fields stay unchanged; `expires_at` null means never.
+    The calling key needs every scope that the key has or gets, and the key must not outlive it, before or after the change.
+    Only the operator can change limits and quota.
     """
     caller = await hold_caller(request)
     changes = keys.changes_of(request, body)
@@ -84,30 +84,30 @@ async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyCha
 
 
 async def rotate_my_key(request: Request, access_key: str, body: shapes.Rotation) -> Answer:
-    """Give a key of the caller's owner another secret; a key may rotate itself.
+    """Replace the secret of a key of the caller's owner; a key may rotate itself.
 
-    It is as for `POST /v1/keys/{access_key}/rotate`.
-    The caller's key needs every scope that the key has, and the key does not outlive it.
+    The rules of `POST /v1/keys/{access_key}/rotate` apply.
+    The calling key needs every scope that the key has, and the key must not outlive it.
     """
     caller = await hold_caller(request)
     return await keys.rotate(request, caller, await lock_my_key(caller, access_key), body)
 
 
 async def revoke_my_key(request: Request, access_key: str) -> None:
-    """Revoke a key of the caller's owner: the next call with it is refused."""
+    """Revoke a key of the caller's owner; later calls with it are refused."""
     caller = await hold_caller(request)
     await revoke(found(await lock_key(access_key, caller.user.id)))
 
 
 async def lock_my_key(caller: Principal, access_key: str) -> ApiKey:
-    """Lock a key of the caller's owner that reaches no further than the caller's."""
+    """Lock a key of the caller's owner that is within the bounds of the calling key."""
     key = found(await lock_key(access_key, caller.user.id))
     require_no_wider(caller, bounds_of(key))
     return key
 
 
 def require_narrower(caller: Principal, bounds: Mapping[str, Any]) -> None:
-    """Refuse to give a key bounds that are wider than the caller's own."""
+    """Raise a problem for bounds that are wider than those of the calling key."""
     if faults := wider(caller, bounds):
         pointer, detail = faults[0].pointer, faults[0].detail
         raise Problem("invalid_body", f"The body is wrong at {pointer!r}: {detail}.", errors=faults)

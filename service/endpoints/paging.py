@@ -1,4 +1,4 @@
-"""Pages of a list: by id, with a cursor that only this service can make and that fits one list only."""
+"""Pages of a list: ordered by id, with a cursor that only this service can create, valid for one list."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,10 +29,10 @@ async def page(
     cursor: str | None,
     keyring: KeyRing,
 ) -> Answer:
-    """Read one page in the order of ids, and link to the next one (RFC 8288).
+    """Return one page in the order of ids, with a link to the next page (RFC 8288).
 
     Raises:
-        Problem: `invalid_cursor`, for one that was not made for this path and these filters.
+        Problem: `invalid_cursor`, for a cursor that was not created for this path and these filters.
     """
     given = {name: value for name, value in filters.items() if value is not None}
     context = msgspec.json.encode([path, sorted(given.items())])

@@ -1,4 +1,4 @@
-"""The service itself: what it is, whether it is well, what its errors mean."""
+"""The service itself: its entry point, its health, its description and its error codes."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ READY_DEADLINE_S = 2.0
 
 
 async def read_home() -> shapes.Home:
-    """Read what this is and where to go."""
+    """Read the name of the service and links to its resources."""
     return shapes.Home(
         name="Latchkey",
         version=service.__version__,
@@ -24,14 +24,14 @@ async def read_home() -> shapes.Home:
 
 
 async def read_health() -> shapes.Health:
-    """Report that the process answers; it checks nothing else."""
+    """Report that the process answers, without checking anything else."""
     return shapes.Health(status="ok")
 
 
 async def read_readiness(request: Request) -> shapes.Health:
-    """Report whether the database answers, within two seconds; else 503.
+    """Report whether the database answers within two seconds; 503 if it does not.
 
-    A table is asked, because a node of a Galera cluster without quorum answers what needs none.
+    The check reads a table, because a Galera node without quorum still answers statements that need no table.
     """
     try:
         async with asyncio.timeout(READY_DEADLINE_S):
@@ -47,7 +47,7 @@ async def read_openapi(request: Request) -> Response:
 
 
 async def read_problem(code: str) -> shapes.Explanation:
-    """Read what an error code means."""
+    """Read the meaning of an error code."""
     kind = known().get(code)
     if kind is None:
         raise Problem("not_found")

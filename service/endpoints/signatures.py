@@ -12,11 +12,11 @@ from latchkey.service.problems import field_problem
 
 
 async def explain_signature(request: Request, body: shapes.SignedRequest) -> shapes.SignatureReport:
-    """Explain what the service makes of a signed request, for a partner whose calls are refused.
+    """Explain how the service verifies a signed request, for a partner whose calls are refused.
 
-    It goes through the checks of a call in their order, and goes on after one that failed as far as it can.
-    Nothing is used up: neither the nonce nor the allowance of the key that signed.
-    No secret is shown, and no signature that would be right.
+    The checks of a call are made in their order, and continue after a failure where that is possible.
+    Nothing is used up: neither the nonce nor the limits of the signing key.
+    The answer contains no secret, and never the signature that would be valid.
     """
     return await explain(
         request.app.state.verifier,
@@ -27,7 +27,7 @@ async def explain_signature(request: Request, body: shapes.SignedRequest) -> sha
 
 
 def as_received(sent: shapes.SignedRequest) -> Scope:
-    """Make of a request what the server would have made of it, as far as its signature goes."""
+    """Return the ASGI scope that the server would create for a request, with the parts that a signature covers."""
     try:
         parts = split_url(sent.url)
     except ValueError as error:
@@ -55,7 +55,7 @@ def as_received(sent: shapes.SignedRequest) -> Scope:
 def content_of(sent: shapes.SignedRequest) -> bytes:
     """Return the bytes of the body."""
     if isinstance(sent.body, str) and isinstance(sent.body_base64, str):
-        raise field_problem("/body_base64", "the body is there twice")
+        raise field_problem("/body_base64", "the body is given twice")
     if isinstance(sent.body, str):
         return sent.body.encode()
     if not isinstance(sent.body_base64, str):

@@ -17,7 +17,7 @@ from latchkey.service.problems import Problem
 async def create_user(body: shapes.NewUser) -> Answer:
     """Create a user.
 
-    The email is kept as given and is unique in whatever letter case.
+    The email is stored as given and must be unique, regardless of letter case.
     """
     try:
         user = await User.create(email=body.email, name=body.name)
@@ -29,7 +29,7 @@ async def create_user(body: shapes.NewUser) -> Answer:
 async def list_users(request: Request, query: shapes.UserQuery) -> Answer:
     """List users in the order of their ids.
 
-    Without `status` blocked and deleted users are listed too. `email` is the whole address, in any letter case.
+    Without `status` the list includes blocked and deleted users. `email` is the whole address, in any letter case.
     """
     found = User.filter()
     if query.email is not None:
@@ -47,7 +47,7 @@ async def list_users(request: Request, query: shapes.UserQuery) -> Answer:
 
 
 async def read_user(id: shapes.PathId) -> User:
-    """Read a user, a deleted one too."""
+    """Read a user, including a deleted one."""
     user = await User.get(parse_id(id))
     if user is None:
         raise Problem("not_found")
@@ -59,8 +59,8 @@ async def change_user(
 ) -> User:
     """Change a user.
 
-    What is absent stays; `{}` changes nothing. `status` blocks and unblocks; to block the owner of the calling key
-    takes `force=true`. `limits` and `quota` hold for all keys of the user together.
+    Absent fields stay unchanged; `{}` changes nothing. `status` blocks and unblocks the user; blocking the owner of the
+    calling key requires `force=true`. `limits` and `quota` apply to all keys of the user together.
     """
     changes = shapes.given(body)
     if "limits" in changes:
@@ -81,10 +81,10 @@ async def change_user(
 
 
 async def delete_user(request: Request, id: shapes.PathId, query: shapes.UserForce) -> None:
-    """Delete a user and revoke the keys that it holds, both or neither.
+    """Delete a user and revoke its keys, both or neither.
 
     The row stays, with the status `deleted`, and its email stays taken.
-    To delete the owner of the calling key takes `force=true`.
+    Deleting the owner of the calling key requires `force=true`.
     """
     await hold_caller(request)
     user = await lock_user(parse_id(id))
@@ -104,13 +104,13 @@ async def delete_user(request: Request, id: shapes.PathId, query: shapes.UserFor
 
 
 def require_forced(request: Request, user: User, query: shapes.UserForce) -> None:
-    """Refuse to end the calling key together with its owner, unless that is asked for."""
+    """Raise a problem for a change that ends the calling key together with its owner, unless it is forced."""
     if query.force != "true" and user.id == request.user.user.id:
         raise Problem("user_owns_caller")
 
 
 def parse_id(text: str) -> int:
-    """Turn the id in a path into a number; one that no column can hold names no row."""
+    """Return the id in a path as a number; an id that no column can hold does not exist."""
     number = int(text)
     if number > shapes.LARGEST_ID:
         raise Problem("not_found")
@@ -118,5 +118,5 @@ def parse_id(text: str) -> int:
 
 
 def email_taken(error: IntegrityError) -> Exception:
-    """Return the problem for a taken email, and any other integrity error as it is."""
+    """Return the problem for a taken email, and any other integrity error unchanged."""
     return Problem("email_taken") if "email_key" in str(error.orig) else error

@@ -1,9 +1,8 @@
 """Keys from Python: `issue_key`, `rotate_key` and `revoke_key`, in endpoints, commands and scripts.
 
-In an endpoint that a key calls, they follow the rules of the endpoints for keys: a key that holds `keys:write` gives any
-owner a key with scopes that it holds itself, as under `/v1/keys`. Every other key acts on the keys of its own owner, and
-makes none that reaches further than itself, as under `/v1/me/keys`. Elsewhere, in a public endpoint, a command or a
-script, nobody's key bounds them.
+In an endpoint that a key calls, the rules of the endpoints for keys apply. A key with `keys:write` may issue keys to any
+owner, with scopes that it holds itself, as under `/v1/keys`. Any other key may only manage the keys of its own owner,
+within its own bounds, as under `/v1/me/keys`. In a public endpoint, a command or a script no calling key sets bounds.
 """
 
 from collections.abc import Iterable
@@ -29,7 +28,7 @@ OPERATOR = "keys:write"
 
 
 class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key with its secret, which is stored nowhere in plain: show it to its owner once."""
+    """A key with its secret, which is not stored in plain text: show it to its owner once."""
 
     key: ApiKey
     secret: str
@@ -52,23 +51,23 @@ async def issue_key(
     quota: Quota | None = None,
     as_operator: bool = False,
 ) -> IssuedKey:
-    """Create a key of a user and flush it; whoever opened the session commits.
+    """Create a key of a user and flush it; the code that opened the session commits.
 
     Args:
         user: the owner, or the owner's id.
         name: of the key, 1 to 200 characters.
-        scopes: what the key may do: those that routes declare, or `create_app(scopes=...)`.
+        scopes: the scopes of the key: those that routes declare, or `create_app(scopes=...)`.
         mode: `bearer`, whose secret is sent, or `signed`, whose secret only signs.
-        expires_at: a moment in the future with its offset; None is never.
-        allowed_networks: where the key may be used from, as `192.0.2.0/24`; none is anywhere.
-        limits: how many calls the key may make; None is no limit, or those of a calling key without `keys:write`.
-        quota: how many calls the key may make in a day or a month; None as for `limits`.
-        as_operator: leave the calling key out of account, because the code itself decides who gets what.
+        expires_at: a time in the future with its offset; None means never.
+        allowed_networks: the networks from which the key may be used, as `192.0.2.0/24`; none means anywhere.
+        limits: the rate limits of the key; None means no limits, or those of a calling key without `keys:write`.
+        quota: the quota of the key for a day or a month; None as for `limits`.
+        as_operator: ignore the calling key, because the code itself decides which key may be issued.
 
     Raises:
         Problem: 403 `scope_not_held` or `key_wider`, 409 `user_not_active` or `too_many_keys`, 422 `invalid_body`
             for an argument that no key can have; 401 when the calling key has been revoked meanwhile.
-        RuntimeError: no application is built that would know the scopes and the key ring.
+        RuntimeError: no application was built, which would know the scopes and the key ring.
     """
     key_rules, caller = await authority(as_operator=as_operator)
     owner_id = user if isinstance(user, int) else user.id
@@ -106,12 +105,12 @@ async def rotate_key(
     version: int | None = None,
     as_operator: bool = False,
 ) -> IssuedKey:
-    """Give a key another secret and flush it; whoever opened the session commits.
+    """Replace the secret of a key and flush it; the code that opened the session commits.
 
     Args:
-        key: the key, or its public id, `lka_…`.
+        key: the key, or its access key, `lka_…`.
         grace: how long the old secret still works, at most 30 days.
-        version: the version of the secret that is replaced, so that two rotations that are meant as one are one.
+        version: the version of the secret to replace; the rotation fails if it has already been replaced.
         as_operator: as for `issue_key`.
 
     Raises:
@@ -131,10 +130,10 @@ async def rotate_key(
 
 
 async def revoke_key(key: ApiKey | str, *, as_operator: bool = False) -> ApiKey:
-    """Revoke a key and flush it: after COMMIT no call with it is accepted. A revoked key stays as it is.
+    """Revoke a key and flush it: after COMMIT no call with it is accepted. A revoked key stays unchanged.
 
     Args:
-        key: the key, or its public id, `lka_…`.
+        key: the key, or its access key, `lka_…`.
         as_operator: as for `issue_key`.
 
     Raises:
@@ -148,7 +147,7 @@ async def revoke_key(key: ApiKey | str, *, as_operator: bool = False) -> ApiKey:
 
 
 async def authority(*, as_operator: bool) -> tuple[KeyRules, Principal | None]:
-    """Return the rules, and the calling key as it is now, locked; None when nobody's key bounds what follows."""
+    """Return the rules, and the calling key, locked, in its current state; None when no calling key sets bounds."""
     call = current_call()
     app = SQLAlchemy().app if call is None else call["app"]
     key_rules: KeyRules | None = getattr(getattr(app, "state", None), "key_rules", None)
@@ -164,18 +163,18 @@ async def authority(*, as_operator: bool) -> tuple[KeyRules, Principal | None]:
 
 
 async def lock(key: ApiKey | str, caller: Principal | None) -> ApiKey:
-    """Lock a key on which the caller may act."""
+    """Lock a key that the caller may manage."""
     access_key = key if isinstance(key, str) else key.access_key
     return rules.found(await rules.lock_key(access_key, caller.user.id if is_bounded(caller) else None))
 
 
 def is_bounded(caller: Principal | None) -> TypeGuard[Principal]:
-    """Return whether a caller acts on its own owner's keys alone."""
+    """Return whether a caller may manage only the keys of its own owner."""
     return caller is not None and OPERATOR not in caller.scopes
 
 
 def require_own(caller: Principal, owner_id: int) -> None:
-    """Refuse a key of another owner."""
+    """Raise a problem for a key of another owner."""
     if owner_id != caller.user.id:
         raise Problem(
             "scope_not_held", f"The key that asks lacks {OPERATOR}, which keys of other owners need."
@@ -183,7 +182,7 @@ def require_own(caller: Principal, owner_id: int) -> None:
 
 
 def checked(kind: Any, value: Any, pointer: str) -> Any:
-    """Return a value of this type, or refuse it as the endpoints refuse it in a body."""
+    """Return a value of this type, or raise the problem that the endpoints return for a body."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

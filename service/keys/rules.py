@@ -1,6 +1,6 @@
-"""What holds for keys, whoever makes or changes them: endpoints, commands and Python code.
+"""The rules for keys, for endpoints, commands and Python code that create or change them.
 
-Whoever calls with a key gives no scope that the key lacks. A caller of `None` is the operator, whom no key bounds.
+A calling key cannot give scopes that it lacks. A caller of `None` is the operator, who has no such bounds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ OUT_OF_RANGE = "the moment is out of range in UTC"
 
 
 class KeyRules(msgspec.Struct, frozen=True):
-    """The rules of one application, with what makes the secrets."""
+    """The rules of one application, and the issuer of its secrets."""
 
     issuer: Issuer
     scopes: frozenset[str]
@@ -75,7 +75,7 @@ class KeyRules(msgspec.Struct, frozen=True):
     async def rotate(
         self, key: ApiKey, caller: Principal | None, *, grace_s: int, version: int | UnsetType = UNSET
     ) -> Rotated:
-        """Give a key that is locked another secret.
+        """Replace the secret of a locked key.
 
         Raises:
             Problem: 403 `scope_not_held`, 409 `key_not_active` or `version_changed`.
@@ -88,7 +88,7 @@ class KeyRules(msgspec.Struct, frozen=True):
 
 
 async def revoke(key: ApiKey) -> None:
-    """Revoke a key that is locked; a revoked one stays as it is."""
+    """Revoke a locked key; a revoked one stays unchanged."""
     await key.update(status="revoked")
 
 
@@ -96,42 +96,42 @@ async def revoke(key: ApiKey) -> None:
 
 
 def named(access_key: str, owner_id: int | None = None) -> Query[ApiKey]:
-    """Look for the key with this public id, of one owner or of anybody."""
+    """Return a query for the key with this access key, of one owner or of any owner."""
     rows = ApiKey.filter_by(access_key=access_key)
     return rows if owner_id is None else rows.filter(user_id=owner_id)
 
 
 async def lock_key(access_key: str, owner_id: int | None = None) -> ApiKey | None:
-    """Read a key that nobody else changes until this transaction ends."""
+    """Return a key, locked against changes until this transaction ends."""
     return await named(access_key, owner_id).for_update().first()
 
 
 def found(key: ApiKey | None) -> ApiKey:
-    """Refuse what names no key."""
+    """Return the key, or raise `not_found` for None."""
     if key is None:
         raise Problem("not_found")
     return key
 
 
 async def lock_user(id: int) -> User | None:
-    """Read a user that nobody else changes until this transaction ends."""
+    """Return a user, locked against changes until this transaction ends."""
     return await User.filter_by(id=id).for_update().first()
 
 
-# ---------------------------------------------------------------------- what may be given
+# ---------------------------------------------------------------------- what a caller may give
 
 
 def require_not_revoked(key: ApiKey) -> None:
-    """Refuse a key that is revoked, which stays so."""
+    """Raise a problem for a key that is revoked, which cannot be undone."""
     if key.status == "revoked":
         raise Problem("key_not_active")
 
 
 def require_declared(scopes: Sequence[str], declared: frozenset[str]) -> None:
-    """Refuse scopes that are there twice or that no route declares."""
+    """Raise a problem for scopes that are given twice or that no route declares."""
     for place, scope in enumerate(scopes):
         if scope in scopes[:place]:
-            raise field_problem(f"/scopes/{place}", "the scope is there twice")
+            raise field_problem(f"/scopes/{place}", "the scope is given twice")
         if scope not in declared:
             raise field_problem(
                 f"/scopes/{place}", f"there is no such scope; there are {', '.join(sorted(declared))}"
@@ -139,13 +139,13 @@ def require_declared(scopes: Sequence[str], declared: frozenset[str]) -> None:
 
 
 def require_held(caller: Principal | None, scopes: Iterable[str]) -> None:
-    """Refuse to hand on what the caller does not hold."""
+    """Raise a problem for scopes that the caller does not hold."""
     if caller is not None and (missing := sorted(set(scopes) - caller.scopes)):
         raise Problem("scope_not_held", f"The key that asks lacks {', '.join(missing)}.")
 
 
 def wider(caller: Principal, bounds: Mapping[str, Any]) -> list[FieldError]:
-    """List where a key of these bounds reaches further than the caller's; what is absent is not looked at."""
+    """Return the bounds in which a key would exceed the calling key; absent bounds are not checked."""
     faults = []
     held = caller.key.expires_at
     if held is not None and "expires_at" in bounds:
@@ -165,7 +165,7 @@ def wider(caller: Principal, bounds: Mapping[str, Any]) -> list[FieldError]:
 
 
 def require_no_wider(caller: Principal, bounds: Mapping[str, Any]) -> None:
-    """Refuse a key that reaches further than the caller's."""
+    """Raise a problem for a key that exceeds the bounds of the calling key."""
     if faults := wider(caller, bounds):
         raise Problem("key_wider", f"The key reaches further than the one that asks: {faults[0].detail}.")
 
@@ -174,7 +174,7 @@ BOUNDS = ("expires_at", "allowed_networks", "limits", "quota")
 
 
 def bounds_of(key: ApiKey) -> dict[str, Any]:
-    """Return what bounds a key, by name."""
+    """Return the bounds of a key, by name."""
     return {name: getattr(key, name) for name in BOUNDS}
 
 
@@ -182,7 +182,7 @@ def bounds_of(key: ApiKey) -> dict[str, Any]:
 
 
 def canonical_networks(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return blocks of addresses as they are stored, and refuse what is none."""
+    """Return networks in their stored form, or raise a problem for an invalid one."""
     try:
         return tuple(str(network) for network in parse_networks(texts))
     except NetworkError as error:
@@ -190,7 +190,7 @@ def canonical_networks(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def future_utc(moment: datetime | None) -> datetime | None:
-    """Return a moment in UTC, and refuse one that has passed or that no clock will reach."""
+    """Return a time in UTC, or raise a problem for a time that has passed or is out of range."""
     moment = in_utc(moment, field_problem("/expires_at", OUT_OF_RANGE))
     if moment is not None and moment <= datetime.now(UTC):
         raise field_problem("/expires_at", "the moment has passed")
@@ -198,7 +198,7 @@ def future_utc(moment: datetime | None) -> datetime | None:
 
 
 def in_utc(moment: datetime | None, otherwise: Problem) -> datetime | None:
-    """Return a moment in UTC; `otherwise` is raised for one that is out of the calendar there."""
+    """Return a time in UTC; `otherwise` is raised for a time that is out of range there."""
     try:
         return None if moment is None else moment.astimezone(UTC)
     except OverflowError:

@@ -164,10 +164,10 @@ def test_a_struct_with_nothing_to_convert_is_answered_as_it_is():
 @pytest.mark.parametrize(
     "kind, found, sentence",
     [
-        pytest.param(Named, object(), "object has no attribute 'id', which Named answers.", id="a field is missing"),
+        pytest.param(Named, object(), "object has no attribute 'id', which Named requires.", id="a field is missing"),
         pytest.param(Named, {"id": "x"}, "dict cannot be answered as Named: Expected `int`, got `str` - at `$.id`.",
                      id="a value of another type"),
-        pytest.param(Held, Held("k", object()), "object has no attribute 'id', which Named answers.",
+        pytest.param(Held, Held("k", object()), "object has no attribute 'id', which Named requires.",
                      id="inside a Struct"),
         pytest.param(Cat | Dog, object(), "object can be answered as any of Cat, Dog: return one of them.",
                      id="which of two Structs"),

@@ -101,7 +101,7 @@ async def test_closing_writes_the_last_uses_and_closes_the_database(app, operato
 
     assert not app.state.db.is_open
     assert "last used" not in {task.get_name() for task in asyncio.all_tasks()}
-    with pytest.raises(RuntimeError, match="make a new one with create_app"):
+    with pytest.raises(RuntimeError, match="create a new one with create_app"):
         async with app.router.lifespan_context(app):
             pass
 

@@ -304,9 +304,9 @@ class TestWhichApplication:
 @pytest.mark.parametrize(
     ("named", "sentence"),
     [
-        ("shop", "it is a module and a function, as in orders:create_app"),
-        (":create_app", "it is a module and a function"),
-        ("shop:", "it is a module and a function"),
+        ("shop", "name a module and a function, as in orders:create_app"),
+        (":create_app", "name a module and a function"),
+        ("shop:", "name a module and a function"),
         ("no_shop:create_app", "there is no module no_shop"),
         ("shop.deep:create_app", "there is no module shop.deep"),
         ("shop:create", "the module shop has no create"),
@@ -332,7 +332,7 @@ def test_a_module_that_fails_to_import_another_shows_where(run):
 
 
 def test_two_commands_of_one_name_are_refused():
-    with pytest.raises(ValueError, match="there is a command keys already"):
+    with pytest.raises(ValueError, match="the command keys exists already"):
         command_line("shop:create_app", commands=[click.Command("keys")])
     assert "stock" not in latchkey.commands
 
@@ -355,7 +355,7 @@ def get(url: str) -> int:
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param(APP, id="one worker"),
+        pytest.param(APP, id="single worker"),
         pytest.param((*APP, "--workers", "2"), id="two workers"),
         pytest.param((*APP, "--reload"), id="reload"),
         pytest.param(("--app", "shop:create_wrapped"), id="wrapped"),

@@ -145,7 +145,8 @@ class TestUsers:
 
         assert (refused.exit_code, refused.stdout) == (1, "")
         assert (
-            refused.stderr == "Error: the email ANN@example.com is taken; that of a deleted user stays so.\n"
+            refused.stderr
+            == "Error: the email ANN@example.com is taken; that of a deleted user stays taken.\n"
         )
 
     def test_the_list_is_whole_unless_it_is_limited(self, sqlite_house, run):
@@ -467,7 +468,7 @@ class TestMistakes:
             pytest.param(("users", "block", "2"), 1, "the user 2 is deleted, and stays so.", id="a deleted user"),
             pytest.param(("users", "list", "--status", "gone"), 2, "'gone' is not one of 'active'", id="status"),
             pytest.param(("users", "list", "--limit", "0"), 2, "0 is not in the range", id="limit"),
-            pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "burst=100"), 2, "it must be a name, how much, and in",
+            pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "burst=100"), 2, "it must be a name, an amount and a window",
                          id="a limit without a window"),
             pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "b=0/1s"), 2, "it must be a name", id="a limit of 0"),
             pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "b=1/32d"), 2, "it must be a name",
@@ -475,19 +476,19 @@ class TestMistakes:
             pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "quota=1/1s"), 2, "and not 'quota'",
                          id="a limit that is named as the quota"),
             pytest.param((*CREATE_KEY, "--scopes", "", "--limit", "b=1/1s", "--limit", "b=2/1s"), 2,
-                         "--limit: the name is there twice.", id="two limits of a name"),
+                         "--limit: the name is given twice.", id="two limits of a name"),
             pytest.param((*CREATE_KEY, "--scopes", "", *(part for n in "abcdef" for part in ("--limit", f"{n}=1/1s"))),
                          2, "--limit: at most 5.", id="six limits"),
-            pytest.param((*CREATE_KEY, "--scopes", "", "--quota", "5/week"), 2, "it must be how much in which period",
+            pytest.param((*CREATE_KEY, "--scopes", "", "--quota", "5/week"), 2, "it must be an amount and a period",
                          id="a quota of a week"),
             pytest.param((*CREATE_KEY, "--scopes", "users:fly"), 2, "'users:fly': there is no such scope; there are "
                          "keys:read", id="an undeclared scope"),
-            pytest.param((*CREATE_KEY, "--scopes", "users:read,users:read"), 2, "the scope is there twice",
+            pytest.param((*CREATE_KEY, "--scopes", "users:read,users:read"), 2, "the scope is given twice",
                          id="a scope twice"),
             pytest.param((*CREATE_KEY, "--scopes", ",".join("a" * 101)), 2, "at most 100 scopes", id="101 scopes"),
             pytest.param((*CREATE_KEY, "--scopes", "", "--networks", "10.0.0.0/8,10.0.0.1/8"), 2,
                          "'10.0.0.1/8': it has host bits set", id="a block with host bits"),
-            pytest.param((*CREATE_KEY, "--scopes", "", "--networks", "10.0.0.0/8,"), 2, "'': it is no block",
+            pytest.param((*CREATE_KEY, "--scopes", "", "--networks", "10.0.0.0/8,"), 2, "'': it is not a block",
                          id="a comma too many"),
             pytest.param((*CREATE_KEY, "--scopes", "", "--networks", ",".join(["::1"] * 101)), 2,
                          "at most 100 blocks", id="101 blocks"),
@@ -517,20 +518,20 @@ class TestMistakes:
             pytest.param(("keys", "rotate", NO_KEY, "--grace", "2592001"), 2, "at most 30d", id="a second too long"),
             pytest.param(("keys", "rotate", NO_KEY, "--grace", "-1"), 2, "it must be a number of seconds",
                          id="a negative grace"),
-            pytest.param(("keys", "rotate", NO_KEY, "--grace", "1w"), 2, "as in 30m, 12h or 7d", id="an unknown unit"),
-            pytest.param(("keys", "revoke", "1"), 2, "it must be the public id of a key", id="no public id"),
+            pytest.param(("keys", "rotate", NO_KEY, "--grace", "1w"), 2, "such as 30m, 12h or 7d", id="an unknown unit"),
+            pytest.param(("keys", "revoke", "1"), 2, "it must be an access key", id="no public id"),
             pytest.param(("serve", "--port", "0"), 2, "0 is not in the range", id="port 0"),
             pytest.param(("serve", "--port", "http"), 2, "'http' is not a valid integer", id="no port"),
             pytest.param(("serve", "--workers", "0"), 2, "0 is not in the range", id="no workers"),
-            pytest.param(("serve", "--workers", "2", "--reload"), 2, "--reload goes with one worker", id="reload"),
+            pytest.param(("serve", "--workers", "2", "--reload"), 2, "--reload requires a single worker", id="reload"),
             pytest.param(("serve", "--host", "no such host", "--port", "1024"), 1, "cannot listen on port 1024 of no such host",
                          id="host"),
             pytest.param(("sign", "GET", "/v1/me", "--key", NO_KEY, "--secret", A_SECRET), 2,
-                         "The URL starts with http://", id="a relative URL"),
+                         "The URL must start with http://", id="a relative URL"),
             pytest.param(("sign", "BREW", "http://h/", "--key", NO_KEY, "--secret", A_SECRET), 2,
                          "'BREW' is not one of 'GET'", id="an unknown method"),
             pytest.param(("sign", "GET", "http://h/", "--key", "me", "--secret", A_SECRET), 2,
-                         "it must be the public id of a key", id="a wrong key"),
+                         "it must be an access key", id="a wrong key"),
             pytest.param(("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", ""), 2, "There is no secret.",
                          id="an empty secret"),
             pytest.param(("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", "-"), 2, "There is no secret.",
@@ -538,7 +539,7 @@ class TestMistakes:
             pytest.param(("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", A_SECRET, "--form", "jwt"), 2,
                          "'jwt' is not one of 'query', 'message'", id="an unknown form"),
             pytest.param(("sign", "HEAD", "http://h/", "--key", NO_KEY, "--secret", A_SECRET, "--data", "{}"), 2,
-                         "A HEAD call has no body.", id="head with a body"),
+                         "A HEAD call cannot have a body.", id="head with a body"),
             pytest.param(("call", "GET", "http://127.0.0.1:1/", "--key", NO_KEY, "--secret", A_SECRET), 1,
                          "127.0.0.1:1 does not answer: Connection refused.", id="a server that is not there"),
         ],
@@ -722,9 +723,7 @@ class TestSign:
     @pytest.mark.parametrize(
         "arguments, status, sentence",
         [
-            pytest.param(
-                (), 2, "There is no secret. It is read from a file with --secret-file FILE", id="none"
-            ),
+            pytest.param((), 2, "There is no secret. Pass it in a file with --secret-file FILE", id="none"),
             pytest.param(("--secret", "x", "--secret-file", "y"), 2, "give one of them", id="two ways"),
             pytest.param(
                 ("--secret-file", "none.txt"), 1, "none.txt: No such file or directory", id="no file"
@@ -732,7 +731,7 @@ class TestSign:
             pytest.param(("--secret", "@none.txt"), 1, "none.txt: No such file or directory", id="no @file"),
             pytest.param(("--secret-file", "."), 1, ".: Is a directory", id="a folder"),
             pytest.param(("--secret-file", "empty.txt"), 2, "There is no secret.", id="an empty file"),
-            pytest.param(("--secret-file", "binary.txt"), 1, "binary.txt: it is no text.", id="no text"),
+            pytest.param(("--secret-file", "binary.txt"), 1, "binary.txt: it is not text.", id="no text"),
             pytest.param(("--secret-file", "a\0b"), 1, "null", id="no path"),
         ],
     )
@@ -835,7 +834,7 @@ class TestPurge:
         result = run("purge")
 
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr == "Error: somebody else is purging this database.\n"
+        assert result.stderr == "Error: another process is purging this database.\n"
 
 
 async def insert_nonces(settings: Settings, rows: int) -> None:

@@ -174,8 +174,8 @@ class TestAgain:
 
         assert contents() == before
         assert second.stdout == first.stdout
-        assert "Made" in first.stderr
-        assert "Made" not in second.stderr
+        assert "Created" in first.stderr
+        assert "Created" not in second.stderr
 
     @pytest.mark.parametrize("name", ["dev.header", "dev.secret"])
     @pytest.mark.parametrize("text", [None, "lks_another"], ids=["lost", "another's"])
@@ -219,7 +219,7 @@ class TestAgain:
         assert signed.scopes == ("users:read",)
         assert kept() == before
         assert (
-            "Gave the bearer key keys:read, keys:write, me.keys:read, me.keys:write, users:write."
+            "Added to the bearer key: keys:read, keys:write, me.keys:read, me.keys:write, users:write."
             in result.stderr
         )
 
@@ -253,7 +253,7 @@ class TestWhatNoLongerFits:
 
         assert {name for name in BOTH if kept()[name] != before[name]} == renewed
         for mode in BOTH:
-            line = f"Made a {mode} key: the one in var/dev.json does not work here."
+            line = f"Created a {mode} key: the one in var/dev.json does not work here."
             assert (line in told) == (mode in renewed)
         assert [row.id for row in rows(User) if row.status == "active"] == [user]
         assert_works()
@@ -273,9 +273,9 @@ class TestWhatNoLongerFits:
 
         told = prepare().stderr
 
-        assert "Made a bearer key." in told
-        assert "Made a signed key." in told
-        assert "Made the user" not in told
+        assert "Created a bearer key." in told
+        assert "Created a signed key." in told
+        assert "Created the user" not in told
         assert_works()
 
     def test_a_secret_that_is_not_the_keys_own_is_made_anew(self, prepare):
@@ -359,7 +359,7 @@ class TestSettings:
         result = run("dev", "--prepare-only")
 
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr.startswith("Error: var/keyring is no key ring (Entry 1")
+        assert result.stderr.startswith("Error: var/keyring is not a key ring (Entry 1")
         assert "secretsecret" not in result.stderr
 
     def test_a_folder_that_is_none_is_one_sentence(self, run):

@@ -37,15 +37,15 @@ def test_a_block_has_one_canonical_form(text, canonical):
     assert parse_networks([canonical]) == (network,)
 
 
-NO_BLOCK = "it is no block of addresses"
+NO_BLOCK = "it is not a block of addresses"
 REFUSED = [
     pytest.param("10.0.0.1/8", "it has host bits set; the block around it is 10.0.0.0/8", id="host bits"),
     pytest.param("2001:db8::1/64", "it has host bits set; the block around it is 2001:db8::/64", id="host bits, IPv6"),
-    pytest.param("0.0.0.0/0", "it holds every address", id="all of IPv4"),
-    pytest.param("::/0", "it holds every address", id="all of IPv6"),
-    pytest.param("10.0.0.1/0", "it holds every address", id="all, with host bits"),
-    pytest.param("fe80::%eth0/64", "a block has no zone", id="a zone"),
-    pytest.param("fe80::1%1", "a block has no zone", id="a zone of one address"),
+    pytest.param("0.0.0.0/0", "it contains every address", id="all of IPv4"),
+    pytest.param("::/0", "it contains every address", id="all of IPv6"),
+    pytest.param("10.0.0.1/0", "it contains every address", id="all, with host bits"),
+    pytest.param("fe80::%eth0/64", "a block cannot have a zone", id="a zone"),
+    pytest.param("fe80::1%1", "a block cannot have a zone", id="a zone of one address"),
     pytest.param("::ffff:10.0.0.0/104", "it is IPv4 written as IPv6", id="IPv4 in disguise"),
     pytest.param("::ffff:10.0.0.1", "it is IPv4 written as IPv6", id="an IPv4 address in disguise"),
     pytest.param("::ffff:0:0/96", "it is IPv4 written as IPv6", id="all of IPv4 in disguise"),
@@ -94,7 +94,7 @@ def test_a_block_is_there_once_however_it_is_written(again):
     with pytest.raises(NetworkError) as refused:
         parse_networks(["10.0.0.1", "::1", again])
 
-    assert (refused.value.place, refused.value.reason) == (2, "the block is there twice")
+    assert (refused.value.place, refused.value.reason) == (2, "the block is given twice")
 
 
 def test_there_are_at_most_a_hundred():

@@ -98,9 +98,9 @@ async def say_an_answer(request: Request) -> Answer:
     return Answer(content=None)
 
 
-METHODS = "the method is one of DELETE, GET, PATCH, POST, PUT."
-COST = "cost is 0 or more units, of a route that is not public."
-ONE_OF = "say exactly one of scope=, any_key=True, optional_key=True and public=True."
+METHODS = "the method must be one of DELETE, GET, PATCH, POST, PUT."
+COST = "cost must be 0 or more units, and a public route has none."
+ONE_OF = "set exactly one of scope=, any_key=True, optional_key=True and public=True."
 
 
 @pytest.mark.parametrize(
@@ -119,27 +119,27 @@ ONE_OF = "say exactly one of scope=, any_key=True, optional_key=True and public=
         pytest.param(("get", "/x", greet), {"public": True}, METHODS, id="a method in lower case"),
         pytest.param(("GET", "/x", greet_in_a_thread), {"public": True},
                      "'greet_in_a_thread' is not `async def`; "
-                     "another kind would run in a thread or a task without the request's session.",
+                     "any other function would run in a thread or a task without the request's session.",
                      id="not async"),
         pytest.param(("GET", "/x", take_more), {"public": True},
-                     "the endpoint takes db, session, which nothing gives it.", id="unknown arguments"),
+                     "the endpoint takes db, session, which is never passed to it.", id="unknown arguments"),
         pytest.param(("GET", "/x", greet_by_name), {"public": True},
-                     "the endpoint takes name, times, which nothing gives it.", id="names that are not in the path"),
+                     "the endpoint takes name, times, which is never passed to it.", id="names that are not in the path"),
         pytest.param(("GET", "/x/{id}/{place}", show), {"public": True},
-                     "the endpoint does not take place, which its path names.", id="a name only in the path"),
-        pytest.param(("GET", "/x", take_reserved), {"public": True}, "nonce belongs to signed queries.",
+                     "the endpoint does not take place, which is in its path.", id="a name only in the path"),
+        pytest.param(("GET", "/x", take_reserved), {"public": True}, "nonce is reserved for signed queries.",
                      id="a reserved name in the query"),
         pytest.param(("POST", "/x", take_untyped), {"public": True},
-                     "the endpoint's body has no type to be read as.", id="a body of no type"),
+                     "the endpoint's body has no type.", id="a body of no type"),
         pytest.param(("GET", "/x", say_nothing), {"public": True},
-                     "the endpoint's return type says what it answers, or answers= does; neither is there.",
+                     "the answer is not declared: set the endpoint's return type or answers=.",
                      id="no return type"),
         pytest.param(("GET", "/x", say_something), {"public": True},
-                     "the endpoint returns <class 'str'>; say with answers= which Struct is answered.",
+                     "the endpoint returns <class 'str'>; declare the Struct of the answer with answers=.",
                      id="a return type that is no Struct"),
         pytest.param(("GET", "/x", say_an_answer), {"public": True},
                      "the endpoint returns <class 'latchkey.service.operation.Answer'>; "
-                     "say with answers= which Struct is answered.", id="an Answer alone"),
+                     "declare the Struct of the answer with answers=.", id="an Answer alone"),
         pytest.param(("GET", "/x", greet), {"any_key": True, "cost": -1}, COST, id="a cost below 0"),
         pytest.param(("GET", "/x", greet), {"public": True, "cost": 2}, COST, id="a cost that nobody pays"),
     ],
@@ -167,13 +167,14 @@ def test_two_routes_in_one_place_are_refused(routes, place, loggers):
     with pytest.raises(RouteError) as refused:
         create_app(Settings(keyring=KEYRING), routes=routes)
 
-    assert str(refused.value) == f"{place} is there twice."
+    assert str(refused.value) == f"{place} is declared twice."
 
 
 @pytest.mark.parametrize("thing", [greet, ("GET", "/x"), None])
 def test_what_is_no_operation_is_refused(thing, loggers):
     with pytest.raises(
-        RouteError, match=r"was not made by `latchkey.service.operation.route`, so nothing says who may"
+        RouteError,
+        match=r"was not created by `latchkey.service.operation.route`, so its callers are not declared",
     ):
         create_app(Settings(keyring=KEYRING), routes=[thing])
 
@@ -206,7 +207,7 @@ def test_an_operation_describes_itself_by_its_docstring():
 
     assert isinstance(made, Operation)
     assert made.summary == "Create a user."
-    assert made.description == "The email is kept as given and is unique in whatever letter case."
+    assert made.description == "The email is stored as given and must be unique, regardless of letter case."
     assert (made.safe, made.status, made.body) == (False, 201, shapes.NewUser)
 
 

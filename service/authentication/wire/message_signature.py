@@ -8,13 +8,9 @@
 created=1700000000;keyid="lka_…";nonce="…";tag="latchkey-v1"
     Signature: sig1=:<base64 of the HMAC-SHA256 of the signature base>:
 
-`missing_coverage` look at the shape, then comes the lookup, then `proves` and `is_current`.
-Until there every failure looks the same to the client.
 The steps are separate functions because their order is a security property: `component_values`, `parse` and
 `missing_coverage` check the shape, then the key is looked up, then `proves` and `is_current` check the signature.
 Up to that point every failure looks the same to the client.
-`missing_coverage` look at the shape, then comes the lookup, then `proves` and `is_current`.
-Until there every failure looks the same to the client.
 """
 
 import base64

@@ -4,16 +4,10 @@
     sig1=:SGVsbG8=:                                         byte_sequences
     "8e03978e"                                              string
 
-White space that a serialiser never writes inside a member is refused here, and values stay the texts that
-were received: `"1"` with its quotes is a string, `1` is an integer, and whoever asks for a shape of the text
-has asked for type and spelling too. So the text as received is the text that is covered.
 A signature covers the text of its inner list as a serialiser writes it (RFC 9421, section 2.5).
 White space that a serialiser never writes inside a member is refused here. Values stay the texts that were
 received: `"1"` with its quotes is a string, `1` is an integer, so a pattern for the text checks type and spelling
 too. The text as received is therefore the text that the signature covers.
-White space that a serialiser never writes inside a member is refused here, and values stay the texts that
-were received: `"1"` with its quotes is a string, `1` is an integer, and whoever asks for a shape of the text
-has asked for type and spelling too. So the text as received is the text that is covered.
 """
 
 import re

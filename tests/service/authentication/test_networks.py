@@ -211,10 +211,10 @@ async def test_an_expired_key_is_expired_wherever_it_is_used(app):
     "text, sentence",
     [
         ("10.0.0.1/8", "block 1: it has host bits set; the block around it is 10.0.0.0/8."),
-        ("10.0.0.0/8,0.0.0.0/0", "block 2: it holds every address; an empty list means anywhere."),
-        ("*", "block 1: it is no block of addresses, as in 192.0.2.0/24 or 2001:db8::/32."),
-        ("10.0.0.0/8,", "block 2: it is no block of addresses, as in 192.0.2.0/24 or 2001:db8::/32."),
-        ("::1,::1", "block 2: the block is there twice."),
+        ("10.0.0.0/8,0.0.0.0/0", "block 2: it contains every address; an empty list means anywhere."),
+        ("*", "block 1: it is not a block of addresses, such as 192.0.2.0/24 or 2001:db8::/32."),
+        ("10.0.0.0/8,", "block 2: it is not a block of addresses, such as 192.0.2.0/24 or 2001:db8::/32."),
+        ("::1,::1", "block 2: the block is given twice."),
     ],
 )
 def test_proxies_that_are_no_blocks_stop_the_start(loggers, text, sentence):

@@ -85,10 +85,10 @@ async def doubtful(caller: Principal | None) -> None: ...
 
 @pytest.mark.parametrize("endpoint", [untyped, mistyped, doubtful])
 def test_another_type_is_refused_at_the_start(endpoint):
-    with pytest.raises(RouteError, match="the endpoint's caller has the type Principal, not"):
+    with pytest.raises(RouteError, match="the endpoint's caller must have the type Principal, not"):
         route("POST", "/x", endpoint, any_key=True)
 
 
 def test_a_public_endpoint_has_none():
-    with pytest.raises(RouteError, match="nobody proves itself to a public endpoint"):
+    with pytest.raises(RouteError, match="a public endpoint does not authenticate"):
         route("POST", "/x", refund, public=True)

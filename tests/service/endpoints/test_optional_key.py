@@ -228,7 +228,7 @@ async def test_the_description_has_an_empty_alternative(app):
         {"bearer": []},
         {"signed_query_key": [], "signed_query_signature": []},
     ]
-    assert "with a key or without one" in described["description"]
+    assert "one that is sent must be valid" in described["description"]
     assert "401" in described["responses"]
     assert "RateLimit" in described["responses"]["200"]["headers"]
 
@@ -236,10 +236,10 @@ async def test_the_description_has_an_empty_alternative(app):
 @pytest.mark.parametrize(
     ("endpoint", "options", "sentence"),
     [
-        (greet, {"optional_key": True, "public": True}, "say exactly one of"),
-        (greet, {"optional_key": True, "scope": "a:b"}, "say exactly one of"),
-        (greet, {"any_key": True}, "the endpoint's caller has the type Principal, not"),
-        (sign_up, {"optional_key": True, "idempotent": True}, "needs a key to tell one caller's calls"),
+        (greet, {"optional_key": True, "public": True}, "set exactly one of"),
+        (greet, {"optional_key": True, "scope": "a:b"}, "set exactly one of"),
+        (greet, {"any_key": True}, "the endpoint's caller must have the type Principal, not"),
+        (sign_up, {"optional_key": True, "idempotent": True}, "needs a key, to distinguish the calls"),
     ],
 )
 def test_what_cannot_work_is_refused_at_the_start(endpoint, options, sentence):
