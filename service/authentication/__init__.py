@@ -1,1 +1,1 @@
-"""Who calls: credentials, how they are checked, and what is known of the caller afterwards."""
+"""Authentication: credentials, their verification, and the authenticated caller."""

@@ -262,7 +262,7 @@ async def check_key(report: Report, verifier: Verifier, session: RequestSession,
         report.failed("key", f"There is no such key: {error.reason}.")
         return None
     if signs(found, access_key):
-        report.passed("key", "The key is there, and signs.")
+        report.passed("key", "The key exists, and can sign.")
         check_proof(report, verifier, found, access_key, read.proves)
     else:
         report.failed("key", "The key has the mode bearer, which cannot sign.")

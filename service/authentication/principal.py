@@ -11,8 +11,8 @@ from latchkey.service.problems import Problem
 class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
     """An authenticated caller, which an endpoint takes as `caller: Principal`.
 
-    `user` is the owner of the key, `key` the key, `scopes` what the key may do; all as they were when the call was
-    authenticated. `hold_caller` locks both and returns them as they are now.
+    `user` is the owner of the key, `key` the key, and `scopes` its scopes, all in their state at authentication.
+    `hold_caller` locks both and returns their current state.
     """
 
     key_id: int

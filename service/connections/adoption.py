@@ -21,7 +21,7 @@ from latchkey.service.connections.room import Room
 
 log = logging.getLogger("latchkey.connections")
 
-FILES_BESIDE = 256  # what a worker has open beside the connections of its clients
+FILES_BESIDE = 256  # the open files of a worker in addition to its client connections
 
 
 class ServerError(RuntimeError):
@@ -43,10 +43,10 @@ def bound_connections(bounds: Bounds) -> None:
     protocol: Any = config.http_protocol_class
     if protocol not in {HttpToolsProtocol, H11Protocol}:
         raise ServerError(
-            f"uvicorn would serve by {protocol!r}, which may take trailers for headers and has no bounds: "
+            f"uvicorn would use {protocol!r}, which may treat trailers as headers and has no bounds: "
             "start it with --http httptools."
         )
-    found: Any = config  # a class is expected, and called with the arguments of a connection
+    found: Any = config  # uvicorn expects a class, and calls it with the arguments of a connection
     found.http_protocol_class = partial(BoundedProtocol, bounds=fit(bounds), room=Room())
 
 
@@ -85,7 +85,7 @@ def fit(bounds: Bounds) -> Bounds:
         return bounds
     connections = max(1, allowed - FILES_BESIDE)
     log.warning(
-        "%d open files are allowed: a worker takes %d connections, not %d",
+        "%d open files are allowed: a worker accepts %d connections, not %d",
         allowed,
         connections,
         bounds.connections,

@@ -125,25 +125,25 @@ async def connect(
     answer_timeout_s: float | None = None,
     **arguments: Any,
 ) -> Connection:
-    """Connect.
+    """Open a connection.
 
     Args:
-        answer_timeout_s: how long the server may take to answer, and to be connected to at most. In a request that
-            has waited for so long already, nothing more is waited for.
-        sets_autocommit: set autocommit by a statement. MySQL that starts sessions with autocommit off shows it as on,
-            so the driver would send nothing.
-        waits_for_cluster: on a Galera cluster, have each read wait until the node has applied what was committed on
-            the others before it. On every other server it changes nothing.
-        arguments: of the driver's connection. Its connect_timeout holds for the whole of connecting: the driver
-            would wait for a greeting for ever.
+        answer_timeout_s: the maximum wait for an answer of the server, and for the connection. A request in which this time
+            limit was exceeded once does not wait again.
+        sets_autocommit: set autocommit with a statement. A MySQL that starts sessions with autocommit off reports it as
+            on, so the driver would send nothing.
+        waits_for_cluster: on a Galera cluster, each read waits until the node has applied earlier commits of the other
+            nodes. On other servers this has no effect.
+        arguments: of the driver's connection. Its connect_timeout covers the whole connect: the driver alone would wait
+            for a greeting without a limit.
 
     Raises:
-        ConnectError: for whatever goes wrong. A proxy without a server, for one, accepts and closes, which asyncmy
-            reports as a RuntimeError.
+        ConnectError: for any failure. For example, a proxy without a server accepts and closes the connection, which
+            asyncmy reports as a RuntimeError.
     """
     password = arguments.get("password")
     if isinstance(password, str):
-        # The driver would encode it as Latin-1, and the server has hashed what a client in UTF-8 sent.
+        # The driver would encode it as Latin-1, but the server has hashed the UTF-8 of the password.
         arguments["password"] = password.encode()
     if has_stalled():
         raise ConnectError(

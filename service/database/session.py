@@ -97,7 +97,7 @@ class RequestSession(AsyncSession):
         self._closings = closings  # sessions outside requests that are closing; shutdown waits for them
         self._task = task
         self.calls = 0  # the number of running calls
-        self.was_left = False  # its block was left in another task
+        self.was_left = False  # True if its block was left in another task
         self._entered = 0
         self._ended = False
         self._runs_hooks = True
@@ -387,11 +387,11 @@ class RequestSession(AsyncSession):
             self._leave()
 
     def join(self) -> InUse:
-        """Keep the session from ending while a verb works on it: `async with session.join()`."""
+        """Return a block during which the session does not end: `async with session.join()`, for a verb that uses it."""
         return InUse(self)
 
     async def end_left(self) -> None:
-        """End after a block was left in another task: by the collector, which closes an async generator there."""
+        """End the session after its block was left in another task, where the garbage collector closes an async generator."""
         lost = self.unwritten
         await self.end()
         if lost is not None:
@@ -401,7 +401,7 @@ class RequestSession(AsyncSession):
             )
 
     def _forget(self) -> None:
-        """Let the task open another session."""
+        """Remove the session from the registry, so that the task can open another one."""
         if self._registry.get(self._task) is self:
             del self._registry[self._task]
 

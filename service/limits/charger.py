@@ -93,7 +93,7 @@ class Charger:
         return await self._queue(accounts, cost)
 
     async def refund(self, accounts: Accounts, cost: int, moments: Moments) -> Receipt:
-        """Refund what was charged at these times; raises as `charge`."""
+        """Refund units that were charged at these times; raises as `charge`."""
         return await self._queue(accounts, cost, moments)
 
     async def close(self) -> None:
@@ -140,7 +140,7 @@ class Charger:
         try:
             while queue:
                 await self._charge_together(queue)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+        except Exception as error:  # noqa: BLE001 - every error belongs to the waiting calls
             for pending in queue:
                 if not pending.receipt.done():
                     pending.receipt.set_exception(error)

@@ -102,7 +102,9 @@ class Limits:
         self._on_outage = on_outage
         self._exempt = exempt
         self._clock = clock
-        self._low: dict[Accounts, None] = {}  # to whom little or nothing is left, as far as this worker knows
+        self._low: dict[
+            Accounts, None
+        ] = {}  # accounts with little or nothing left, as far as this worker knows
         self._told_at = float("-inf")
         self._untold = 0
 
