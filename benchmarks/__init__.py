@@ -1,1 +1,1 @@
-"""Latchkey beside its peers: the same jobs, the same database, the same machine. See `docs/performance.md`."""
+"""Benchmarks of Latchkey and its peers: the same jobs, database and machine. See `docs/performance.md`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: what `make bench`, `make bench-growth` and `make bench-soak` run."""
+"""The command `python -m benchmarks`, which `make bench`, `make bench-growth` and `make bench-soak` run."""
 
 import signal
 import sys
@@ -35,7 +35,7 @@ KINDS = {
     ),
 }
 
-write_option = click.option("--write", is_flag=True, help="Write the document, however short the run.")
+write_option = click.option("--write", is_flag=True, help="Write the document, even after a short run.")
 results_option = click.option(
     "--results", type=click.Path(path_type=Path), default=RESULTS, help="The folder for the raw results."
 )
@@ -44,7 +44,7 @@ results_option = click.option(
 @click.group()
 def main() -> None:
     """Measure Latchkey beside its peers."""
-    # As Ctrl-C, which ends the servers too; `make` passes this one on, and a shell may start it with the other ignored.
+    # Handled like Ctrl-C, so that the servers are stopped; `make` passes SIGTERM on, and a shell may ignore Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -52,9 +52,9 @@ def main() -> None:
 @click.argument("name", metavar="KIND", type=click.Choice(list(KINDS)))
 @click.option("--rounds", type=click.IntRange(min=1), default=FULL_ROUNDS, show_default=True)
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True)
-@click.option("--jobs", "job_names", default="", help="Names with commas between; all without it.")
-@click.option("--peers", default="", help="Modules with commas between; all without it.")
-@click.option("--generator", type=click.Choice(GENERATORS), help="Without it wrk, where it is there.")
+@click.option("--jobs", "job_names", default="", help="Names separated by commas; by default, all jobs.")
+@click.option("--peers", default="", help="Modules separated by commas; by default, all peers.")
+@click.option("--generator", type=click.Choice(GENERATORS), help="By default wrk, if it is installed.")
 @results_option
 @write_option
 def run(
@@ -68,9 +68,9 @@ def run(
     results: Path,
     write: bool,
 ) -> None:
-    """Measure in rounds and turns: KIND is peers, Latchkey beside the others, or growth, how cost grows.
+    """Measure in rounds: KIND `peers` compares Latchkey with others, `growth` measures how cost grows.
 
-    A whole run of at least five rounds writes its part of docs/performance.md; any other prints it.
+    A complete run of at least five rounds writes its part of docs/performance.md; any other run prints it.
     """
     kind = KINDS[name]
     try:
@@ -98,7 +98,7 @@ def run(
 @results_option
 @write_option
 def soak_command(*, count: int, settled_after: int, results: Path, write: bool) -> None:
-    """Send many requests of all kinds to one server, and look at its memory and at what is left in the end."""
+    """Send many requests of all kinds to one server, and check its memory and its remaining sessions at the end."""
     try:
         found = soak.run_soak(count, settled_after, tell)
     except LoadError as error:
@@ -108,17 +108,17 @@ def soak_command(*, count: int, settled_after: int, results: Path, write: bool) 
 
 
 def tell(line: str) -> None:
-    """Show progress on standard error."""
+    """Print progress on standard error."""
     click.echo(line, err=True)
 
 
 def split(text: str) -> list[str]:
-    """Split a list at its commas."""
+    """Return the parts of a text that is separated by commas."""
     return [name for name in (part.strip() for part in text.split(",")) if name]
 
 
 def text_of(kind: Kind, found: Run, chosen: list[Job]) -> str:
-    """Write what was found, as the document shows it."""
+    """Return the results as text, in the form of the document."""
     return "\n\n".join(
         [
             circumstances(found),
@@ -129,7 +129,7 @@ def text_of(kind: Kind, found: Run, chosen: list[Job]) -> str:
 
 
 def publish(name: str, found: Any, text: str, results: Path, *, write: bool) -> None:
-    """Keep the raw results; write the text into the document, or print it."""
+    """Store the raw results, and write the text into the document or print it."""
     tell(f"raw results: {keep(name, found, results)}")
     if write:
         write_part(name, text)

@@ -1,4 +1,4 @@
-"""The parts of `docs/performance.md` that runs write themselves, between two markers each."""
+"""The generated parts of `docs/performance.md`, each between two markers."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 FULL_ROUNDS = 5
-"""A run of fewer rounds is a quick look, and writes nothing unless it is asked to."""
+"""A run with fewer rounds writes nothing, unless requested."""
 
 
 def replace_part(text: str, name: str, content: str) -> str:
-    """Put `content` between the markers of a part.
+    """Return the text with `content` between the markers of a part.
 
     Raises:
-        ValueError: the markers are not there, once each and in this order.
+        ValueError: the text does not have both markers, once each and in this order.
     """
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, found, rest = text.partition(begin)
@@ -33,7 +33,7 @@ def write_part(name: str, content: str, document: Path = DOCUMENT) -> None:
 
 
 def keep(kind: str, result: Any, results: Path = RESULTS) -> Path:
-    """Keep raw results as JSON; answers where."""
+    """Write raw results as JSON; return the path of the file."""
     results.mkdir(parents=True, exist_ok=True)
     file = results / f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))

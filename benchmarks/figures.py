@@ -1,4 +1,4 @@
-"""From measurements to figures: the median of the rounds, and how far they spread."""
+"""Statistics: the median of the rounds, and their spread."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -15,17 +15,17 @@ class Figure(msgspec.Struct, frozen=True):
 
     @property
     def median(self) -> float:
-        """The one in the middle."""
+        """Return the median."""
         return statistics.median(self.values)
 
     @property
     def spread(self) -> float:
-        """How far the largest is above the smallest, as a part of the median."""
+        """Return the difference between the largest and the smallest value, relative to the median."""
         return (max(self.values) - min(self.values)) / self.median if self.median else 0.0
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a contestant did in a job."""
+    """The results of a contestant in a job."""
 
     job: str
     contestant: str
@@ -42,7 +42,7 @@ FIELDS = tuple(name for name in Summary.__struct_fields__ if name not in {"job",
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run, as it is kept in `benchmarks/results/`."""
+    """A complete run, as it is stored in `benchmarks/results/`."""
 
     date: str
     machine: str
@@ -55,17 +55,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     failures: list[Failure]
 
     def of(self, job: str, contestant: str) -> Summary | None:
-        """Sum up what a contestant did; None when it was not measured in every round."""
+        """Return the summary of a contestant; None when it was not measured in every round."""
         mine = [one for one in self.measurements if (one.job, one.contestant) == (job, contestant)]
         return summarise(mine) if mine and not self.failure(job, contestant) else None
 
     def failure(self, job: str, contestant: str) -> str | None:
-        """Say why a contestant could not be measured."""
+        """Return the reason why a contestant could not be measured."""
         found = (one.reason for one in self.failures if (one.job, one.contestant) == (job, contestant))
         return next(found, None)
 
     def ratio(self, field: str, one: tuple[str, str], other: tuple[str, str]) -> float | None:
-        """Divide a median by that of another job and contestant; None when one of them is not there."""
+        """Return a median divided by that of another job and contestant; None when either does not exist."""
         above, below = self.of(*one), self.of(*other)
         if above is None or below is None:
             return None
@@ -73,7 +73,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarise(measurements: Sequence[Measurement]) -> Summary:
-    """Gather the rounds of one contestant in one job."""
+    """Summarise the rounds of one contestant in one job."""
     first = measurements[0]
     return Summary(
         job=first.job, contestant=first.contestant, **{name: gather(measurements, name) for name in FIELDS}
@@ -81,10 +81,10 @@ def summarise(measurements: Sequence[Measurement]) -> Summary:
 
 
 def gather(measurements: Iterable[Measurement], name: str) -> Figure:
-    """Gather one field of the rounds."""
+    """Return one field of all rounds."""
     return Figure(tuple(getattr(one, name) for one in measurements))
 
 
 def divide(above: float, below: float) -> float | None:
-    """Divide; None by nothing."""
+    """Return the quotient; None for a missing number."""
     return above / below if below else None

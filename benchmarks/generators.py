@@ -1,4 +1,4 @@
-"""The load generators, each a process of its own: `wrk`, and where it is missing one on geventhttpclient."""
+"""The load generators, each a separate process: `wrk`, or a replacement on geventhttpclient."""
 
 import subprocess
 import sys
@@ -10,17 +10,15 @@ import msgspec
 from benchmarks.load import Load, LoadError, Outcome, write_requests
 
 SCRIPT = Path(__file__).with_name("load.lua")
-TIMEOUT_S = 20  # what a client waits for an answer: more than a server takes to say that it is full
-SLACK_S = (
-    120  # what a generator may take beyond its seconds, to start, to wait for the last answers and to count
-)
+TIMEOUT_S = 20  # how long a client waits for an answer: longer than a server takes to report that it is full
+SLACK_S = 120  # the additional time of a generator to start, to wait for the last answers and to count
 
 
 def run(generator: str, port: int, load: Load) -> Outcome:
     """Send a load to a server on this machine.
 
     Raises:
-        LoadError: the generator failed, or told of something that must not happen.
+        LoadError: the generator failed, or reported a fault.
     """
     with tempfile.TemporaryDirectory(prefix="latchkey-load-") as folder:
         file = Path(folder) / "requests"
@@ -43,7 +41,7 @@ def run(generator: str, port: int, load: Load) -> Outcome:
 
 
 def wrk(port: int, load: Load) -> list[str]:
-    """Write the command of `wrk`, but for the arguments of the script; its seconds are whole ones."""
+    """Return the command of `wrk` without the arguments of the script; its duration is in whole seconds."""
     return [
         *("wrk", "--threads", "1", "--connections", str(load.connections)),
         *("--duration", f"{max(load.seconds, 1):.0f}s", "--timeout", f"{TIMEOUT_S}s"),
@@ -52,7 +50,7 @@ def wrk(port: int, load: Load) -> list[str]:
 
 
 def gevent(port: int, load: Load) -> list[str]:
-    """Write the command of the other one, but for the same arguments."""
+    """Return the command of the replacement, without the same arguments."""
     return [
         *(sys.executable, "-m", "benchmarks.gevent_load", str(port)),
         *(str(load.connections), str(load.seconds), str(TIMEOUT_S)),
@@ -60,10 +58,10 @@ def gevent(port: int, load: Load) -> list[str]:
 
 
 def parse(text: str) -> Outcome:
-    """Read the line of JSON at the end of what a generator printed.
+    """Parse the line of JSON at the end of a generator's output.
 
     Raises:
-        LoadError: there is none, or it tells of something that must not happen.
+        LoadError: there is none, or it reports a fault.
     """
     line = next((line for line in reversed(text.splitlines()) if line.startswith("{")), "")
     try:

@@ -1,9 +1,9 @@
-"""The load generator for machines without `wrk`: greenlets on geventhttpclient, one for each client.
+"""The load generator for machines without `wrk`: one greenlet with geventhttpclient for each client.
 
     python -m benchmarks.gevent_load PORT CONNECTIONS SECONDS TIMEOUT_S FILE MODE STATUSES
 
-FILE, MODE and STATUSES are those of `load.lua`, and so is the line of JSON that comes out.
-It is some times slower than `wrk`, so with it the CPU time for each request is the figure to trust.
+FILE, MODE, STATUSES and the resulting line of JSON are those of `load.lua`.
+This generator is several times slower than `wrk`, so only the CPU time for each request is reliable.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from benchmarks.load import Outcome, Tally, Words, decode_request, read_requests
 
 
 class Generator:
-    """Clients that send requests until the time is over."""
+    """Clients that send requests until the time has passed."""
 
     def __init__(self, port: int, connections: int, timeout_s: float, accepts: frozenset[int]) -> None:
         self.http = HTTPClient(
@@ -35,14 +35,14 @@ class Generator:
         self.tally = Tally()
 
     def run(self, requests: Iterator[Words], seconds: float) -> Outcome:
-        """Send for some seconds; `requests` may end before."""
+        """Send for some seconds; it ends earlier if there are no `requests` left."""
         began = time.perf_counter()
         until = began + seconds
         gevent.joinall([gevent.spawn(self.send_until, until, requests) for _ in range(self.connections)])
         return self.tally.outcome(round((time.perf_counter() - began) * 1_000_000))
 
     def send_until(self, until: float, requests: Iterator[Words]) -> None:
-        """Be one client."""
+        """Send the requests of one client."""
         while (began := time.perf_counter()) < until:
             words = next(requests, None)
             if words is None:
@@ -62,7 +62,7 @@ class Generator:
 
 
 def main(arguments: list[str]) -> None:
-    """Read the command line, send, and print."""
+    """Parse the command line, send, and print the outcome."""
     port, connections, seconds, timeout_s, file, mode, statuses = arguments
     prepared = [decode_request(request) for request in read_requests(Path(file))]
     requests = itertools.cycle(prepared) if mode == "cycle" else iter(prepared)

@@ -1,4 +1,4 @@
-"""How cost grows: with the pool, with clients, with workers, with the database, and with the rows of an answer."""
+"""How cost grows with the pool, the clients, the workers, the database, and the rows of an answer."""
 
 from benchmarks import requests
 from benchmarks.figures import Run
@@ -16,11 +16,11 @@ ANSWER_ROWS = (1, 10, 100)
 MANY_CLIENTS = 128
 
 KEYS_IN_USE = 400
-"""Enough that they lie all over the largest database, and few enough for two modes in the smallest."""
+"""Enough to be spread over the largest database, and few enough for two modes in the smallest."""
 
 
 def named(name: str, what: str) -> str:
-    """Name a point of a series."""
+    """Return the name of a point in a series."""
     return f"{name}, {what}"
 
 
@@ -99,9 +99,9 @@ JOBS = (
 
 
 def answered(run: Run) -> float | None:
-    """Tell which part of the requests of the most clients was answered at all, 503 included.
+    """Return the part of the requests that were answered at all, including 503, with the largest number of clients.
 
-    Any other error would have failed the measurement, so it is all of them or it was not measured.
+    Any other error would have failed the measurement, so the result is all requests or nothing.
     """
     return None if run.of("clients", named(LATCHKEY, f"clients: {CLIENTS[-1]}")) is None else 1.0
 

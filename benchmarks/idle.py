@@ -1,4 +1,4 @@
-"""Keep-alive clients that have asked once and now wait: they cost a server memory, and must not cost it time."""
+"""Idle keep-alive clients: they use memory of a server, and must not use its time."""
 
 import resource
 import socket
@@ -8,11 +8,11 @@ from typing import Self
 from benchmarks.load import LoadError
 
 TIMEOUT_S = 20
-FILES_BESIDE = 4000  # what a server, a database or a load generator has open beside idle clients
+FILES_BESIDE = 4000  # the open files of a server, a database or a load generator, without idle clients
 
 
 def raise_file_limit(files: int) -> None:
-    """Allow this process, and those that it starts, so many open files, as far as the machine lets it."""
+    """Raise the limit of open files for this process and its children, as far as the machine allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = files + FILES_BESIDE
     if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -22,7 +22,7 @@ def raise_file_limit(files: int) -> None:
 
 
 class IdleClients:
-    """So many connections that have had one answer each, open as long as the `with` block."""
+    """Connections with one answer each, which are open during the `with` block."""
 
     def __init__(self, port: int, count: int, request: bytes) -> None:
         self.port = port
@@ -31,7 +31,7 @@ class IdleClients:
         self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> Self:
-        """Connect, one after the other."""
+        """Connect the clients, one after another."""
         try:
             for _ in range(self.count):
                 client = socket.create_connection(("127.0.0.1", self.port), TIMEOUT_S)
@@ -46,7 +46,7 @@ class IdleClients:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave; those that the server has cut off before are an error."""
+        """Disconnect; raise an error if the server closed connections before."""
         cut_off = self.count - sum(map(_is_open, self._sockets))
         self._close()
         if error is None and cut_off:
@@ -58,7 +58,7 @@ class IdleClients:
 
 
 def read_answer(client: socket.socket) -> None:
-    """Read one whole answer, which must be a good one."""
+    """Read one complete answer, which must be a 200."""
     with client.makefile("rb") as answer:
         status = answer.readline()
         if b" 200 " not in status:

@@ -1,4 +1,4 @@
-"""The jobs, and who does them: which variants of which peers, and what each is sent."""
+"""The jobs and their contestants: the variants of the peers, and the requests that each gets."""
 
 from collections.abc import Iterable
 
@@ -30,42 +30,42 @@ PEERS = {
     "async_sqlalchemy": SCOPED,
     "replaced": REPLACED,
 }
-"""The modules of the peers, and what the tables call them."""
+"""The modules of the peers, and their names in the tables."""
 
 
 class Contestant(msgspec.Struct, frozen=True, kw_only=True):
-    """Who does a job: a variant of a peer, and what it is sent."""
+    """A contestant in a job: a variant of a peer, and the requests that it gets."""
 
     name: str
     variant: Variant
     make: requests.Make = requests.reads
     cycles: bool = True
-    """The same requests are sent again and again; else each once."""
+    """True repeats the same requests; False sends each once."""
     connections: int = 32
     idle: int = 0
-    """Keep-alive clients beside those that send."""
+    """The number of idle keep-alive clients."""
     accepts: tuple[int, ...] = ()
-    """Statuses beside 2xx that are good answers."""
+    """The accepted statuses other than 2xx."""
     rows: int | None = None
-    """How many users and keys its database has; None is that of the run."""
+    """The number of users and keys in its database; None uses the number of the run."""
     beside: str | None = None
-    """With whom the table compares it; None is the first of the job."""
+    """The contestant that the table compares it with; None is the first of the job."""
     everywhere: bool = False
-    """It may use all cores, and not only the one of the servers."""
+    """True allows all cores instead of only the server's."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is measured, and those who do it, in turns."""
+    """A measurement, and its contestants, which take turns."""
 
     name: str
     title: str
     contestants: tuple[Contestant, ...]
     same_answer: bool = False
-    """All of them have to answer the first request alike."""
+    """True requires the same answer to the first request from all contestants."""
 
 
 def variant(module: str, **environ: str) -> Variant:
-    """Start a peer with something of its own in the environment."""
+    """Return a contestant whose peer has additional environment variables."""
     return Variant(module=module, environ=environ)
 
 
@@ -77,7 +77,7 @@ TEAM = variant("latchkey", LATCHKEY_APP="benchmarks.peers.articles:create_applic
 
 
 def own(name: str, title: str, *, public: bool, page: bool) -> Job:
-    """Declare a job of what a team writes: Latchkey's three ways beside two frameworks."""
+    """Return a job for the code of a team: Latchkey's three ways of reading, and two frameworks."""
     ways = {INTO: "/into", PREPARED: "/prepared", ENTITIES: "/entities"}
     others = {DEPENDS: "fastapi_depends", LITESTAR: "litestar_alchemy"}
     return Job(
@@ -153,10 +153,10 @@ JOBS = (
 
 
 def choose(jobs: Iterable[Job], names: Iterable[str], peers: Iterable[str]) -> list[Job]:
-    """Keep the jobs with these names, and in them those who are variants of these peers; nothing named is all.
+    """Return the jobs with these names, and in them the contestants of these peers; no names select all.
 
     Raises:
-        ValueError: a name is not known.
+        ValueError: a name is unknown.
     """
     jobs, names, peers = list(jobs), list(names), list(peers)
     for given, known in ((names, [job.name for job in jobs]), (peers, list(PEERS))):

@@ -1,4 +1,4 @@
-"""The check before a run: every peer gives Latchkey's answers, or its figures would be worth nothing."""
+"""A check before a run: every peer must give Latchkey's answers, or its figures would be meaningless."""
 
 import http.client
 import json
@@ -18,18 +18,18 @@ TIMEOUT_S = 20
 
 
 class UnlikeError(AssertionError):
-    """A peer answers otherwise than Latchkey."""
+    """A peer gives a different answer than Latchkey."""
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     body: Any
 
 
 def ask(server: Server, key: HeldKey, method: str, target: str, body: Any = None) -> Answer:
-    """Make one request."""
+    """Send one request, and return the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
     headers = {"authorization": f"Bearer {key.secret}"}
     try:
@@ -49,7 +49,7 @@ def require_alike(latchkey: Server, peer: Server) -> None:
     """Compare a read, a refusal and a create.
 
     Raises:
-        UnlikeError: one of them differs, and how.
+        UnlikeError: one of them differs; the message contains the difference.
     """
     name, database = peer.variant.module, peer.database
     key = database.bearer[0]
@@ -61,9 +61,9 @@ def require_alike(latchkey: Server, peer: Server) -> None:
 
 
 def require_same_read(latchkey: Server, peer: Server, key: HeldKey) -> None:
-    """Compare the answers to a read, keys sorted and moments to the letter.
+    """Compare the answers to a read, with sorted keys and exact times.
 
-    But for the last use of the key, which Latchkey notes every few seconds, and which a cache tells late.
+    The last use of the key is ignored: Latchkey records it every few seconds, and a cache returns it late.
     """
     expected, found = (ask(server, key, "GET", "/v1/me") for server in (latchkey, peer))
     for answer in (expected, found):
@@ -74,10 +74,10 @@ def require_same_read(latchkey: Server, peer: Server, key: HeldKey) -> None:
 
 
 def require_same_answer(server: Server, request: bytes, expected: Any) -> Any:
-    """Compare the answer to a request, as it goes over the wire, with another one's; None is compared with nothing.
+    """Compare the answer to a raw request with that of another contestant; None compares with nothing.
 
     Raises:
-        UnlikeError: it is no 200, or differs.
+        UnlikeError: it is not a 200, or differs.
     """
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as connection:
         connection.sendall(request)
@@ -88,12 +88,12 @@ def require_same_answer(server: Server, request: bytes, expected: Any) -> Any:
         raise UnlikeError(f"{server.variant.module} answers {answer.status}")
     found = json.loads(text)
     if expected is not None and found != expected:
-        raise UnlikeError(f"{server.variant.module} answers {text[:200]!r}, and another one does not")
+        raise UnlikeError(f"{server.variant.module} answers {text[:200]!r}, unlike another contestant")
     return found
 
 
 def require_same_create(latchkey: Server, peer: Server, key: HeldKey) -> None:
-    """Compare a created user with one that Latchkey creates, but for what must differ."""
+    """Compare a created user with one that Latchkey creates, without the fields that must differ."""
     shapes = []
     for server in (latchkey, peer):
         body = {"email": f"{secrets.token_hex(8)}@example.com", "name": "Likeness"}
@@ -122,7 +122,7 @@ def _difference(expected: Answer, found: Answer) -> str:
 
 
 def _lines(body: dict[str, Any]) -> set[str]:
-    """Write each value with the way to it on a line."""
+    """Return each value with its path, one per line."""
     found = set()
     for name, value in body.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The load: requests that were made before, how many clients send them, and what came of it."""
+"""The load: prepared requests, the number of clients that send them, and the outcome."""
 
 import http
 import math
@@ -15,11 +15,11 @@ Words = tuple[str, str, dict[str, str], bytes]
 
 
 class LoadError(RuntimeError):
-    """The load generator failed, or an answer was none that the job asks for; such a figure is worth nothing."""
+    """The load generator failed, or an answer was not one that the job accepts; the figure would be meaningless."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent."""
+    """The requests to send."""
 
     requests: Sequence[bytes]
     """As they go over the wire."""
@@ -32,7 +32,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it, as every load generator tells it."""
+    """The outcome, as every load generator reports it."""
 
     requests: int
     duration_us: int
@@ -50,11 +50,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rps(self) -> float:
-        """Answers a second."""
+        """Return the number of answers a second."""
         return self.requests / self.duration_us * 1_000_000
 
     def faults(self) -> list[str]:
-        """Name what must not have happened."""
+        """Return the faults of the run."""
         found = {
             "answers with an error status": self.bad_statuses - self.accepted,
             "broken connections": self.broken,
@@ -66,7 +66,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tally:
-    """Counts answers, for a generator that is written in Python."""
+    """Counts answers, for a generator in Python."""
 
     def __init__(self) -> None:
         self.latencies_us: list[int] = []
@@ -79,7 +79,7 @@ class Tally:
         self.accepted += status in accepts
 
     def outcome(self, duration_us: int) -> Outcome:
-        """Sum up."""
+        """Return the outcome."""
         ordered = sorted(self.latencies_us)
         return Outcome(
             requests=len(ordered),
@@ -95,19 +95,19 @@ class Tally:
 
 
 def percentile(ordered: Sequence[int], percent: int) -> int:
-    """Return the smallest value that `percent` of all are not above; 0 of none."""
+    """Return the smallest value that is at least as large as `percent` of all values; 0 for no values."""
     return ordered[math.ceil(len(ordered) * percent / 100) - 1] if ordered else 0
 
 
 def write_requests(file: Path, requests: Iterable[bytes]) -> None:
-    """Write requests as the load generators read them: each with its length in front."""
+    """Write requests in the format of the load generators: each with its length in front."""
     with file.open("wb") as target:
         for request in requests:
             target.write(b"%d\n%b" % (len(request), request))
 
 
 def read_requests(file: Path) -> list[bytes]:
-    """Read what `write_requests` wrote."""
+    """Read the file that `write_requests` wrote."""
     found = []
     with file.open("rb") as source:
         while length := source.readline():
@@ -116,7 +116,7 @@ def read_requests(file: Path) -> list[bytes]:
 
 
 def encode_request(method: str, target: str, headers: dict[str, str], body: bytes = b"") -> bytes:
-    """Write a request as it goes over the wire (RFC 9112)."""
+    """Return a request as bytes (RFC 9112)."""
     if body:
         headers = {**headers, "content-type": "application/json", "content-length": str(len(body))}
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
@@ -124,7 +124,7 @@ def encode_request(method: str, target: str, headers: dict[str, str], body: byte
 
 
 def decode_request(request: bytes) -> Words:
-    """Take apart what `encode_request` wrote."""
+    """Return the parts of a request that `encode_request` returned."""
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     method, target, _ = first.split(" ")
@@ -132,6 +132,6 @@ def decode_request(request: bytes) -> Words:
 
 
 def choose_generator() -> str:
-    """Tell which load generator this machine has: `wrk`, or else the one that the extra brings."""
+    """Return the load generator of this machine: `wrk` if it is installed, otherwise the one of the extra."""
     wrk, other = GENERATORS
     return wrk if shutil.which(wrk) else other

@@ -1,4 +1,4 @@
-"""The machine: which cores measure and which are measured, and what the tables say of it."""
+"""The machine: the cores for servers and for the load, and its description in the tables."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 class Cores(msgspec.Struct, frozen=True):
-    """Who runs where."""
+    """The cores of the server and of all other processes."""
 
     server: frozenset[int]
     others: frozenset[int]
@@ -35,16 +35,16 @@ class Cores(msgspec.Struct, frozen=True):
 
     @property
     def all(self) -> frozenset[int]:
-        """Every core that is used."""
+        """Return all cores in use."""
         return self.server | self.others
 
     @property
     def are_apart(self) -> bool:
-        """Tell whether the server has a core to itself."""
+        """Return whether the server has its own core."""
         return self.server.isdisjoint(self.others)
 
     def sentence(self) -> str:
-        """Say it for a table."""
+        """Return a sentence for a table."""
         if not self.are_apart:
             return "one core for everything, so nothing is pinned"
         return (
@@ -57,18 +57,18 @@ def _list(cores: frozenset[int]) -> str:
 
 
 def share_cores() -> Cores:
-    """Give the first core to the server and the second to the rest; with one core they share it."""
+    """Return the first core for the server and the second for the rest; a single core is shared."""
     first, *rest = sorted(os.sched_getaffinity(0))
     return Cores(frozenset([first]), frozenset(rest[:1] or [first]))
 
 
 def pin_here(cores: Cores) -> None:
-    """Keep this process, and those that it starts, away from the server."""
+    """Keep this process and its children off the server's core."""
     os.sched_setaffinity(0, cores.others)
 
 
 def describe() -> str:
-    """Name the processor, the number of its cores, the memory, and the system."""
+    """Return the processor, the number of its cores, the memory, and the system."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     return (
@@ -78,7 +78,7 @@ def describe() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Tell the versions of Python and of the packages that are there."""
+    """Return the versions of Python and of the installed packages."""
     found = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Measuring: one load on one server, and rounds of them in turns."""
+"""Measurements: one load on one server, and rounds in which contestants take turns."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -16,8 +16,8 @@ from benchmarks.rows import Database, database_cpu_s
 from benchmarks.servers import Server, ServerError, Variant
 
 WARM_UP_S = 2.0
-WARM_UP_REQUESTS = 40_000  # more than anybody here answers during the warm-up
-RESERVE = 3  # how many times what the warm-up needed is prepared: nobody gets that much faster
+WARM_UP_REQUESTS = 40_000  # more than any server answers during the warm-up
+RESERVE = 3  # how many times the requests of the warm-up are prepared: no server gets that much faster
 
 Tell = Callable[[str], None]
 
@@ -41,7 +41,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """A contestant that could not be measured, and why."""
+    """A contestant that could not be measured, and the reason."""
 
     job: str
     contestant: str
@@ -49,7 +49,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
-    """What all measurements of a run share."""
+    """The common parameters of all measurements of a run."""
 
     databases: Mapping[int, Database]
     """By their number of rows; the first is the one that contestants have who ask for no other."""
@@ -65,16 +65,16 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
         return self.databases[rows]
 
     def server_of(self, contestant: Contestant) -> Server:
-        """Make the server of a contestant, which does not run yet."""
+        """Return the server of a contestant, not started."""
         cores = self.cores.all if contestant.everywhere else self.cores.server
         return Server(contestant.variant, self.database_of(contestant), cores=cores)
 
 
 def measure(bench: Bench, job: Job, contestant: Contestant, server: Server, *, round: int) -> Measurement:
-    """Warm a server up, load it, and read what it cost.
+    """Warm a server up, load it, and read its cost.
 
     Raises:
-        LoadError: an answer was an error, or none came.
+        LoadError: an answer was an error, or missing.
     """
     warm_up = send(bench, contestant, server, WARM_UP_S, WARM_UP_REQUESTS)
     count = int(warm_up.rps * bench.seconds * RESERVE) + 1000
@@ -100,7 +100,7 @@ def measure(bench: Bench, job: Job, contestant: Contestant, server: Server, *, r
 
 
 def send(bench: Bench, contestant: Contestant, server: Server, seconds: float, count: int) -> Outcome:
-    """Send a contestant its load, made just now: signatures age."""
+    """Send a load to a contestant; the requests are created just before, because signatures expire."""
     load = Load(
         requests=contestant.make(server.database, server.port, count),
         cycles=contestant.cycles,
@@ -112,7 +112,7 @@ def send(bench: Bench, contestant: Contestant, server: Server, seconds: float, c
 
 
 def run_job(bench: Bench, job: Job) -> tuple[list[Measurement], list[Failure]]:
-    """Measure those who do a job, in turns; who fails once is out, and said to be."""
+    """Measure the contestants of a job in turns; one that fails once is excluded and reported."""
     found: list[Measurement] = []
     failures: list[Failure] = []
     with ExitStack() as running:
@@ -143,7 +143,7 @@ def run_job(bench: Bench, job: Job) -> tuple[list[Measurement], list[Failure]]:
                 try:
                     one = measure(bench, job, contestant, server, round=number)
                 except LoadError as error:
-                    fail(contestant, f"{error}; it said: {server.last_words()}")
+                    fail(contestant, f"{error}; its output ends with: {server.last_words()}")
                     continue
                 found.append(one)
                 turns = bench.rounds * len(servers)
@@ -157,7 +157,7 @@ def run_job(bench: Bench, job: Job) -> tuple[list[Measurement], list[Failure]]:
 
 
 class References:
-    """Latchkey as it is, one for each database, started when it is first asked for: what the others are compared with."""
+    """Unmodified Latchkey servers, one for each database, started on first use, for comparison with the contestants."""
 
     def __init__(self, cores: Cores, running: ExitStack) -> None:
         self.cores = cores
@@ -165,7 +165,7 @@ class References:
         self._servers: dict[str, Server] = {}
 
     def require_alike(self, server: Server) -> None:
-        """See to it that a server answers as Latchkey does.
+        """Require that a server gives the same answers as Latchkey.
 
         Raises:
             likeness.UnlikeError: it does not.

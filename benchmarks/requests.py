@@ -1,4 +1,4 @@
-"""What the jobs send, written out as it goes over the wire."""
+"""The requests of the jobs, as bytes."""
 
 import functools
 import itertools
@@ -19,22 +19,22 @@ PREFIX = "lk"
 
 
 def host(port: int) -> dict[str, str]:
-    """Name the server."""
+    """Return the Host header."""
     return {"host": f"127.0.0.1:{port}"}
 
 
 def bearer(port: int, key: HeldKey) -> dict[str, str]:
-    """Name the server and show the secret."""
+    """Return the headers of a call with a bearer key."""
     return host(port) | {"authorization": f"Bearer {key.secret}"}
 
 
 def reads(database: Database, port: int, _count: int) -> Sequence[bytes]:
-    """Ask who calls, once with each of the bearer keys."""
+    """Return reads of the caller, one for each bearer key."""
     return [encode_request("GET", "/v1/me", bearer(port, key)) for key in database.bearer]
 
 
 def lists(limit: int) -> Make:
-    """Make requests for so many users."""
+    """Return requests for pages of users."""
 
     def make(database: Database, port: int, _count: int) -> Sequence[bytes]:
         target = f"/v1/users?limit={limit}"
@@ -44,7 +44,7 @@ def lists(limit: int) -> Make:
 
 
 def articles(prefix: str = "", *, public: bool, page: bool) -> Make:
-    """Make requests for articles, or for pages of them, each with a key unless anybody may read them."""
+    """Return requests for articles, or for pages of them, with a key unless they are public."""
 
     def make(database: Database, port: int, _count: int) -> Sequence[bytes]:
         place = f"{prefix}/public/articles" if public else f"{prefix}/articles"
@@ -59,7 +59,7 @@ def articles(prefix: str = "", *, public: bool, page: bool) -> Make:
 
 
 def creates(database: Database, port: int, count: int) -> Sequence[bytes]:
-    """Create users whose email nobody has."""
+    """Return requests that create users with new emails."""
     return list(itertools.islice(_endless_creates(database, port), count))
 
 
@@ -71,7 +71,7 @@ def _endless_creates(database: Database, port: int) -> Iterator[bytes]:
 
 
 def signed_reads(database: Database, port: int, count: int) -> Sequence[bytes]:
-    """Ask who calls with a signed message (RFC 9421), each with a nonce of its own."""
+    """Return reads of the caller with signed messages (RFC 9421), each with a new nonce."""
     run, now, named = secrets.token_hex(8), time.time(), host(port)
     made = []
     for number, key in zip(range(count), itertools.cycle(database.signed), strict=False):
@@ -90,7 +90,7 @@ def signed_reads(database: Database, port: int, count: int) -> Sequence[bytes]:
 
 
 def mixture(database: Database, port: int, count: int) -> Sequence[bytes]:
-    """Send of ten requests six reads, two creates, one with a key that nobody has, and one for what is not there."""
+    """Return a mixture: of ten requests six read, two create, one has an unknown key, and one an unknown path."""
     read = itertools.cycle(reads(database, port, 0))
     create = _endless_creates(database, port)
     missing = itertools.cycle(

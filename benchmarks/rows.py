@@ -1,4 +1,4 @@
-"""The database of a run: a private MariaDB, Latchkey's own migrations, and as many users and keys as are asked for."""
+"""The database of a run: a private MariaDB with Latchkey's migrations, and the requested number of users and keys."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -26,8 +26,8 @@ PREFIX = "lk"
 KEYS_IN_USE = 100
 """How many keys the load is spread over; of each there is one that signs and one that does not."""
 
-# Nine servers with two pools of 80 each would be more than the usual 151, and the usual buffer of 128 MiB is less
-# than a million users and keys.
+# Nine servers with two pools of 80 connections exceed the default of 151, and a million users and keys exceed the
+# default buffer of 128 MiB.
 SERVER_SETTINGS = "SET GLOBAL max_connections = 2000; SET GLOBAL innodb_buffer_pool_size = 1024 * 1024 * 1024"
 FILL = """
 USE `{database}`;
@@ -68,14 +68,14 @@ UPDATE `{database}`.key_secrets SET secret_sha256 = 0x{digest}, sealed = {sealed
 
 
 class HeldKey(msgspec.Struct, frozen=True):
-    """A key whose secret the load has."""
+    """A key with its secret, for the load."""
 
     access_key: AccessKey
     secret: Secret
 
 
 class Database(msgspec.Struct, frozen=True, kw_only=True):
-    """A migrated database with rows in it."""
+    """A migrated database with rows."""
 
     url: str
     keyring: str
@@ -90,7 +90,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def running() -> Iterator[PrivateMariaDB]:
-    """Run a MariaDB, ready for many connections and many rows."""
+    """Run a MariaDB that is configured for many connections and rows."""
     with PrivateMariaDB() as server:
         server.execute(SERVER_SETTINGS)
         yield server
@@ -99,7 +99,7 @@ def running() -> Iterator[PrivateMariaDB]:
 def make_database(
     server: PrivateMariaDB, name: str, *, rows: int, keys_in_use: int = KEYS_IN_USE
 ) -> Database:
-    """Make a database with `rows` users, and as many keys; those that are used are spread evenly over them."""
+    """Create a database with `rows` users and as many keys; the keys of the load are spread evenly over them."""
     if rows < 2 * keys_in_use:
         raise ValueError(f"{rows} rows are too few for {keys_in_use} keys of each mode")
     server.create_database(name)
@@ -157,10 +157,10 @@ async def _migrate(url: str) -> None:
 
 
 def server_pid(server: PrivateMariaDB) -> int:
-    """Tell the process id of the server."""
+    """Return the process id of the server."""
     return int(Path(server.execute("SELECT @@pid_file").strip()).read_text())
 
 
 def database_cpu_s(database: Database) -> float:
-    """Tell how much CPU time the database has had."""
+    """Return the CPU time of the database, in seconds."""
     return processes.cpu_s(database.pid)

@@ -1,4 +1,4 @@
-"""A run from its beginning to its end: the cores, the database, the jobs in turns, and what came of them."""
+"""A complete run: the cores, the database, the jobs in turns, and the results."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,15 +24,15 @@ def run_jobs(
     generator: str | None = None,
     keys_in_use: int = rows.KEYS_IN_USE,
 ) -> Run:
-    """Measure the jobs on a database of their own.
+    """Measure the jobs on a new database.
 
     Args:
-        jobs: one after the other, each with its contestants in turns.
-        rounds: how often each contestant has its turn.
+        jobs: run one after another, each with its contestants in turns.
+        rounds: the number of turns of each contestant.
         seconds: of each turn, without the warm-up.
-        tell: takes a line of progress.
-        generator: None takes `wrk` where it is there.
-        keys_in_use: over how many keys the load is spread.
+        tell: called with a line of progress.
+        generator: None uses `wrk` if it is installed.
+        keys_in_use: the number of keys over which the load is spread.
     """
     cores = machine.share_cores()
     machine.pin_here(cores)
@@ -46,7 +46,7 @@ def run_jobs(
         server = running.enter_context(rows.running())
         databases = {}
         for size in sizes:
-            tell(f"making a database of {size:,} users and keys")
+            tell(f"creating a database of {size:,} users and keys")
             databases[size] = rows.make_database(server, f"rows_{size}", rows=size, keys_in_use=keys_in_use)
         bench = Bench(
             databases=databases, generator=generator, cores=cores, rounds=rounds, seconds=seconds, tell=tell

@@ -1,4 +1,4 @@
-"""A server under test: one peer in a process of its own, started, asked until it answers, and stopped."""
+"""A server under test: one peer in a separate process, started, polled until it answers, and stopped."""
 
 import os
 import signal
@@ -18,19 +18,19 @@ from benchmarks.rows import Database
 
 STARTING_TIMEOUT_S = 60
 STOPPING_TIMEOUT_S = 30
-KEEP_ALIVE_S = 600  # an idle client is still there when the measurement ends
+KEEP_ALIVE_S = 600  # idle clients stay connected until the measurement ends
 POOL_SIZE = 40
-CONNECTIONS = 4096  # more than any job opens: an idle client does not give way to another
+CONNECTIONS = 4096  # more than any job opens, so that no idle client is closed
 CLOCK_WINDOW_S = 3600  # requests are signed before they are sent
 OURS = "LATCHKEY_"
 
 
 class ServerError(RuntimeError):
-    """A server does not start, or went away; the text ends with what it said last."""
+    """A server did not start, or ended; the message ends with its last output."""
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """A peer and how it is started."""
+    """A peer and its start parameters."""
 
     module: str
     """In `benchmarks.peers`."""
@@ -42,7 +42,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def environ_of(variant: Variant, database: Database) -> dict[str, str]:
-    """Say to a server where its database is; of the settings that happen to be set here it hears nothing."""
+    """Return the environment of a server: its database, and none of the settings of this process."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return {
         **inherited,
@@ -58,12 +58,12 @@ def environ_of(variant: Variant, database: Database) -> dict[str, str]:
 
 
 class Server:
-    """One peer behind uvicorn, with uvloop and httptools and no access log of uvicorn's own.
+    """One peer behind uvicorn with uvloop and httptools, without uvicorn's access log.
 
     Args:
-        variant: what is started.
-        database: what it reads and writes.
-        cores: where it runs; its workers and threads stay there too.
+        variant: the peer.
+        database: its database.
+        cores: the cores of the server, including its workers and threads.
     """
 
     def __init__(self, variant: Variant, database: Database, *, cores: frozenset[int]) -> None:
@@ -76,12 +76,12 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process id, of the parent when there are several workers."""
+        """Return the process id; with several workers, that of the parent."""
         assert self._process is not None  # noqa: S101 - inside the `with` block
         return self._process.pid
 
     def __enter__(self) -> Self:
-        """Start, and wait until it accepts connections."""
+        """Start the server, and wait until it accepts connections."""
         try:
             self._start()
         except BaseException:
@@ -133,18 +133,18 @@ class Server:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def last_words(self) -> str:
-        """Answer the last line that it wrote, which of a traceback is the error."""
+        """Return the last line of its output, which for a traceback is the error."""
         text = self._read_log()
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if "Error: " in line]
         return (errors or lines or ["it said nothing"])[-1]
 
     def cpu_s(self) -> float:
-        """Tell the seconds of CPU that it has had, its workers included."""
+        """Return the CPU time of the server, including its workers, in seconds."""
         return processes.cpu_s(self.pid)
 
     def stop(self) -> str:
-        """Ask it to shut down, and wait; answers what it wrote."""
+        """Stop the server, wait, and return its output."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGTERM)

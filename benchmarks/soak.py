@@ -1,4 +1,4 @@
-"""The soak: many requests of all kinds to one server; its memory must not grow, and nothing may be left in the end."""
+"""The soak: many requests of all kinds to one server, whose memory must not grow, and which must end without remainders."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,18 +17,18 @@ SETTLED_AFTER = 50_000
 GROWTH_LIMIT_MIB = 2.0
 NOT_REACHED = "**not reached**"
 PART_S = 10.0
-FIRST_PART = 60_000  # more requests than anybody answers in a part
+FIRST_PART = 60_000  # more requests than any server answers in a part
 RESERVE = 3
 ACCEPTS = (401, 404)
-REFUSED_PART = 0.2  # of the mixture, one of ten is answered 401 and one 404
+REFUSED_PART = 0.2  # in the mixture, one of ten requests is answered 401 and one 404
 TOLERANCE = 0.02
 
-# A key that nobody has is refused as often as the mixture has it, and the address that asks with it is that of all.
+# The unknown key of the mixture fails more often than the limit of failures allows, from the same address as all calls.
 SETTINGS = {"LATCHKEY_AUTH_FAILURES_PER_MIN": "1000000", "TELL_REMAINDER": "1"}
 
 
 class Remainder(msgspec.Struct, frozen=True):
-    """What the server says of itself when it is asked to stop, before it closes the database."""
+    """The sessions and connections that the server reports when it is stopped, before it closes the database."""
 
     sessions: int
     """In the registry."""
@@ -37,14 +37,14 @@ class Remainder(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """The memory after so many requests."""
+    """The memory after a number of requests."""
 
     requests: int
     rss_mib: float
 
 
 class Soak(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it."""
+    """The result of a soak."""
 
     date: str
     machine: str
@@ -55,16 +55,16 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def settled(self) -> Sample | None:
-        """The sample from which on growth counts; None when the soak was too short to have another after it."""
+        """Return the first sample that counts for growth; None when the soak was too short to have a later one."""
         return next((one for one in self.samples[:-1] if one.requests >= self.settled_after), None)
 
     @property
     def growth_mib(self) -> float | None:
-        """How much more memory there is in the end; None when the soak was too short to tell."""
+        """Return the growth of the memory; None when the soak was too short."""
         return None if self.settled is None else self.samples[-1].rss_mib - self.settled.rss_mib
 
     def verdict(self) -> str:
-        """Say whether it is as it is to be."""
+        """Return the verdict, as text."""
         if self.remainder != Remainder(0, 0):
             return NOT_REACHED
         if self.growth_mib is None:
@@ -73,10 +73,10 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_soak(count: int, settled_after: int, tell: Callable[[str], None], *, part_s: float = PART_S) -> Soak:
-    """Send so many requests, part by part, and watch.
+    """Send the requests in parts, and record the memory.
 
     Raises:
-        LoadError: an answer was none that the mixture asks for, or the server did not say what was left.
+        LoadError: an answer does not belong to the mixture, or the server did not report its remainder.
     """
     cores = machine.share_cores()
     machine.pin_here(cores)
@@ -114,22 +114,22 @@ def run_soak(count: int, settled_after: int, tell: Callable[[str], None], *, par
 
 
 def require_mixture(outcome: Outcome) -> None:
-    """Refuse a part in which not as many were answered 401 or 404 as must be: those would be other requests."""
+    """Raise an error for a part without the expected number of 401 and 404: its requests would be different ones."""
     part = outcome.accepted / outcome.requests
     if abs(part - REFUSED_PART) > TOLERANCE:
         raise LoadError(f"{part:.0%} of the requests were answered {ACCEPTS}, instead of {REFUSED_PART:.0%}")
 
 
 def find_remainder(text: str) -> Remainder:
-    """Read what the server said of itself."""
+    """Parse the remainder in the server's output."""
     for line in text.splitlines():
         if line.startswith(REMAINDER):
             return msgspec.json.decode(line.removeprefix(REMAINDER), type=Remainder)
-    raise LoadError(f"the server did not say what was left: {text[-500:]}")
+    raise LoadError(f"the server did not report its remainder: {text[-500:]}")
 
 
 def soak_table(soak: Soak) -> str:
-    """Write the result."""
+    """Return the result as a table."""
     samples = dict.fromkeys((soak.samples[0], soak.settled, soak.samples[-1]))
     memory = [
         (f"memory after {one.requests:,} requests", f"{number(one.rss_mib)} MiB")

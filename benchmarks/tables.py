@@ -22,17 +22,17 @@ HEAD = (
 Column = tuple[str, Callable[[Summary], str]]
 """What stands above, and what is written of a contestant."""
 
-LONGEST_REASON = 120  # characters; the whole reason is in the raw results
+LONGEST_REASON = 120  # characters; the complete reason is in the raw results
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table: the first column to the left, numbers to the right."""
+    """Return a table with the first column aligned to the left and numbers to the right."""
     lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
 
 
 def number(value: float) -> str:
-    """Write a number with three digits that count, and thousands apart."""
+    """Return a number with three significant digits and separated thousands."""
     if abs(value) >= 100:  # noqa: PLR2004 - from there on nothing behind the point counts
         return f"{value:,.0f}"
     return f"{value:.3g}"
@@ -42,31 +42,31 @@ REFUSED: Column = ("503", lambda one: number(one.accepted.median))
 
 
 def percent(figure: Figure) -> str:
-    """Write how far the rounds spread."""
+    """Return the spread of the rounds."""
     return f"{figure.spread * 100:.0f} %"
 
 
 def times(value: float | None) -> str:
-    """Write a ratio."""
+    """Return a ratio."""
     return NOTHING if value is None else f"{value:.2f}"
 
 
 def cells(one: Summary) -> list[str]:
-    """Write what was measured of a contestant."""
+    """Return the measured values of a contestant."""
     medians = (one.cpu_ms, one.database_cpu_ms, one.p50_ms, one.p99_ms, one.peak_mib)
     return [number(one.rps.median), percent(one.rps), *(number(figure.median) for figure in medians)]
 
 
 def job_table(run: Run, job: Job, more: Sequence[Column] = ()) -> str:
-    """Write a job's table.
+    """Return the table of a job.
 
-    The ratios are those of the contestant that a line is compared with: its requests a second by those of the line,
-    and the CPU time of the line by its. Where they are above 1 it is the better one.
+    Each line is compared with a contestant: the ratio of requests a second is that of the contestant to the line's, and
+    the ratio of CPU time that of the line to the contestant's. Above 1 the contestant is better.
 
     Args:
-        run: what was measured.
-        job: whose contestants are the lines.
-        more: columns beside the usual ones.
+        run: the results.
+        job: its contestants are the lines.
+        more: additional columns.
     """
     first = job.contestants[0].name
     rows = []
@@ -90,17 +90,17 @@ def job_table(run: Run, job: Job, more: Sequence[Column] = ()) -> str:
 
 
 def shorten(reason: str) -> str:
-    """Keep the beginning of a reason."""
+    """Return the beginning of a reason."""
     return reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + "…"
 
 
 def targets_table(targets: Sequence[Target], run: Run) -> str:
-    """Write which targets the run reached."""
+    """Return a table of the targets, and whether the run reached them."""
     return table(("figure", "target", "result", ""), judge(targets, run))
 
 
 def circumstances(run: Run) -> str:
-    """Say when, where and with what a run was made, one sentence a line."""
+    """Return the date, machine and parameters of a run, one sentence a line."""
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     lines = [
         f"Measured on {run.date}: {run.machine}; {run.cores}.",

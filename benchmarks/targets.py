@@ -1,4 +1,4 @@
-"""The figures that Latchkey is to show, and what a run says of each. Nothing here is known before it was measured."""
+"""The targets of Latchkey, and the verdicts of a run. A target without a measurement has no verdict."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -24,7 +24,7 @@ Value = Callable[[Run], float | None]
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be reached."""
+    """A target: a figure with a bound."""
 
     sentence: str
     bound: float
@@ -33,33 +33,33 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = "times"
 
     def verdict(self, found: float | None) -> str:
-        """Say whether it is reached."""
+        """Return the verdict, as text."""
         if found is None:
             return "not measured"
         reached = found >= self.bound if self.direction == "at least" else found <= self.bound
         return "reached" if reached else "**not reached**"
 
     def wanted(self) -> str:
-        """Write the bound."""
+        """Return the bound as text."""
         return f"{self.direction} {self.bound:g} {self.unit}".rstrip()
 
     def found(self, value: float | None) -> str:
-        """Write what was found."""
+        """Return the figure as text."""
         return "" if value is None else f"{value:.2f} {self.unit}".rstrip()
 
 
 def rps(one: tuple[str, str], other: tuple[str, str]) -> Value:
-    """Compare requests a second."""
+    """Return a comparison of requests a second."""
     return lambda run: run.ratio("rps", one, other)
 
 
 def cpu(one: tuple[str, str], other: tuple[str, str]) -> Value:
-    """Compare the CPU time for a request."""
+    """Return a comparison of the CPU time for a request."""
     return lambda run: run.ratio("cpu_ms", one, other)
 
 
 def tail(run: Run) -> float | None:
-    """Compare the p99 of Latchkey's reads with their p50."""
+    """Return the ratio of Latchkey's p99 for reads to its p50."""
     found = run.of("read", LATCHKEY)
     return None if found is None else divide(found.p99_ms.median, found.p50_ms.median)
 
@@ -112,7 +112,7 @@ TARGETS = (
 
 
 def judge(targets: Sequence[Target], run: Run) -> list[tuple[str, str, str, str]]:
-    """Write a line for each target: what it is, what is wanted, what was found, and the verdict."""
+    """Return a line for each target: its sentence, its bound, the figure, and the verdict."""
     lines = []
     for target in targets:
         value = target.value(run)

@@ -1,5 +1,5 @@
-"""The servers that are compared, one a file; each has a `create_app()` that uvicorn calls.
+"""The servers that are compared, one in each file, with a `create_app()` that uvicorn calls.
 
-A peer learns from the environment where the database is, `DATABASE_URL`, and how many connections it may keep,
-`POOL_SIZE`; Latchkey reads its own settings.
+A peer reads from the environment its database, `DATABASE_URL`, and the size of its pool, `POOL_SIZE`; Latchkey reads
+its own settings.
 """

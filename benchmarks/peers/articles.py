@@ -1,4 +1,4 @@
-"""What a team writes on Latchkey: articles with their author and tags, read in each of the three ways.
+"""The code of a team on Latchkey: articles with their author and tags, read in each of the three ways.
 
 Started by the peer `latchkey`, with `LATCHKEY_APP`.
 """
@@ -63,7 +63,7 @@ class ArticleRow(msgspec.Struct):
 
 
 class TagRow(msgspec.Struct):
-    """A tag, and of which article."""
+    """A tag, and the id of its article."""
 
     article_id: int
     name: str
@@ -87,7 +87,7 @@ TAGS = prepared(
 
 
 async def with_tags(rows: list[ArticleRow]) -> list[structs.Article]:
-    """Read the tags of some articles, and put everything together."""
+    """Read the tags of some articles, and combine both."""
     tags: defaultdict[int, list[structs.Tag]] = defaultdict(list)
     for tag in await TAGS.all(articles=[row.id for row in rows]):
         tags[tag.article_id].append(structs.Tag(tag.name))
@@ -132,14 +132,14 @@ async def list_entities(query: structs.Window) -> dict[str, list[Article]]:
 
 
 def found_or_404(found: F | None) -> F:
-    """Return what was found, or raise a 404."""
+    """Return the row, or raise a 404."""
     if found is None:
         raise Problem("not_found", "There is no article with this slug.")
     return found
 
 
 def operations() -> Iterator[Operation]:
-    """Declare each read twice, for holders of a key and for everybody."""
+    """Return two routes for each read: one for calls with a key, and one public."""
     ways = {
         "into": (read_into, list_into),
         "prepared": (read_prepared, list_prepared),

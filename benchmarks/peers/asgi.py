@@ -1,4 +1,4 @@
-"""The little of ASGI that a function without a framework needs."""
+"""The parts of ASGI that a function without a framework needs."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,14 +8,14 @@ Step = Callable[[], Awaitable[None]]
 
 
 async def answer(send: Send, status: int, body: bytes = b"") -> None:
-    """Send a whole answer."""
+    """Send a complete answer."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 async def read_body(receive: Receive) -> bytes:
-    """Read the body of a request."""
+    """Return the body of a request."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -25,7 +25,7 @@ async def read_body(receive: Receive) -> bytes:
 
 
 def authorization(scope: Scope) -> str | None:
-    """Find the header that carries the secret."""
+    """Return the header with the secret."""
     for name, value in scope["headers"]:
         if name == b"authorization":
             text: str = value.decode("latin-1")

@@ -1,7 +1,6 @@
 """FastAPI with fastapi-async-sqlalchemy, whose middleware opens a session for each request.
 
-`db.session` is that session wherever it is asked for, as the package's documentation teaches; the rest is as in
-`fastapi_depends`.
+`db.session` is that session everywhere, as in the package's documentation; the rest is as in `fastapi_depends`.
 """
 
 import os
@@ -22,7 +21,7 @@ bearer = HTTPBearer()
 
 
 async def get_key(credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)]) -> ApiKey:
-    """Tell which key calls, or answer 401."""
+    """Return the calling key, or raise a 401."""
     digest = digest_of_token(credentials.credentials)
     found = None
     if digest is not None:
@@ -40,7 +39,7 @@ KeyDep = Annotated[ApiKey, Depends(get_key)]
 
 
 async def read_me(key: KeyDep) -> schemas.Me:
-    """Answer who calls."""
+    """Read the caller."""
     return schemas.Me(user=schemas.User.model_validate(key.user), key=schemas.Key.model_validate(key))
 
 

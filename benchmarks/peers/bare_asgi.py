@@ -1,7 +1,6 @@
-"""An ASGI function without a database: the limit of the server.
+"""An ASGI function without a database: the upper limit of the server.
 
-At its start it reads every key once and keeps the rows; no request asks for anything again, and what is created is
-answered and forgotten.
+At its start it reads every key once and keeps the rows. No request queries anything, and created users are not stored.
 """
 
 import itertools

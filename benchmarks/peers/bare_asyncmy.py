@@ -1,6 +1,6 @@
-"""An ASGI function on asyncmy's own pool, without SQLAlchemy or a framework: the limit of a server with a database.
+"""An ASGI function on asyncmy's own pool, without SQLAlchemy or a framework: the upper limit with a database.
 
-It does nothing that the job does not ask for: one SELECT by AUTOCOMMIT, and bytes from msgspec.
+It does only what the job requires: one SELECT in AUTOCOMMIT mode, and bytes from msgspec.
 """
 
 import hmac
@@ -40,7 +40,7 @@ decode_quota = msgspec.json.Decoder(Quota).decode
 
 
 def as_json(value: Any) -> Any:
-    """Turn a column's value into what the answer has."""
+    """Return the value of a column as it is in the answer."""
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC)
     return value.decode() if isinstance(value, bytes) else value
@@ -56,23 +56,23 @@ READERS: dict[str, Callable[[Any], Any]] = {
 
 
 def read_columns(names: tuple[str, ...], values: Any) -> dict[str, Any]:
-    """Name what the columns of a row say."""
+    """Return the columns of a row by name."""
     return {name: READERS.get(name, as_json)(value) for name, value in zip(names, values, strict=True)}
 
 
 def make_user(values: Any) -> User:
-    """Make a user of the columns of its row."""
+    """Return a user, given the columns of its row."""
     return User(**read_columns(USER, values))
 
 
 def make_me(row: Any) -> Me:
-    """Make the answer of a read from a row of `FIND`."""
+    """Return the answer of a read, given a row of `FIND`."""
     end = 2 + len(KEY)
     return Me(user=make_user(row[end:]), key=Key(**read_columns(KEY, row[2:end])))
 
 
 def authenticate(row: Any, digest: bytes, now: datetime) -> Me | None:
-    """Tell who calls from a row of `FIND`; None when nobody may."""
+    """Return the caller, given a row of `FIND`; None if the credential is not valid."""
     if not hmac.compare_digest(row[0], digest):
         return None
     me, ends_at = make_me(row), as_json(row[1])
@@ -87,7 +87,7 @@ def authenticate(row: Any, digest: bytes, now: datetime) -> Me | None:
 
 
 def connect_arguments() -> dict[str, Any]:
-    """Say where the database is, in the words of `asyncmy.connect`."""
+    """Return the arguments of `asyncmy.connect` for the database."""
     url = urlsplit(os.environ["DATABASE_URL"])
     return {
         "host": url.hostname,

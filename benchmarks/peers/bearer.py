@@ -1,4 +1,4 @@
-"""What every peer does with the `Authorization` header before it asks the database: the same rules at the same cost."""
+"""How every peer processes the `Authorization` header before it queries the database: the same rules at the same cost."""
 
 from latchkey.service.authentication.wire.credentials import hash_secret, parse_secret
 
@@ -6,7 +6,7 @@ SCHEME = "bearer "
 
 
 def digest_of_token(token: str) -> bytes | None:
-    """Return the SHA-256 of a secret; None for anything that is none, or has a typo."""
+    """Return the SHA-256 of a secret; None for a text that is not a secret, or has a typo."""
     secret = parse_secret(token, "lk")
     return None if secret is None else hash_secret(secret)
 

@@ -1,7 +1,7 @@
 """FastAPI with `Depends`, SQLAlchemy's asyncio ORM and asyncmy.
 
-A dependency with `yield` gives the session, another one the key, and response models write the answer, as
-FastAPI's tutorial teaches; `expire_on_commit=False` and the eager load are what SQLAlchemy's asyncio chapter asks for.
+A dependency with `yield` provides the session, another one the key, and response models encode the answer, as in
+FastAPI's tutorial; `expire_on_commit=False` and the eager load follow SQLAlchemy's documentation of asyncio.
 """
 
 import os
@@ -24,7 +24,7 @@ bearer = HTTPBearer()
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """Give each request a session."""
+    """Yield a session for each request."""
     async with request.app.state.sessions() as session:
         yield session
 
@@ -35,7 +35,7 @@ SessionDep = Annotated[AsyncSession, Depends(get_session)]
 async def get_key(
     credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)], session: SessionDep
 ) -> ApiKey:
-    """Tell which key calls, or answer 401."""
+    """Return the calling key, or raise a 401."""
     digest = digest_of_token(credentials.credentials)
     found = None
     if digest is not None:
@@ -53,7 +53,7 @@ KeyDep = Annotated[ApiKey, Depends(get_key)]
 
 
 async def read_me(key: KeyDep) -> schemas.Me:
-    """Answer who calls."""
+    """Read the caller."""
     return schemas.Me(user=schemas.User.model_validate(key.user), key=schemas.Key.model_validate(key))
 
 
@@ -80,7 +80,7 @@ async def read_public_article(slug: str, session: SessionDep) -> Article:
 
 
 async def read_article(slug: str, session: SessionDep, _key: KeyDep) -> Article:
-    """Read it for the holder of a key."""
+    """Read an article, with a key."""
     return await read_public_article(slug, session)
 
 
@@ -91,7 +91,7 @@ async def list_public_articles(before: int, session: SessionDep) -> dict[str, Se
 
 
 async def list_articles(before: int, session: SessionDep, _key: KeyDep) -> dict[str, Sequence[Article]]:
-    """Read it for the holder of a key."""
+    """Read a page of articles, with a key."""
     return await list_public_articles(before, session)
 
 

@@ -1,7 +1,7 @@
-"""Latchkey itself, as it is served, with two things that are the benchmark's.
+"""Latchkey as it is served, with two additions for the benchmark.
 
-No other server here writes a line for each request, so Latchkey does not either, unless `ACCESS_LOG` is 1.
-With `TELL_REMAINDER` it says, when it is asked to stop, what sessions and connections are left.
+No other server here writes an access log, so Latchkey does not either, unless `ACCESS_LOG` is 1.
+With `TELL_REMAINDER` it reports its remaining sessions and connections when it is stopped.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from latchkey.service.database import SQLAlchemy
 from latchkey.service.serving import create_served_app
 
 REMAINDER = "remainder: "
-REST_S = 2.0  # how long the server may take to come to rest: it notes the use of keys every few seconds
+REST_S = 2.0  # the time for the server to become idle: it records the use of keys every few seconds
 
 
 def create_app() -> Starlette:
@@ -32,7 +32,7 @@ def create_app() -> Starlette:
 
 
 def tell_remainder(made: Starlette) -> None:
-    """Write what is left between the last request and the closing of the database."""
+    """Write the remaining sessions and connections after the last request, before the database is closed."""
     closing = made.router.lifespan_context
 
     @contextlib.asynccontextmanager
@@ -46,7 +46,7 @@ def tell_remainder(made: Starlette) -> None:
 
 
 async def at_rest(db: SQLAlchemy) -> dict[str, int]:
-    """Count what is left, as soon as that is nothing, or as late as it may be."""
+    """Return the remaining sessions and connections, as soon as there are none or the time has passed."""
     until = asyncio.get_running_loop().time() + REST_S
     while True:
         left = {"sessions": len(db.scoped_session.registry.registry), "checked_out": db.checked_out()}

@@ -1,8 +1,8 @@
 """Litestar with Advanced Alchemy, its official companion for SQLAlchemy.
 
-The plugin gives the session and commits with a good answer, services with their repositories read and write, and
-msgspec Structs are the schemas, as both documentations teach. The key is a dependency: Litestar also documents a
-middleware for authentication, which here would only open a second session.
+The plugin provides the session and commits after a successful answer, services with their repositories read and write,
+and msgspec Structs are the schemas, as in both documentations. The key is a dependency: Litestar also documents a
+middleware for authentication, which would only open a second session here.
 """
 
 import os
@@ -104,7 +104,7 @@ WITH_OWNER = [joinedload(KeySecret.api_key).joinedload(ApiKey.user)]
 
 
 async def provide_key(request: Request, secrets: SecretService) -> ApiKey:
-    """Tell which key calls, or answer 401."""
+    """Return the calling key, or raise a 401."""
     digest = digest_of_header(request.headers.get("authorization"))
     found = None
     if digest is not None:
@@ -116,7 +116,7 @@ async def provide_key(request: Request, secrets: SecretService) -> ApiKey:
 
 @get("/v1/me")
 async def read_me(key: ApiKey, secrets: SecretService) -> Me:
-    """Answer who calls."""
+    """Read the caller."""
     return Me(
         user=secrets.to_schema(key.user, schema_type=UserOut), key=secrets.to_schema(key, schema_type=KeyOut)
     )
@@ -132,13 +132,13 @@ async def create_user(data: NewUser, key: ApiKey, users: UserService) -> UserOut
 
 
 async def find_article(articles: ArticleService, slug: str) -> ArticleOut:
-    """Read an article, its author and its tags."""
+    """Return an article with its author and its tags."""
     found = await articles.get_one(slug=slug, load=WITH_RELATIONS)
     return articles.to_schema(found, schema_type=ArticleOut)
 
 
 async def find_page(articles: ArticleService, before: int) -> Articles:
-    """Read a page of articles."""
+    """Return a page of articles."""
     found = await articles.list(
         Article.id < before, OrderBy("id", "desc"), LimitOffset(PAGE, 0), load=WITH_RELATIONS
     )
@@ -151,7 +151,7 @@ async def read_article(
     key: ApiKey,  # noqa: ARG001 - it is asked for its effect
     articles: ArticleService,
 ) -> ArticleOut:
-    """Read an article for the holder of a key."""
+    """Read an article, with a key."""
     return await find_article(articles, slug)
 
 
@@ -161,7 +161,7 @@ async def list_articles(
     key: ApiKey,  # noqa: ARG001 - as above
     articles: ArticleService,
 ) -> Articles:
-    """Read a page for the holder of a key."""
+    """Read a page, with a key."""
     return await find_page(articles, before)
 
 

@@ -1,7 +1,7 @@
-"""The shape that Latchkey replaces: FastAPI with class-based HTTP middleware, aiomysql, and a pool that pings first.
+"""The architecture that Latchkey replaces: FastAPI with class-based HTTP middleware, aiomysql, and a pool that pings first.
 
-A middleware opens the session and puts it into the request's state; the key and then its owner are selected one after
-the other; a create commits and refreshes. `@app.middleware("http")` is FastAPI's spelling of Starlette's base class
+A middleware opens the session and stores it in the request's state. The key and then its owner are selected one after
+the other, and a create commits and refreshes. `@app.middleware("http")` is FastAPI's form of Starlette's base class
 for HTTP middleware, which runs the endpoint in another task.
 """
 
@@ -24,7 +24,7 @@ bearer = HTTPBearer()
 
 
 class Caller(NamedTuple):
-    """Who calls."""
+    """The calling user and key."""
 
     key: ApiKey
     owner: User
@@ -33,7 +33,7 @@ class Caller(NamedTuple):
 async def get_caller(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)]
 ) -> Caller:
-    """Tell who calls, or answer 401."""
+    """Return the caller, or raise a 401."""
     session: AsyncSession = request.state.session
     digest = digest_of_token(credentials.credentials)
     found = owner = None
@@ -55,7 +55,7 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
 async def read_me(caller: CallerDep) -> schemas.Me:
-    """Answer who calls."""
+    """Read the caller."""
     return schemas.Me(
         user=schemas.User.model_validate(caller.owner), key=schemas.Key.model_validate(caller.key)
     )
@@ -86,7 +86,7 @@ def create_app() -> FastAPI:
 
     @app.middleware("http")
     async def open_session(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Give each request a session."""
+        """Open a session for each request."""
         async with sessions() as session:
             request.state.session = session
             return await call_next(request)

@@ -1,4 +1,4 @@
-"""What goes in and out of the FastAPI peers, as Pydantic models."""
+"""The Pydantic models of the FastAPI peers' requests and answers."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class RateLimit(BaseModel):
-    """A limit as it is answered."""
+    """A limit in an answer."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -16,7 +16,7 @@ class RateLimit(BaseModel):
 
 
 class Quota(BaseModel):
-    """A quota as it is answered."""
+    """A quota in an answer."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -25,7 +25,7 @@ class Quota(BaseModel):
 
 
 class User(BaseModel):
-    """A user as it is answered."""
+    """A user in an answer."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -40,7 +40,7 @@ class User(BaseModel):
 
 
 class Key(BaseModel):
-    """A key as it is answered."""
+    """A key in an answer."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -63,7 +63,7 @@ class Key(BaseModel):
 
 
 class Me(BaseModel):
-    """Who calls, and with which key."""
+    """The calling user and key."""
 
     user: User
     key: Key
@@ -79,7 +79,7 @@ class NewUser(BaseModel):
 
 
 class Author(BaseModel):
-    """Who wrote an article."""
+    """The author of an article."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -89,7 +89,7 @@ class Author(BaseModel):
 
 
 class Tag(BaseModel):
-    """What an article is about."""
+    """A tag of an article."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -97,7 +97,7 @@ class Tag(BaseModel):
 
 
 class Article(BaseModel):
-    """An article as it is answered."""
+    """An article in an answer."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -112,6 +112,6 @@ class Article(BaseModel):
 
 
 class Articles(BaseModel):
-    """A page of them."""
+    """A page of articles."""
 
     items: list[Article]

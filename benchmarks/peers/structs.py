@@ -1,4 +1,4 @@
-"""What goes in and out of the peers that encode with msgspec: Latchkey's answers, without importing its models."""
+"""The Structs of the peers that encode with msgspec: Latchkey's answers, without an import of its models."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,7 +8,7 @@ from msgspec import Meta
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """A limit as it is stored and answered."""
+    """A limit, stored and in an answer."""
 
     name: str
     limit: int
@@ -16,14 +16,14 @@ class RateLimit(msgspec.Struct, frozen=True):
 
 
 class Quota(msgspec.Struct, frozen=True):
-    """A quota as it is stored and answered."""
+    """A quota, stored and in an answer."""
 
     limit: int
     per: str
 
 
 class User(msgspec.Struct, frozen=True):
-    """A user as it is answered."""
+    """A user in an answer."""
 
     id: int
     email: str
@@ -36,7 +36,7 @@ class User(msgspec.Struct, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True):
-    """A key as it is answered."""
+    """A key in an answer."""
 
     access_key: str
     user_id: int
@@ -57,7 +57,7 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Me(msgspec.Struct, frozen=True):
-    """Who calls, and with which key."""
+    """The calling user and key."""
 
     user: User
     key: Key
@@ -75,7 +75,7 @@ PAGE = 20
 
 
 class Author(msgspec.Struct, frozen=True):
-    """Who wrote an article."""
+    """The author of an article."""
 
     id: int
     name: str
@@ -83,13 +83,13 @@ class Author(msgspec.Struct, frozen=True):
 
 
 class Tag(msgspec.Struct, frozen=True):
-    """What an article is about."""
+    """A tag of an article."""
 
     name: str
 
 
 class Article(msgspec.Struct, frozen=True):
-    """An article as it is answered."""
+    """An article in an answer."""
 
     id: int
     slug: str
@@ -102,12 +102,12 @@ class Article(msgspec.Struct, frozen=True):
 
 
 class Articles(msgspec.Struct, frozen=True):
-    """A page of them."""
+    """A page of articles."""
 
     items: list[Article]
 
 
 class Window(msgspec.Struct, frozen=True):
-    """Which page: the articles before this id, the newest first."""
+    """A page: the articles before this id, newest first."""
 
     before: int

@@ -1,4 +1,4 @@
-"""The models of the peers that map with SQLAlchemy, over the tables that Latchkey's migrations make."""
+"""The models of the peers that use SQLAlchemy, for the tables of Latchkey's migrations."""
 
 from datetime import datetime
 
@@ -87,7 +87,7 @@ class TagColumns:
 
 
 class Base(DeclarativeBase):
-    """The declarative base of those that bring none."""
+    """The declarative base of peers without their own."""
 
 
 class User(UserColumns, Base):
@@ -118,7 +118,7 @@ class Article(ArticleColumns, Base):
 
 
 def is_valid(secret: SecretColumns, key: KeyColumns, owner: UserColumns, now: datetime) -> bool:
-    """Tell whether a secret still opens its key, the key is in force, and its owner is active."""
+    """Return whether a secret is live, its key valid, and its owner active."""
     return (
         (secret.expires_at is None or secret.expires_at > now)
         and key.mode == "bearer"

@@ -110,7 +110,7 @@ def test_who_fails_is_out_and_the_others_go_on(bench, events, told):
     assert {(one.contestant, one.reason) for one in failures} == {
         ("dead", "dead did not start: no such table"),
         ("unlike", "unlike reads 500 instead of 200"),
-        ("failing", "3 timeouts; it said: a last line"),
+        ("failing", "3 timeouts; its output ends with: a last line"),
     }
     assert sum("FAILED" in line for line in told) == 3
     assert [one.contestant for one in found] == ["a", "failing", "a", "a"]

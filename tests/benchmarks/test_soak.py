@@ -80,7 +80,7 @@ def test_a_soak_of_other_requests_is_refused(accepted, passes):
 
 def test_what_the_server_says_is_found_among_its_lines():
     assert find_remainder('a line\nremainder: {"sessions": 1, "checked_out": 2}\nmore') == Remainder(1, 2)
-    with pytest.raises(LoadError, match="did not say"):
+    with pytest.raises(LoadError, match="did not report"):
         find_remainder("a line")
 
 
