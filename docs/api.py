@@ -59,7 +59,7 @@ def signature(value: Any) -> str:
 
 
 def is_listed(kind: type, method: str, text: str) -> bool:
-    """Return whether the page lists a method: not one that another package documents, or calls itself."""
+    """Return whether the page lists a method; methods that another package documents, or calls itself, are omitted."""
     if issubclass(kind, TypeDecorator) and hasattr(TypeDecorator, method):
         return False
     bases = [base for base in kind.__mro__[1:] if not base.__module__.startswith("latchkey.")]

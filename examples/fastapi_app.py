@@ -18,20 +18,20 @@ from sqlalchemy.exc import IntegrityError
 
 from latchkey import RequestSession, Settings, User, db, require_migrated
 
-# With scope="function" the session ends before the answer leaves, so a write that nobody committed
-# becomes a 500; FastAPI's default would end it after a 2xx had been sent.
+# With scope="function" the session ends before the answer is sent, so a write that was not committed becomes a 500;
+# FastAPI's default would end it after a 2xx had been sent.
 Session = Annotated[RequestSession, Depends(db.session, scope="function")]
 
 
 class NewUser(BaseModel):
-    """What a client sends."""
+    """The body of a request."""
 
     email: str
     name: str
 
 
 class UserOut(BaseModel):
-    """What a client gets."""
+    """The body of an answer."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -41,7 +41,7 @@ class UserOut(BaseModel):
 
 
 async def create_user(new: NewUser, session: Session) -> UserOut:
-    """Create a user; the unique constraint judges the email."""
+    """Create a user; the unique constraint decides whether the email is free."""
     try:
         user = await User.create(email=new.email, name=new.name, session=session)
         await session.commit()
@@ -59,7 +59,7 @@ async def read_user(user_id: int, session: Session) -> UserOut:
 
 
 async def rename_user(user_id: int, name: str, session: Session) -> UserOut:
-    """Rename a user; verbs without `session=` find the same one. An error after a change rolls it back."""
+    """Rename a user; verbs without `session=` use the same session. An error after a change rolls it back."""
     user = await User.filter(id=user_id).for_update().first()
     if user is None:
         raise HTTPException(404)
@@ -81,7 +81,7 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application; `settings` are those of the environment if None."""
+    """Build the application; None reads the settings from the environment."""
     app = FastAPI(lifespan=lifespan)
     app.post("/users", status_code=201)(create_user)
     app.get("/users/{user_id}")(read_user)

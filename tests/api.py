@@ -1,4 +1,4 @@
-"""Calling the whole application as its clients do: a request line, a key, and what must hold of every answer."""
+"""Calls to the whole application, as its clients make them, and the promises that hold for every answer."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ Headers = Sequence[tuple[str, str]]
 
 
 class HeldKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key with its secret, as a partner holds it; `id` and `user_id` are its rows."""
+    """A key with its secret, as a partner holds it; `id` and `user_id` identify its rows."""
 
     id: int
     user_id: int
@@ -33,7 +33,7 @@ class HeldKey(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bearer(self) -> tuple[str, str]:
-        """The header of a bearer call, whatever the mode of the key."""
+        """Return the header of a bearer call, whatever the mode of the key."""
         return "authorization", f"Bearer {self.secret}"
 
 
@@ -49,7 +49,7 @@ async def hold_key(
     limits: Iterable[RateLimit] = (),
     quota: Quota | None = None,
 ) -> HeldKey:
-    """Make a key as the command line would; `scopes` None is every one, and the owner is made if need be."""
+    """Create a key as the command line would; `scopes` None means all, and the owner is created if necessary."""
     async with app.state.db.scoped_session() as session:
         owner = await User.filter(email_key=email.casefold()).first()
         owner = owner or await User.create(email=email, name="Operator")
@@ -70,7 +70,7 @@ async def hold_key(
 
 
 async def rotate_held(app: Starlette, key: HeldKey, *, grace_s: int) -> HeldKey:
-    """Rotate a key as the command line would; the old one is still the one that was handed in."""
+    """Rotate a key as the command line would, and return it with its new secret; the argument keeps the old one."""
     async with app.state.db.scoped_session() as session:
         row = await ApiKey.filter_by(id=key.id).for_update().one()
         rotated = await app.state.key_rules.issuer.rotate(row, grace_s=grace_s)
@@ -94,11 +94,11 @@ async def call(
     Args:
         method: as on the request line.
         target: as on the request line, path and query with their percent escapes.
-        key: sent as a bearer, or signs the call, as its mode says.
-        body: bytes as they are, anything else as JSON.
-        headers: added to those that the body brings; one of theirs that is named here is replaced.
-        chunks: a body of undeclared length, in place of `body`.
-        wrap: an application around `app` that stands in for it.
+        key: sent as a bearer token, or signs the call, depending on its mode.
+        body: bytes are sent unchanged, anything else as JSON.
+        headers: added to those of the body; a header of the same name is replaced.
+        chunks: a body of undeclared length, instead of `body`.
+        wrap: an application around `app` that replaces it.
     """
     path, _, query = target.partition("?")
     content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -133,7 +133,7 @@ async def call(
             if parts:
                 part = parts.pop(0)
                 return {"type": "http.request", "body": part, "more_body": bool(parts)}
-            await receive()  # the one that `tests.requests` holds ready
+            await receive()  # the instance that `tests.requests` prepares
             return await receive()
 
         await inner(
@@ -152,7 +152,7 @@ async def call(
 
 
 def assert_problem(answer: Answer, status: int, code: str) -> None:
-    """Check everything that every problem promises (RFC 9457 and section 5 of the design)."""
+    """Assert all promises that hold for every problem (RFC 9457 and section 5 of the design)."""
     assert (answer.status, answer.json.get("code"), answer.starts, answer.complete) == (
         status,
         code,
@@ -176,12 +176,12 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
 
 
 def rfc3339(moment: datetime) -> str:
-    """Write a moment as answers do."""
+    """Return a time in the format of answers."""
     return moment.isoformat().replace("+00:00", "Z")
 
 
 async def stored(engine: AsyncEngine) -> dict[str, list[tuple[Any, ...]]]:
-    """Read every row of every table, so that two of them compare: what was written, and what was not."""
+    """Return all rows of all tables, for a comparison of two states."""
     async with engine.connect() as connection:
         return {
             table.name: [
@@ -192,10 +192,10 @@ async def stored(engine: AsyncEngine) -> dict[str, list[tuple[Any, ...]]]:
 
 
 async def key_row(access_key: str) -> ApiKey:
-    """Read a key's row afresh."""
+    """Return the current row of a key."""
     return await ApiKey.filter_by(access_key=access_key).one()
 
 
 async def user_row(id: int) -> User:
-    """Read a user's row afresh."""
+    """Return the current row of a user."""
     return await User.filter_by(id=id).one()

@@ -1,4 +1,4 @@
-"""Fixtures: two databases, the open one, and the promise that is checked after every test."""
+"""Fixtures: two kinds of database, the open one, and the promises that are checked after every test."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ from tests.sqlite import assert_closed, watched_connection
 
 KEYRING = KeyRing.generate_text()
 
-# A slow machine is no fault of the example.
+# A slow machine is not a failure of the example.
 hypothesis.settings.register_profile("latchkey", deadline=None)
 hypothesis.settings.load_profile("latchkey")
 
@@ -40,7 +40,7 @@ def anyio_backend() -> Any:
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[PrivateMariaDB]:
-    """The server of the suite: MariaDB, or MySQL where that is asked for."""
+    """Return the server of the suite: MariaDB, or MySQL if requested."""
     if not mysql.is_chosen():
         require_or_skip()
     with mysql.PrivateMySQL() if mysql.is_chosen() else PrivateMariaDB() as server:
@@ -49,7 +49,7 @@ def mariadb() -> Iterator[PrivateMariaDB]:
 
 @pytest.fixture
 def redis() -> Iterator[PrivateRedis]:
-    """An empty one for each test, which may kill it."""
+    """Return an empty Redis for each test, which the test may kill."""
     with PrivateRedis() as server:
         yield server
 
@@ -82,23 +82,23 @@ on_mariadb = pytest.mark.parametrize("database_url", [MARIADB], indirect=True)
 
 
 def loading(database_url: str) -> list[str]:
-    """Return the statement that loads what the database decided about new rows: MySQL has no INSERT … RETURNING."""
+    """Return the statement that loads generated values of new rows: MySQL has no INSERT … RETURNING."""
     return ["SELECT"] if mysql.is_chosen() and "mysql" in database_url else []
 
 
 def only_on_mariadb(reason: str) -> pytest.MarkDecorator:
-    """Mark what MySQL has not, with the reason; what runs on SQLite too does not, then."""
+    """Mark a test of a feature that MySQL does not have, with the reason."""
     return pytest.mark.skipif(mysql.is_chosen(), reason=f"MariaDB only: {reason}")
 
 
 def only_on_mysql(reason: str) -> pytest.MarkDecorator:
-    """Mark what MariaDB has not, with the reason."""
+    """Mark a test of a feature that MariaDB does not have, with the reason."""
     return pytest.mark.skipif(not mysql.is_chosen(), reason=f"MySQL only: {reason}")
 
 
 @pytest.fixture(params=["sqlite", MARIADB])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty, migrated database of each kind."""
+    """Return an empty, migrated database of each kind."""
     if request.param == "mariadb":
         return request.getfixturevalue("mariadb_url")
     file = tmp_path / "latchkey.db"
@@ -112,7 +112,7 @@ def settings(database_url: str) -> Settings:
 
 
 class Complaints(logging.Handler):
-    """What the pool says when the garbage collector had to clean up after somebody."""
+    """The messages of the pool about connections that the garbage collector had to clean up."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -125,7 +125,7 @@ class Complaints(logging.Handler):
 
 @pytest.fixture
 async def db(settings: Settings) -> AsyncIterator[SQLAlchemy]:
-    """The open database; after the test nothing may be left of what it did."""
+    """Yield the open database; the test must leave nothing behind."""
 
     def init() -> SQLAlchemy:
         database = SQLAlchemy()
@@ -138,9 +138,9 @@ async def db(settings: Settings) -> AsyncIterator[SQLAlchemy]:
 
 @asynccontextmanager
 async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterator[Opened]:
-    """Give what `make` returns when it opens the database; afterwards nothing may be left of its use.
+    """Yield the result of `make`, which opens the database, and check afterwards that nothing is left behind.
 
-    Both kinds of database are listened to, see `tests.wire`, and the tables are empty again in the end.
+    The commands of both kinds of database are recorded, see `tests.wire`, and the tables are emptied at the end.
     """
     complaints = Complaints()
     logging.getLogger("sqlalchemy.pool").addHandler(complaints)
@@ -168,18 +168,20 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
 
 @asynccontextmanager
 async def tables_of(metadata: MetaData, database: SQLAlchemy) -> AsyncIterator[None]:
-    """Have the tables of models that exist for tests only."""
+    """Create the tables of models that exist only for tests."""
     async with database.engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
     yield
     async with database.engine.begin() as connection:
-        if connection.dialect.name == "mysql":  # a connection that a test has lost shall fail it, not hang it
+        if (
+            connection.dialect.name == "mysql"
+        ):  # a connection that a test has lost must fail it instead of blocking it
             await connection.execute(text("SET SESSION lock_wait_timeout = 5"))
         await connection.run_sync(metadata.drop_all)
 
 
 async def assert_nothing_left(database: SQLAlchemy) -> None:
-    """R6 and R7 at rest: no session registered, no connection out."""
+    """Assert that no session is registered and no connection is checked out (R6 and R7)."""
     registry = database.scoped_session.registry.registry
     for _ in range(20):  # the callbacks of tasks that have just ended
         if not registry and not database.checked_out():
@@ -190,7 +192,7 @@ async def assert_nothing_left(database: SQLAlchemy) -> None:
 
 
 async def empty(settings: Settings) -> None:
-    """Delete every row, by a connection of its own: the test may have closed the database."""
+    """Delete all rows over a new connection, because the test may have closed the database."""
     engine = create_engines(settings).writer
     async with engine.begin() as connection:
         for table in reversed(Base.metadata.sorted_tables):

@@ -1,11 +1,11 @@
-"""A private Galera cluster: nodes of MariaDB of the suite's own, on one machine.
+"""A private Galera cluster: MariaDB nodes of the suite, on one machine.
 
     with PrivateGalera() as cluster:
         first, second, third = cluster.nodes
         first.create_database("rows")  # on every node
 
-It needs `galera-4` and `rsync` beside `mariadb-server`. A node that joins takes its rows from another one by rsync,
-whose daemon writes as nobody when it runs as root: so root starts the nodes as the user of the package.
+It needs `galera-4` and `rsync` in addition to `mariadb-server`. A joining node copies its rows from another one with
+rsync, whose daemon writes as nobody when it runs as root; therefore root starts the nodes as the user of the package.
 """
 
 import os
@@ -30,12 +30,12 @@ JOINING_TIMEOUT_S = 60
 
 
 def is_chosen() -> bool:
-    """Return whether the tests that need a cluster are asked for."""
+    """Return whether tests that need a cluster were requested."""
     return os.environ.get(REQUIRE) == "1"
 
 
 def require() -> Path:
-    """Return the path of Galera's library; where it is missing, the test fails, because it was asked for."""
+    """Return the path of Galera's library; fail the test if it is missing, because the test was requested."""
     require_or_skip()
     found = next((Path(one) for one in LIBRARIES if Path(one).exists()), None)
     if found is None or find_program("rsync") is None:
@@ -44,9 +44,9 @@ def require() -> Path:
 
 
 class GaleraNode(PrivateMariaDB):
-    """One node; it founds the cluster when it is given no other one.
+    """One node; without another node it founds the cluster.
 
-    The founder is not started again: it would found another cluster.
+    The founder must not be started again, because it would found another cluster.
     """
 
     def __init__(self, number: int, others: Sequence["GaleraNode"] = ()) -> None:
@@ -63,7 +63,7 @@ class GaleraNode(PrivateMariaDB):
                 shutil.chown(folder, USER)
 
     def start(self) -> None:
-        """Start the node and return when it takes part in the cluster."""
+        """Start the node, and return when it is part of the cluster."""
         if not self.others:
             super().start()
             return
@@ -99,7 +99,7 @@ class GaleraNode(PrivateMariaDB):
         options = [
             f"gmcast.listen_addr=tcp://127.0.0.1:{self.group_port}",
             f"ist.recv_addr=127.0.0.1:{incremental}",
-            # A node that is gone is missed within two seconds.
+            # The cluster detects a dead node within two seconds.
             "evs.keepalive_period=PT0.25S",
             "evs.inactive_check_period=PT0.25S",
             "evs.suspect_timeout=PT1S",

@@ -1,12 +1,12 @@
-"""A private MariaDB: a server of the suite's own, in a temporary folder, on a free port.
+"""A private MariaDB: a server of the suite, in a temporary folder, on a free port.
 
-It needs no service, no configuration and no password of the machine's, and leaves nothing behind.
+It needs no service, configuration or password of the machine, and leaves nothing behind.
 
     with PrivateMariaDB() as server:
         server.create_database("rows")
         engine = create_async_engine(server.url_of("rows"))
 
-`kill` and `start` again play the crash of a server: port, rows and password stay.
+`kill` and another `start` simulate a crash of the server: port, rows and password stay.
 """
 
 import os
@@ -42,7 +42,7 @@ _TRANSACTION = re.compile(
 
 
 def find_program(name: str) -> Path | None:
-    """Answer where the program is, also in the folders that an ordinary user's PATH leaves out."""
+    """Return the path of a program, also in folders that are not in an ordinary user's PATH."""
     folders = [
         os.environ.get("PATH", os.defpath),
         "/usr/sbin",
@@ -55,7 +55,7 @@ def find_program(name: str) -> Path | None:
 
 
 def find_mariadbd() -> Path | None:
-    """Return the path of the server, None when it is not installed or not where `LATCHKEY_TEST_MARIADBD` says."""
+    """Return the path of the server; None when it is not installed, or not at `LATCHKEY_TEST_MARIADBD`."""
     named = os.environ.get(PROGRAM)
     if named:
         return Path(named) if Path(named).is_file() else None
@@ -63,7 +63,7 @@ def find_mariadbd() -> Path | None:
 
 
 def require_or_skip() -> Path:
-    """Answer where the server is; without it the test is skipped, or fails where MariaDB is required."""
+    """Return the path of the server; without it skip the test, or fail it if MariaDB is required."""
     found = find_mariadbd()
     if found:
         return found
@@ -85,30 +85,30 @@ class PrivateMariaDB:
         self.port: int | None = None
         self._password = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
-        # A socket's path has at most 107 characters, and the machine's own temporary folder may be a deep one.
+        # A socket's path has at most 107 characters, and the temporary folder of the machine may be deep.
         self._folder = Path(tempfile.mkdtemp(prefix="latchkey-", dir="/tmp"))
 
     @property
     def socket(self) -> Path:
-        """The unix socket, where root comes in without a password."""
+        """Return the unix socket, over which root connects without a password."""
         return self._folder / "s.sock"
 
     @property
     def url(self) -> str:
-        """The URL of the first database, for its user `app`."""
+        """Return the URL of the first database, for its user `app`."""
         return self.url_of(self.database)
 
     def url_of(self, database: str) -> str:
-        """Answer the URL of a database, for the user `app`."""
+        """Return the URL of a database, for the user `app`."""
         return f"mysql+asyncmy://app:{self._password}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start the server and return when it answers; after `kill`, on the same rows and port."""
+        """Start the server and return when it answers; after `kill`, with the same rows and port."""
         if self.port is not None:
             self._launch(self.port)
             return
         self._install()
-        # The port was free a moment ago; where somebody else took it meanwhile, the next one will do.
+        # The port was free a moment ago; if another process took it meanwhile, try the next one.
         for remaining in (2, 1, 0):
             port = free_port()
             try:
@@ -122,14 +122,14 @@ class PrivateMariaDB:
         self.create_database(self.database)
 
     def create_database(self, name: str) -> None:
-        """Create an empty database that `app` may do everything in; one that is there is emptied."""
+        """Create an empty database in which `app` has all rights; an existing one is emptied."""
         self.execute(
             f"DROP DATABASE IF EXISTS `{name}`; CREATE DATABASE `{name}` CHARACTER SET utf8mb4;"
             f"GRANT ALL ON `{name}`.* TO 'app'@'127.0.0.1'"
         )
 
     def execute(self, sql: str) -> str:
-        """Run statements as root and answer their rows, one a line and tabs between the columns."""
+        """Run statements as root and return their rows, one per line, with tabs between the columns."""
         return subprocess.run(
             [
                 _program("mariadb"),
@@ -146,10 +146,10 @@ class PrivateMariaDB:
         ).stdout
 
     async def open_transactions(self, database: str | None = None) -> int:
-        """Count the transactions that connections to a database hold open at this moment.
+        """Count the open transactions of all connections to a database.
 
-        It reads InnoDB's report and not `information_schema.innodb_trx`, which is a copy that is only
-        renewed when nobody has read it for 0.1 s: whoever asks more often sees the same old copy for ever.
+        It parses InnoDB's report instead of `information_schema.innodb_trx`, a copy that is renewed only when it was not read
+        for 0.1 s: a client that reads it more often sees the same old copy for ever.
         """
         root = await asyncmy.connect(unix_socket=str(self.socket), user="root", autocommit=True)
         try:
@@ -167,17 +167,17 @@ class PrivateMariaDB:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop the server within the block: its sockets stay open, and nothing is answered."""
+        """Stop the server within the block: its sockets stay open, but it does not answer."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
-        os.waitpid(self._process.pid, os.WUNTRACED)  # the signal is sent, and takes its time
+        os.waitpid(self._process.pid, os.WUNTRACED)  # the signal takes a moment
         try:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End the server at once, as a crash would; `start` brings it back."""
+        """End the server at once, as a crash would; `start` starts it again."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -220,7 +220,7 @@ class PrivateMariaDB:
         return self._folder / "tmp"
 
     def _install(self) -> None:
-        # A server that starts sweeps its temporary folder; in a shared one it would sweep another's tables away.
+        # A starting server deletes files in its temporary folder; in a shared one it would delete those of another server.
         self._temporary.mkdir(exist_ok=True)
         command = self._installing()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -228,7 +228,7 @@ class PrivateMariaDB:
             raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
 
     def _installing(self) -> list[str]:
-        """Return the command that makes the data directory."""
+        """Return the command that creates the data directory."""
         return [
             *_installer(),
             "--no-defaults",
@@ -240,11 +240,11 @@ class PrivateMariaDB:
         ]
 
     def _as_user(self) -> list[str]:
-        """Return the option that says whose the process is."""
+        """Return the option for the user of the process."""
         return as_root()
 
     def _serving(self) -> list[str]:
-        """Return the command that runs the server, without what every server is told."""
+        """Return the command that runs the server, without the common options."""
         return [str(require_or_skip()), "--no-defaults", "--skip-log-bin", "--skip-name-resolve"]
 
     def _launch(self, port: int) -> None:
@@ -258,7 +258,7 @@ class PrivateMariaDB:
                     f"--socket={self.socket}",
                     f"--port={port}",
                     "--bind-address=127.0.0.1",
-                    # Every commit reaches the operating system, so a killed server keeps it; no wait for the disk.
+                    # Every commit reaches the operating system, so a killed server keeps it, without a wait for the disk.
                     "--innodb-flush-log-at-trx-commit=2",
                 ],
                 stdin=subprocess.DEVNULL,
@@ -289,7 +289,7 @@ def _program(name: str) -> Path:
 
 
 def _installer() -> list[str]:
-    """Return the program that makes a data directory; a server that is named has its own beside it."""
+    """Return the program that creates a data directory; the one beside a configured server, if there is one."""
     if not os.environ.get(PROGRAM):
         return [str(_program("mariadb-install-db"))]
     installed = require_or_skip().parents[1]
@@ -297,12 +297,12 @@ def _installer() -> list[str]:
 
 
 def as_root() -> list[str]:
-    """The server refuses to run as root unless it is told that this is meant."""
+    """Return the option that root needs to run the server."""
     return ["--user=root"] if os.geteuid() == 0 else []
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
+    """Return a port on which nothing listens at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,6 +1,6 @@
 """A private MySQL, with the interface of `tests.mariadb.PrivateMariaDB`.
 
-`LATCHKEY_TEST_SERVER=mysql` has every test that needs a server run on it (`make test-mysql`).
+`LATCHKEY_TEST_SERVER=mysql` runs every test that needs a server on it (`make test-mysql`).
 """
 
 import os
@@ -31,7 +31,7 @@ def is_chosen() -> bool:
 
 @cache
 def find_mysqld() -> Path | None:
-    """Return the path of the server; MariaDB has a program of this name, too, and is no MySQL."""
+    """Return the path of the server; a program of this name that belongs to MariaDB is ignored."""
     named = os.environ.get(PROGRAM)
     found = Path(named) if named else find_program("mysqld")
     if found is None or not found.exists():
@@ -41,7 +41,7 @@ def find_mysqld() -> Path | None:
 
 
 def require() -> Path:
-    """Return the path of the server; where it is missing, the test fails, because MySQL was asked for."""
+    """Return the path of the server; fail the test if it is missing, because MySQL was requested."""
     found = find_mysqld()
     if found is None:
         pytest.fail(MISSING, pytrace=False)
@@ -49,12 +49,12 @@ def require() -> Path:
 
 
 class PrivateMySQL(PrivateMariaDB):
-    """One server, as its base class."""
+    """One server, like its base class."""
 
     async def open_transactions(self, database: str | None = None) -> int:
-        """Count the transactions that connections to a database hold open at this moment.
+        """Count the open transactions of all connections to a database.
 
-        InnoDB's report leaves out those that only read.
+        InnoDB's report omits transactions that only read.
         """
         root = await asyncmy.connect(unix_socket=str(self.socket), user="root", autocommit=True)
         try:

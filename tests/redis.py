@@ -1,6 +1,6 @@
-"""A private Redis: a server of the suite's own, on a free port, that keeps nothing on disk.
+"""A private Redis: a server of the suite, on a free port, that stores nothing on disk.
 
-`kill` and `start` again play a crash: the port stays, and what it knew is lost.
+`kill` and another `start` simulate a crash: the port stays, and the data is lost.
 """
 
 import os
@@ -21,7 +21,7 @@ STARTING_TIMEOUT_S = 10
 
 
 def require_or_skip() -> Path:
-    """Answer where the server is; without it the test is skipped, or fails where Redis is required."""
+    """Return the path of the server; without it skip the test, or fail it if Redis is required."""
     if found := find_program("redis-server"):
         return found
     if os.environ.get(REQUIRE) == "1":
@@ -56,7 +56,7 @@ class PrivateRedis:
             time.sleep(0.01)
 
     def command(self, *words: str) -> bytes:
-        """Run a command on a connection of its own; returns what came back, as it came."""
+        """Run a command on a new connection, and return the raw answer."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             parts = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
             connection.sendall(b"*%d\r\n%s" % (len(words), parts))

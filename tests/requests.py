@@ -1,4 +1,4 @@
-"""One HTTP request as a server makes it: in a task of its own, with messages in and out."""
+"""One HTTP request as a server runs it: in a new task, with incoming and outgoing messages."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message
 
 
 class Answer(msgspec.Struct):
-    """What came back; `starts` counts the `http.response.start` messages."""
+    """The answer; `starts` counts the `http.response.start` messages."""
 
     status: int | None = None
     headers: dict[str, str] = {}
@@ -86,5 +86,5 @@ async def converse(
 
 
 async def request(app: ASGIApp, method: str, path: str, **kwargs: Any) -> Answer:
-    """Run the application once, in a task of its own, as uvicorn does."""
+    """Run the application once, in a new task, as uvicorn does."""
     return await asyncio.create_task(converse(app, method, path, **kwargs))

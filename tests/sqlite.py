@@ -1,4 +1,4 @@
-"""SQLite connections that are counted: before Python 3.13 nobody warns of one that is never closed."""
+"""SQLite connections that are counted: before Python 3.13 there is no warning for one that is never closed."""
 
 import asyncio
 import threading
@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from latchkey.service.database.sqlite import RollingBackConnection
 
-PATIENCE_S = 5.0  # threads close their connections a moment after they are told
+PATIENCE_S = 5.0  # threads close their connections with a short delay
 
 
 class WatchedConnection(RollingBackConnection):
-    """A connection that is kept until it is closed, and says by which thread."""
+    """A connection that is recorded until it is closed, with the thread that closed it."""
 
     still_open: ClassVar[list["WatchedConnection"]]
     closed_by: ClassVar[list[bool]]
@@ -29,7 +29,7 @@ class WatchedConnection(RollingBackConnection):
 
 
 def watched_connection() -> type[WatchedConnection]:
-    """Make a class of its own for one test."""
+    """Return a new class for one test."""
 
     class OfOneTest(WatchedConnection):
         still_open: ClassVar[list[WatchedConnection]] = []
@@ -39,7 +39,7 @@ def watched_connection() -> type[WatchedConnection]:
 
 
 async def assert_closed(watched: type[WatchedConnection]) -> None:
-    """Wait, bounded, until each connection has been closed, by its own thread."""
+    """Wait, for a bounded time, until each connection has been closed by its own thread."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_S
     while watched.still_open and loop.time() < deadline:

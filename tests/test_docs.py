@@ -1,4 +1,4 @@
-"""The examples in the documentation run, and what they assert holds."""
+"""The examples in the documentation run, and their assertions hold."""
 
 import ast
 import inspect
@@ -17,7 +17,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def blocks(document: Path) -> list[str]:
-    """The examples, each with as many empty lines in front that an error shows the document's own line."""
+    """Return the examples, each after enough empty lines that an error shows the line of the document."""
     text = document.read_text()
     return ["\n" * text.count("\n", 0, found.start(1)) + found[1] for found in BLOCK.finditer(text)]
 

@@ -18,7 +18,7 @@ from tests.requests import Answer, request
 
 @pytest.fixture
 async def app(db: SQLAlchemy, settings: Settings) -> FastAPI:
-    """The example, on a pool of 2; the fixture of the database asserts afterwards that nothing is left."""
+    """Return the example with a pool of 2; the fixture of the database asserts that nothing is left behind."""
     await db.close()
     return fastapi_app.create_app(msgspec.structs.replace(settings, pool_timeout_s=20.0))
 

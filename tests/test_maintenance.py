@@ -1,4 +1,4 @@
-"""What maintainers rely on: the index of decisions, links, continuous integration, hooks."""
+"""The index of decisions, links, continuous integration, hooks, and the wording of docstrings."""
 
 import re
 import subprocess
@@ -84,7 +84,7 @@ class TestContinuousIntegration:
         assert "bash .ci/run" in runs
 
     def test_the_other_pythons_are_found_or_said_to_be_missing(self, tmp_path):
-        """On the PATH and among pyenv's, each version once; one without venv is none."""
+        """On the PATH and among pyenv's, each version once; one without venv does not count."""
 
         def install(path: Path, version: str, status: int = 0) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ class TestPromises:
     PAGE = (ROOT / "docs" / "promises.md").read_text()
 
     def test_every_number_that_is_cited_has_a_paragraph(self):
-        """And no paragraph is without tests, whose files exist and cite it."""
+        """Every paragraph also names tests that exist and cite it."""
         sections = dict(re.findall(r"^## (R\d+) .+?\n(.*?)(?=^## |\Z)", self.PAGE, re.DOTALL | re.MULTILINE))
         sources = [
             path
@@ -145,7 +145,7 @@ class TestPromises:
 
 
 def test_the_repository_cites_no_document_that_it_does_not_hold():
-    """`docs/….md` in code, documents and tests is a file of a clone."""
+    """Every `docs/….md` in code, documents and tests exists in a clone."""
     sources = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     sources += [
         path

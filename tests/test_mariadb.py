@@ -1,4 +1,4 @@
-"""The suite's own MariaDB does what the tests that stand on it take for granted."""
+"""The suite's own MariaDB has the properties that other tests rely on."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def server() -> Iterator[PrivateMariaDB]:
 
 
 async def connect(server: PrivateMariaDB) -> Any:
-    """As `app`, over TCP, by nothing but what the URL says."""
+    """Connect as `app`, over TCP, with the URL alone."""
     host = server.url.removeprefix("mysql+asyncmy://")
     credentials, _, address = host.partition("@")
     user, _, password = credentials.partition(":")

@@ -1,4 +1,4 @@
-"""The worked package of `docs/extending.md`: the page shows parts of it, and it works as the page says."""
+"""The worked package of `docs/extending.md`: the page shows parts of it, and it behaves as described."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What a clone is installed, built and started from says the same everywhere, and keeps its promises."""
+"""The files from which a clone is installed, built and started agree with each other."""
 
 import os
 import re
@@ -15,17 +15,17 @@ ROOT = Path(__file__).parent.parent
 LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt", "requirements-build.txt")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-# The places of the tree that git does not keep, and git's own.
+# The folders that git ignores, and git's own.
 UNTRACKED = {".git", ".venv", "var", "build", "dist", "__pycache__"}
 
 
 def name_of(requirement: str) -> str:
-    """A requirement's name, spelled as the locks spell it."""
+    """Return a requirement's name in the spelling of the locks."""
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
 
 
 def pins(lock: str) -> dict[str, str]:
-    """The versions of a lock, by name."""
+    """Return the versions of a lock, by name."""
     return dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
 
 
@@ -34,13 +34,13 @@ def compose() -> dict[str, Any]:
 
 
 def stages() -> list[str]:
-    """The Containerfile, one text a stage, comments left out."""
+    """Return the stages of the Containerfile without comments."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Containerfile").read_text(), flags=re.MULTILINE)
     return re.split(r"^(?=FROM )", text, flags=re.MULTILINE)[1:]
 
 
 def tracked() -> list[Path]:
-    """The files of the tree, as git would list them: by hand, for a tree may come without git."""
+    """Return the files that git would list, without git, because a tree may come without it."""
     found = []
     for path in ROOT.rglob("*"):
         parts = path.relative_to(ROOT).parts
@@ -319,7 +319,7 @@ class TestContinuousIntegration:
 
 
 def test_r2_no_middleware_moves_the_endpoint_to_another_task():
-    """Nothing names Starlette's `BaseHTTPMiddleware`, but this test, which forbids it."""
+    """Nothing names Starlette's `BaseHTTPMiddleware`, except this test, which forbids it."""
     forbidden = b"BaseHTTPMiddleware"
 
     assert [path for path in tracked() if forbidden in path.read_bytes()] == [Path(__file__)]

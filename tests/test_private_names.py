@@ -1,7 +1,7 @@
-"""The private and undocumented names of other packages that Latchkey uses: a list that is complete, and names that exist.
+"""The private and undocumented names of other packages that Latchkey uses: the list is complete, and the names exist.
 
-A new release of a package may drop one of them without notice. Then a test in here fails and names what breaks.
-`docs/decisions/0023-private-names-are-listed.md` weighs each against the public way.
+A new release of a package may remove one of them without notice. Then a test here fails and names what breaks.
+`docs/decisions/0023-private-names-are-listed.md` compares each with the public way.
 """
 
 import ast
@@ -44,7 +44,7 @@ class Private(msgspec.Struct, frozen=True):
 
 
 async def connection() -> asyncmy.connection.Connection:
-    """Make an instance, because a compiled class does not show its attributes; it asks for the running loop."""
+    """Return an instance, because a compiled class does not show its attributes; it needs a running loop."""
     return asyncmy.connection.Connection()
 
 
@@ -81,7 +81,7 @@ PRIVATE = [
             "service/connections/protocol.py", "the rest of a connection after an upgrade is read as requests"),
 ]  # fmt: skip
 
-# In no documentation, public by their spelling or named like an attribute of ours: owner, name, where it is used.
+# Undocumented names with a public spelling, or like an attribute of Latchkey: owner, name, and where it is used.
 UNDOCUMENTED = [
     (SQLITE_CONNECTION, "_thread", "service/database/sqlite.py"),
     (SQLITE_CONNECTION, "_running", "service/database/sqlite.py"),
@@ -113,7 +113,7 @@ def test_it_is_there_too(module: Any, name: str, used_in: str) -> None:
 
 
 def test_the_attributes_of_the_protocol_are_there() -> None:
-    """uvicorn documents none of what its protocol keeps."""
+    """uvicorn does not document the attributes of its protocol."""
     own = set(vars(BoundedProtocol)) | attributes_of(BoundedProtocol)
     base = uvicorn.protocols.http.httptools_impl.HttpToolsProtocol
     used = set(re.findall(r"self\.(\w+)", inspect.getsource(BoundedProtocol)))

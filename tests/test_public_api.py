@@ -32,7 +32,7 @@ def test_every_public_name_is_there_and_documented():
 
 
 def test_nothing_public_stands_outside_of_the_list():
-    """Submodules are attributes of the package too: their names are the only others."""
+    """Submodules are attributes of the package, too: they are the only other names."""
     folders = {"middleware", "migrations", "models", "service"}
     found = {name for name in vars(latchkey) if not name.startswith("_")} - folders
 
@@ -44,14 +44,14 @@ def test_the_page_is_what_the_docstrings_say():
 
 
 def test_the_page_is_markdown() -> None:
-    """No markup of docstrings is left in it, and no text of the packages below."""
+    """It contains no markup of docstrings, and no text of other packages."""
     page = (ROOT / "docs" / "api.md").read_text()
 
     assert re.findall(r"^(?:Args|Raises|Returns):$|::$|^\.\. |:\w+:`", page, re.MULTILINE) == []
 
 
 def test_the_documents_import_only_what_is_public():
-    """Examples for teams use the public package; what maintainers write may say more."""
+    """Examples for teams use only the public package; pages for maintainers may use more."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     imports = {
         (page.name, found[0])
@@ -64,7 +64,7 @@ def test_the_documents_import_only_what_is_public():
 
 
 def test_importing_it_does_nothing_else(tmp_path):
-    """No setting is read, no file is made, and nothing connects."""
+    """No setting is read, no file is created, and no connection is opened."""
     script = "import sys, latchkey; print(latchkey.db.is_open)"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -80,7 +80,7 @@ def test_importing_it_does_nothing_else(tmp_path):
 
 
 def test_every_module_is_imported_without_a_warning():
-    """On each Python: what it has begun to warn of, the next one refuses."""
+    """On each Python: a deprecation in one version is an error in the next."""
     programs = {"latchkey.__main__", "latchkey.migrations.env"}  # which run when they are imported
     found = pkgutil.walk_packages(latchkey.__path__, "latchkey.")
     modules = [one.name for one in found if one.name not in programs]

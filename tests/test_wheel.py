@@ -1,4 +1,4 @@
-"""The wheel in a fresh environment, beside a project whose own folders have the names of ours."""
+"""The wheel in a fresh environment, beside a project whose own folders have the same names as Latchkey's."""
 
 import json
 import os
@@ -47,7 +47,7 @@ PROJECT = {
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of what a clone holds, symbolic links included."""
+    """Build the wheel from a copy of a clone, including symbolic links."""
     source = tmp_path_factory.mktemp("wheel") / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -68,7 +68,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Python of an environment that holds the wheel and its locked dependencies, and nothing else."""
+    """Return the Python of an environment with only the wheel and its locked dependencies."""
     folder = tmp_path_factory.mktemp("fresh")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
@@ -89,7 +89,7 @@ def project(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def orders(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the worked package of `docs/extending.md`, and install it into a folder of its own."""
+    """Build the worked package of `docs/extending.md`, and install it into a new folder."""
     source = tmp_path_factory.mktemp("orders") / "source"
     shutil.copytree(
         ROOT / "examples" / "orders", source, ignore=shutil.ignore_patterns("__pycache__", "build")
@@ -165,7 +165,7 @@ def test_the_commands_run_there(fresh: Path, project: Path) -> None:
 
 
 def test_types_reach_a_team(fresh: Path, project: Path) -> None:
-    """`py.typed` is there: mypy strict checks a team's call against the wheel's signatures."""
+    """`py.typed` is installed: mypy strict checks a team's call against the wheel's signatures."""
     (project / "typed.py").write_text(
         "from latchkey import User, create_app\n\n"
         "app = create_app(routes=[])\n\n\n"
@@ -185,7 +185,7 @@ def test_types_reach_a_team(fresh: Path, project: Path) -> None:
 
 
 def test_the_worked_package_runs_beside_it(fresh: Path, orders: Path, tmp_path: Path) -> None:
-    """By its program, and by Latchkey's, which finds it by its entry point."""
+    """With its own program, and with Latchkey's, which finds it by its entry point."""
     kept = environ(tmp_path) | {"PYTHONPATH": str(orders)}
 
     def run(*command: str | Path) -> str:

@@ -1,10 +1,10 @@
-"""What goes over the wire: every command that a connection sends, counted exactly.
+"""The commands on the wire: every command that a connection sends, counted exactly.
 
-On MariaDB a subclass of the driver's connection counts in the one method through which every command
-goes; events of SQLAlchemy would see about half of them. SQLite has no wire, so statements are counted.
+On MariaDB a subclass of the driver's connection counts in the single method that sends all commands; SQLAlchemy's
+events would cover about half of them. SQLite has no wire, so statements are counted.
 
-A prepared statement is noted by its text each time it is executed. Preparing it is once more for each connection, and
-is noted only for who listens with `preparing=True`.
+A prepared statement is recorded by its text each time it is executed. Preparing it happens once more for each
+connection, and is recorded only with `preparing=True`.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from sqlalchemy import event
 from latchkey.service.database.driver import Connection
 from latchkey.service.database.rules import Engines
 
-COM_STMT_BULK_EXECUTE = 0xFA  # MariaDB's own; the driver knows it, and does not name it
+COM_STMT_BULK_EXECUTE = 0xFA  # a command of MariaDB; the driver uses it without a name
 
 _commands: ContextVar[list[str] | None] = ContextVar("commands", default=None)
 _preparing: ContextVar[bool] = ContextVar("preparing", default=False)
@@ -29,7 +29,7 @@ _preparing: ContextVar[bool] = ContextVar("preparing", default=False)
 
 @contextmanager
 def listening(*, preparing: bool = False) -> Iterator[list[str]]:
-    """Collect the commands that this context and the tasks it starts send."""
+    """Collect the commands of this context and of tasks that it starts."""
     commands: list[str] = []
     tokens = _commands.set(commands), _preparing.set(preparing)
     try:
@@ -40,17 +40,17 @@ def listening(*, preparing: bool = False) -> Iterator[list[str]]:
 
 
 def note(command: str) -> None:
-    """Add a command to the list of whoever listens in this context."""
+    """Add a command to the list of the listener in this context."""
     if (commands := _commands.get()) is not None:
         commands.append(command)
 
 
 class CountingConnection(Connection):
-    """The driver's connection, telling what it sends."""
+    """The driver's connection, which records its commands."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.prepared: dict[bytes, str] = {}  # by the id with which each execution begins
+        self.prepared: dict[bytes, str] = {}  # by the id at the start of each execution
 
     async def prepare(self, query: bytes | str) -> PreparedStatement:
         statement = await super().prepare(query)
@@ -64,17 +64,17 @@ class CountingConnection(Connection):
         elif command == COM_STMT_PREPARE:
             if _preparing.get():
                 note("PREPARE")
-        elif command != COM_STMT_CLOSE:  # which the server does not answer
+        elif command != COM_STMT_CLOSE:  # the server does not answer it
             note(sql.decode(errors="replace") if isinstance(sql, bytes) else str(sql))
         return await super()._execute_command(command, sql)
 
 
 def count_on_sqlite(engines: Engines, patch: pytest.MonkeyPatch) -> None:
-    """Note statements, commits and rollbacks of SQLite engines."""
+    """Record statements, commits and rollbacks of SQLite engines."""
     execute = aiosqlite.Cursor.execute
 
     async def counting(cursor: aiosqlite.Cursor, sql: str, parameters: Any = None) -> aiosqlite.Cursor:
-        if not sql.startswith("PRAGMA"):  # a connection's preparation, which a wire would not show either
+        if not sql.startswith("PRAGMA"):  # the setup of a connection, which a wire would not show either
             note(sql)
         return await execute(cursor, sql, parameters)
 

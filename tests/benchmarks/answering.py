@@ -1,4 +1,4 @@
-"""A server that answers what it is asked to, for the load generators: the status stands in the path, as in `/404`."""
+"""A server that answers as requested, for the load generators: the path contains the status, as in `/404`."""
 
 import contextlib
 import threading
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Answering(msgspec.Struct):
-    """A server on `port`, and the bodies that it was sent."""
+    """A server on `port`, and the bodies that it received."""
 
     port: int
     bodies: Counter[bytes]
@@ -18,7 +18,7 @@ class Answering(msgspec.Struct):
 
 @contextlib.contextmanager
 def answering() -> Iterator[Answering]:
-    """Run the server in a thread, and each of its connections in one."""
+    """Run the server in a thread, with one thread for each connection."""
     bodies: Counter[bytes] = Counter()
     counting = threading.Lock()
 
@@ -42,7 +42,7 @@ def answering() -> Iterator[Answering]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            """Load generators end by hanging up."""
+            """Ignore errors: load generators end by closing their connections."""
 
     server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = False

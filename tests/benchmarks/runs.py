@@ -1,4 +1,4 @@
-"""Runs as they could have been, for what is made of them."""
+"""Fictitious runs, for tests of their evaluation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from benchmarks.measure import Failure, Measurement
 def measured(
     job: str, contestant: str, rps: Sequence[float], *, cpu_ms: float = 1.0, p99_ms: float = 20.0
 ) -> list[Measurement]:
-    """One measurement for each number of requests a second."""
+    """Return one measurement for each number of requests a second."""
     return [
         Measurement(
             job=job,
@@ -30,7 +30,7 @@ def measured(
 
 
 def made(*measurements: list[Measurement], failures: Mapping[tuple[str, str], str] | None = None) -> Run:
-    """A run with these measurements, and failures by job and contestant."""
+    """Return a run with these measurements, and failures by job and contestant."""
     return Run(
         date="2026-01-02",
         machine="a machine",
@@ -48,5 +48,5 @@ def made(*measurements: list[Measurement], failures: Mapping[tuple[str, str], st
 
 
 def slower_generator(run: Run) -> Run:
-    """The same run by the other generator."""
+    """Return the same run with the other generator."""
     return msgspec.structs.replace(run, generator="geventhttpclient")

@@ -1,4 +1,4 @@
-"""The page that the runs write, and the raw results that they keep."""
+"""The page that the runs write, and the raw results that they store."""
 
 import re
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_raw_results_get_a_file_of_their_own(tmp_path: Path):
 
 
 def test_the_page_has_a_paragraph_for_every_peer():
-    """A figure without a word on what was measured is worth little."""
+    """A figure is useless without a description of the peer."""
     text = DOCUMENT.read_text().lower()
 
     assert [name for name in jobs.PEERS.values() if name.lower() not in text] == []

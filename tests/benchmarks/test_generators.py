@@ -1,4 +1,4 @@
-"""Both load generators tell the same of the same server."""
+"""Both load generators report the same for the same server."""
 
 import shutil
 import time
@@ -30,7 +30,7 @@ def generator(request: pytest.FixtureRequest) -> str:
 
 
 def send(generator: str, server: Answering, *requests: bytes, **load) -> Outcome:
-    """Send requests for a second, which is the least that wrk takes."""
+    """Send requests for a second, the minimum of wrk."""
     return generators.run(
         generator,
         server.port,

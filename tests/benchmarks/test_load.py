@@ -1,4 +1,4 @@
-"""The requests that are sent, and what their answers come to."""
+"""The requests of the load, and the evaluation of their answers."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from benchmarks.generators import parse
 from benchmarks.load import LoadError, Tally, encode_request, percentile, read_requests, write_requests
 
-# What wrk prints before the line of the script.
+# The output of wrk before the line of the script.
 PRINTED = """Running 5s test @ http://127.0.0.1:8000
   1 threads and 32 connections
   Thread Stats   Avg      Stdev     Max   +/- Stdev
@@ -22,7 +22,7 @@ LINE = (
 
 
 def line(**numbers: int) -> str:
-    """The line of a script, with zeros for what is not named."""
+    """Return the line of a script, with zeros for unnamed values."""
     text = LINE
     for name in ("BAD", "ACCEPTED", "BROKEN", "TIMEOUTS", "SPENT"):
         text = text.replace(name, str(numbers.get(name.lower(), 0)))

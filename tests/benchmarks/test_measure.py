@@ -1,4 +1,4 @@
-"""The order of the turns, and what becomes of those who fail."""
+"""The order of the turns, and the handling of contestants that fail."""
 
 from contextlib import contextmanager
 from typing import Any
@@ -43,7 +43,7 @@ def bench(told: list[str]) -> Bench:
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happens to servers that do nothing; those whose module is a fault have that fault."""
+    """Return the events of servers that do nothing; a server whose module is a fault fails in that way."""
     events: list[str] = []
 
     @contextmanager

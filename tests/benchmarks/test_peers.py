@@ -1,4 +1,4 @@
-"""Every peer gives Latchkey's answers, and a peer that does not is found out."""
+"""Every peer gives Latchkey's answers, and a peer with different answers is detected."""
 
 import importlib.util
 import tempfile
@@ -22,7 +22,7 @@ NEEDS = {
     "replaced": "aiomysql",
 }
 
-# The load's keys have none, or the peers would not do the same work; that they could is still worth knowing.
+# The keys of the load have none, because the peers do not support them; a Latchkey key could have some.
 LIMIT = """
 UPDATE limited.users SET limits = '[{"name":"burst","limit":9000,"window_s":60}]';
 UPDATE limited.api_keys SET limits = '[{"name":"hour","limit":9000,"window_s":3600}]',
@@ -85,7 +85,7 @@ def test_a_peer_reads_limits_and_quotas_as_latchkey_does(module, limited, refere
 
 @pytest.mark.parametrize("job", jobs.OWN, ids=[job.name for job in jobs.OWN])
 def test_what_a_team_writes_answers_alike_in_every_way(job, database):
-    """All of Latchkey's ways, and the frameworks whose packages are there."""
+    """All of Latchkey's ways, and the frameworks whose packages are installed."""
     answer = None
     for contestant in job.contestants:
         if (
@@ -150,7 +150,7 @@ def test_servers_hear_nothing_of_the_settings_that_happen_to_be_set(monkeypatch)
 
 
 def test_no_job_opens_more_connections_than_a_server_takes():
-    """Else idle clients give way, and what is measured is how they are cut off."""
+    """Otherwise idle clients would be closed, and the benchmark would measure that."""
     database = Database(url="a", keyring="b", rows=0, bearer=(), signed=(), pid=0)
     opened = [one.idle + one.connections for job in (*jobs.JOBS, *growth.JOBS) for one in job.contestants]
 

@@ -1,4 +1,4 @@
-"""What the kernel says of processes."""
+"""The CPU time and memory of processes."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from benchmarks import processes
 from benchmarks.machine import Cores, describe, versions
 
-# A parent that starts a child; each takes some CPU time and some memory, says so, and waits.
+# A parent that starts a child; each uses some CPU time and memory, reports it, and waits.
 WORK = """
 import subprocess, sys, time
 if sys.argv[1:]:

@@ -1,4 +1,4 @@
-"""What the jobs send."""
+"""The requests of the jobs."""
 
 import collections
 import re

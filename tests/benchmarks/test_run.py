@@ -1,4 +1,4 @@
-"""A whole run, as short as it can be, of what needs no extra."""
+"""A whole run, as short as possible, of the peers that need no extra."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ from tests.mariadb import require_or_skip
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run it in a process of its own: it keeps to one core."""
+    """Run it in a separate process, because it binds itself to one core."""
     return subprocess.run(
         [sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True, check=False
     )

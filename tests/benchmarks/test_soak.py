@@ -1,4 +1,4 @@
-"""What a soak finds: memory that grows, sessions and connections that are left."""
+"""The findings of a soak: growing memory, and remaining sessions and connections."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ AT_REST = Remainder(0, 0)
 
 
 def soak(*mib: float, remainder: Remainder = AT_REST) -> Soak:
-    """A soak with a sample every 25,000 requests."""
+    """Return a soak with a sample every 25,000 requests."""
     return Soak(
         date="2026-01-02",
         machine="a machine",

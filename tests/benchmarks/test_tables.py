@@ -1,4 +1,4 @@
-"""What a run writes."""
+"""The tables of a run."""
 
 import pytest
 
@@ -19,7 +19,7 @@ JOB = Job(
 
 
 def cells(text: str) -> list[list[str]]:
-    """The lines of a table below its head, and their cells."""
+    """Return the cells of a table below its head, by line."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
 
 

@@ -1,4 +1,4 @@
-"""Whether a target is reached is computed from the run, and from nothing else."""
+"""Whether a target is reached depends only on the run."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_a_bound_belongs_to_what_is_reached(direction, found, verdict):
 
 
 def run_of(ours: float, theirs: float):
-    """A run in which Latchkey answers `ours` requests a second and everybody else `theirs`."""
+    """Return a run in which Latchkey answers `ours` requests a second and every other contestant `theirs`."""
     return made(
         *(
             measured("read", name, [theirs], cpu_ms=10 / theirs)

@@ -1,4 +1,4 @@
-"""Signed requests of every kind, as they are sent: each part of them is text, a character for each byte."""
+"""Signed requests of every kind: each part is a text with one character for each byte."""
 
 import base64
 import hmac
@@ -39,7 +39,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def made(cls, method: str, path: str, query: str, headers: Headers, body: str) -> "Sent":
-        """Make one as a server reads it: the query begins at the first `?`, and names have no letter case."""
+        """Return a request as a server parses it: the query begins at the first `?`, and header names are case-insensitive."""
         target = f"{path}?{query}" if query else path
         path, _, query = target.partition("?")
         return cls(
@@ -51,34 +51,34 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def but(self, **parts: str | Headers) -> "Sent":
-        """The same with other parts."""
+        """Return the request with other parts."""
         return Sent.made(**{**msgspec.structs.asdict(self), **parts})
 
     def values(self, name: str) -> list[str]:
-        """The values of every header of this name, without the white space around them, which says nothing."""
+        """Return the values of every header of this name, without surrounding white space, which has no meaning."""
         return [value.strip(" \t") for one, value in self.headers if one == name]
 
     def header(self, name: str) -> str | None:
-        """The value of the only header of this name."""
+        """Return the value of the only header of this name."""
         found = self.values(name)
         return found[0] if found else None
 
     def replacing(self, name: str, value: str) -> "Sent":
-        """The same with another value for every header of this name."""
+        """Return the request with another value for every header of this name."""
         return self.but(headers=tuple((one, value if one == name else its) for one, its in self.headers))
 
     def adding(self, *headers: tuple[str, str]) -> "Sent":
-        """The same with more headers."""
+        """Return the request with additional headers."""
         return self.but(headers=(*self.headers, *headers))
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
-        """The query, decoded as endpoints see it."""
+        """Return the query, decoded as endpoints see it."""
         return QueryParams(self.query.encode("latin-1")).multi_items()
 
     @property
     def credentials(self) -> set[str]:
-        """The kinds of credentials in it."""
+        """Return the kinds of credentials in the request."""
         names = {name for name, _ in self.headers}
         kinds = {
             "bearer": "authorization" in names,
@@ -88,7 +88,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
         return {kind for kind, seen in kinds.items() if seen}
 
     async def send(self, app: Starlette) -> Answer:
-        """Make the request, in a task of its own."""
+        """Send the request, in a new task."""
         body = self.body.encode("latin-1")
         length = (("content-length", str(len(body))),) if body else ()
 
@@ -110,7 +110,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Genuine(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that is signed right, and which parts of it the signature covers."""
+    """A correctly signed request, and the parts that its signature covers."""
 
     sent: Sent
     form: str
@@ -121,7 +121,7 @@ class Genuine(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the signature says what the body is."""
 
     def signed(self, sent: Sent) -> object:
-        """Everything that the signature decides about: where it is the same, so is the signed request."""
+        """Return everything that the signature covers: two requests with the same value are the same signed request."""
         return (
             sent.method if "method" in self.covered else sent.method in SAFE_METHODS,
             sent.path if "path" in self.covered else None,

@@ -1,4 +1,4 @@
-"""The application with a route that takes every path, keys made from the seed, and the summary of the fuzzing."""
+"""The application with a route for every path, keys that depend on the seed, and the summary of the fuzzing."""
 
 import functools
 import logging
@@ -27,7 +27,7 @@ SEED = os.environ.get("LATCHKEY_TEST_SEED") or str(random.randrange(2**32))
 
 
 class Asked(shapes.Input, frozen=True, kw_only=True):
-    """Every parameter that a genuine request asks with."""
+    """All parameters of a genuine request."""
 
     q: str = ""
     filter: str = ""
@@ -37,12 +37,12 @@ class Asked(shapes.Input, frozen=True, kw_only=True):
 
 
 async def echo(request: Request, rest: str, query: Asked) -> None:
-    """Note who was let in."""
+    """Record the authenticated caller."""
     request.app.state.seen.append(request.user.key.access_key)
 
 
 class Cast(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds keys."""
+    """The keys of the tests."""
 
     signer: HeldKey
     other: HeldKey
@@ -50,7 +50,7 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tally(msgspec.Struct):
-    """What was sent and how it was answered."""
+    """The number of requests by their answers."""
 
     answers: Counter[tuple[str, int]] = msgspec.field(default_factory=Counter)
     accepted: int = 0
@@ -72,7 +72,7 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """A line for each refusal would be thousands."""
+    """Silence the log, which would have thousands of lines."""
     logging.disable(logging.INFO)
     yield
     logging.disable(logging.NOTSET)
@@ -80,7 +80,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture
 async def app(settings: Settings, quiet: None) -> AsyncIterator[Starlette]:
-    """The whole application; `app.state.seen` lists whom its own route saw."""
+    """Return the whole application; `app.state.seen` lists the callers of its additional route."""
     settings = msgspec.structs.replace(settings, auth_failures_per_min=0, body_limit_bytes=BODY_LIMIT_BYTES)
     catch_all = [
         route(method, "/{rest:path}", echo, any_key=True, idempotent=method not in SAFE_METHODS)
@@ -94,7 +94,7 @@ async def app(settings: Settings, quiet: None) -> AsyncIterator[Starlette]:
 
 @pytest.fixture
 async def cast(app: Starlette, seed: str, monkeypatch: pytest.MonkeyPatch) -> Cast:
-    """Keys that are the same for the same seed, so that a failure can be had again."""
+    """Return keys that are the same for the same seed, so that a failure can be reproduced."""
     rng = random.Random(seed)
     for name in ("new_access_key", "new_secret"):
         made = functools.partial(getattr(issuing, name), random_bytes=rng.randbytes)
@@ -107,7 +107,7 @@ async def cast(app: Starlette, seed: str, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say what was sent: a green line alone would not tell how many requests there were."""
+    """Print the number of requests, which a passed test does not show."""
     tally = config.stash.get(TALLY, None)
     if tally is None:
         return

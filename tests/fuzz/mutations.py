@@ -1,6 +1,6 @@
-"""What can happen to a signed request: each function changes one thing about it, at random.
+"""Mutations of a signed request: each function changes one thing at random.
 
-A change may turn out to be none, when what is signed stays as it was; `mutate` tries again then.
+A mutation may leave the signed content unchanged; `mutate` then tries again.
 """
 
 import base64
@@ -20,7 +20,7 @@ CREDENTIAL_HEADERS = ("authorization", "secret", "signature", "signature-input")
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
-    """One genuine request, and what somebody who tampers with it may have at hand."""
+    """A genuine request, and the data that an attacker may have."""
 
     genuine: Genuine
     sibling: Genuine
@@ -49,7 +49,7 @@ def mutation(name: str) -> Callable[[Mutation], Mutation]:
 
 
 def mutate(rng: random.Random, scene: Scene) -> tuple[str, Sent]:
-    """Change one thing for good; returns what it was, and what is sent."""
+    """Change one thing effectively; return the name of the change and the changed request."""
     before = scene.genuine.signed(scene.sent)
     while True:
         name = rng.choice(list(MUTATIONS))
@@ -59,7 +59,7 @@ def mutate(rng: random.Random, scene: Scene) -> tuple[str, Sent]:
 
 
 def is_public(sent: Sent) -> bool:
-    """Whether the path became one that asks for no key."""
+    """Return whether the changed path requires no key."""
     return sent.method in SAFE_METHODS and unquote_to_bytes(sent.path) in {
         b"/",
         b"/healthz",
@@ -72,7 +72,7 @@ def is_public(sent: Sent) -> bool:
 
 
 def spoil(rng: random.Random, text: str) -> str:
-    """Change a text in one of the ways in which texts get changed."""
+    """Return a text with a random change."""
     return rng.choice(SPOILS)(rng, text)
 
 
@@ -155,7 +155,7 @@ SPOILS = (
 
 
 def rearrange(rng: random.Random, parts: Sequence[str]) -> list[str]:
-    """Drop, double, move or swap parts."""
+    """Drop, duplicate, move or swap parts."""
     parts = list(parts)
     if not parts:
         return parts
@@ -173,7 +173,7 @@ def rearrange(rng: random.Random, parts: Sequence[str]) -> list[str]:
 
 
 def respell_base64(rng: random.Random, text: str) -> str:
-    """Change bytes under their base64, or their base64 alone."""
+    """Change the bytes inside base64, or only their spelling."""
     value = base64.b64decode(text)
     at = rng.randrange(len(value))
     flipped = value[:at] + bytes([value[at] ^ 1 << rng.randrange(8)]) + value[at + 1 :]
@@ -189,7 +189,7 @@ def respell_base64(rng: random.Random, text: str) -> str:
             value.hex(),
             text.rstrip("="),
             text + "=",
-            # The last digit before the padding has two bits that mean nothing.
+            # The last digit before the padding has two unused bits.
             text[:-2] + chr(ord(text[-2]) + 1) + text[-1:],
             text[:20] + "\n" + text[20:],
         ]
@@ -549,7 +549,7 @@ def with_mac(scene: Scene, text: str) -> Sent:
 
 
 def signed_text(scene: Scene) -> str:
-    """The text under the MAC, for a forger who signs the right text in a wrong way."""
+    """Return the text under the MAC, for an attacker who signs the right text in a wrong way."""
     sent = scene.sent
     if scene.genuine.form == "query":
         return sent.query

@@ -1,7 +1,7 @@
-"""A signed request of which one thing was changed is never taken, and never a fault of ours.
+"""A signed request with one change is never accepted, and never causes a 5xx.
 
 `make test` changes some hundreds, `make test-fuzz` twenty thousand. A failure prints the seed; with it in
-`LATCHKEY_TEST_SEED` the very same requests are made again.
+`LATCHKEY_TEST_SEED` the same requests are generated again.
 """
 
 import os
@@ -22,7 +22,7 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def verdict(genuine: Genuine, sent: Sent) -> tuple[int, str]:  # noqa: PLR0911 - a table, read line by line
-    """What a mutated request is answered with: the status and the code of the problem."""
+    """Return the answer to a mutated request: the status and the code of the problem."""
     path = unquote(sent.path, "latin-1")
     if len(sent.body) > BODY_LIMIT_BYTES:
         return 413, "body_too_large"
@@ -35,7 +35,7 @@ def verdict(genuine: Genuine, sent: Sent) -> tuple[int, str]:  # noqa: PLR0911 -
     if genuine.digest and sent.but(body=genuine.sent.body) == genuine.sent:
         return 401, "digest_mismatch"
     if "method" not in genuine.covered and sent.method not in SAFE_METHODS:
-        # All that a query without its method proves is that it was meant to change nothing.
+        # A signed query without its method only proves that the call was meant to be safe.
         return 403, "coverage_required"
     return 401, "unauthenticated"
 
@@ -61,7 +61,7 @@ async def test_a_mutated_request_is_never_taken(
         assert (answer.status, answer.json["code"]) == verdict(genuine, sent), story
 
         if number % GENUINE_EVERY == 0:
-            # It was right before the change, and what was refused has not used up its nonce.
+            # The request was valid before the change, and a refusal must not use up its nonce.
             answer = await genuine.sent.send(app)
 
             assert (answer.status, seen) == (200, [cast.signer.access_key]), story

@@ -1,4 +1,4 @@
-"""The smallest server: one ASGI application, one request, what it sent."""
+"""A minimal server: one ASGI application, one request, and the messages that were sent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,16 +9,16 @@ OTHER_SCOPES = [{"type": "websocket"}, {"type": "lifespan"}]
 
 
 def http(**scope: Any) -> dict[str, Any]:
-    """A request's scope."""
+    """Return the scope of a request."""
     return {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "headers": [], **scope}
 
 
 async def run(
     app: ASGIApp, scope: Scope, parts: Sequence[bytes | None] = (b"",)
 ) -> tuple[list[Message], list[bytes | None]]:
-    """Run once; `parts` are those of the body, None for a client that goes away there.
+    """Run the application once; `parts` are the parts of the body, None for a client that disconnects there.
 
-    Returns what was sent, and the parts that nobody asked for.
+    Returns the sent messages, and the parts that were not received.
     """
     left, sent = list(parts), []
 
@@ -36,7 +36,7 @@ async def run(
 
 
 def answering(status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> ASGIApp:
-    """An application that answers and reads nothing."""
+    """Answer without reading."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": status, "headers": list(headers)})
@@ -46,7 +46,7 @@ def answering(status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) ->
 
 
 class Reading:
-    """An application that reads the whole body and keeps it; `started` first sends the start of an answer."""
+    """An application that reads the whole body and stores it; `started` first sends the start of an answer."""
 
     def __init__(self, *, started: bool = False) -> None:
         self.started = started
@@ -69,12 +69,12 @@ class Reading:
 
 
 async def untouched(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application for what is no request: it sees the very same `receive` and `send`."""
+    """Handle a scope that is not HTTP, with the original `receive` and `send`."""
     scope["seen"] = receive, send
 
 
 async def passes_untouched(app: ASGIApp, scope: Scope) -> bool:
-    """Tell whether `app`, around `untouched`, hands on exactly what it was given."""
+    """Return whether `app`, around `untouched`, passes its arguments on unchanged."""
 
     async def receive() -> Message:
         raise AssertionError
@@ -88,6 +88,6 @@ async def passes_untouched(app: ASGIApp, scope: Scope) -> bool:
 
 
 def status_of(sent: Sequence[Message]) -> int:
-    """The one status that was sent."""
+    """Return the only status that was sent."""
     (start,) = (message for message in sent if message["type"] == "http.response.start")
     return start["status"]

@@ -1,4 +1,4 @@
-"""One line for each visit, when it is over."""
+"""One line for each request, when it ends."""
 
 import asyncio
 import logging

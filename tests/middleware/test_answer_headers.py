@@ -1,4 +1,4 @@
-"""Headers that are found out about on the way are on every answer, whoever gives it."""
+"""Headers that depend on the request are added to every answer, whichever part sends it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How long a client may take to send its body."""
+"""The time that a client may take to send its body."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ def timed(app):
 
 
 async def run(app, *pauses_s):
-    """Send one byte after each pause; after the last one nothing comes but the end of the connection."""
+    """Send one byte after each pause; after the last one only the end of the connection follows."""
     left, sent = list(pauses_s), []
 
     async def receive():

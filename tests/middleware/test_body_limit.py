@@ -1,4 +1,4 @@
-"""How much a client may send."""
+"""The maximum size of a body."""
 
 import pytest
 

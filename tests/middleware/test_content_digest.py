@@ -1,4 +1,4 @@
-"""The body is the one that was signed."""
+"""The body must be the one that was signed."""
 
 import hashlib
 
@@ -19,7 +19,7 @@ from tests.middleware.asgi import (
 
 
 def checked(app, body):
-    """Expect the digest of `body`; None expects nothing."""
+    """Expect the digest of `body`; None expects none."""
     digest = None if body is None else hashlib.sha256(body).digest()
     return ContentDigestMiddleware(app, expected=lambda _: digest, problem=answering(401))
 
@@ -65,7 +65,7 @@ async def test_where_nothing_covers_the_body_nothing_is_read():
 
 
 async def test_after_the_body_the_client_is_heard_again():
-    """Whoever streams an answer waits there for the client to go away."""
+    """An application that streams an answer waits there for the client to disconnect."""
     seen = []
 
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""What is quoted from a client has a bound, and begins and ends as it did."""
+"""Text that is quoted from a client has a maximum length, and keeps its beginning and end."""
 
 import pytest
 

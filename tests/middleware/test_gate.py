@@ -1,4 +1,4 @@
-"""The gate asks once, before the endpoint, and answers in its place."""
+"""The gate runs once, before the endpoint, and may answer instead."""
 
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send

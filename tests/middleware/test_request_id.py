@@ -1,4 +1,4 @@
-"""Every visit has a name, and an exception that nobody answered is answered and logged once."""
+"""Every request has an id, and an unhandled exception is answered and logged once."""
 
 import asyncio
 import logging

@@ -21,7 +21,7 @@ async def probes(db: SQLAlchemy) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def wire(db: SQLAlchemy) -> Callable[[], AbstractContextManager[list[str]]]:
-    """Count what is sent, on connections that are there already: logging in is no part of the story."""
+    """Count the commands on existing connections: logging in is not counted."""
     for engine in (db.engine, db.reader):
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))

@@ -1,4 +1,4 @@
-"""Models of a newspaper, in a MetaData of their own: relations of all kinds, for reads into Structs."""
+"""Models of a newspaper, in a separate MetaData: relations of all kinds, for reads into Structs."""
 
 import enum
 from datetime import date, datetime
@@ -77,7 +77,7 @@ class Author(Press):
 
 
 class Desk(Press):
-    """Of an author, who may have none: a relation to one whose key is on the other side."""
+    """The desk of an author, which may be missing: a relation to one whose key is on the other side."""
 
     __tablename__ = "press_desks"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -139,7 +139,7 @@ class Tag(Press):
 
 
 class Page(Press):
-    """Known by two columns."""
+    """A row with a primary key of two columns."""
 
     __tablename__ = "press_pages"
     issue: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)

@@ -1,4 +1,4 @@
-"""Models that exist for the tests only, in a MetaData of their own: one for each way to be refreshed (R10)."""
+"""Models for the tests only, in a separate MetaData: one for each kind of refresh (R10)."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from latchkey.models.types import BigId, BinaryText, UtcDateTime, Words, utc_now
 
 
 class Probe(Base):
-    """The migrations and the models of the service never hear of these tables."""
+    """The base of tables that the migrations and models of the service do not include."""
 
     __abstract__ = True
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
@@ -31,7 +31,7 @@ class Plain(Probe):
 
 
 class Fresh(Probe):
-    """Refreshed in what the flush left unloaded; an owner of leaves."""
+    """A model that is refreshed in the attributes unloaded by the flush; an owner of leaves."""
 
     __tablename__ = "probe_fresh"
     refresh_on_commit = True
@@ -67,7 +67,7 @@ class Pair(Probe):
 
 
 class Hooked(Probe):
-    """Declares an after-commit hook; a test says what it does."""
+    """A model with an after-commit hook, which a test defines."""
 
     __tablename__ = "probe_hooked"
 

@@ -1,4 +1,4 @@
-"""Models of any base: with the session and its promises, without our verbs; also dataclasses and models without a hash."""
+"""Models of any base: with the session and its promises, without Latchkey's verbs; also dataclasses and unhashable models."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from tests.requests import request
 from tests.sessions.conftest import make_app
 from tests.sessions.probes import probe
 
-__all__ = ["make_app"]  # a fixture of another room
+__all__ = ["make_app"]  # a fixture of another folder
 
 METADATA = MetaData()
 
@@ -53,7 +53,7 @@ class Data(MappedAsDataclass, Foreign):
 
 
 class Mixed(MappedAsDataclass, Base):
-    """A dataclass on our base."""
+    """A dataclass on Latchkey's base."""
 
     __tablename__ = "any_mixed"
     metadata = METADATA

@@ -1,4 +1,4 @@
-"""A migration that was killed in the middle is completed by the next run, and two at once do it once."""
+"""A migration that was killed is completed by the next run, and two simultaneous ones run once."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from latchkey.service.database.lock import locked
 from latchkey.service.settings import Settings
 from tests.conftest import MARIADB
 
-# What looks only, which a kill cannot leave half done.
+# Statements that only read, which a kill cannot leave half done.
 LOOKS = ("SELECT", "SHOW", "DESCRIBE", "PRAGMA", "BEGIN")
 LONG = os.environ.get("LATCHKEY_TEST_STORM") == "long"
 KILLS = 20 if LONG else 3
@@ -37,11 +37,11 @@ ROWS = (
 
 
 class Killed(Exception):
-    """The process ended here."""
+    """The process was killed here."""
 
 
 class Place:
-    """An empty database, as often as one is asked for."""
+    """An empty database, as often as needed."""
 
     def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
         self.server = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
@@ -69,7 +69,7 @@ async def engines() -> AsyncIterator[list[AsyncEngine]]:
 
 
 async def first_release(settings: Settings, engines: list[AsyncEngine]) -> AsyncEngine:
-    """A database at the first revision, with a key of each mode."""
+    """Return a database at the first revision, with a key of each mode."""
     engine = create_engines(settings).writer
     engines.append(engine)
     await schema.upgrade(engine, "0001")
@@ -81,7 +81,7 @@ async def first_release(settings: Settings, engines: list[AsyncEngine]) -> Async
 
 @contextmanager
 def killed_before(engine: AsyncEngine, number: int) -> Iterator[list[str]]:
-    """Kill the migration before its statement of this number that changes anything."""
+    """Kill the migration before its changing statement of this number."""
     sent: list[str] = []
 
     def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:

@@ -1,4 +1,4 @@
-"""A session of somebody else's as `session=`: what the verbs promise holds there too, or is refused (R9, R10)."""
+"""A plain session as `session=`: the promises of the verbs hold there too, or the call is refused (R9, R10)."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession

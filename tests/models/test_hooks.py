@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("probes")
 
 
 def kinds(commands: list[str]) -> list[str]:
-    """The first word of each command, without the BEGIN that only SQLite sends."""
+    """Return the first word of each command, without the BEGIN that only SQLite sends."""
     return [one.split(maxsplit=1)[0] for one in commands if not one.startswith("BEGIN")]
 
 
@@ -331,7 +331,7 @@ async def test_a_change_inside_a_savepoint_that_is_rolled_back_is_forgotten(db, 
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[Probe]:
-    """The instances whose hooks have run, in order."""
+    """Return the instances whose hooks have run, in order."""
     instances: list[Probe] = []
 
     async def note(instance, session):
@@ -343,7 +343,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Probe]:
 
 @pytest.fixture
 def quiet(ran: list[Probe]) -> None:
-    """Hooks that do nothing."""
+    """Install hooks that do nothing."""
 
 
 async def test_the_hook_runs_once_for_each_instance(db, ran):
@@ -369,7 +369,7 @@ async def test_the_hook_runs_for_an_insert_an_update_and_a_delete(ran):
 
 
 async def test_the_hook_finds_the_row_durable_and_gets_a_session_of_its_own(db, monkeypatch):
-    """What the hook does, and rolls back, is not the business of the session that committed."""
+    """The work of the hook, and its rollback, do not affect the session that committed."""
     found = []
 
     async def look(instance, session):
@@ -468,7 +468,7 @@ async def test_of_a_commit_of_unknown_outcome_only_those_hear_who_want_to(
 
 
 async def test_who_watches_is_told_of_each_row_once(db, ann):
-    """Of what was inserted, changed and deleted; not of what was rolled back or read."""
+    """It covers inserted, changed and deleted rows, but not those that were rolled back or read."""
     told = []
 
     async def watch(table, id):

@@ -1,4 +1,4 @@
-"""`Model.filter(…).into(Struct)`: what is selected, what becomes of it, and what it costs."""
+"""`Model.filter(…).into(Struct)`: the selected columns, the results, and the cost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -240,7 +240,7 @@ class Numbered(msgspec.Struct, Generic[T]):
 
 
 class Deep(msgspec.Struct):
-    """Relations inside of relations, to one and to many, and to the model itself."""
+    """Relations inside relations, to one and to many, and to the model itself."""
 
     class Comment(msgspec.Struct):
         class Author(msgspec.Struct):
@@ -352,7 +352,7 @@ class EverythingRow(msgspec.Struct):
 
 
 class OtherRow(msgspec.Struct):
-    """The same columns as other types, which their values can be converted to."""
+    """The same columns with other types, to which their values can be converted."""
 
     word: Kind | None
     price: float | None

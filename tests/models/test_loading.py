@@ -1,4 +1,4 @@
-"""Reading what was never loaded names the attribute and the fix, and takes no connection (R11)."""
+"""Reading an attribute that was never loaded names it and the fix, and takes no connection (R11)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""R11 for every way in which an attribute stays unloaded, on our base and on another one; pickled and copied."""
+"""R11 for every way in which an attribute stays unloaded, on Latchkey's base and on another one; pickled and copied."""
 
 import copy
 import pickle
@@ -31,7 +31,7 @@ from tests.requests import request
 from tests.sessions.conftest import make_app
 from tests.sessions.probes import probe
 
-__all__ = ["make_app"]  # a fixture of another room
+__all__ = ["make_app"]  # a fixture of another folder
 
 
 class Ours(Base):
@@ -40,7 +40,7 @@ class Ours(Base):
 
 
 class Foreign(DeclarativeBase):
-    """A base without our verbs."""
+    """A base without Latchkey's verbs."""
 
 
 class Shelf(Ours):
@@ -102,7 +102,7 @@ async def rows(db: Any) -> Any:
         yield
 
 
-# What is left out, how it is read, and the attribute that the error names.
+# The attribute that is left out, how it is read, and the name in the error.
 CASES = [
     pytest.param(0, (), "books", "books", id="a relation to many"),
     pytest.param(1, (), "shelf", "shelf", id="a relation to one"),
@@ -118,7 +118,7 @@ CASES = [
 
 def read(instance: Any, name: str) -> None:
     found = getattr(instance, name)
-    len(found)  # a proxy of many looks when it is used
+    len(found)  # a proxy of many reads when it is used
 
 
 @both_bases

@@ -299,5 +299,5 @@ async def test_for_update_locks(db, people, wire):
             await User.filter(id=1).for_update().first()
         await session.rollback()
 
-    # SQLite has one lock, and a transaction that may write takes it at its beginning.
+    # SQLite has one lock, which a writing transaction takes at its beginning.
     assert commands[0] == "BEGIN IMMEDIATE" or " FOR UPDATE" in commands[0]

@@ -1,4 +1,4 @@
-"""The migrations, on both databases, each time from a database that has nothing in it."""
+"""The migrations, on both databases, each time from an empty database."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -76,7 +76,7 @@ async def test_running_twice_changes_nothing(engine):
 
 
 async def test_revision_by_revision_from_the_release_before(engine):
-    """Each step starts from what the release before it left, and the last one is what the models say."""
+    """Each step starts from the result of the release before it, and the last one equals the models."""
     for revision in REVISIONS:
         await schema.upgrade(engine, revision)
         assert await schema.revision(engine) == revision
@@ -85,7 +85,7 @@ async def test_revision_by_revision_from_the_release_before(engine):
 
 
 async def test_the_secrets_of_the_release_before_get_a_version(engine):
-    """Revision 0001 kept the hash with the key, and a row of its own for a secret that signs."""
+    """Revision 0001 stored the hash with the key, and a secret that signs in a separate row."""
     await schema.upgrade(engine, "0001")
     made, sealed = "2026-01-02 03:04:05.678901", "2026-01-02 03:04:06.000001"
     names = [f"X'{name.hex()}'" for name in (b"lka_bearer", b"lka_signed")]

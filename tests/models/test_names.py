@@ -1,4 +1,4 @@
-"""Attributes that the verbs could not reach are refused when the class is made, by one rule that the verbs make."""
+"""Attributes that the verbs could not access are refused when the class is created, by a rule derived from the verbs."""
 
 import inspect
 import re
@@ -32,11 +32,11 @@ from tests.requests import request
 from tests.sessions.conftest import make_app
 from tests.sessions.probes import probe
 
-__all__ = ["make_app"]  # a fixture of another room
+__all__ = ["make_app"]  # a fixture of another folder
 
 
 def own_base() -> type[Base]:
-    """Return a base whose classes no other test meets."""
+    """Return a base whose classes no other test uses."""
 
     class Own(Base):
         __abstract__ = True
@@ -69,14 +69,14 @@ NAMES = [
 
 def public_names() -> set[str]:
     class Bare(DeclarativeBase):
-        """What SQLAlchemy keeps for itself, and refuses by itself: `metadata`, `registry`."""
+        """A base to find the names that SQLAlchemy reserves and refuses itself: `metadata`, `registry`."""
 
     sqlalchemys = dir(Bare)
     return {name for name in dir(Base) if not name.startswith("__") and name not in sqlalchemys}
 
 
 def verbs_arguments() -> set[str]:
-    """Read off every function that takes any name, by another way than the rule's."""
+    """Return the arguments of every function with arbitrary keyword arguments, in another way than the rule does."""
     found = set()
     for owner in (Base, Query):
         for one in vars(owner).values():

@@ -1,4 +1,4 @@
-"""`prepared(select(…), into=Struct)`: aggregates, subqueries, windows, and what they cost."""
+"""`prepared(select(…), into=Struct)`: aggregates, subqueries, windows, and their cost."""
 
 import asyncio
 from collections.abc import Callable
@@ -92,7 +92,7 @@ async def users(db: SQLAlchemy) -> None:
 @pytest.mark.usefixtures("users")
 @pytest.mark.parametrize("way", ["reader", "writer", "a session of SQLAlchemy's own"])
 async def test_rows_of_any_select_become_structs(db: SQLAlchemy, way: str) -> None:
-    """Whatever the servers make of a sum, a mean and a comparison."""
+    """The servers return different types for a sum, a mean and a comparison."""
     async with AsyncSession(db.reader) as plain, db.scoped_session() as session:
         if way == "writer":
             await session.connection()

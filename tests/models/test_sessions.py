@@ -1,4 +1,4 @@
-"""Which session a verb works on, and who closes it (R9), on both databases."""
+"""The session of a verb, and the code that closes it (R9), on both databases."""
 
 import asyncio
 
@@ -103,7 +103,7 @@ async def test_a_session_that_creates_or_saves_an_instance_serves_it(db, ann):
 
 
 async def rename(user: User) -> None:
-    """Write where the task has no session: without the one that serves the instance it would be refused."""
+    """Write where the task has no session: without the session of the instance the write would be refused."""
     await user.update(name="Anna")
 
 

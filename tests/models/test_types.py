@@ -15,7 +15,7 @@ MOMENT = datetime(2026, 11, 22, 13, 0, 0, 123456, tzinfo=UTC)
 
 
 async def stored(**values) -> Typed:
-    """A row, read again by another session."""
+    """Return a row, read again by another session."""
     row = await Typed.create(name="one", **values, auto_commit=True)
     return await Typed.filter(id=row.id).one()
 

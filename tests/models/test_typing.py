@@ -1,4 +1,4 @@
-"""The verbs mean to the type checker what they do."""
+"""The type checker sees the verbs as they behave."""
 
 import subprocess
 import sys

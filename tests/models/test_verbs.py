@@ -12,7 +12,7 @@ from latchkey.models.errors import LostWriteError, NotInitialisedError, NotLoade
 
 
 async def names_stored(db) -> list[str]:
-    """What a connection of its own sees."""
+    """Return the names that another connection sees."""
     async with db.engine.connect() as connection:
         return list((await connection.execute(select(User.name).order_by(User.id))).scalars())
 

@@ -1,6 +1,6 @@
 """The whole application behind a real uvicorn on a real socket.
 
-In this process, where its pools can be looked at; and four times in processes of their own.
+It runs in this process, where its pools can be inspected, and in four separate processes.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ from tests.sessions.probes import NewRow, raw
 POOL_SIZE = 5
 PROCESSES = 4
 PART = b"x" * 65536
-PARTS = 200  # far more than the buffers of a socket
+PARTS = 200  # much more than the buffers of a socket
 
 
 async def stream(request: Request) -> Response:
-    """Send much, reading the database before each part."""
+    """Send a large body, reading the database before each part."""
 
     async def parts() -> AsyncIterator[bytes]:
         for _ in range(PARTS):
@@ -46,7 +46,7 @@ async def stream(request: Request) -> Response:
 
 
 async def upload(request: Request) -> Response:
-    """Read, then take a body that may be slow."""
+    """Read from the database, then receive a body that may be slow."""
     await User.filter().first()
     size = 0
     async for part in request.stream():
@@ -71,7 +71,7 @@ def routes() -> Sequence[Operation]:
 
 @pytest.fixture(scope="module")
 def processes(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
-    """Four times `python -m latchkey serve`, each on a port of its own, so that each surely gets its share."""
+    """Run `python -m latchkey serve` four times, each on its own port, so that every process surely gets requests."""
     environ = {"LATCHKEY_DATABASE_URL": mariadb_url, "LATCHKEY_KEYRING": KEYRING}
 
     def make(number: int) -> Served:
@@ -87,7 +87,7 @@ def processes(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 class Serving(msgspec.Struct):
-    """A server that answers on `url`, and the application behind it."""
+    """A server at `url`, and its application."""
 
     app: Starlette
     server: Any
@@ -103,14 +103,14 @@ class Serving(msgspec.Struct):
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     async def stop(self) -> None:
-        """Ask it to shut down, and wait."""
+        """Stop the server, and wait."""
         self.server.should_exit = True
         await self.task
 
 
 @pytest.fixture
 async def serving(settings: Settings, routes: Sequence[Operation]) -> AsyncIterator[Serving]:
-    """A server with a pool of five."""
+    """Return a server with a pool of five."""
     settings = msgspec.structs.replace(settings, pool_size=POOL_SIZE, pool_timeout_s=10.0)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listening:
         async with opened(lambda: create_app(settings, routes=routes), settings) as app:

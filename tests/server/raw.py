@@ -1,4 +1,4 @@
-"""Requests byte by byte, to a server that runs in processes of its own with keys that were made by commands."""
+"""Requests as raw bytes, to a server in separate processes with keys that were created by commands."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ SERVERS = [
 
 
 def database_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
-    """The URL of a migrated database: the suite's MariaDB, or an SQLite file in a folder."""
+    """Return the URL of a migrated database: the suite's MariaDB, or an SQLite file in a folder."""
     if kind == "mariadb":
         return str(request.getfixturevalue("mariadb_url"))
     shutil.copy(request.getfixturevalue("sqlite_template"), folder / "latchkey.db")
@@ -42,7 +42,7 @@ def database_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """One answer."""
+    """An answer."""
 
     status: int
     headers: dict[str, str]
@@ -50,12 +50,12 @@ class Reply(msgspec.Struct, frozen=True):
 
     @property
     def code(self) -> str | None:
-        """The code of a problem."""
+        """Return the code of a problem."""
         return json.loads(self.body).get("code") if self.body else None
 
 
 class Party(msgspec.Struct, frozen=True):
-    """A server, and a bearer key for everything, which `networks` may bind."""
+    """A server, and a bearer key with all scopes, which `networks` may restrict."""
 
     served: Any
     bearer: str
@@ -67,7 +67,7 @@ class Party(msgspec.Struct, frozen=True):
 
 
 def split(data: bytes) -> list[Reply]:
-    """Read the answers that a connection gave until its end; none has a chunked body."""
+    """Return the answers of a connection; none has a chunked body."""
     found = []
     while data:
         head, _, rest = data.partition(b"\r\n\r\n")
@@ -80,7 +80,7 @@ def split(data: bytes) -> list[Reply]:
 
 
 def converse(port: int, *parts: bytes, pause_s: float = 0.0, timeout_s: float = 20.0) -> list[Reply]:
-    """Send parts with pauses in between, and read until the server closes the connection."""
+    """Send parts with pauses between them, and read until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout_s) as client:
         for number, part in enumerate(parts):
             if number:
@@ -97,7 +97,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def head(method: str, path: str, *headers: str) -> bytes:
-    """Write the head of a request that is the last one of its connection."""
+    """Return the head of a request that is the last one of its connection."""
     return "\r\n".join(
         [f"{method} {path} HTTP/1.1", "host: x", "connection: close", *headers, "", ""]
     ).encode()
@@ -121,7 +121,7 @@ def party(
     environ: dict[str, str] | None = None,
     scopes: str = "users:read,users:write",
 ) -> Iterator[Party]:
-    """Migrate, make two keys, and serve by `latchkey serve`, or by a Python module with `arguments`."""
+    """Migrate, create two keys, and serve with `latchkey serve`, or with a Python module with `arguments`."""
     settings = Settings(database_url=database_url, keyring=KEYRING)
     asyncio.run(migrate(settings))
     of_latchkey = {"LATCHKEY_DATABASE_URL": database_url, "LATCHKEY_KEYRING": KEYRING, **(environ or {})}

@@ -1,10 +1,10 @@
-"""A wire between one process and MariaDB that can be held at a command, as if the process had stopped there."""
+"""A proxy between one process and MariaDB that can stop at a command, as if the process had stopped there."""
 
 import asyncio
 from types import TracebackType
 from typing import Literal, Self
 
-# A packet begins with three bytes of length and one of number; then comes the command, or what kind of answer it is.
+# A packet begins with three bytes of length and one of number, followed by the command or the kind of answer.
 COMMAND_AT = 4
 PREPARE, EXECUTE, OK = b"\x16", b"\x17", b"\x00"
 
@@ -12,13 +12,12 @@ PREPARE, EXECUTE, OK = b"\x16", b"\x17", b"\x00"
 class Tap:
     """Forwards every connection to a port; `port` is its own.
 
-    `hold` names a command by words that stand in it, and whether it is held before the server gets it, or after it
-    was executed and before its answer arrives. `held` is set when it has come to that. `cut` ends the connections
-    to the server, as the death of the process does. A prepared statement is held when it is executed. With
-    `whole` nothing comes through any more from then on, on any connection, as when the server hangs.
+    `hold` selects a command by words in it, and whether it stops before the server gets it, or after it was executed and
+    before its answer arrives. `held` is set at that moment. `cut` closes the connections to the server, as the end of the
+    process does. A prepared statement is held when it is executed. With `whole` no connection forwards anything from
+    then on, as when the server hangs.
 
-    `pause` names words too, and holds the first command that has them, also one that prepares a statement, until
-    `resume`.
+    `pause` also selects words, and stops the first command with them, including a prepare, until `resume`.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -40,7 +39,7 @@ class Tap:
         self._words, self._when, self._whole = words, when, whole
 
     def release(self) -> None:
-        """Hold no other command; what is held stays so."""
+        """Stop holding further commands; a held command stays held."""
         self._words, self._whole = None, False
 
     @property
@@ -56,7 +55,7 @@ class Tap:
         self._resumed.set()
 
     def cut(self) -> None:
-        """End every connection, on both sides."""
+        """Close every connection, on both sides."""
         for writer in self._writers:
             writer.transport.abort()
         for task in self._tasks:
@@ -84,7 +83,7 @@ class Tap:
         try:
             await asyncio.gather(self._ask(reader, to_server, line), self._answer(from_server, writer, line))
         except (OSError, asyncio.CancelledError):
-            pass  # cut, or the process has gone
+            pass  # cut, or the process has ended
         finally:
             writer.transport.abort()
             to_server.transport.abort()
@@ -123,7 +122,7 @@ class Tap:
 
 
 class Line:
-    """One connection: what it prepared, and whether it has fallen silent. Each packet arrives as one part."""
+    """One connection: its prepared statements, and whether it was silenced. Each packet arrives as one part."""
 
     def __init__(self) -> None:
         self.silent = False
@@ -131,7 +130,7 @@ class Line:
         self._preparing: bytes | None = None
 
     def text_of(self, part: bytes) -> bytes:
-        """Tell what a packet has the server do now: of an execution, the statement and its values."""
+        """Return the text that a packet makes the server run: for an execution, the statement and its values."""
         command = part[COMMAND_AT : COMMAND_AT + 1]
         if command == EXECUTE:
             return self._prepared[part[COMMAND_AT + 1 : COMMAND_AT + 5]] + part
@@ -139,7 +138,7 @@ class Line:
         return b"" if command == PREPARE else part
 
     def note_answer(self, part: bytes) -> None:
-        """Learn the number that the server gives a statement, unless it could not be prepared."""
+        """Store the number that the server gives a statement, unless it could not be prepared."""
         if self._preparing is not None and part[COMMAND_AT : COMMAND_AT + 1] == OK:
             self._prepared[part[COMMAND_AT + 1 : COMMAND_AT + 5]] = self._preparing
         self._preparing = None

@@ -1,4 +1,4 @@
-"""A client that sends too much, too slowly or too often is refused with a problem, and others are served meanwhile."""
+"""A client that sends too much, too slowly or too often is refused with a problem, while others are served."""
 
 import re
 import socket
@@ -45,14 +45,14 @@ def served(
 
 @pytest.fixture(autouse=True)
 def _others_are_served(served: Party) -> Iterator[None]:
-    """After each test a good client is answered."""
+    """Assert after each test that another client is served."""
     yield
     (reply,) = converse(served.port, LAST)
     assert reply.status == 200
 
 
 def upload(served: Party, body: bytes = b"", *, declared: int = 100_000) -> bytes:
-    """Write a request whose body is not all there."""
+    """Return a request with an incomplete body."""
     return (
         f"POST /v1/users HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {served.bearer}\r\n"
         f"content-type: application/json\r\ncontent-length: {declared}\r\n\r\n"
@@ -88,7 +88,7 @@ def test_headers(served: Party, parts: list[bytes]) -> None:
 
 
 def test_trailers(served: Party) -> None:
-    """Dropped, and yet not without a bound: a request that waits for its body is refused, an answered one ends."""
+    """They are dropped, but bounded: a request that waits for its body is refused, an answered one is closed."""
     begin = upload(served).replace(b"content-length: 100000", b"transfer-encoding: chunked")
     trailer = [b"0\r\nx: ", *[b"y" * 1_000_000] * 60]
 
@@ -131,7 +131,7 @@ def test_what_is_not_http_is_answered_in_its_turn(served: Party) -> None:
 
 
 def test_a_broken_body(served: Party) -> None:
-    """The application waits for it, and is told that the client has gone."""
+    """The application waits for it, and sees a disconnect."""
     request = head("POST", "/v1/users", f"authorization: Bearer {served.bearer}", "content-type: application/json",
                    "transfer-encoding: chunked")  # fmt: skip
 
@@ -144,7 +144,7 @@ def test_a_broken_body(served: Party) -> None:
 
 
 def test_headers_without_an_end(served: Party) -> None:
-    """A byte now and then does not help."""
+    """A byte now and then does not extend the deadline."""
     began = time.monotonic()
     with connect(served, BEGUN) as client:
         client.settimeout(0.3)
@@ -170,7 +170,7 @@ def test_a_first_request_that_does_not_come(served: Party, sent: bytes) -> None:
 
 @pytest.mark.parametrize("behind", [b"", b"\r\n"])
 def test_a_next_request_that_does_not_come(served: Party, behind: bytes) -> None:
-    """Closed without a word, which would look like the answer to a request that is on its way."""
+    """It is closed without an answer, which the client could mistake for the answer to its next request."""
     began = time.monotonic()
     (reply,) = converse(served.port, WHOLE, behind, pause_s=0.2)
 
@@ -185,7 +185,7 @@ def test_half_a_next_request(served: Party) -> None:
 
 
 def test_a_body_that_nobody_waits_for(served: Party) -> None:
-    """It was answered before: the rest may come for a while and not for ever."""
+    """The request was answered before: the rest may arrive for a while, but not for ever."""
     (reply,) = converse(
         served.port, b"POST /v1/users HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n12345"
     )
@@ -198,7 +198,7 @@ def test_a_body_that_nobody_waits_for(served: Party) -> None:
 
 @pytest.mark.parametrize("waiting", ["a first request", "headers", "a next request", "a body"])
 def test_connections(served: Party, workers: tuple[str, int], waiting: str) -> None:
-    """Those that have waited longest give way, with an answer unless they have had one."""
+    """Those that have waited longest are closed, with an answer unless they had one."""
     data = {
         "a first request": b"",
         "headers": BEGUN,
@@ -225,7 +225,7 @@ def test_connections(served: Party, workers: tuple[str, int], waiting: str) -> N
 
 
 def test_bodies(served: Party, workers: tuple[str, int]) -> None:
-    """The memory for them is that of two, and the third takes the place of the first."""
+    """There is memory for two, and the third replaces the first."""
     clients = [connect(served, upload(served, b"x" * 90_000)) for _ in range(workers[1] * 10)]
     try:
         (first,) = split(read_all(clients[0]))

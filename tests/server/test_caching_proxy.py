@@ -1,4 +1,4 @@
-"""A real nginx that caches: what one caller is answered, nobody else is."""
+"""A real caching nginx: no caller gets the answer of another."""
 
 import getpass
 import http.client
@@ -53,7 +53,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def proxy(served: Party, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of an nginx that caches whatever it is not forbidden to cache, whatever the query."""
+    """Return the port of an nginx that caches every answer that may be cached, whatever the query."""
     assert NGINX, "nginx not found: apt-get install nginx"
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
     config = folder / "nginx.conf"
@@ -82,7 +82,7 @@ def ask(port: int, target: str, headers: dict[str, str] | None = None) -> http.c
 
 
 def test_the_proxy_does_cache_what_is_public(proxy: int) -> None:
-    """Else the tests below would show nothing."""
+    """Otherwise the tests below would show nothing."""
     ask(proxy, "/openapi.json")
 
     assert ask(proxy, "/openapi.json").headers["x-cache"] == "HIT"

@@ -1,4 +1,4 @@
-"""A cluster whose nodes are written at the same time. The long form: `make test-galera`."""
+"""A cluster with simultaneous writes to several nodes. The long form: `make test-galera`."""
 
 import asyncio
 from collections import Counter
@@ -62,7 +62,7 @@ def node(cluster: PrivateGalera) -> GaleraNode:
 
 @pytest.fixture
 async def other(cluster: PrivateGalera) -> AsyncIterator[Any]:
-    """A connection to another node, which sees what was committed anywhere."""
+    """Return a connection to another node, which sees every commit."""
     async with connected(cluster.nodes[1]) as connection:
         yield connection
 
@@ -100,7 +100,7 @@ async def tap(node: GaleraNode) -> AsyncIterator[Tap]:
 
 @pytest.fixture
 async def app(node: GaleraNode, tap: Tap) -> AsyncIterator[Starlette]:
-    """The application, whose way to its node can be held."""
+    """Return the application, whose connection to its node can be stopped."""
     url = node.url.replace(f":{node.port}/", f":{tap.port}/")
     settings = Settings(database_url=url, keyring=KEYRING, pool_size=2)
     async with opened(lambda: create_app(settings), settings) as app:
@@ -136,12 +136,12 @@ HOLDS = {
 async def test_a_transaction_that_another_node_ends_takes_effect_whole_or_not_at_all(
     app, operator, node, other, tap, words, once
 ):
-    """The service stands still between two statements, on a new connection, while another node writes the row."""
+    """The service stops between two statements, on a new connection, while another node writes the row."""
     aborted = int(node.status("wsrep_local_bf_aborts"))
     found: Counter[tuple[Any, ...]] = Counter()
     for number in range(CALLS):
         partner = await hold_key(app, email=f"{number}@example.com", scopes=[])
-        if words != COMMIT:  # which is sent while connecting, too, and is never prepared
+        if words != COMMIT:  # sent while connecting, too, and never prepared
             await app.state.db.engine.dispose()
         tap.pause(words)
         headers = [("idempotency-key", str(number))] if once else []
@@ -161,7 +161,7 @@ async def test_a_transaction_that_another_node_ends_takes_effect_whole_or_not_at
 
 @pytest.fixture(scope="module")
 def services(cluster: PrivateGalera, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
-    """A process on each of two nodes."""
+    """Run a process on each of two nodes."""
     with ExitStack() as running:
         yield [
             running.enter_context(
@@ -177,7 +177,7 @@ def services(cluster: PrivateGalera, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 async def slow_appliers(cluster: PrivateGalera) -> AsyncIterator[Callable[[], None]]:
-    """Give the other nodes something to apply, which what is committed next has to wait for."""
+    """Give the other nodes work to apply, for which later commits must wait."""
     first = cluster.nodes[0]
     first.create_database("lag")
     rows = ",".join(f"({number}, 0)" for number in range(5000))
@@ -219,7 +219,7 @@ async def test_a_key_that_is_revoked_at_one_node_is_refused_at_the_other(
 async def test_of_fifty_copies_to_two_nodes_one_gets_through(app, services, make, success):
     signer = await hold_key(app, mode="signed")
     for _ in range(ROUNDS):
-        await asyncio.sleep(1)  # without a nonce, what is signed in the same second is the same call
+        await asyncio.sleep(1)  # without a nonce, two calls signed in the same second are the same call
         replies = await send_copies(services, make(signer))
 
         every = Counter(reply.status for replied in replies.values() for reply in replied)

@@ -48,7 +48,7 @@ listen nodes
 
 
 class Check:
-    """What HAProxy asks whether a node may be used, as Galera's own script for it answers: 503 without quorum."""
+    """The check with which HAProxy determines whether a node may be used, like Galera's own script: 503 without quorum."""
 
     def __init__(self) -> None:
         self.quorum = True
@@ -74,7 +74,7 @@ class Check:
 
 
 class Situation(msgspec.Struct, frozen=True):
-    """A cluster that has lost two of its three nodes, services that were there before, and their keys."""
+    """A cluster that has lost two of its three nodes, services that were running before, and their keys."""
 
     cluster: PrivateGalera
     services: dict[str, Served]
@@ -132,7 +132,7 @@ async def make_keys(url: str) -> dict[str, HeldKey]:
 
 
 class NodesProxy:
-    """HAProxy in front of the nodes, until the end of the block."""
+    """An HAProxy in front of the nodes, until the end of the block."""
 
     def __init__(self, folder: Path, cluster: PrivateGalera, check_port: int) -> None:
         self.port = free_port()

@@ -1,4 +1,4 @@
-"""A real HAProxy in front, which passes trailers and Upgrade on: it says who the client is, and nothing else does."""
+"""A real HAProxy, which forwards trailers and Upgrade: only HAProxy sets the client address."""
 
 import shutil
 import socket
@@ -38,7 +38,7 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 class Front(msgspec.Struct, frozen=True):
-    """A server behind HAProxy, and a bearer key that is bound to `HOME`."""
+    """A server behind HAProxy, and a bearer key that is restricted to `HOME`."""
 
     party: Party
     port: int
@@ -55,7 +55,7 @@ class Front(msgspec.Struct, frozen=True):
 
 
 class Proxy:
-    """HAProxy on a free port in front of another one, until the end of the block."""
+    """An HAProxy on a free port in front of another one, until the end of the block."""
 
     def __init__(self, folder: Path, upstream: int, *rules: str) -> None:
         self.port = free_port()
@@ -94,7 +94,7 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def chunked(*headers: str, trailers: list[str]) -> bytes:
-    """Write a request with a chunked body and trailers."""
+    """Return a request with a chunked body and trailers."""
     begin = head("GET", "/v1/me", "transfer-encoding: chunked", *headers)
     return begin + "\r\n".join(["2\r\n{}\r\n0", *trailers, "", ""]).encode()
 
@@ -104,7 +104,7 @@ def bearer(secret: str) -> str:
 
 
 def test_haproxy_does_pass_trailers_on(tmp_path: Path) -> None:
-    """Else the tests below would show nothing."""
+    """Otherwise the tests below would show nothing."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         Proxy(tmp_path, listening.getsockname()[1]) as port,
@@ -145,7 +145,7 @@ def test_the_client_is_whom_haproxy_names(front: Front) -> None:
 
 @pytest.mark.parametrize("name", ["x-forwarded-for", "X-Forwarded-For"])
 def test_a_trailer_names_nobody(front: Front, name: str) -> None:
-    """Neither does it open the network, nor close it to the one who is at home."""
+    """It neither opens the network to others, nor closes it to the client in it."""
     request = chunked(bearer(front.bound), trailers=[f"{name}: {HOME}"])
     (forged,) = front.send(ELSEWHERE, request)
     parts = request.partition(b"0\r\n" + name.encode())
@@ -169,7 +169,7 @@ def test_a_trailer_is_no_credential(front: Front) -> None:
 
 
 def test_the_next_client_of_a_connection_has_none_either(front: Front) -> None:
-    """HAProxy keeps its connections to the server, and sends the next client's request over the same one."""
+    """HAProxy keeps its connections to the server, and reuses them for the next client."""
     request = chunked(bearer(front.bound), trailers=[f"x-forwarded-for: {HOME}", bearer(front.bound)])
     for _ in range(10):
         front.send(ELSEWHERE, request)
@@ -179,7 +179,7 @@ def test_the_next_client_of_a_connection_has_none_either(front: Front) -> None:
 @pytest.mark.parametrize("protocol", ["h2c", "websocket"])
 @pytest.mark.parametrize("framing", [f"content-length: {len(SMUGGLED)}", None], ids=["length", "chunked"])
 def test_the_body_of_an_upgrade_is_no_request(front: Front, protocol: str, framing: str | None) -> None:
-    """It would come from HAProxy's own address. HAProxy 2.6 takes Upgrade away from such a request, others may not."""
+    """It would come from HAProxy's own address. HAProxy 2.6 removes Upgrade from such a request; other proxies may not."""
     body = SMUGGLED if framing else b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)
     request = "\r\n".join(
         [

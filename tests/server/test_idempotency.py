@@ -1,4 +1,4 @@
-"""One effect over real processes, whoever dies and wherever."""
+"""One effect over several processes, whichever dies at whatever moment."""
 
 import asyncio
 import signal
@@ -29,7 +29,7 @@ DEADLINE_S = 10
 
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[Starlette]:
-    """The application in this process, to make keys with and to look at what was written."""
+    """Return the application in this process, to create keys and to read the rows."""
     async with opened(lambda: create_app(settings), settings) as app:
         yield app
 
@@ -45,7 +45,7 @@ def request_of(key: HeldKey, once: str = "5") -> bytes:
 
 
 async def create(served: Served, key: HeldKey, once: str = "5") -> httpx2.Response:
-    """Create the user; a copy that died may hold the claim until the server has noticed."""
+    """Create the user; the claim of a dead copy may last until the server has noticed its end."""
     headers = {**dict([key.bearer]), "content-type": "application/json", "idempotency-key": once}
     async with httpx2.AsyncClient(timeout=DEADLINE_S) as client, asyncio.timeout(DEADLINE_S):
         while True:
@@ -56,7 +56,7 @@ async def create(served: Served, key: HeldKey, once: str = "5") -> httpx2.Respon
 
 
 async def effects(app: Starlette) -> tuple[int, int]:
-    """Count the users that were made, and the claims."""
+    """Count the users that were created, and the claims."""
     async with app.state.db.reader.connect() as connection:
         users = select(func.count()).select_from(User).where(User.email_key == EMAIL)
         claims = select(func.count()).select_from(IdempotencyKey)
@@ -120,7 +120,7 @@ async def tap(mariadb: PrivateMariaDB) -> AsyncIterator[Tap]:
 async def doomed(
     mariadb_url: str, mariadb: PrivateMariaDB, tap: Tap, tmp_path: Path
 ) -> AsyncIterator[Served]:
-    """A process whose only way to the database is the tap."""
+    """Start a process whose only connection to the database is the tap."""
     url = mariadb_url.replace(f":{mariadb.port}/", f":{tap.port}/")
     served = Served(tmp_path, "serve", environ={"LATCHKEY_DATABASE_URL": url, "LATCHKEY_KEYRING": KEYRING})
     await asyncio.to_thread(served.__enter__)
@@ -171,7 +171,7 @@ async def test_a_process_that_dies_at_any_command_leaves_one_effect_to_the_retry
 async def test_a_connection_that_is_lost_at_commit_leaves_one_effect_to_the_retry(
     app: Starlette, doomed: Served, operator: HeldKey, tap: Tap, when: str
 ) -> None:
-    """The process lives on, and does not know whether it was kept."""
+    """The process lives on, and does not know whether the COMMIT succeeded."""
     tap.hold(COMMANDS["COMMIT"], when)  # type: ignore[arg-type]  # one of the two
     unknown = asyncio.create_task(create(doomed, operator))
     async with asyncio.timeout(DEADLINE_S):

@@ -1,4 +1,4 @@
-"""Four real processes that remember keys: what is changed at one of them is in force at all, and how soon."""
+"""Four processes with key caches: a change in one of them soon takes effect in all."""
 
 import asyncio
 import contextlib
@@ -34,14 +34,14 @@ PARTNER = "partner@example.com"
 
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[Starlette]:
-    """The application in this process, without a cache and without Redis, to make keys with."""
+    """Return the application in this process, without a cache and without Redis, to create keys."""
     async with opened(lambda: create_app(settings), settings) as app:
         yield app
 
 
 @contextlib.contextmanager
 def four_processes(folder: Path, **environ: str) -> Iterator[list[Served]]:
-    """Four times `python -m latchkey serve`, each on a port of its own."""
+    """Run `python -m latchkey serve` four times, each on its own port."""
     folders = [folder / str(number) for number in range(PROCESSES)]
     for one in folders:
         one.mkdir()
@@ -66,7 +66,7 @@ def shared_redis() -> Iterator[PrivateRedis]:
 def with_redis(
     mariadb_url: str, shared_redis: PrivateRedis, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Served]]:
-    """They would remember for an hour."""
+    """Cache keys for an hour."""
     with four_processes(
         tmp_path_factory.mktemp("with"),
         LATCHKEY_DATABASE_URL=mariadb_url,
@@ -78,7 +78,7 @@ def with_redis(
 
 @pytest.fixture(scope="module")
 def without_redis(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
-    """They know nothing of each other, and remember for seconds."""
+    """Cache keys for seconds, without a connection between the processes."""
     with four_processes(
         tmp_path_factory.mktemp("without"),
         LATCHKEY_DATABASE_URL=mariadb_url,
@@ -88,7 +88,7 @@ def without_redis(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 class Four(msgspec.Struct):
-    """The processes, their clients, a key that may do everything, and a partner's of each mode."""
+    """The processes, their clients, a key with all scopes, and a partner's key of each mode."""
 
     clients: list[httpx2.AsyncClient]
     operator: HeldKey
@@ -98,11 +98,11 @@ class Four(msgspec.Struct):
     """The number of the process at which something is changed."""
 
     async def statuses(self, key: HeldKey) -> list[int]:
-        """Ask every process who I am."""
+        """Read the caller in every process."""
         return [await who(client, key) for client in self.clients]
 
     async def queries(self, key: HeldKey) -> int:
-        """Count the SELECTs that asking every process a few times costs."""
+        """Count the SELECTs for several reads in every process."""
         before = self._selects()
         for _ in range(3):
             await self.statuses(key)
@@ -119,7 +119,7 @@ class Four(msgspec.Struct):
                     pass
 
     async def change(self, method: str, path: str, body: Any = None) -> httpx2.Response:
-        """Change something at one process."""
+        """Change something in one process."""
         answer = await self.clients[self.at].request(
             method, path, headers=dict([self.operator.bearer]), json=body
         )
@@ -127,7 +127,7 @@ class Four(msgspec.Struct):
         return answer
 
     async def in_force_s(self, key: HeldKey, status: int, since: float) -> float:
-        """Call until all processes answer so; returns how many seconds after `since` the last other answer came."""
+        """Call until all processes give this answer; return the seconds from `since` to the last other answer."""
         latest = since
         async with asyncio.timeout(60):
             while set(await self.statuses(key)) != {status}:
@@ -148,7 +148,7 @@ async def who(client: httpx2.AsyncClient, key: HeldKey) -> int:
 async def four(
     request: pytest.FixtureRequest, app: Starlette, mariadb: PrivateMariaDB
 ) -> AsyncIterator[Four]:
-    """With Redis, unless a test says otherwise."""
+    """Return processes with Redis, unless a test requests otherwise."""
     async with contextlib.AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(httpx2.AsyncClient(base_url=one.url, timeout=30))
@@ -169,7 +169,7 @@ async def block(four: Four, key: HeldKey) -> None:
 
 
 async def rotate(four: Four, key: HeldKey) -> None:
-    """Without a grace; the new secret is known everywhere as soon as it is there."""
+    """Rotate without a grace period; the new secret is valid everywhere at once."""
     answer = await four.change("POST", f"/v1/keys/{key.access_key}/rotate", {"grace_s": 0})
     new = msgspec.structs.replace(key, secret=answer.json()["secret"])
     if key.mode == "bearer":
@@ -242,5 +242,5 @@ async def test_without_redis_a_change_is_in_force_within_the_ttl(four: Four, mod
     took_s = await four.in_force_s(key, 401, answered)
 
     assert others[0] == 401  # the process that was asked to revoke
-    assert 200 in others[1:]  # the others go by what they remember
+    assert 200 in others[1:]  # the others use their caches
     assert took_s < SHORT_S + SLACK_S

@@ -1,4 +1,4 @@
-"""Nothing that comes after the headers is one, even where the server does not start the application."""
+"""Bytes after the headers never become headers, even if the server does not start the application."""
 
 import contextlib
 import shutil
@@ -90,7 +90,7 @@ Serve = Callable[[list[str]], AbstractContextManager[Party]]
 
 @pytest.fixture(scope="module")
 def serve(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """Serve by a command of its own, in a folder of its own."""
+    """Serve with a command, in a new folder."""
 
     def run(arguments: list[str]) -> AbstractContextManager[Party]:
         folder = tmp_path_factory.mktemp("served")
@@ -115,20 +115,20 @@ def serve(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Se
     ],
 )
 def unsafe(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Party]:
-    """A server that has not put the protocol in."""
+    """Run a server that has not installed the protocol."""
     with serve(request.param) as found:
         yield found
 
 
 @pytest.fixture(scope="module", params=[pytest.param(mounted("within"), id="mounted-with-lifespan")])
 def safe(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Party]:
-    """A server that has put it in although another application is around ours."""
+    """Run a server that has installed it although another application mounts this one."""
     with serve(request.param) as found:
         yield found
 
 
 def chunked(trailer: str, method: str = "GET", path: str = "/v1/me", *headers: str) -> bytes:
-    """Write a request with a chunked body and a trailer."""
+    """Return a request with a chunked body and a trailer."""
     body = CHUNK_AND_TRAILER.format(trailer).encode()
     return head(method, path, "transfer-encoding: chunked", "content-type: application/json", *headers) + body
 
@@ -176,7 +176,7 @@ def test_a_request_that_cannot_be_read_wrongly_is_taken(unsafe: Party) -> None:
 
 
 def test_the_log_says_what_to_do(unsafe: Party) -> None:
-    """Once a second, however many are refused."""
+    """Once a second, however many requests are refused."""
     before = unsafe.served.err.read_text().count("run the lifespan")
     time.sleep(1.1)
     began = time.monotonic()

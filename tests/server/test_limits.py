@@ -1,4 +1,4 @@
-"""Limits are exact over several processes, which know of each other only what the database tells them."""
+"""Limits are exact over several processes, which share only the database."""
 
 import asyncio
 from collections import Counter
@@ -40,13 +40,13 @@ CASES = [
 
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[Starlette]:
-    """The application in this process, to make keys with and to look at what was counted."""
+    """Return the application in this process, to create keys and to read the counters."""
     async with opened(lambda: create_app(settings), settings) as app:
         yield app
 
 
 async def spend(ports: Sequence[int], key: HeldKey) -> Counter[int]:
-    """Make calls from many clients at once, in turn to each port; returns how often each status came."""
+    """Make calls from many clients at once, to each port in turn; return the number of answers by status."""
     name, value = key.bearer
     request = f"GET /v1/me HTTP/1.1\r\nhost: x\r\n{name}: {value}\r\n\r\n".encode()
     statuses: Counter[int] = Counter()
@@ -71,7 +71,7 @@ async def spend(ports: Sequence[int], key: HeldKey) -> Counter[int]:
 
 
 async def left(app: Starlette, key: HeldKey) -> dict[str, int]:
-    """Read what is left of each rule."""
+    """Return the rest of each rule."""
     async with app.state.db.scoped_session() as session:
         found = await lookup.by_access_key(session, key.access_key)
     accounts = accounts_of(found.key_id, found.key, found.user)
@@ -87,7 +87,7 @@ async def assert_exact(
     through: int,
     remaining: dict[str, int],
 ) -> None:
-    """Call more often than allowed, and find that exactly so many calls got through and were counted."""
+    """Make more calls than allowed, and assert that exactly the allowed number succeeded and was counted."""
     key = await hold_key(app, scopes=[], email=EMAIL, limits=limits, quota=quota)
     await limit_owner(app, key.user_id, *owners)
 
@@ -121,7 +121,7 @@ async def test_one_process_on_sqlite_lets_exactly_so_many_through(
 async def test_two_keys_of_an_owner_share_exactly_what_is_the_owners(
     app: Starlette, processes: list[Served]
 ) -> None:
-    """Two keys at once, each over all processes: their counters are written together with the one they share."""
+    """Two keys at once, each over all processes: their counters are written together with the owner's."""
     keys = [await hold_key(app, scopes=[], email=EMAIL, limits=[limit("own", 1000, 3600)]) for _ in range(2)]
     await limit_owner(app, keys[0].user_id, limit("shared", 300, 3600), quota=per_day(2000))
     ports = [one.port for one in processes]

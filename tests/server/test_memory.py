@@ -1,4 +1,4 @@
-"""What thousands of clients that never end their requests take from a worker: little memory, and nothing after they left."""
+"""Thousands of clients with endless requests use little memory of a worker, and none after they have left."""
 
 import os
 import resource
@@ -17,7 +17,7 @@ LONG = os.environ.get("LATCHKEY_TEST_BOUNDS") == "long"
 CLIENTS = 2_000
 GROWTH_MIB = 32.0  # at most, while the clients are there and after they left
 SLOWDOWN = 3.0  # of a good client's median, at most
-LEFT_S = 60.0 if LONG else 1.0  # after which the memory is looked at again
+LEFT_S = 60.0 if LONG else 1.0  # after which the memory is measured again
 Attack = Callable[[Party], list[bytes]]
 GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
 POST = b"POST /v1/users HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\ncontent-type: application/json\r\n"
@@ -35,7 +35,7 @@ def started(
 
 @pytest.fixture
 def served(started: tuple[Party, int]) -> Party:
-    """New processes, because memory that was taken once is not always given back to the system; warmed up."""
+    """Start new processes and warm them up, because freed memory is not always returned to the system."""
     found, workers = started
     found.served.stop()
     found.served.__enter__()
@@ -47,7 +47,7 @@ def served(started: tuple[Party, int]) -> Party:
 
 @pytest.fixture(scope="module", autouse=True)
 def _many_files() -> Iterator[None]:
-    """This process holds the clients' ends."""
+    """Raise the limit of open files: this process holds the clients' sockets."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
@@ -55,43 +55,43 @@ def _many_files() -> Iterator[None]:
 
 
 def upload(served: Party, body: bytes, *, declared: int) -> bytes:
-    """Write a request whose body may not be all there."""
+    """Return a request whose body may be incomplete."""
     return POST % served.bearer.encode() + b"content-length: %d\r\n\r\n" % declared + body
 
 
 def header_lines(_served: Party) -> list[bytes]:
-    """60 MB of header lines in one connection."""
+    """Send 60 MB of header lines on one connection."""
     return [GET + b"x: y\r\n" * 10_000_000]
 
 
 def unfinished_headers(_served: Party) -> list[bytes]:
-    """Headers that lack their end, as large as they may be."""
+    """Send incomplete headers of the maximum size."""
     return [GET + b"x-name: %b\r\n" % (b"y" * 150) * 90] * CLIENTS
 
 
 def half_a_header(_served: Party) -> list[bytes]:
-    """One header that lacks its end, in one packet, larger than a header may be."""
+    """Send one incomplete header, in one packet, larger than a header may be."""
     return [GET + b"x: " + b"y" * 60_000] * CLIENTS
 
 
 def stalled_bodies(served: Party) -> list[bytes]:
-    """Bodies that lack their end."""
+    """Send incomplete bodies."""
     return [upload(served, b"{" + b" " * 60_000, declared=1_000_000)] * CLIENTS
 
 
 def stalled_trailers(served: Party) -> list[bytes]:
-    """A trailer that lacks its end, after a chunked body."""
+    """Send an incomplete trailer after a chunked body."""
     begin = POST % served.bearer.encode() + b"transfer-encoding: chunked\r\n\r\n"
     return [begin + b"2\r\n{}\r\n0\r\nx: " + b"y" * 30_000] * CLIENTS
 
 
 def unread_answers(_served: Party) -> list[bytes]:
-    """Requests ahead whose answers are not read: fewer clients, because each of their requests is worked on."""
+    """Pipeline requests without reading the answers; there are fewer clients, because each request is processed."""
     return [b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 16] * 600
 
 
 def requests_ahead(served: Party) -> list[bytes]:
-    """Large requests ahead behind one that waits for its body."""
+    """Pipeline large requests behind one that waits for its body."""
     large = GET + b"x: " + b"y" * 15_000 + b"\r\n\r\n"
     return [upload(served, b"{", declared=100) + large * 16] * CLIENTS
 
@@ -112,7 +112,7 @@ def test_memory_by_other_ways(served: Party, attack: Attack) -> None:
 
 
 def withstand(served: Party, attack: Attack) -> None:
-    """Measure the memory and a good client's wait before, during and after an attack."""
+    """Measure the memory, and the latency of another client, before, during and after an attack."""
     before, quiet_s = memory_mib(served), median_s(served)
 
     with ExitStack() as clients:
@@ -126,27 +126,27 @@ def withstand(served: Party, attack: Attack) -> None:
     figures = f"{growth[0]:+.1f} MiB, {growth[1]:+.1f} MiB after; median x {busy_s / quiet_s:.2f}"
     print(f"{attack.__name__}: {figures}")  # noqa: T201 - the figures of the long form
     assert max(growth) <= GROWTH_MIB
-    if LONG:  # a shared machine's other load would decide it
+    if LONG:  # otherwise the load of a shared machine would decide the result
         assert busy_s <= SLOWDOWN * quiet_s
 
 
 def hold(port: int, data: bytes) -> socket.socket:
-    """Send until nothing more is taken, and leave the connection open."""
+    """Send until no more is accepted, and keep the connection open."""
     client = socket.socket()
     client.setsockopt(
         socket.SOL_SOCKET, socket.SO_RCVBUF, 4096
-    )  # what the system keeps is not the server's memory
+    )  # memory that the system keeps is not the server's
     client.settimeout(5)
     client.connect(("127.0.0.1", port))
     try:
         client.sendall(data)
     except OSError:
-        pass  # refused, or not listened to
+        pass  # refused, or not read
     return client
 
 
 def median_s(served: Party) -> float:
-    """What an honest client waits for its answer."""
+    """Return the median latency of another client."""
 
     def once() -> float:
         began = time.perf_counter()
@@ -159,7 +159,7 @@ def median_s(served: Party) -> float:
 
 
 def memory_mib(served: Party) -> dict[int, float]:
-    """The resident memory of each worker."""
+    """Return the resident memory of each worker."""
     pid = served.served.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     workers = [

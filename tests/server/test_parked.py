@@ -1,4 +1,4 @@
-"""A call whose body comes late is decided by what its key and owner are when the body is there."""
+"""A call with a late body is decided by the state of its key and owner when the body is complete."""
 
 import http.client
 import json
@@ -121,7 +121,7 @@ def keys_of(caller: Caller) -> list[str]:
 
 
 class Parked:
-    """A call whose head and half of whose body were sent."""
+    """A call of which the head and half of the body were sent."""
 
     def __init__(self, served: Party, head: bytes) -> None:
         self.client = socket.create_connection(("127.0.0.1", served.port), 30)
@@ -207,7 +207,7 @@ def test_calls_that_are_parked_together_are_charged_one_by_one(served, form):
 @pytest.mark.parametrize("form", ["bearer", "query", "message"])
 def test_limits_that_a_key_gets_meanwhile_hold(served, form):
     caller = make_caller(served, form)
-    # Without a nonce the same query is signed alike within a second, and the second call would be a replay.
+    # Without a nonce the same query has the same signature within a second, and the second call would be a replay.
     parked = [Parked(served, caller.head(form, nonce=f"nonce-of-call-{n}-00")) for n in range(2)]
     time.sleep(0.1)
 

@@ -1,4 +1,4 @@
-"""Several processes on one MariaDB: they know of each other only what the database tells them."""
+"""Several processes on one MariaDB, which share only the database."""
 
 import asyncio
 import secrets
@@ -28,7 +28,7 @@ BODY = b'{"email":"once@example.com","name":"Once"}'
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What one copy was answered."""
+    """The answer to one copy."""
 
     status: int
     text: str
@@ -36,7 +36,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[Starlette]:
-    """The application in this process, to make keys with and to look at what was written."""
+    """Return the application in this process, to create keys and to read the rows."""
     async with opened(lambda: create_app(settings), settings) as app:
         yield app
 
@@ -47,7 +47,7 @@ async def signer(app: Starlette) -> HeldKey:
 
 
 def message(signer: HeldKey) -> bytes:
-    """Sign a message, with its nonce."""
+    """Return a signed message with its nonce."""
     headers = sign_message(
         signer.secret,
         signer.access_key,
@@ -64,7 +64,7 @@ def message(signer: HeldKey) -> bytes:
 
 
 def message_that_reads(signer: HeldKey) -> bytes:
-    """Sign a message that changes nothing: its nonce is good for once as well."""
+    """Return a signed message of a safe method: its nonce can be used only once, too."""
     headers = sign_message(
         signer.secret,
         signer.access_key,
@@ -83,7 +83,7 @@ def query_with_nonce(signer: HeldKey) -> bytes:
 
 
 def query(signer: HeldKey, nonce: str | None = None) -> bytes:
-    """Sign a query; without a nonce, the signature is its own."""
+    """Return a signed query; without a nonce, the signature acts as one."""
     signed, mac = sign_query(
         signer.secret,
         "",
@@ -110,9 +110,9 @@ def on_the_wire(method: str, target: str, headers: dict[str, str], body: bytes =
 async def send_copies(
     processes: list[Served], request: bytes, copies: int = COPIES
 ) -> dict[int, list[Reply]]:
-    """Send copies of a request at the same moment, in turn to each process; returns the replies of each.
+    """Send copies of a request at the same moment, to each process in turn; return the reply of each.
 
-    Every copy is held back by one byte until all of them are there.
+    The last byte of every copy is held back until all of them are connected.
     """
     gathered = asyncio.Barrier(copies)
     replies: dict[int, list[Reply]] = {one.process.pid: [] for one in processes}

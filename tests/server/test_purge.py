@@ -1,4 +1,4 @@
-"""A purge whose process is killed leaves its lock and its work to the next one."""
+"""A killed purge leaves its lock and its work to the next one."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ ROWS = 30_000
 
 @pytest.fixture
 async def expired(db: SQLAlchemy) -> int:
-    """Many nonces that have ended."""
+    """Insert many expired nonces."""
     ended = datetime.now(UTC) - timedelta(minutes=1)
     rows = [{"access_key": "lka_0", "nonce": b"n%d" % n, "expires_at": ended} for n in range(ROWS)]
     async with db.engine.begin() as connection:

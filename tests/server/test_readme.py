@@ -1,4 +1,4 @@
-"""The README's examples, run as a reader would: in a shell, by Python, and as an application of a team's own."""
+"""The README's examples, run as a reader would: in a shell, with Python, and as a team's own application."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def block(language: str, mark: str) -> str:
-    """Find the code block of a language that has `mark` in it."""
+    """Return the code block of a language that contains `mark`."""
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     (found,) = [one for one in blocks if mark in one]
     return str(found)
@@ -56,7 +56,7 @@ async def test_the_first_signed_call_in_python(serving: Serving) -> None:
 
 
 async def test_an_endpoint_of_ones_own(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example reads its settings from the environment, as a server gives them."""
+    """The example reads its settings from the environment, as under a server."""
     for name in ("database_url", "keyring"):
         monkeypatch.setenv(f"LATCHKEY_{name.upper()}", getattr(settings, name))
     namespace: dict[str, object] = {"__name__": "team"}
@@ -73,7 +73,7 @@ async def test_an_endpoint_of_ones_own(settings: Settings, monkeypatch: pytest.M
 
 
 async def test_the_commands_around_it_run_as_they_are_pasted(tmp_path: Path) -> None:
-    """From the key ring to the first call, in a folder with nothing but the endpoint; only the port is another one."""
+    """From the key ring to the first call, in a folder with only the endpoint; only the port differs."""
     (tmp_path / "team.py").write_text(block("python", "user-count"))
     port = free_port()
     script = "set -euo pipefail\n" + block("console", "keys create").replace("8001", str(port))

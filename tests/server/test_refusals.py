@@ -1,4 +1,4 @@
-"""A flood of refusals is one line a second, and none is forgotten."""
+"""Many refusals are logged with one line a second, and none is lost."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""A server that falls silent, wherever that is, holds a call for no longer than `LATCHKEY_DATABASE_TIMEOUT_S`."""
+"""A server that stops answering at any point delays a call by at most `LATCHKEY_DATABASE_TIMEOUT_S`."""
 
 import time
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def tap(mariadb: PrivateMariaDB) -> AsyncIterator[Tap]:
 
 @pytest.fixture
 async def app(mariadb_url: str, mariadb: PrivateMariaDB, tap: Tap, outage: str) -> AsyncIterator[Starlette]:
-    """The application, whose only way to the database is the tap."""
+    """Return the application, whose only connection to the database is the tap."""
     url = mariadb_url.replace(f":{mariadb.port}/", f":{tap.port}/")
     settings = Settings(
         database_url=url,

@@ -1,4 +1,4 @@
-"""Clients that do not take their answer, over real sockets, while it reads rows one after another (R5)."""
+"""Clients that do not read their answer, over real sockets, while the answer reads rows one after another (R5)."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ NUMBERS = text(
 
 
 async def export(request: Request) -> Response:
-    """Send far more than the buffers of a socket, as the rows come."""
+    """Send more than the buffers of a socket, as the rows arrive."""
     rows = await request.state.session.stream(NUMBERS)
     return StreamingResponse(PART async for _ in rows)
 

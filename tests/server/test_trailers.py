@@ -1,4 +1,4 @@
-"""What comes after a body is no header, whatever command started the server."""
+"""Fields after a body never become headers, whatever command started the server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_the_address_of_the_client(served: Party, together: bool) -> None:
 
 
 def test_an_idempotency_key(served: Party, together: bool) -> None:
-    """Nothing that the signature leaves out comes in behind it: here a key that would make two calls one."""
+    """A field that the signature does not cover must not be added: here it would be a key that merges two calls."""
     email = "once@example.com" if together else "later@example.com"
     body = b'{"email":"%b","name":"n"}' % email.encode()
     headers = [bearer(served.bearer), "content-type: application/json"]
@@ -102,7 +102,7 @@ def test_the_next_request_has_none_either(served: Party) -> None:
 
 
 def test_failures_are_not_counted_against_whom_it_names(served: Party) -> None:
-    """Twenty a minute and a worker: whoever names another address in each trailer is stopped all the same."""
+    """Twenty a minute and a worker: a client that names another address in each trailer is limited all the same."""
     wrong = [bearer("lks_00000000000000000000000000000000000000000003GTfko")]
     codes = {
         send(served, "GET", "/v1/me", wrong, b"", [f"x-forwarded-for: 203.0.113.{number}"], True).code

@@ -1,4 +1,4 @@
-"""A request that asks for another protocol leaves nothing behind that could be read as the next request."""
+"""A request that asks for another protocol leaves nothing that could be parsed as the next request."""
 
 import asyncio
 import contextlib
@@ -30,12 +30,12 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def begin(method: str, path: str, *headers: str) -> bytes:
-    """Write the head of a request after which others may follow."""
+    """Return the head of a request that others may follow."""
     return "\r\n".join([f"{method} {path} HTTP/1.1", "host: x", *headers, "", ""]).encode()
 
 
 def has_reached(served: Party, path: str) -> bool:
-    """Return whether the application was asked for a path."""
+    """Return whether the application received a request for a path."""
     time.sleep(0.2)
     return path in served.served.err.read_text()
 
@@ -60,7 +60,7 @@ def test_a_body(served: Party, protocol: str, framing: str, parts: int, ahead: b
 
 @pytest.mark.parametrize("length", [[], ["content-length: 0"]], ids=["no length", "a length of 0"])
 def test_no_body(served: Party, length: list[str]) -> None:
-    """Answered, as the last request of its connection: what follows in the same packet is lost."""
+    """It is answered as the last request of its connection: data that follows in the same packet is dropped."""
     (reply,) = converse(served.port, begin("GET", "/healthz", *UPGRADE, *length) + SMUGGLED)
 
     assert (reply.status, reply.headers["connection"]) == (200, "close")
@@ -68,7 +68,7 @@ def test_no_body(served: Party, length: list[str]) -> None:
 
 
 def test_the_rest_of_what_was_lost(served: Party) -> None:
-    """The second packet would be read as a request although it is the body of one that was lost."""
+    """The second packet would be parsed as a request although it belongs to a dropped body."""
     lost = begin("POST", "/v1/users", f"content-length: {len(SMUGGLED)}")
     for _ in range(20):
         with contextlib.suppress(ConnectionError):  # the connection was closed after the first answer
@@ -78,7 +78,7 @@ def test_the_rest_of_what_was_lost(served: Party) -> None:
 
 
 def test_a_next_request_after_headers_that_ask_for_nothing(served: Party) -> None:
-    """`Upgrade` counts with `Connection: upgrade` alone: a body behind one of the two is a body."""
+    """`Upgrade` requires `Connection: upgrade`: with only one of the two, a body is an ordinary body."""
     requests = [
         begin("POST", "/v1/users", header, "content-length: 5") + b"12345" for header in UPGRADE[1:]
     ] + [begin("POST", "/v1/users", UPGRADE[0], "content-length: 5") + b"12345"]
@@ -101,7 +101,7 @@ def test_a_next_request_after_headers_that_ask_for_nothing(served: Party) -> Non
 )
 @pytest.mark.parametrize("ahead", [False, True], ids=["first", "second"])
 def test_a_target_that_is_none(served: Party, line: bytes, ahead: bool) -> None:
-    """Refused as other nonsense is, with no trace of an error in the log."""
+    """It is refused like other invalid requests, without an error in the log."""
     request = line + b" HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED
 
     *before, reply = converse(served.port, begin("GET", "/healthz") * ahead + request)
@@ -128,7 +128,7 @@ class Taker(asyncio.Protocol):
 
 @pytest.mark.parametrize("body", [False, True], ids=["no body", "a body"])
 async def test_a_websocket_where_a_library_is_installed(body: bool) -> None:
-    """Handed over with its headers, as uvicorn does it; with a body it is refused."""
+    """It is handed over with its headers, as in uvicorn; with a body it is refused."""
     config = uvicorn.Config(answer_nothing, log_config=None, ws=Taker)  # type: ignore[arg-type]
     config.load()
     make = partial(BoundedProtocol, config, ServerState(), {}, bounds=Bounds(), room=Room())

@@ -1,4 +1,4 @@
-"""What cannot be faked: sockets, slow clients, clients that leave, and a server that shuts down."""
+"""Tests that need a real server: sockets, slow clients, clients that disconnect, and a shutdown."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ async def rows(email: str) -> int:
 
 
 async def until_nothing_is_held() -> None:
-    """Wait until everybody is stuck at the socket; fail when some connection stays out."""
+    """Wait until every request is blocked at its socket; fail when a connection stays checked out."""
     async with asyncio.timeout(10):
         calm = 0
         while calm < 20:
@@ -43,7 +43,7 @@ async def test_one_connection_serves_one_request_after_the_other(
 async def test_200_requests_at_a_time_share_a_pool_of_five(
     serving: Serving, client: httpx2.AsyncClient
 ) -> None:
-    """Each gets its own answer, none an error."""
+    """Each gets its own answer, and none an error."""
 
     async def one(number: int) -> tuple[int, str]:
         if number % 4:
@@ -63,7 +63,7 @@ async def test_200_requests_at_a_time_share_a_pool_of_five(
 
 
 async def test_slow_readers_hold_no_connection(serving: Serving, client: httpx2.AsyncClient) -> None:
-    """More of them than the pool has connections, each in the middle of a body that is read from the database."""
+    """More than the pool has connections, each in the middle of a body that is read from the database."""
     readers = []
     for _ in range(POOL_SIZE * 2):
         reader, writer = await serving.client()
@@ -76,7 +76,7 @@ async def test_slow_readers_hold_no_connection(serving: Serving, client: httpx2.
 
     whole = await client.get("/stream")
     assert len(whole.content) == len(PART) * PARTS
-    for _, writer in readers:  # they go away without having read to the end
+    for _, writer in readers:  # they disconnect without having read to the end
         writer.close()
 
 
@@ -122,7 +122,7 @@ async def test_a_client_that_goes_away_leaves_nothing(serving: Serving, client: 
 async def test_a_graceful_shutdown_finishes_what_it_has_begun(
     serving: Serving, client: httpx2.AsyncClient
 ) -> None:
-    """Every 201 has its row, and what was in flight is answered."""
+    """Every 201 has its row, and requests in progress are answered."""
     writes = [
         asyncio.create_task(client.post("/slow", json={"email": f"last-{number}@x"})) for number in range(20)
     ]

@@ -1,4 +1,4 @@
-"""Copies of calls that another process is still working on: they are refused soon, and keep nobody else waiting."""
+"""Copies of calls that another process is still running: they are refused soon, and delay nothing else."""
 
 import asyncio
 import statistics
@@ -30,7 +30,7 @@ WRITES = 5
 
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[Starlette]:
-    """The application in this process, with fewer connections than there are copies."""
+    """Return the application in this process, with fewer connections than there are copies."""
     settings = msgspec.structs.replace(settings, pool_size=POOL_SIZE)
     async with opened(lambda: create_app(settings), settings) as app:
         yield app
@@ -52,7 +52,7 @@ async def tap(mariadb: PrivateMariaDB) -> AsyncIterator[Tap]:
 async def other(
     mariadb_url: str, mariadb: PrivateMariaDB, tap: Tap, tmp_path: Path
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    """Another process, which stands still when it has claimed a key and wants to have the effect."""
+    """Start another process, which stops after its claim and before the effect."""
     url = mariadb_url.replace(f":{mariadb.port}/", f":{tap.port}/")
     environ = {"LATCHKEY_DATABASE_URL": url, "LATCHKEY_KEYRING": KEYRING, "LATCHKEY_POOL_SIZE": str(COPIES)}
     served = Served(tmp_path, "serve", environ=environ)

@@ -19,13 +19,13 @@ from tests.mariadb import PrivateMariaDB
 
 @pytest.fixture
 def routes() -> Sequence[Operation]:
-    """A team's own routes; a module that has some overrides this."""
+    """Return a team's own routes; a module may override this fixture."""
     return ()
 
 
 @pytest.fixture
 def loggers() -> Iterator[None]:
-    """Give the loggers back as they were: `create_app` configures them for the whole process."""
+    """Restore the loggers: `create_app` configures them for the whole process."""
     found = [logging.getLogger(name) for name in (*logs.LEVELS, "uvicorn.access")]
     before = [(one, one.level, one.handlers, one.propagate) for one in found]
     yield
@@ -35,7 +35,7 @@ def loggers() -> Iterator[None]:
 
 
 class Lines(logging.Handler):
-    """Every log record that reaches it."""
+    """A handler that collects every log record."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -47,7 +47,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def log_lines(app: Starlette) -> Iterator[list[logging.LogRecord]]:
-    """Every record of every logger from DEBUG on; not only of those that the application shows."""
+    """Return every record of every logger from DEBUG on, including those that the application does not show."""
     lines = Lines()
     heard = [logging.getLogger(), *(logging.getLogger(name) for name in logs.LEVELS)]
     before = [(one, one.level, one.handlers) for one in heard]
@@ -62,32 +62,32 @@ def log_lines(app: Starlette) -> Iterator[list[logging.LogRecord]]:
 
 @pytest.fixture
 async def app(settings: Settings, routes: Sequence[Operation], loggers: None) -> AsyncIterator[Starlette]:
-    """The application; after the test nothing may be left of what it did."""
+    """Return the application, and assert afterwards that nothing is left behind."""
     async with opened(lambda: create_app(settings, routes=routes), settings) as app:
         yield app
 
 
 @pytest.fixture
 async def operator(app: Starlette) -> HeldKey:
-    """A bearer key with every scope."""
+    """Return a bearer key with every scope."""
     return await hold_key(app)
 
 
 @pytest.fixture
 async def signer(app: Starlette) -> HeldKey:
-    """A key of the same owner that signs, with every scope."""
+    """Return a signing key of the same owner with every scope."""
     return await hold_key(app, mode="signed")
 
 
 @pytest.fixture
 def open_transactions(settings: Settings, request: pytest.FixtureRequest) -> Callable[[], Awaitable[int]]:
-    """Count the transactions that are open on the database, whoever holds them."""
+    """Return a function that counts the open transactions on the database, of all connections."""
     if "mysql" in settings.database_url:
         server: PrivateMariaDB = request.getfixturevalue("mariadb")
         return server.open_transactions
 
     async def count() -> int:
-        """SQLite has one writer at a time: whoever cannot begin at once finds one."""
+        """Return 1 if another transaction of SQLite's single writer is open."""
         with closing(sqlite3.connect(settings.database_url.partition("///")[2], timeout=0)) as connection:
             try:
                 connection.execute("BEGIN EXCLUSIVE")

@@ -1,4 +1,4 @@
-"""What an endpoint may return, and what is never answered: the default of a field whose attribute is not loaded."""
+"""The values that an endpoint may return, and that the default of a field never replaces an attribute that is not loaded."""
 
 import asyncio
 import dataclasses
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Named(msgspec.Struct):
-    """A user, each field but the id with a default that would be a lie."""
+    """A user, in which the default of each field but the id would be wrong."""
 
     id: int
     name: str | None = None
@@ -35,13 +35,13 @@ class Named(msgspec.Struct):
 
 
 class Stamped(msgspec.Struct):
-    """What the database decides."""
+    """Values that the database generates."""
 
     updated_at: datetime | None = None
 
 
 class Held(msgspec.Struct):
-    """A key, and the user that holds it."""
+    """A key, and the user that owns it."""
 
     name: str = "none"
     user: Named | None = None
@@ -55,7 +55,7 @@ class Page(msgspec.Struct, Generic[T]):
 
 
 class Pair(msgspec.Struct, rename="camel"):
-    """Structs in every place that a type has."""
+    """Structs at every place in a type."""
 
     first_one: Named
     by_name: dict[str, Named] = {}
@@ -65,7 +65,7 @@ class Pair(msgspec.Struct, rename="camel"):
 
 
 class Tree(msgspec.Struct):
-    """A type that holds itself."""
+    """A type that contains itself."""
 
     name: str
     children: list["Tree"] = []
@@ -80,7 +80,7 @@ class Dog(msgspec.Struct, tag="dog"):
 
 
 class Short(msgspec.Struct, array_like=True):
-    """Answered as an array."""
+    """A Struct that is encoded as an array."""
 
     id: int
     name: str = "none"
@@ -113,7 +113,7 @@ def shown(found: Any, kind: Any) -> Any:
     return json.loads(msgspec.json.encode(answers.convert(found, kind)))
 
 
-# ---------------------------------------------------------------------- what may be returned
+# ---------------------------------------------------------------------- valid results
 
 
 CASES = [
@@ -182,7 +182,7 @@ def test_what_has_not_is_an_error_with_a_sentence(kind, found, sentence):
 
 
 class Failing:
-    """Attributes that fail, each where the Struct has a default."""
+    """Attributes that fail, each with a default in the Struct."""
 
     id = 1
 
@@ -203,7 +203,7 @@ def test_an_attribute_that_fails_is_no_default(names, error):
         answers.convert(Failing(), kind)
 
 
-# ---------------------------------------------------------------------- what is not loaded
+# ---------------------------------------------------------------------- attributes that are not loaded
 
 
 async def half_loaded() -> User:
@@ -327,7 +327,7 @@ async def test_a_generic_struct_is_answered_and_described(app, operator, path):
     assert "Link" in described["headers"]
 
 
-# ---------------------------------------------------------------------- what is refused at the start
+# ---------------------------------------------------------------------- refusals at the start
 
 
 async def nothing() -> None:

@@ -1,4 +1,4 @@
-"""The application as a whole: how it starts, how it ends, and how a request walks through it."""
+"""The whole application: its start, its end, and the processing of a request."""
 
 import asyncio
 import gc
@@ -76,11 +76,11 @@ async def test_a_database_that_is_not_migrated_is_refused_with_the_command_to_ru
 async def test_a_served_application_is_none_of_the_garbage_collectors_business(
     monkeypatch, loggers, database_url
 ):
-    """A full collection would look through all of it, and stop every request meanwhile."""
+    """A full collection would scan all of it, and stop every request meanwhile."""
     monkeypatch.setenv("LATCHKEY_KEYRING", KEYRING)
     monkeypatch.setenv("LATCHKEY_DATABASE_URL", database_url)
     thresholds = gc.get_threshold()
-    gc.unfreeze()  # what another test may have served in this process
+    gc.unfreeze()  # objects that another test may have served
     gc.set_threshold(700, *thresholds[1:])
 
     app = create_served_app()
@@ -119,7 +119,7 @@ async def test_a_closing_that_cannot_write_still_closes_the_database(app, operat
 
 
 async def test_two_writers_of_one_email_are_told_apart_by_the_constraint(app, operator):
-    """The unique constraint is the judge: nobody asks before the INSERT."""
+    """The unique constraint decides; there is no SELECT before the INSERT."""
     body = {"email": "ann@example.com", "name": "Ann"}
 
     async with asyncio.TaskGroup() as group:
@@ -133,7 +133,7 @@ async def test_two_writers_of_one_email_are_told_apart_by_the_constraint(app, op
 
 
 async def test_an_ordinary_refusal_is_no_warning(app, operator, log_lines):
-    """A taken email is the client's affair; warnings are the operator's."""
+    """A taken email concerns the client; warnings are for the operator."""
     body = {"email": "operator@example.com", "name": "Again"}
 
     await call(app, "POST", "/v1/users", key=operator, body=body)

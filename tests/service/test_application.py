@@ -1,4 +1,4 @@
-"""The commands are about the application of a team: `--app`, `LATCHKEY_APP`, an entry point, a command line of its own."""
+"""The commands use a team's application: `--app`, `LATCHKEY_APP`, an entry point, or the team's own command line."""
 
 import asyncio
 import json
@@ -113,7 +113,7 @@ APP = ("--app", "shop:create_app")
 
 @pytest.fixture(autouse=True)
 def shop(tmp_path: Path, environ: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A module in the working directory, with its migrations."""
+    """Create a module in the working directory, with its migrations."""
     (tmp_path / "shop.py").write_text(SHOP)
     (tmp_path / "shop_command.py").write_text(MAIN)
     (tmp_path / "broken_shop.py").write_text("import no_such_module\n")
@@ -128,7 +128,7 @@ def shop(tmp_path: Path, environ: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The applications that installed packages name."""
+    """Set the applications that installed packages name."""
     named: list[str] = []
 
     def entry_points(*, group: str) -> list[EntryPoint]:
@@ -140,7 +140,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 @pytest.fixture
 def ready(sqlite_house: Settings, run: Run) -> Settings:
-    """A database that is migrated for the shop, and a user in it."""
+    """Return a database that is migrated for the shop, with a user."""
     assert run("migrate", *APP).exit_code == 0
     good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
     return sqlite_house

@@ -1,4 +1,4 @@
-"""A server that starts its sessions with autocommit off: what is meant to be committed at once is."""
+"""A server that starts its sessions with autocommit off: autocommitted statements are still committed at once."""
 
 import asyncmy
 import pytest
@@ -35,7 +35,7 @@ async def autocommit_of(connection):
 
 @on_mariadb
 async def test_the_driver_alone_is_told_so_by_mariadb_only(database_url):
-    """MySQL shows autocommit in its flag, so that asyncmy sends nothing. When this fails on MySQL, it is mended."""
+    """MySQL reports autocommit in its flag, so asyncmy sends nothing. When this fails on MySQL, the server was corrected."""
     connection = await asyncmy.connect(**arguments(database_url), autocommit=True)
     found = await autocommit_of(connection)
     connection.close()

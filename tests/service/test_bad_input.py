@@ -1,6 +1,6 @@
 """Whatever a client sends: the right problem, never a 500, and nothing written.
 
-One table for the requests and one for their credentials; both go through the whole corridor.
+One table for the requests and one for their credentials; both pass through all middleware.
 """
 
 import json
@@ -20,7 +20,7 @@ LIMIT_BYTES = 1024 * 1024  # the default of LATCHKEY_BODY_LIMIT_BYTES
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that is refused. In `target` {user} and {key} are those of a bystander."""
+    """A refused request. In `target`, {user} and {key} are those of another owner."""
 
     method: str
     target: str
@@ -35,23 +35,23 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bad(id: str, request: str, status: int, code: str, **more: Any) -> Any:
-    """One line of the table; `request` is the method and the target."""
+    """Return one line of the table; `request` is the method and the target."""
     method, _, target = request.partition(" ")
     return pytest.param(Case(method=method, target=target, status=status, code=code, **more), id=id)
 
 
 def raw(id: str, body: bytes, status: int = 400, code: str = "malformed_json", **more: Any) -> Any:
-    """A body that is not JSON, or not of the right shape."""
+    """Return a case with a raw body."""
     return bad(id, "POST /v1/users", status, code, body=body, **more)
 
 
 def shape(id: str, body: Any, pointer: str, request: str = "POST /v1/users") -> Any:
-    """JSON of the wrong shape, and where."""
+    """Return a case with JSON of the wrong shape, and the place of the fault."""
     return bad(id, request, 422, "invalid_body", body=body, pointer=pointer)
 
 
 def query(id: str, target: str, code: str = "invalid_parameter", method: str = "GET") -> Any:
-    """A query that is refused."""
+    """Return a case with a query."""
     return bad(id, f"{method} {target}", 400, code)
 
 
@@ -403,7 +403,7 @@ async def test_what_is_quoted_from_a_client_has_a_bound(app, callers, log_lines,
 
 @pytest.mark.parametrize("caller", ["operator", "signer"])
 async def test_a_refused_body_does_not_spoil_the_next_call(app, callers, caller):
-    """The same connections serve on."""
+    """The same connections continue to work."""
     for _ in range(5):
         await call(app, "POST", "/v1/users", key=callers[caller], body={"email": "a@b"})
 
@@ -437,7 +437,7 @@ def test_the_table_is_as_large_as_promised():
 
 @pytest.fixture
 async def cursor(app, operator) -> str:
-    """Continues `/v1/keys?status=active&limit=1`."""
+    """Return a cursor of `/v1/keys?status=active&limit=1`."""
     await hold_key(app)
     return (await call(app, "GET", "/v1/keys?status=active&limit=1", key=operator)).json["next_cursor"]
 

@@ -1,4 +1,4 @@
-"""The client signs what it sends, to the byte, and says clearly what it cannot send."""
+"""The client signs exactly the bytes that it sends, and reports clearly what it cannot send."""
 
 import datetime as dt
 import hashlib
@@ -165,7 +165,7 @@ class TestSigning:
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):
-    """Notes the requests and answers as the path says."""
+    """A handler that records the requests and answers as the path requests."""
 
     heard: list[tuple[str, dict[str, str], bytes]]
     status = 200
@@ -188,7 +188,7 @@ class Recorder(http.server.BaseHTTPRequestHandler):
 
 
 class Partner:
-    """A server that notes what arrives."""
+    """A server that records requests."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.heard: list[tuple[str, dict[str, str], bytes]] = []
@@ -218,7 +218,7 @@ def partner() -> Iterator[Partner]:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1 that no authority has signed, and its key, in one file."""
+    """Return a file with a certificate for 127.0.0.1 that no authority has signed, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.UTC)

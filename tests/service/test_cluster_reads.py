@@ -1,4 +1,4 @@
-"""The sessions of a Galera cluster wait for what other nodes have committed; `tests/server/test_galera.py` has one."""
+"""The sessions of a Galera cluster wait for commits of other nodes; `tests/server/test_galera.py` runs such a cluster."""
 
 import pytest
 from sqlalchemy import text

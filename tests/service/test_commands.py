@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, with which exit status, and that it agrees with the endpoints."""
+"""The command line: its output, its exit status, and its agreement with the endpoints."""
 
 import asyncio
 import base64
@@ -54,12 +54,12 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-SERVE = ("serve", "--port", str(free_port()))  # the default may belong to a server of the developer's
+SERVE = ("serve", "--port", str(free_port()))  # the default may be used by the developer's server
 
 
 @pytest.fixture(autouse=True)
 def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """An environment without settings, in an empty folder; and the database is closed afterwards."""
+    """Return an environment without settings, in an empty folder, and close the database afterwards."""
     for name in list(os.environ):
         if name.startswith("LATCHKEY_") and not name.startswith("LATCHKEY_TEST_"):
             monkeypatch.delenv(name)
@@ -76,7 +76,7 @@ def run() -> Run:
 
 @pytest.fixture
 def house(settings: Settings, environ: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """The settings of a migrated, empty database, in the environment."""
+    """Set the environment for a migrated, empty database."""
     environ.setenv("LATCHKEY_DATABASE_URL", settings.database_url)
     environ.setenv("LATCHKEY_KEYRING", settings.keyring or "")
     yield settings
@@ -86,25 +86,25 @@ def house(settings: Settings, environ: pytest.MonkeyPatch) -> Iterator[Settings]
 
 @pytest.fixture
 def sqlite_house(sqlite_template: Path, environ: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
-    """The settings of a migrated, empty file, in the environment."""
+    """Set the environment for a migrated, empty file."""
     (tmp_path / "latchkey.db").write_bytes(sqlite_template.read_bytes())
     environ.setenv("LATCHKEY_KEYRING", KeyRing.generate_text())
     return Settings.from_env(os.environ)
 
 
 def good(result: Result) -> Result:
-    """Expect that a command did what it was asked for."""
+    """Assert that a command succeeded."""
     assert (result.exit_code, result.stderr) == (0, ""), result.output
     return result
 
 
 def answered(result: Result) -> Any:
-    """Read the JSON of a command that succeeded."""
+    """Return the JSON of a command that succeeded."""
     return json.loads(good(result).stdout)
 
 
 def ask(settings: Settings, bearer: str, *calls: tuple[str, str, str]) -> list[Answer]:
-    """Make calls of method, path and query to the application, one after the other."""
+    """Make calls of method, path and query to the application, one after another."""
 
     async def converse() -> list[Answer]:
         app = create_app(settings)
@@ -384,7 +384,7 @@ class TestKeys:
 
 
 def test_the_json_is_what_the_endpoints_answer(house, run):
-    """The command line and HTTP show the same rows in the same bytes."""
+    """The command line and HTTP return the same rows in the same bytes."""
     user = good(run("users", "create", "--email", "Ann@example.com", "--name", "Ann Ü", "--json"))
     other = good(run("users", "create", "--email", "bob@example.com", "--name", "Bob", "--json"))
     key = answered(
@@ -436,7 +436,7 @@ def test_a_new_key_is_shown_with_the_fields_of_the_endpoint(sqlite_house, run):
     assert msgspec.json.encode(decoded) + b"\n" == made.stdout_bytes
 
 
-# ---------------------------------------------------------------------- what a user can do wrong
+# ---------------------------------------------------------------------- invalid arguments
 
 CREATE_USER = ("users", "create", "--name", "Ann", "--email")
 CREATE_KEY = ("keys", "create", "--user", "1", "--name", "k", "--mode", "bearer")
@@ -553,7 +553,7 @@ class TestMistakes:
 
         assert sentence in result.stderr
         assert (result.exit_code, result.stdout) == (status, "")
-        assert isinstance(result.exception, SystemExit)  # and nothing that would be a traceback
+        assert isinstance(result.exception, SystemExit)  # and no traceback
         if status == 1:
             assert re.fullmatch(r"Error: [^\n]+\n", result.stderr)
 
@@ -712,7 +712,7 @@ class TestSign:
         assert f"secret: {base64.b64encode(proof).decode()}" in shlex.split(line)
 
     def test_the_secret_may_come_from_a_pipe(self):
-        """As of a password manager; the whole command line shows no secret."""
+        """For example from a password manager; the command line never shows a secret."""
         made = subprocess.run(
             ["bash", "-c", f'"{sys.executable}" -m latchkey sign GET http://h/ --key {NO_KEY} --secret-file <(echo {A_SECRET})'],
             capture_output=True, text=True, timeout=60, check=False,
@@ -782,7 +782,7 @@ class TestSign:
 
 
 def every_command(group: click.Group = latchkey, before: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Walk the commands, each with what is typed for it."""
+    """Return all commands, each with its arguments."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from every_command(command, f"{before}{name} ")
@@ -838,7 +838,7 @@ class TestPurge:
 
 
 async def insert_nonces(settings: Settings, rows: int) -> None:
-    """Write nonces that have ended."""
+    """Insert expired nonces."""
     engine = create_engines(settings).writer
     async with engine.begin() as connection:
         ended = datetime.now(UTC) - timedelta(minutes=1)
@@ -903,7 +903,7 @@ class TestPrinting:
 
 
 class Served:
-    """`python -m latchkey …` on a free port, until the end of the block."""
+    """A process `python -m latchkey …` on a free port, until the end of the block."""
 
     def __init__(self, folder: Path, *arguments: str, environ: dict[str, str] | None = None) -> None:
         self.port = free_port()
@@ -963,7 +963,7 @@ def latchkey_process(*arguments: str, **kwargs: Any) -> subprocess.CompletedProc
 
 
 class TestTellingOfChanges:
-    """With Redis the workers hear of what a command changes, which never waits long for it."""
+    """With Redis, the workers are notified of a command's changes, and the command does not wait long for it."""
 
     async def test_a_command_tells_what_it_changed(self, sqlite_house, environ, redis, run):
         environ.setenv("LATCHKEY_REDIS_URL", redis.url)
@@ -1019,7 +1019,7 @@ class TestServe:
         }  # fmt: skip
 
     def test_a_day_in_the_life(self, keys, tmp_path):
-        """It serves both kinds of keys, ends when told to, exits with 0, and its logs hold no secret."""
+        """It serves both kinds of keys, stops on request, exits with 0, and its logs contain no secret."""
         with Served(tmp_path, "serve") as served:
             asked = urllib.request.Request(
                 served.url + "/v1/me", headers={"authorization": f"Bearer {keys['bearer']['secret']}"}

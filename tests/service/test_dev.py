@@ -1,4 +1,4 @@
-"""`latchkey dev` prepares what a first call needs, once, for its owner's eyes only, and says what it did."""
+"""`latchkey dev` prepares everything for a first call, once, readable by its owner only, and reports its steps."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ HERE = "sqlite+aiosqlite:///var/latchkey.db"
 
 @pytest.fixture
 def prepare(run: Run) -> Run:
-    """Prepare without serving; give what was printed."""
+    """Prepare without serving; return the output."""
 
     def prepared(*options: str) -> Result:
         result = run("dev", "--prepare-only", *options)
@@ -116,7 +116,7 @@ class TestTheFirstTime:
         }
 
     def test_nobody_else_may_read_it_from_the_first_moment(self, prepare, monkeypatch):
-        """What is made is private at once, not only after a `chmod`."""
+        """Files are private from the start, not only after a `chmod`."""
         monkeypatch.setattr(Path, "chmod", lambda self, mode: None)
         before = os.umask(0)
         try:
@@ -313,7 +313,7 @@ class TestWhatNoLongerFits:
 
 
 def assert_works() -> None:
-    """Both keys in var/dev.json belong to one active user, are active, and the signed one opens."""
+    """Assert that both keys in var/dev.json belong to one active user, are active, and that the secret of the signed one opens."""
     found = msgspec.json.decode(Path("var/dev.json").read_bytes(), type=dev.Kept)
     ring = KeyRing.from_text(Path("var/keyring").read_text().strip())
     again = asyncio.run(
@@ -389,7 +389,7 @@ class TestSettings:
 
 
 def test_both_commands_answer_as_the_same_user(tmp_path, environ):
-    """The whole way: prepare, serve with reload, paste both commands, end it."""
+    """The whole sequence: prepare, serve with reload, run both commands, stop."""
     with Served(tmp_path, "dev") as served:
         lines = served.out.read_text().splitlines()
         answers = [

@@ -1,4 +1,4 @@
-"""A server that hangs, with its sockets open, holds no call for longer than its timeout."""
+"""A database server that hangs, with its sockets open, delays a call by at most its timeout."""
 
 import time
 from contextlib import ExitStack
@@ -41,7 +41,7 @@ async def test_a_call_ends_with_a_503_and_the_next_one_works(app, operator, mari
 
 
 async def test_a_commit_ends_within_its_deadline(app, operator, mariadb, monkeypatch):
-    """One budget for COMMIT and for what follows when it fails."""
+    """One deadline for COMMIT and for the work after its failure."""
     monkeypatch.setattr(session, "COMMIT_DEADLINE_S", 0.5)
     with ExitStack() as frozen:
 

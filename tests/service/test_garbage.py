@@ -1,7 +1,7 @@
-"""What a request leaves behind goes when it ends: no cycle keeps it until the garbage collector comes.
+"""The objects of a request are freed when it ends: no cycle keeps them until the garbage collector runs.
 
-A worker is told to look for garbage rarely. What one request keeps waiting, thousands do, and the memory with it.
-Not so after a statement that failed: SQLAlchemy's transaction keeps the exception, which keeps all that led to it.
+A worker runs the garbage collector rarely, so a cycle in each request would use the memory of thousands of requests.
+A failed statement is an exception: SQLAlchemy's transaction keeps its error, which keeps everything that led to it.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from latchkey.service.settings import Settings
 from tests.api import HeldKey, call, hold_key
 from tests.requests import Answer
 
-# A few parts of statements, as SQLAlchemy makes them, do wait. Nothing hangs from them.
+# A few parts of statements do wait, as SQLAlchemy creates them. They reference nothing else.
 KEPT = (
     "latchkey.",
     "sqlalchemy.orm.",
@@ -39,7 +39,7 @@ def settings(settings: Settings) -> Settings:
 
 @contextmanager
 def uncollected() -> Iterator[Counter[str]]:
-    """Count by type what only the garbage collector would free of what is left behind in here."""
+    """Count, by type, the objects of the block that only the garbage collector would free."""
     found: Counter[str] = Counter()
     gc.collect()
     gc.disable()
@@ -84,7 +84,7 @@ async def test_a_request_leaves_nothing_to_collect(
 ) -> None:
     key = await hold_key(app, mode=mode)
     await call(app, "POST", "/v1/users", key=key, body=user(0))
-    await send(app, key, 1)  # what is made once and kept
+    await send(app, key, 1)  # objects that are created once and kept
 
     with uncollected() as found:
         answers = [await send(app, key, number) for number in range(2, 5)]

@@ -1,4 +1,4 @@
-"""What has expired goes away, and nothing else does; by one at a time, however many try."""
+"""Only expired rows are deleted, by one process at a time."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ NOTHING = {model.__tablename__: 0 for model in EXPIRING}
 
 
 def row_of(model: type[Base], number: int, expires_at: Any) -> dict[str, Any]:
-    """A row of a table that is purged; whoever adds a table says here what a row of it is."""
+    """Return a row of a purged table; a new table must be added here."""
     name = f"{number:032d}"
     rows: dict[type[Base], dict[str, Any]] = {
         Nonce: {"access_key": "lka_0", "nonce": name.encode()},
@@ -33,7 +33,7 @@ def row_of(model: type[Base], number: int, expires_at: Any) -> dict[str, Any]:
 
 
 async def fill(db: SQLAlchemy, model: type[Base], *seconds: float, first: int = 0) -> None:
-    """Write rows that end so many seconds from now."""
+    """Insert rows that expire in a number of seconds."""
     now = datetime.now(UTC)
     async with db.engine.begin() as connection:
         rows = [row_of(model, first + n, now + timedelta(seconds=s)) for n, s in enumerate(seconds)]
@@ -46,7 +46,7 @@ async def count(db: SQLAlchemy, model: type[Base]) -> int:
 
 
 def test_every_table_that_is_purged_is_found_by_its_end():
-    """An index, or each batch would read the table from its beginning."""
+    """There is an index, otherwise each batch would scan the table."""
     for model in EXPIRING:
         table = inspect(model).local_table
         assert [index for index in table.indexes if list(index.columns) == [table.c.expires_at]], table.name
@@ -111,7 +111,7 @@ async def test_between_two_batches_no_lock_is_held(db, monkeypatch):
 
 
 async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(db, monkeypatch):
-    """Its primary key is in the batch, and it is another one by now."""
+    """Its primary key is in the batch, but it is another row by now."""
     await fill(db, IdempotencyKey, -60)
     identify = housekeeping.identified
 
@@ -178,7 +178,7 @@ async def test_a_purge_that_is_cancelled_leaves_no_lock(db, monkeypatch):
 
 @on_mariadb
 async def test_a_lock_whose_holder_is_cancelled_within_a_statement_is_free(db):
-    """The connection is not the pool's, and is dropped: it is closed all the same."""
+    """The connection does not belong to the pool, and is closed nevertheless."""
 
     async def hold() -> None:
         async with locked(db.engine, "purge") as connection:
@@ -197,7 +197,7 @@ async def test_a_lock_whose_holder_is_cancelled_within_a_statement_is_free(db):
 
 
 async def test_a_purge_takes_no_connection_from_the_pool(db):
-    """A pool of two, of which both stay there for the others."""
+    """The pool of two keeps both connections for others."""
     async with locked(db.engine, "purge"), db.engine.connect(), db.engine.connect():
         assert db.checked_out() == 2
 

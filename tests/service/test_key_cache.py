@@ -1,4 +1,4 @@
-"""The key cache in the corridor: what a call with a known key costs, and that every change is in force at once."""
+"""The key cache in the application: the cost of a call with a known key, and that every change takes effect at once."""
 
 import asyncio
 import contextlib
@@ -32,25 +32,25 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture(params=["bearer", "signed"])
 async def partner(app: Starlette, request: pytest.FixtureRequest) -> HeldKey:
-    """A key of each mode, which the cache knows."""
+    """Return a key of each mode, which is in the cache."""
     partner = await hold_key(app, email=PARTNER, mode=request.param)
     assert await status(app, partner) == (200, None)
     return partner
 
 
 async def status(app: Starlette, key: HeldKey) -> tuple[int | None, str | None]:
-    """Ask who I am; returns the status, and the problem's code."""
+    """Read the caller; return the status, and the problem's code."""
     answer = await call(app, "GET", "/v1/me", key=key)
     return answer.status, answer.json.get("code")
 
 
-# ---------------------------------------------------------------------- what it costs
+# ---------------------------------------------------------------------- cost
 
 
 @on_mariadb
 @pytest.mark.parametrize("trip", TRIPS.values(), ids=TRIPS)
 async def test_a_known_key_spares_a_read_its_round_trip_and_no_other(app, partner, trip: Trip):
-    """Only reads are spared: an effect is decided by the primary, never by the cache. Telling of a change costs nothing."""
+    """Only reads are spared: a call with an effect is checked against the database. A notification costs nothing."""
     other = await hold_key(app, email="other@example.com", scopes=["users:read"])
     method, _, path = trip.operation.partition(" ")
     mine = await hold_key(app, email=PARTNER, scopes=["users:read"])
@@ -102,7 +102,7 @@ async def test_calls_at_once_with_one_key_make_one_query(app, known):
     assert len(commands) == 1
 
 
-# ---------------------------------------------------------------------- what is in force at once
+# ---------------------------------------------------------------------- changes
 
 
 async def revoke(app: Starlette, partner: HeldKey, operator: HeldKey) -> None:
@@ -123,7 +123,7 @@ async def block(app: Starlette, partner: HeldKey, operator: HeldKey) -> None:
 
 
 async def delete_owner(app: Starlette, partner: HeldKey, operator: HeldKey) -> None:
-    """The keys are revoked by a statement that no hook sees; the owner's row tells of them."""
+    """Revoke the keys with a statement that runs no hook; the owner's row is announced."""
     answer = await call(app, "DELETE", f"/v1/users/{partner.user_id}", key=operator)
     assert answer.status == 204
 
@@ -142,7 +142,7 @@ async def bind_elsewhere(app: Starlette, partner: HeldKey, operator: HeldKey) ->
 
 
 async def remove_the_row(app: Starlette, partner: HeldKey, operator: HeldKey) -> None:
-    """As code of a team's own might."""
+    """Delete the row, as a team's own code might."""
     async with app.state.db.scoped_session() as session:
         await (await KeySecret.filter(api_key_id=partner.id).one()).remove()
         await (await ApiKey.filter(id=partner.id).one()).remove()
@@ -205,7 +205,7 @@ async def test_the_end_of_a_grace_and_of_a_key_need_no_change(app, partner):
 
 
 async def test_a_key_that_appears_is_known_at_once(app):
-    """Even one whose secret was tried before there was such a key."""
+    """This holds even if its secret was tried before the key existed."""
     key = await hold_key(app)
     secret = new_secret("lk")
     early = msgspec.structs.replace(key, secret=secret)
@@ -229,7 +229,7 @@ async def test_a_change_that_is_rolled_back_is_no_change(app, partner):
 
 
 async def test_a_commit_of_unknown_outcome_counts_as_a_change(app, partner, operator, monkeypatch):
-    """Here it went through, and only its answer was lost."""
+    """Here it succeeded, and only its answer was lost."""
     dialect = app.state.db.engine.sync_engine.dialect
     commit = dialect.do_commit
 
@@ -294,7 +294,7 @@ async def test_closing_the_database_ends_the_watch(app):
 
 
 async def test_it_works_under_the_application_s_own_roof(app, partner, operator):
-    """From its start to its end, which takes the listening task along."""
+    """From the application's start to its end, which stops the listening task."""
     async with lifespan(app):
         tasks = {task.get_name() for task in asyncio.all_tasks()}
         await revoke(app, partner, operator)
@@ -314,7 +314,7 @@ async def test_wherever_the_one_who_asks_is_cancelled_those_who_wait_are_answere
     headers = dict([operator.bearer])
 
     async def strike(n: int) -> bool:
-        """Be cancelled at suspension n, or finish before."""
+        """Cancel at suspension n, or finish before."""
         itself, struck = asyncio.current_task(), False
 
         def cancel() -> None:

@@ -1,4 +1,4 @@
-"""The task that writes the last uses goes on whatever happens."""
+"""The task that writes the last uses continues after any failure."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Log lines: one for each visit, in the form that was asked for, and none that a client can forge."""
+"""Log lines: one for each request, in the configured form, and none that a client can forge."""
 
 import io
 import json
@@ -19,7 +19,7 @@ LINE = re.compile(
 
 
 class Nothing(msgspec.Struct):
-    """What nobody ever sees."""
+    """An empty answer."""
 
 
 async def fail(request: Request) -> Nothing:
@@ -32,7 +32,7 @@ class Text(msgspec.Struct):
 
 
 async def fail_quoting(body: Text) -> Nothing:
-    """Fail with what the client sent."""
+    """Fail with a text that the client sent."""
     raise ValueError(body.text)
 
 
@@ -43,7 +43,7 @@ def routes():
 
 @pytest.fixture
 def shown(app):
-    """What standard error would show."""
+    """Return the lines on standard error."""
     stream = io.StringIO()
     for name in logs.LEVELS:
         for handler in logging.getLogger(name).handlers:
@@ -113,7 +113,7 @@ async def test_no_path_forges_a_line(app, shown, target, path):
 
 
 async def test_a_server_that_gives_no_raw_path_is_quoted(app, shown):
-    """`raw_path` is optional in ASGI, and the decoded path may hold anything."""
+    """`raw_path` is optional in ASGI, and the decoded path may contain anything."""
 
     async def without_raw_path(scope, receive, send):
         await app({name: value for name, value in scope.items() if name != "raw_path"}, receive, send)

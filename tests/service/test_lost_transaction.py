@@ -1,4 +1,4 @@
-"""A unit of work whose transaction ends under it is run again as a whole, or refused: half of it is never committed."""
+"""A unit of work whose transaction is ended by the server is run again as a whole, or refused, and never half committed."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ async def own(mariadb_url: str) -> AsyncIterator[driver.Connection]:
 @pytest.mark.mariadb
 class TestPreparing:
     async def test_asyncmy_itself_still_swallows_the_error(self, plain, monkeypatch):
-        """When a release of asyncmy raises it, this fails: `latchkey.service.database.driver.Connection` can then go."""
+        """When a release of asyncmy raises it, this test fails; remove `latchkey.service.database.driver.Connection` then."""
         monkeypatch.setattr(plain, "prepare", refuse)
         async with plain.cursor() as cursor:
             await cursor.execute("SELECT %s", (5,))
@@ -77,7 +77,7 @@ class TestPreparing:
 
 @contextmanager
 def losing(app: Any, begins_with: str, times: int) -> Iterator[Callable[[], int]]:
-    """Roll the transaction back on the server's side of the session, right after a statement."""
+    """Roll the transaction back in the server, right after a statement."""
     engine = app.state.db.engine.sync_engine
     left = times
 
@@ -163,7 +163,7 @@ async def test_a_block_that_goes_on_is_refused_by_name(app):
 
 @on_mariadb
 async def test_a_duplicate_key_ends_nothing(app):
-    """An error carries no flag: a statement that failed by itself leaves the transaction open, and the rest is committed."""
+    """An error packet has no flag: a failed statement leaves the transaction open, and the rest is committed."""
     db = app.state.db
     async with db.scoped_session() as session:
         await User.create(email="ann@example.com", name="Ann")

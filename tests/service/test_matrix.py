@@ -1,6 +1,6 @@
-"""Who may call what: every operation that asks for a key, against every state that a caller can be in.
+"""Authorization: every operation that requires a key, with a caller in every state.
 
-The table of routes makes the matrix; an operation that nothing here tells how to call fails the suite.
+The matrix is derived from the routes; an operation without arguments here fails the suite.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.api import HeldKey, assert_problem, call, hold_key, user_row
 from tests.requests import Answer
 
 OWNER = "owner@example.com"
-HERE = "127.0.0.0/8"  # where the tests call from
+HERE = "127.0.0.0/8"  # the client address of the tests
 ELSEWHERE = "192.0.2.0/24"
 
 Outcome = tuple[int, str | None]
@@ -28,7 +28,7 @@ Outcome = tuple[int, str | None]
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows that a call is about: a user and a key that it holds."""
+    """The rows of a call: a user and its key."""
 
     user_id: int
     access_key: str
@@ -43,11 +43,11 @@ def nothing(target: Target) -> Any:
 
 
 def own_key(target: Target) -> Any:
-    # The name, so that no two calls are the same: the second one would be a replay.
+    # The name makes every call different: a second equal one would be a replay.
     return {"name": target.access_key, "mode": "signed", "scopes": target.scopes, "allowed_networks": [HERE]}
 
 
-# What each operation that asks for a key is sent, so that it succeeds.
+# The arguments with which each operation that requires a key succeeds.
 BODIES: Mapping[str, Callable[[Target], Any]] = {
     "read_me": nothing,
     "create_my_key": own_key,
@@ -74,7 +74,7 @@ BODIES: Mapping[str, Callable[[Target], Any]] = {
     },
 }
 
-# Where a row that is not there is named in the body, not in the path.
+# Operations that name the row in the body instead of the path.
 NAMED_IN_BODY: Mapping[str, Outcome] = {"create_key": (422, "invalid_body")}
 
 PRIVATE = [one for one in ROUTES if not one.public]
@@ -91,7 +91,7 @@ each_form = pytest.mark.parametrize("form", ["bearer", "query", "message"])
 
 
 def is_own(operation: Operation) -> bool:
-    """Whether an operation reaches only what belongs to the caller's owner."""
+    """Return whether an operation is limited to the caller's owner."""
     return operation.scope is None or operation.scope.startswith("me.")
 
 
@@ -104,7 +104,7 @@ def scopes_of(operation: Operation) -> tuple[str, ...]:
 
 
 def expected(operation: Operation) -> dict[str, Outcome]:
-    """The line of the matrix for one operation."""
+    """Return the line of the matrix for one operation."""
     good: Outcome = (operation.status, None)
     absent: Outcome = (404, "not_found")
     lacking: Outcome = good if operation.scope is None else (403, "scope_missing")
@@ -124,14 +124,14 @@ def expected(operation: Operation) -> dict[str, Outcome]:
 
 
 async def hold_target(app: Starlette, operation: Operation, email: str) -> Target:
-    """Make rows of an owner; the key reaches as far as any caller here does."""
+    """Create the rows of an owner; the key is within the bounds of any caller here."""
     scopes = scopes_of(operation)
     key = await hold_key(app, email=email, scopes=scopes, allowed_networks=[HERE])
     return Target(user_id=key.user_id, access_key=key.access_key, scopes=scopes)
 
 
 async def hold_callers(app: Starlette, operation: Operation, mode: str) -> dict[str, HeldKey | None]:
-    """Make a key in each state; all but one are of one owner."""
+    """Create a key in each state; all but one belong to one owner."""
     right = scopes_of(operation)
     wrong = sorted(declared_scopes(ROUTES).difference(right))
 
@@ -159,7 +159,7 @@ async def hold_callers(app: Starlette, operation: Operation, mode: str) -> dict[
 
 
 async def hold_rows(app: Starlette, operation: Operation, situation: str) -> Target:
-    """Make the rows that a caller in a situation asks for: its owner's where that is all that it reaches."""
+    """Create the rows of a call: of the caller's owner if the operation is limited to it."""
     if situation == "no such row":
         return NOBODY
     own = is_own(operation) and situation != "another owner"
@@ -169,7 +169,7 @@ async def hold_rows(app: Starlette, operation: Operation, situation: str) -> Tar
 async def ask(
     app: Starlette, operation: Operation, target: Target, *, key: HeldKey | None, form: str, method: str = ""
 ) -> Answer:
-    """Call an operation about some rows; the key proves itself as `form` says."""
+    """Call an operation on some rows, with the key in the form `form`."""
     method = method or operation.method
     path = operation.path.format(id=target.user_id, access_key=target.access_key)
     body = BODIES[operation.name](target)
@@ -192,7 +192,7 @@ async def ask(
 
 
 def outcome(answer: Answer) -> Outcome:
-    """Tell how a call ended; a problem is a whole one."""
+    """Return the outcome of a call; a problem must be complete."""
     assert answer.status is not None
     if answer.status < 400:
         return answer.status, None

@@ -1,4 +1,4 @@
-"""Blocks of addresses, and whose call it is behind proxies."""
+"""Networks in CIDR notation, and the client address behind proxies."""
 
 import ipaddress
 
@@ -156,7 +156,7 @@ ADDRESSES = V4 | V6
 
 @st.composite
 def blocks(draw):
-    """A block that holds few addresses or many, near to the others that are drawn."""
+    """Return a small or large block near the other ones that are drawn."""
     if draw(st.booleans()):
         number, length = draw(st.integers(0, 255)), draw(st.integers(24, 32))
         return ipaddress.ip_network((0x0A000000 + number, length), strict=False)
@@ -169,7 +169,7 @@ LISTS = st.lists(blocks(), max_size=5, unique=True)
 
 @given(LISTS, LISTS)
 def test_a_list_is_within_another_when_every_address_of_it_is(inner, outer):
-    """The rule against the definition, address by address."""
+    """The rule is compared with its definition, address by address."""
     assume(inner)
 
     every = all(not outer or contains(outer, address) for network in inner for address in network)
@@ -267,7 +267,7 @@ def test_without_a_trusted_proxy_nothing_that_is_sent_matters(peer, forwarded_fo
 
 @given(ADDRESSES, st.text(max_size=60), st.integers(0, 3), st.booleans())
 def test_nothing_that_a_client_sends_hides_its_address(client, said, proxies, in_headers):
-    """The proxies append whom they see; the client may have said anything before."""
+    """The proxies append the address of their peer; the client may have sent anything before."""
     assume(not contains(TRUSTED, client))
     seen = [said, str(client), *(f"10.0.0.{n}" for n in range(proxies))]
 

@@ -1,4 +1,4 @@
-"""The description says what the service does: it is valid, current, complete, and every example in it works."""
+"""The description is valid, current and complete, and every example in it works."""
 
 import enum
 import json
@@ -51,7 +51,9 @@ class Order(shapes.Output, frozen=True):
     size: Size
 
 
-Nickname = msgspec.defstruct("User", [("nickname", str)], module="team")  # named as one of ours
+Nickname = msgspec.defstruct(
+    "User", [("nickname", str)], module="team"
+)  # the name of one of Latchkey's endpoints
 
 
 async def list_orders(query: OrderQuery) -> Response:
@@ -60,7 +62,7 @@ async def list_orders(query: OrderQuery) -> Response:
 
 
 async def create_user(body: Order) -> None:
-    """Do not collide with Latchkey's."""
+    """Create a user, under the same name as one of Latchkey's endpoints."""
 
 
 async def read_order(id: int) -> Order:
@@ -110,7 +112,7 @@ def codes_of(operation: dict[str, Any], document: dict[str, Any]) -> set[str]:
 
 
 def find_all(name: str, place: Any) -> list[Any]:
-    """Collect what stands under a name, at any depth."""
+    """Collect the values of a name, at any depth."""
     if isinstance(place, list):
         return [found for one in place for found in find_all(name, one)]
     if not isinstance(place, dict):
@@ -167,7 +169,7 @@ async def test_what_is_served_is_the_document(app):
 
 @pytest.fixture
 async def caller(app: Starlette) -> HeldKey:
-    """Who runs the examples, beside the user and the key that they are about."""
+    """Return the key that runs the examples, which is not their subject."""
     async with app.state.db.scoped_session() as session:
         user = await User.create(id=int(USER["id"]), email="bob@example.com", name="Bob")
         await ApiKey.create(**KEY, user_id=user.id, name="import", mode="signed", scopes=("users:read",))
@@ -181,7 +183,7 @@ async def test_every_example_works(app, caller, path, method):
     target = path.format(**{one["name"]: one.get("example") for one in operation["parameters"]})
     body = operation.get("requestBody", {"content": {"application/json": {"example": None}}})
     (status, declared), *others = ((s, one) for s, one in operation["responses"].items() if s < "400")
-    # No key deletes its own owner, unless it is forced.
+    # A key cannot delete its own owner, unless it is forced.
     key = await hold_key(app) if path == "/v1/users/{id}" else caller
 
     answer = await call(
@@ -366,7 +368,7 @@ def test_the_query_says_its_bounds_its_default_and_its_values():
     )
 
 
-# What Python's patterns have and ECMA-262's have not, or mean otherwise.
+# Features that ECMA-262 does not have, or interprets differently than Python.
 ONLY_PYTHON = re.compile(r"\\[AZz]|\(\?(?:[aiLmsux-]+[:)]|P|>|#|\()|[*+?}]\+|\\U|\\N|\[:")
 
 

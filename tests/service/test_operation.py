@@ -1,4 +1,4 @@
-"""What a route must say of itself, and what the service refuses to start with."""
+"""The declaration of a route, and the declarations that the service refuses at the start."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from tests.conftest import KEYRING
 
 
 class Greeting(msgspec.Struct):
-    """What a team's own endpoint answers."""
+    """The answer of a team's own endpoint."""
 
     text: str
 
@@ -30,7 +30,7 @@ class Reserved(msgspec.Struct):
 
 
 class Renamed(msgspec.Struct, rename={"size": "page-size"}):
-    """A query whose parameter is called otherwise than its field."""
+    """A query whose parameter has another name than its field."""
 
     size: int = 1
 
@@ -51,22 +51,22 @@ async def greet_name(name: str) -> Greeting:
 
 
 async def measure(query: Renamed) -> Greeting:
-    """Read a query whose name is no name in Python."""
+    """Read a query whose name is not a Python name."""
     return Greeting(str(query.size))
 
 
 async def take_body(body: Greeting) -> Greeting:
-    """Answer what was sent."""
+    """Return the body."""
     return body
 
 
 async def show(id: int) -> Response:
-    """Answer with a response of one's own."""
+    """Return a response object."""
     return PlainTextResponse(str(id))
 
 
 async def show_user(id: shapes.PathId) -> User | None:
-    """Answer a model, as the Struct that the route declares."""
+    """Return a model, which is answered as the Struct of the route."""
     return await User.get(int(id))
 
 
@@ -180,7 +180,7 @@ def test_what_is_no_operation_is_refused(thing, loggers):
 
 
 def noun_of(operation: Operation) -> str:
-    """`/v1/me/keys/{access_key}` is about `me.keys`."""
+    """Return the noun of a path: `/v1/me/keys/{access_key}` is `me.keys`."""
     return operation.path.removeprefix("/v1/").partition("/{")[0].replace("/", ".")
 
 
@@ -194,7 +194,7 @@ def test_every_route_of_ours_says_who_may_call_it():
         f"{noun}:{verb}" for noun in ("users", "keys", "me.keys") for verb in ("read", "write")
     }
     explaining = {one.scope for one in ROUTES if one.path == "/v1/signatures/explain"}
-    assert explaining == {"keys:read"}  # it asks about keys, and changes none
+    assert explaining == {"keys:read"}  # it reads keys, and changes none
     assert all(
         one.scope == f"{noun_of(one)}:{'read' if one.method == 'GET' else 'write'}"
         for one in ROUTES
@@ -211,7 +211,7 @@ def test_an_operation_describes_itself_by_its_docstring():
     assert (made.safe, made.status, made.body) == (False, 201, shapes.NewUser)
 
 
-# ---------------------------------------------------------------------- a team's own, through the same corridor
+# ---------------------------------------------------------------------- a team's own routes, through the same middleware
 
 SCOPES = tuple(f"things:verb{n}" for n in range(96))
 

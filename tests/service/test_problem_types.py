@@ -1,4 +1,4 @@
-"""Problems of a team's own: registered when the application is built, answered and explained as Latchkey's."""
+"""A team's own problems: registered when the application is built, answered and explained like Latchkey's."""
 
 import json
 
@@ -22,12 +22,12 @@ CLOSED = ProblemType(
 
 
 async def close(request: Request) -> None:
-    """Refuse."""
+    """Raise a problem."""
     raise Problem(request.query_params.get("code", "order_closed"), "Order 7 is closed.")
 
 
 async def misspell(request: Request) -> None:
-    """Raise a code that nobody registered."""
+    """Raise a code that is not registered."""
     raise Problem("order_closd")
 
 

@@ -1,4 +1,4 @@
-"""Every error that a client can meet has one form and its own paragraph."""
+"""Every error that a client can receive has the same form and its own paragraph."""
 
 import contextlib
 import logging
@@ -21,16 +21,16 @@ from tests.api import assert_problem, call
 
 
 class Nothing(msgspec.Struct):
-    """What nobody ever sees."""
+    """An empty answer."""
 
 
 async def raise_of_starlette(status: int) -> Nothing:
-    """Raise what is not of this house."""
+    """Raise an exception of Starlette."""
     raise HTTPException(status, "private")
 
 
 async def wait_for_a_connection(request: Request) -> Nothing:
-    """Read with no connection free."""
+    """Read while no connection is free."""
     await request.state.session.execute(text("SELECT 1"))
     return Nothing()
 
@@ -45,7 +45,7 @@ def routes():
 
 @pytest.mark.parametrize("status", [400, 403, 418, 503])
 async def test_an_exception_of_starlettes_is_an_error_of_ours_and_not_a_404(app, log_lines, status):
-    """Else an endpoint that means 403 would say that there is nothing here."""
+    """Otherwise an endpoint that means 403 would return a 404."""
     assert_problem(await call(app, "GET", f"/raise/{status}"), 500, "internal_error")
     assert [line.exc_info[0] for line in log_lines if line.exc_info] == [HTTPException]
 

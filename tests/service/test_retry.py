@@ -1,4 +1,4 @@
-"""A unit of work that lost against another transaction is run again from the start."""
+"""A unit of work that lost a conflict with another transaction is run again from the start."""
 
 import asyncio
 
@@ -17,19 +17,19 @@ from tests.conftest import on_mariadb
 
 
 class Names(msgspec.Struct):
-    """A body that an endpoint may change as it likes."""
+    """A body that an endpoint may change."""
 
     names: list[str]
 
 
 class Seen(msgspec.Struct):
-    """What the endpoint was given, run by run."""
+    """The arguments of the endpoint in each run."""
 
     runs: list[list[str]]
 
 
 class Conflict(Exception):
-    """What the driver raises, as far as it is looked at."""
+    """An error of the driver, with the attributes that are used."""
 
 
 def lost(number: int = 1213, text: str = "Deadlock found") -> DBAPIError:
@@ -41,7 +41,7 @@ GROUP = "Got error 149 - 'Lock deadlock; Retry transaction' during COMMIT"
 
 
 class Script:
-    """What goes wrong, run by run; after the last of them all goes well."""
+    """The failure of each run; later runs succeed."""
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
@@ -64,7 +64,7 @@ def _new_script(monkeypatch):
 
 
 async def write(request: Request, body: Names) -> Seen:
-    """Write a row, spoil the body, and lose as the script says."""
+    """Write a row, change the body, and fail as the script requests."""
     script.runs.append(list(body.names))
     script.callers.append(request.user)
     await User.create(email=f"{body.names.pop()}@example.com", name="written")
@@ -73,7 +73,7 @@ async def write(request: Request, body: Names) -> Seen:
 
 
 async def commit(request: Request, body: Names) -> Seen:
-    """Commit in between, which cannot be taken back."""
+    """Commit in between, which cannot be undone."""
     script.runs.append(list(body.names))
     await User.create(email=f"{body.names[0]}@example.com", name="written", auto_commit=True)
     script.play()
@@ -81,7 +81,7 @@ async def commit(request: Request, body: Names) -> Seen:
 
 
 async def lock(request: Request, body: Names) -> Seen:
-    """Lock two users in the order given; the first two runs meet when each has one of them."""
+    """Lock two users in the given order; the first two runs meet when each holds one lock."""
     script.runs.append(body.names)
     for place, email in enumerate(body.names):
         user = await User.filter(email_key=email).for_update().one()
@@ -92,7 +92,7 @@ async def lock(request: Request, body: Names) -> Seen:
 
 
 async def answer_by_itself(request: Request, body: Names) -> shapes.User:
-    """Lose, and translate every error into a problem: nothing is left to run again."""
+    """Fail, and turn every error into a problem, so that there is nothing to run again."""
     script.runs.append(body.names)
     try:
         script.play()
@@ -167,7 +167,7 @@ async def test_the_caller_is_authenticated_once_and_the_same_in_every_run(app, o
 
     assert len(asked) == 1
     assert len(script.callers) == 3
-    assert len(set(script.callers)) == 1  # what can be hashed cannot have been changed by the run before
+    assert len(set(script.callers)) == 1  # a hashable value cannot have been changed by the earlier run
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ async def test_it_runs_only_once(app, operator, path, error, status, code, kept)
     "error", [lost(1213), lost(3101), lost(1180, GROUP)], ids=lambda one: one.orig.args[0]
 )
 async def test_a_conflict_at_commit_runs_it_again(app, operator, monkeypatch, error):
-    """Galera and group replication answer a conflict there; what they were sent is rolled back."""
+    """Galera and group replication report a conflict there; the transaction is rolled back."""
     dialect = app.state.db.engine.sync_engine.dialect
     commit, sent = dialect.do_commit, []
 

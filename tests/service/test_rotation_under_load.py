@@ -1,4 +1,4 @@
-"""Rotation over four real processes that know nothing of each other but the database."""
+"""Rotation over four processes, which share only the database."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from tests.service.test_commands import Served
 
 pytestmark = on_mariadb
 
-CLIENTS = 4  # of each key
+CLIENTS = 4  # for each key
 RACERS = 12
 GRACE_S = 1
 ROTATIONS = 2
@@ -26,7 +26,7 @@ FOR_EVER = float("inf")
 
 
 class Called(msgspec.Struct, frozen=True):
-    """One call: with which secret, from when to when in unix seconds, and how it was answered."""
+    """One call: its secret, its start and end in unix seconds, and its answer."""
 
     secret: str
     began: float
@@ -37,13 +37,13 @@ class Called(msgspec.Struct, frozen=True):
 
 
 class Four(msgspec.Struct):
-    """The processes, and a client of them; each call is a connection of its own, so any of them may answer."""
+    """The processes, and a client; each call uses a new connection, so any of them may answer."""
 
     served: Served
     client: httpx2.AsyncClient
 
     async def stop(self) -> int:
-        """End them, upon which they write what they have counted."""
+        """Stop the processes, which then write their counts."""
         return await asyncio.to_thread(self.served.stop)
 
 
@@ -88,9 +88,9 @@ async def rotate(client: httpx2.AsyncClient, operator: HeldKey, key: HeldKey, **
 async def use_and_rotate(
     client: httpx2.AsyncClient, operator: HeldKey, key: HeldKey
 ) -> tuple[list[HeldKey], dict[str, float], list[Called]]:
-    """Rotate a key again and again while it is used; give its secrets, when each ended, and every call.
+    """Rotate a key repeatedly while it is used; return its secrets, the end of each, and every call.
 
-    Half of its clients take each new secret up at once, and half are one behind, past the end of the grace.
+    Half of the clients use each new secret at once, and half are one behind, past the end of the grace period.
     """
     held, ends, calls = [key], dict[str, float](), list[Called]()
     over = asyncio.Event()
@@ -113,7 +113,7 @@ async def use_and_rotate(
 
 
 async def test_rotating_under_load(app, operator, four):
-    """No call fails inside the grace, none is taken after it, and each with an old secret is counted."""
+    """No call fails within the grace period, none succeeds after it, and each with an old secret is counted."""
     keys = [
         await hold_key(app, email="partner@example.com", scopes=[], mode=mode)
         for mode in ("bearer", "signed")

@@ -60,33 +60,31 @@ TRIPS = {
     **MINE,
     "home": Trip("GET /", 0),
     "health": Trip("GET /healthz", 0),
-    # a table is asked
+    # reads a table
     "readiness": Trip("GET /readyz", 1),
     "description": Trip("GET /openapi.json", 0),
     "problem": Trip("GET /problems/{code}", 0),
-    # key and owner by one join, and the answer is made of them
+    # key and owner with one join, from which the answer is created
     "me": Trip("GET /v1/me", 1),
     # key; INSERT … RETURNING, COMMIT
     "create a user": Trip("POST /v1/users", 3, 201, USER, tables=1),
     # key; INSERT of the claim, INSERT … RETURNING of the user, UPDATE with the answer, COMMIT
     "create a user once": Trip("POST /v1/users", 5, 201, USER, headers=(("idempotency-key", "5"),), tables=1),
-    # as without the header, and two more: INSERT of the claim, UPDATE with the answer
+    # as without the header, plus two: INSERT of the claim, UPDATE with the answer
     "change nothing of a user once": Trip(
         "PATCH /v1/users/{id}", 6, 200, {}, headers=(("idempotency-key", "5"),)
     ),
-    # key; one more row than the page tells whether there is a next one
+    # key; one row more than the page, to detect a next page
     "list users": Trip("GET /v1/users", 2),
     "filter users": Trip("GET /v1/users", 2, query="?email=partner@example.com&status=active&limit=1"),
     "read a user": Trip("GET /v1/users/{id}", 2),
-    # What creates or changes keys, or the owner of keys, first locks the caller's own key and owner: one SELECT more.
-    # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at (no UPDATE … RETURNING there), COMMIT
+    # Operations that change keys, or the owner of keys, first lock the caller's key and owner: one more SELECT.
     "change a user": Trip("PATCH /v1/users/{id}", 6, 200, {"name": "x"}),
-    # key; SELECT … FOR UPDATE, COMMIT, which lets the lock go
+    # key; SELECT … FOR UPDATE, COMMIT, which releases the lock
     "change nothing of a user": Trip("PATCH /v1/users/{id}", 4, 200, {}),
     # key; SELECT … FOR UPDATE, UPDATE of the user, UPDATE of its keys, SELECT of updated_at, COMMIT
     "delete a user": Trip("DELETE /v1/users/{id}", 7, 204),
-    # and the number of the owner's keys
-    # key; SELECT … FOR UPDATE of the owner, INSERT … RETURNING of the key, the same of its secret, COMMIT
+    # plus the count of the owner's keys
     "create a bearer key": Trip("POST /v1/keys", 7, 201, {**KEY, "mode": "bearer"}, tables=1),
     "create a key that signs": Trip("POST /v1/keys", 7, 201, {**KEY, "mode": "signed"}, tables=1),
     "list keys": Trip("GET /v1/keys", 2),
@@ -102,7 +100,7 @@ TRIPS = {
     "rotate a key without grace": Trip("POST /v1/keys/{access_key}/rotate", 8, 200, {"grace_s": 0}),
     # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at, COMMIT
     "revoke a key": Trip("DELETE /v1/keys/{access_key}", 6, 204),
-    # key; the key that signed, its nonce if it has one, COMMIT
+    # key; the signing key, its nonce if it has one, COMMIT
     "explain a signature": Trip("POST /v1/signatures/explain", 3, 200, SIGNED_REQUEST),
 }
 
@@ -140,7 +138,7 @@ async def test_an_operation_costs_so_many_commands(app, caller, trip: Trip):
     with wire.listening() as commands:
         answer = await call(app, method, target, key=caller, body=body, headers=trip.headers)
 
-    # the nonce, or the signature, of a call that changes something
+    # the nonce, or the signature, of an unsafe call
     reservation = int(caller.mode == "signed" and method != "GET")
     assert answer.status == trip.status, answer.body
     assert len(commands) == trip.commands + reservation, commands
@@ -152,18 +150,18 @@ async def test_a_replay_costs_as_much_as_the_call(app, caller):
     await call(app, "POST", "/v1/users", **once)
 
     with wire.listening() as commands:
-        # As when the first answer was lost: a call of another second, so that its signature is another one.
+        # As after a lost answer: a call in another second, so that its signature differs.
         app.state.verifier.clock = lambda clock=app.state.verifier.clock: clock() + 1
         answer = await call(app, "POST", "/v1/users", **once)
 
-    # key; INSERT of the claim, which is there, ROLLBACK, that of the pool after an error, SELECT of the answer
+    # key; INSERT of the claim, which exists, ROLLBACK, that of the pool after an error, SELECT of the answer
     assert answer.headers["idempotent-replayed"] == "true"
     assert len(commands) == 5 + int(caller.mode == "signed"), commands
 
 
 LIMIT = limit("burst", 1000)
 LIMITED = {
-    # key; the counter, the counter again with what the call costs
+    # key; the counter, read and written
     "a key": ((LIMIT,), None, (), 3),
     "a key with several limits and a quota": ((LIMIT, limit("other", 1000)), per_day(1000), (), 3),
     "an owner": ((), None, (LIMIT,), 3),

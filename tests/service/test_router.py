@@ -1,4 +1,4 @@
-"""The index of the router finds the route that a scan would find, and refuses what a scan would refuse."""
+"""The router's index finds the route that a scan would find, and refuses the requests that a scan would refuse."""
 
 import itertools
 
@@ -45,7 +45,7 @@ ASKED = (
 @pytest.mark.parametrize("path", ASKED)
 @pytest.mark.parametrize("order", list(itertools.permutations(range(len(PATHS)), 3)), ids=str)
 async def test_it_answers_as_a_scan_would(path, order):
-    """Whatever the order of routes that overlap, the first that matches answers."""
+    """Whatever the order of overlapping routes, the first that matches answers."""
     routes = [
         Route(PATHS[place], answer(f"{method} {PATHS[place]}"), methods=[method])
         for place in order

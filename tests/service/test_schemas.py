@@ -1,4 +1,4 @@
-"""A team's tables and migrations beside Latchkey's: neither history knows the other."""
+"""A team's tables and migrations beside Latchkey's: the two histories are independent."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -70,7 +70,7 @@ Table("notes", NOTES, mapped_column("id", BigId, primary_key=True).column)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The team's revisions, in a folder whose name a configuration would interpolate and split."""
+    """Return the folder of the team's revisions, with characters that a configuration would interpolate and split."""
     made = tmp_path / "100% ours, theirs" / "migrations"
     made.mkdir(parents=True)
     (made / "0001_orders.py").write_text(FIRST)
@@ -121,7 +121,7 @@ async def test_both_histories_are_migrated_and_compared(engine, orders, place):
 
 
 async def test_latchkey_is_upgraded_below_a_team_that_is_up_to_date(engine, orders):
-    """The release before was one revision behind; the team's table was there already."""
+    """The database was one revision of Latchkey behind; the team's table existed already."""
     await schema.upgrade(engine, "0005", schemas=[orders])
 
     await schema.upgrade(engine, schemas=[orders])
@@ -155,7 +155,7 @@ async def test_a_history_with_branches_is_migrated_to_all_its_ends(engine, order
 
 
 async def test_latchkey_alone_leaves_the_tables_of_a_team_alone(engine, orders, place):
-    """Nobody is told to drop them, whether the comparison knows the team or not."""
+    """No comparison suggests dropping them, with or without the team's schema."""
     await schema.upgrade(engine, schemas=[orders])
 
     assert await schema.differences(engine) == []

@@ -1,4 +1,4 @@
-"""No secret, SQL or trace leaves: not in an answer, and no secret in a log line, whatever is sent and whatever fails."""
+"""No secret, SQL or trace is in an answer, and no secret in a log line, whatever is sent and whatever fails."""
 
 import logging
 import traceback
@@ -21,7 +21,7 @@ __all__ = ["cast"]
 
 
 class Nothing(msgspec.Struct):
-    """What nobody ever sees."""
+    """An empty answer."""
 
 
 async def fail(request: Request) -> Nothing:
@@ -31,13 +31,13 @@ async def fail(request: Request) -> Nothing:
 
 
 async def fail_in_sql(request: Request) -> Nothing:
-    """Send what no database understands, with a value that is nobody's business."""
+    """Send invalid SQL, with a secret value."""
     await request.state.session.execute(text("SELECT :word FROM no_such_table"), {"word": "private matter"})
     return Nothing()
 
 
 async def fail_to_encode(body: shapes.NewUser) -> Nothing:
-    """Write, and answer what has no such form."""
+    """Write, and return a value that cannot be encoded."""
     await User.create(email=body.email, name=body.name)
     return 5  # type: ignore[return-value]  # the fault
 
@@ -58,7 +58,7 @@ def routes():
 
 
 def written(records: list[logging.LogRecord]) -> str:
-    """All that any of our formats would write of the records, and what they carry beside it."""
+    """Return everything that any of the log formats would write of the records, and their attributes."""
     lines = []
     for record in records:
         lines += [formatter.format(record) for formatter in (logs.TextFormatter(), logs.JsonFormatter())]
@@ -104,7 +104,7 @@ async def test_a_new_secret_is_answered_and_not_logged(app, cast, log_lines, beh
     assert answer.json["secret"] not in written(log_lines)
 
 
-# ---------------------------------------------------------------------- what is ours
+# ---------------------------------------------------------------------- Latchkey's own secrets
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ async def test_an_error_of_ours_is_one_500_and_logged_once_with_its_request(
     "craft", [lambda c: bearer(c.bearer), lambda c: signed(c.signer)], ids=["bearer", "signed"]
 )
 async def test_an_error_while_a_credential_is_looked_up_shows_nothing(app, cast, log_lines, craft: Craft):
-    """The lookup's statement has the hash of a secret among its values."""
+    """The values of the lookup include the hash of a secret."""
     async with app.state.db.engine.begin() as connection:
         await connection.execute(text("ALTER TABLE key_secrets RENAME TO lost"))
         await connection.execute(text("ALTER TABLE api_keys RENAME TO lost_keys"))

@@ -1,4 +1,4 @@
-"""Trouble of the server is a 503 with Retry-After, whatever the server calls it, and ends with the trouble."""
+"""A fault of the server is a 503 with Retry-After, whatever its error number, and ends when the fault ends."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ ACCOUNT = "'app'@'127.0.0.1'"
 
 
 def trouble(begin: str, end: str, *, ready: bool, id: str, **options: Any) -> Any:
-    """A state of the server, how it ends, and whether reading works meanwhile."""
+    """A fault of the server, its end, and whether reads work meanwhile."""
     return pytest.param(begin, end, ready, id=id, **options)
 
 
@@ -55,7 +55,7 @@ def troubled(server: Any, begin: str, end: str) -> Iterator[None]:
 
 @pytest.fixture
 def reconnect(app: Any) -> Callable[[], Any]:
-    """Drop what is in the pools, because most settings are for new connections."""
+    """Empty the pools, because most settings apply to new connections."""
 
     async def drop() -> None:
         for engine in (app.state.db.engine, app.state.db.reader):

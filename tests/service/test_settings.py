@@ -1,4 +1,4 @@
-"""The settings: what each takes, what a slip is told, and that each has its paragraph."""
+"""The settings: the accepted values, the messages for mistakes, and the documentation of each."""
 
 import re
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_an_empty_value_counts_as_absent(variable):
 
 @pytest.mark.parametrize("text", ["null", "NULL", "Null"])
 def test_a_word_that_looks_like_nothing_is_a_value(text):
-    """Else a slip in a deployment would quietly leave the setting out."""
+    """Otherwise a mistake in a deployment would silently unset the setting."""
     assert Settings.from_env({"LATCHKEY_READER_URL": text}).reader_url == text
 
 
@@ -220,7 +220,7 @@ def test_a_wrong_one_of_a_team_is_refused_by_name_and_without_its_value(environ,
 
 
 def paragraphs() -> dict[str, str]:
-    """The text under each heading of `docs/settings.md`."""
+    """Return the text under each heading of `docs/settings.md`."""
     pieces = re.split(r"^## `(\w+)`$", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return dict(zip(pieces[1::2], pieces[2::2], strict=True))
 

@@ -1,4 +1,4 @@
-"""Values that a team's own route cannot convert: the client's 404 or 400, never a 500."""
+"""Values that a team's own route cannot convert: a 404 or 400, never a 500."""
 
 import enum
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,7 +20,7 @@ class Colour(enum.Enum):
 
 
 class Strange(enum.Enum):
-    """An enum of a team's own that raises more than a ValueError."""
+    """A team's own enum that raises more than a ValueError."""
 
     RED = "red"
 
@@ -30,7 +30,7 @@ class Strange(enum.Enum):
 
 
 class Weekday(Convertor[str]):
-    """A convertor of a team's own, which raises ValueError for what it does not know."""
+    """A team's own convertor, which raises ValueError for unknown values."""
 
     regex = "[a-z]+"
 
@@ -42,7 +42,7 @@ class Weekday(Convertor[str]):
 
 
 class Amount(msgspec.Struct):
-    """A Struct whose own check raises an ArithmeticError that is no ValueError: `decimal.InvalidOperation`."""
+    """A Struct whose own check raises an ArithmeticError that is not a ValueError: `decimal.InvalidOperation`."""
 
     amount: str
 
@@ -51,7 +51,7 @@ class Amount(msgspec.Struct):
 
 
 class Period(msgspec.Struct, rename={"start": "from"}):
-    """Two values that are refused together, and one that Python refuses by a ValueError of its own."""
+    """Two values that are refused together, and one that Python refuses with its own ValueError."""
 
     start: datetime | None = None
     days: int = 0
@@ -172,7 +172,7 @@ def routes(monkeypatch):
 
 
 async def test_no_value_of_any_type_is_a_500(app, log_lines):
-    """A value is answered, or refused as the client's; nothing about it is an error in the log."""
+    """A value is answered, or refused as a client's fault; no value causes an error in the log."""
     refused = 0
     for name in KINDS:
         for value in NASTY:

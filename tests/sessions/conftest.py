@@ -1,4 +1,4 @@
-"""An application with probing routes on the open database."""
+"""An application with additional routes on the open database."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ FIRST = "first@example.com"
 
 @pytest.fixture
 async def first(db: SQLAlchemy) -> int:
-    """The id of a user that every test may read; there is a second one, with the next id."""
+    """Return the id of a user that every test may read; a second one has the next id."""
     async with db.scoped_session() as session:
         await User.create(id=1, email=FIRST, name="first")
         await User.create(id=2, email="second@example.com", name="second")
@@ -37,7 +37,7 @@ MakeApp = Callable[..., Starlette]
 
 @pytest.fixture
 def make_app(db: SQLAlchemy) -> MakeApp:
-    """Build an application around the open database from probing operations: the corridor without keys."""
+    """Return a function that builds an application around the open database from operations, without authentication."""
 
     def make(*operations: Operation, extra: list[Any] | None = None, **options: Any) -> Starlette:
         return Starlette(
@@ -61,7 +61,7 @@ def app(make_app: MakeApp, first: int) -> Starlette:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say what the storms did: a green line alone would not tell how many requests were cancelled."""
+    """Print the number of cancelled requests, which a passed test does not show."""
     for backend, tally in sorted(config.stash.get(TALLIES, {}).items()):
         terminalreporter.write_line(
             f"storm on {backend}: {tally.cancellations} cancellations, {len(tally.leaks)} leaks, "

@@ -1,4 +1,4 @@
-"""Endpoints that probe the session rules, mounted through the same corridor as a team's own."""
+"""Endpoints for the rules of sessions, mounted with the same middleware as a team's own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +17,7 @@ from latchkey.service.operation import Operation, route
 
 
 class Probe(msgspec.Struct):
-    """What an ad-hoc endpoint answers."""
+    """The answer of an ad-hoc endpoint."""
 
     seen: Any = None
 
@@ -31,7 +31,7 @@ class NewRow(shapes.Input, frozen=True, kw_only=True):
 def probe(
     function: Callable[..., Awaitable[Any]], method: str = "GET", path: str = "/probe", **options: Any
 ) -> Operation:
-    """Mount one endpoint that returns anything; `{"seen": …}` is answered."""
+    """Mount one endpoint that returns any value, which is answered as `{"seen": …}`."""
 
     async def endpoint(request: Request) -> Any:
         found = await function(request)
@@ -45,12 +45,12 @@ def probe(
 def raw(
     function: Callable[..., Awaitable[Response]], method: str = "GET", path: str = "/probe", **options: Any
 ) -> Operation:
-    """Mount one endpoint that answers a Response of its own: streamed bodies, background work."""
+    """Mount one endpoint that returns its own Response: streamed bodies, background work."""
     return probe(function, method, path, answers=Response, **options)
 
 
 async def read(id: shapes.PathId) -> Probe:
-    """Read, which is what most requests do."""
+    """Read, as most requests do."""
     user = await User.get(int(id))
     return Probe(user.name if user else None)
 
@@ -67,7 +67,7 @@ async def fail(request: Request) -> Any:
 
 
 async def children(request: Request) -> Any:
-    """Read in five child tasks, each on a session of its own."""
+    """Read in five child tasks, each with its own session."""
 
     async def child() -> int:
         found = await SQLAlchemy().scoped_session().execute(select(User.id).order_by(User.id).limit(1))

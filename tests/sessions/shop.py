@@ -1,4 +1,4 @@
-"""The models of somebody else, on a base of their own: what the units of work in `tests.sessions.units` write."""
+"""Models on another base: the subject of the units of work in `tests.sessions.units`."""
 
 import enum
 from decimal import Decimal
@@ -74,7 +74,7 @@ orders_tags = Table(
 
 
 class Person(Model):
-    """With a collection that is owned, and defaults of every kind."""
+    """A model with an owned collection, and defaults of every kind."""
 
     __tablename__ = "like_people"
     __table_args__: Any = {"mysql_engine": "InnoDB"}  # noqa: RUF012
@@ -97,7 +97,7 @@ class Person(Model):
 
     @hybrid_property
     def is_adult(self) -> bool:
-        """A value of Python here, an expression in a query."""
+        """Return a Python value here, and an expression in a query."""
         return self.age >= 18
 
     @validates("age")
@@ -108,7 +108,7 @@ class Person(Model):
 
 
 class Order(Model):
-    """With a counter of versions."""
+    """A model with a version counter."""
 
     __tablename__ = "like_orders"
     __table_args__: Any = {"mysql_engine": "InnoDB"}  # noqa: RUF012
@@ -145,7 +145,7 @@ class Tag(Model):
 
 
 class Place(Model):
-    """A composite, and two keys."""
+    """A model with a composite, and two keys."""
 
     __tablename__ = "like_places"
     __table_args__: Any = (UniqueConstraint("x", "y"), {"mysql_engine": "InnoDB"})
@@ -158,7 +158,7 @@ class Place(Model):
 
 
 class Vehicle(Model):
-    """The base of two tables that are joined, and of a class in its own."""
+    """The base of two joined tables, and of a class in its own table."""
 
     __tablename__ = "like_vehicles"
     __table_args__: Any = {"mysql_engine": "InnoDB"}  # noqa: RUF012
@@ -192,7 +192,7 @@ PEOPLE = select(Person).order_by(Person.id)
 
 
 def rows() -> list[Model]:
-    """What every unit of work finds."""
+    """Return the initial rows for every unit of work."""
     ann = Person(id=1, name="ann", age=30, mood=Mood.GOOD, data={"a": 1}, bio="long")
     bob = Person(id=2, name="bob", age=17, boss=ann)
     cid = Person(id=3, name="cid", age=50, boss=ann, mood=Mood.BAD, city=None)

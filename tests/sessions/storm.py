@@ -1,4 +1,4 @@
-"""Cancelling a request at every point where it can be cancelled."""
+"""Cancel a request at every point where it can be cancelled."""
 
 import asyncio
 import sqlite3
@@ -20,11 +20,11 @@ Where = Literal["suspension", "step"]
 How = Literal["once", "threefold", "anyio"]
 
 FINISHED_IN_A_ROW = 3  # how often a request must finish by itself before n counts as past its end
-N_LIMIT = 5000  # far above any n that is reached
+N_LIMIT = 5000  # much larger than any n that is reached
 
 
 class Tally(msgspec.Struct):
-    """What a storm did and found."""
+    """The work and the findings of a storm."""
 
     cancellations: int = 0
     acknowledged: int = 0
@@ -43,7 +43,7 @@ TALLIES = pytest.StashKey[dict[str, Tally]]()
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """A request to cancel; `promises` when its 2xx says that a row is there."""
+    """A request to cancel; `promises` if its 2xx states that a row was stored."""
 
     name: str
     method: str
@@ -66,7 +66,7 @@ KINDS = (
 def cancel_at_suspension(
     work: Coroutine[Any, Any, Any], n: int, cancel: Callable[[], None]
 ) -> Generator[Any, Any, Any]:
-    """Run `work`, and have it cancelled right after its suspension number n."""
+    """Run `work`, and cancel it right after its suspension number n."""
     inner = work.__await__()
     suspensions = 0
     sent: Any = None
@@ -89,7 +89,7 @@ def cancel_at_suspension(
 async def strike(
     app: ASGIApp, kind: Kind, email: str, *, where: Where, how: How, n: int
 ) -> tuple[Answer, bool]:
-    """Make one request and cancel it at point n; tells its answer, and whether it had finished before."""
+    """Make one request and cancel it at point n; return its answer, and whether it had finished before."""
     answer = Answer()
     scope = anyio.CancelScope() if how == "anyio" else None
     options: dict[str, Any] = {"answer": answer}
@@ -143,7 +143,7 @@ async def rage(
     how: How,
     open_transactions: Callable[[], Awaitable[int]],
 ) -> Tally:
-    """Cancel one kind of request at n = 0, 1, 2, … until it finishes by itself, and look at what is left."""
+    """Cancel one kind of request at n = 0, 1, 2, … until it finishes by itself, and check what is left behind."""
     tally = Tally()
     finished = 0
     for n in range(N_LIMIT):
@@ -166,7 +166,7 @@ async def rage(
 
 
 async def left_over(db: SQLAlchemy, open_transactions: Callable[[], Awaitable[int]]) -> list[str]:
-    """Say what is left of a request after a few loop steps."""
+    """Return a description of what a request leaves behind after a few loop steps."""
     registry = db.scoped_session.registry.registry
     for _ in range(10):
         if not registry and not db.checked_out():
@@ -187,14 +187,14 @@ async def left_over(db: SQLAlchemy, open_transactions: Callable[[], Awaitable[in
 
 
 async def stored(db: SQLAlchemy, email: str) -> bool:
-    """Look for the row, past the session layer."""
+    """Return whether the row exists, bypassing the session layer."""
     async with db.reader.connect() as connection:
         count = select(func.count()).select_from(User).where(User.email == email)
         return (await connection.execute(count)).scalar_one() == 1
 
 
 def sqlite_is_locked(file: str) -> int:
-    """Tell 1 when somebody holds SQLite's write lock, else 0."""
+    """Return 1 when another connection holds SQLite's write lock, otherwise 0."""
     connection = sqlite3.connect(file, timeout=0, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")

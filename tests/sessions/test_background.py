@@ -1,4 +1,4 @@
-"""R7: what a request starts and what touches the database ends with it, but for background work."""
+"""R7: a task that a request starts and that uses the database ends with it, except background work."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -92,7 +92,7 @@ async def test_a_child_that_comes_to_the_database_after_its_request_is_refused_b
 async def test_at_no_moment_does_a_child_outlive_its_request(
     db: SQLAlchemy, make_app: MakeApp, steps: int
 ) -> None:
-    """Whatever step of the loop it begins at, it is cancelled or refused, and never goes on."""
+    """In whatever step of the loop it begins, it is cancelled or refused, and never continues."""
     children: list[asyncio.Task[None]] = []
 
     async def poll() -> None:
@@ -272,7 +272,7 @@ async def test_work_that_ignores_its_cancellation_is_named_and_not_waited_for_fo
 async def test_what_a_server_starts_from_send_is_no_child_of_the_request(
     db: SQLAlchemy, make_app: MakeApp
 ) -> None:
-    """uvicorn starts the next request of a connection where the answer before it was sent."""
+    """uvicorn starts the next request of a connection when it sends the previous answer."""
     scopes: list[RequestScope | None] = []
 
     async def stream(_request: Request) -> Response:

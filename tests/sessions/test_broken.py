@@ -1,4 +1,4 @@
-"""A unit of work that lost its row, or its transaction, says so and says what to do."""
+"""A unit of work that lost its row, or its transaction, raises an error with an explanation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,7 +24,7 @@ from tests.sessions.probes import probe
 
 
 class Document(Base):
-    """A row with a version: who changes it must have read the newest."""
+    """A row with a version: an update must be based on the newest one."""
 
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
     __tablename__ = "broken_documents"
@@ -112,7 +112,7 @@ AFTERWARDS: dict[str, Use] = {
 
 
 async def cut_off(session: RequestSession) -> None:
-    """Write, and have the next statement cut off."""
+    """Write, and interrupt the next statement."""
     await User.create(email="cut@example.com", name="cut", session=session)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
@@ -120,7 +120,7 @@ async def cut_off(session: RequestSession) -> None:
 
 
 async def fail_a_flush(session: RequestSession) -> None:
-    """Write, and flush what the database refuses."""
+    """Write, and flush a change that the database refuses."""
     await User.create(email="cut@example.com", name="cut", session=session)
     session.add(User(email="CUT@example.com", name="again"))
     with pytest.raises(IntegrityError):
@@ -157,7 +157,7 @@ async def test_after_a_time_out_the_session_says_what_to_do(
 
 @pytest.mark.filterwarnings(
     "ignore:Session's state has been changed"
-)  # what the verb adds goes with the rollback
+)  # the row that the verb adds is rolled back
 @pytest.mark.parametrize("use", [*AFTERWARDS.values(), RequestSession.connection])
 async def test_after_a_failed_flush_the_session_says_what_to_do(
     db: SQLAlchemy, make_app: MakeApp, use: Use

@@ -148,7 +148,7 @@ async def test_a_childs_write_commits_itself_or_is_refused(db: SQLAlchemy, make_
 async def test_a_child_that_ends_with_unwritten_work_fails_the_request(
     db: SQLAlchemy, make_app: MakeApp, caplog: pytest.LogCaptureFixture, flushed: bool
 ) -> None:
-    """Never a silence: the request would answer 200 for a row that nobody committed."""
+    """Otherwise the request would answer 200 for a row that was not committed."""
 
     async def child() -> None:
         db.scoped_session().add(User(email="a@b", name="n"))
@@ -303,7 +303,7 @@ async def test_wait_for_is_a_child_before_python_3_12_and_says_so(db: SQLAlchemy
 async def test_an_endpoint_whose_child_has_committed_is_not_run_again(
     db: SQLAlchemy, make_app: MakeApp
 ) -> None:
-    """Else the child's row would be there twice."""
+    """Otherwise the child's row would be inserted twice."""
     runs = 0
 
     async def write(request: Request) -> None:

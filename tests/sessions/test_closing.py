@@ -1,4 +1,4 @@
-"""R6 and R12: always closed, on every way out; and at the end everything is."""
+"""R6 and R12: a session is closed however its request ends, and the database however the application ends."""
 
 import asyncio
 import logging
@@ -52,7 +52,7 @@ async def test_an_exception_after_the_start_goes_on_to_the_server(
 
 
 async def test_leaving_a_session_with_unwritten_work_is_an_error(db: SQLAlchemy) -> None:
-    """Outside requests nobody settles; silence would lose the row."""
+    """Outside requests the session is not committed automatically; without an error the row would be lost silently."""
     with pytest.raises(UnwrittenWorkError, match="without committing User"):
         async with db.scoped_session() as session:
             session.add(User(email="a@b", name="n"))
@@ -72,7 +72,7 @@ async def test_an_exception_is_not_hidden_by_the_work_that_it_leaves(db: SQLAlch
 
 
 async def test_a_session_that_has_ended_takes_no_more_statements(db: SQLAlchemy, first: int) -> None:
-    """It would take a connection that nobody gives back."""
+    """It would take a connection that is never returned."""
     async with db.scoped_session() as session:
         user = (await User.get(first)).set_session(session)
 
@@ -117,7 +117,7 @@ async def test_a_bare_session_that_leaves_work_is_logged(
 
 
 async def test_closing_waits_for_what_is_still_ending(settings: Settings, caplog: Any) -> None:
-    """R12: a request that the server has cancelled but not waited for."""
+    """R12: a request that the server has cancelled without waiting for it."""
     caplog.set_level(logging.INFO, "latchkey")
     db = SQLAlchemy()
     db.init_app(None, settings)
@@ -155,7 +155,7 @@ async def test_closing_is_bounded_and_names_what_is_still_out(
         async with db.scoped_session() as session:
             await session.connection()
             await release.wait()
-            await session.invalidate()  # its pool is gone
+            await session.invalidate()  # its pool was disposed
 
     task = asyncio.create_task(hold(), name="holder")
     while not db.checked_out():

@@ -1,4 +1,4 @@
-"""R5: nothing pinned. A connection is out only while a statement runs, or a write is open."""
+"""R5: a connection is checked out only while a statement runs, or a write is open."""
 
 import asyncio
 from typing import Any
@@ -37,7 +37,7 @@ async def test_after_a_read_the_connection_is_back_and_the_rows_stay_loaded(
 async def test_a_request_that_waits_for_its_body_holds_nothing(
     db: SQLAlchemy, make_app: MakeApp, first: int
 ) -> None:
-    """A slow uploader: an endpoint that has read, then waits for the next part."""
+    """A slow upload: an endpoint that has read, then waits for the next part."""
     out: list[int] = []
 
     async def upload(request: Request) -> Response:
@@ -100,7 +100,7 @@ async def test_an_upload_that_writes_must_commit_before_it_waits(
 async def test_a_streamed_body_holds_nothing_while_a_part_is_sent(
     db: SQLAlchemy, make_app: MakeApp, first: int, spec_version: str
 ) -> None:
-    """A slow reader: the parts are read one by one, each goes out without a connection behind it."""
+    """A slow reader: the parts are read one by one, and each is sent without a connection."""
     out: list[int] = []
 
     async def stream(request: Request) -> Response:

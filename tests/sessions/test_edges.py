@@ -1,4 +1,4 @@
-"""What a sceptical reader asked of R1 to R12: places where two rules meet."""
+"""Combinations of the rules R1 to R12."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ async def emails(db: SQLAlchemy) -> list[str]:
 
 @pytest.fixture
 def lose_commit(db: SQLAlchemy) -> Callable[[pytest.MonkeyPatch], None]:
-    """Let the connection be lost when COMMIT is sent."""
+    """Lose the connection when COMMIT is sent."""
 
     def do_commit(_connection: Any) -> None:
         raise OperationalError("COMMIT", {}, Exception(2013, "Lost"), connection_invalidated=True)
@@ -262,7 +262,7 @@ async def test_a_generator_that_nobody_closes_does_not_keep_the_requests_connect
 async def test_a_write_may_be_answered_with_a_stream(
     db: SQLAlchemy, make_app: MakeApp, spec_version: str
 ) -> None:
-    """Where the body was never read: the listener for a disconnect asks for it."""
+    """The body was never read, so the listener for a disconnect receives it."""
 
     async def write(request: Request) -> Response:
         await User.create(email="a@b", name="n")
@@ -376,7 +376,7 @@ async def test_work_past_the_unit_of_work_is_not_lost_in_silence(
 async def test_a_pending_row_is_not_lost_with_a_dead_connection(
     db: SQLAlchemy, make_app: MakeApp, mariadb: Any, first: int
 ) -> None:
-    """The statement may be run once more, but not past the flush that it began with."""
+    """The statement may be run once more, but not without the flush that it began with."""
 
     async def write(request: Request) -> None:
         session = request.state.session

@@ -1,4 +1,4 @@
-"""R8: what reads where, and what writes where."""
+"""R8: the engines for reads and for writes."""
 
 from typing import Any
 
@@ -142,7 +142,7 @@ async def test_for_update_holds_its_lock(db: SQLAlchemy, first: int) -> None:
 
 @pytest.mark.mariadb
 class TestOnTheWire:
-    """The wire budget, on the server that it is about."""
+    """The number of commands, on MariaDB or MySQL."""
 
     @pytest.fixture
     def database_url(self, mariadb_url: str) -> str:
@@ -173,7 +173,7 @@ class TestOnTheWire:
         assert [command.split()[0] for command in commands][-3:] == ["PREPARE", "SELECT", "SELECT"]
 
     async def test_a_create_is_insert_and_commit(self, db: SQLAlchemy, make_app: MakeApp, first: int) -> None:
-        """With refreshed values in the answer; the pool sends nothing when the connection returns."""
+        """With refreshed values in the answer; the pool sends nothing when the connection is returned."""
 
         async def create(request: Request) -> Any:
             user = await User.create(email=request.headers["x-email"], name="n")
@@ -252,7 +252,7 @@ def test_tls_with_the_machines_authorities_checks_the_server() -> None:
 
 
 async def test_what_was_changed_is_not_lost_when_rows_are_locked(db: SQLAlchemy, first: int) -> None:
-    """Locking reads rows afresh; a pending change is written first."""
+    """Locking reads rows again; a pending change is written first."""
     async with db.scoped_session() as session:
         user = await User.get(first)
         user.name = "changed"
@@ -264,7 +264,7 @@ async def test_what_was_changed_is_not_lost_when_rows_are_locked(db: SQLAlchemy,
 
 
 async def test_the_text_of_an_error_shows_no_values(db: SQLAlchemy) -> None:
-    """It goes to the log, and values may be personal or secret."""
+    """It is logged, and values may be personal or secret."""
     async with db.engine.connect() as connection:
         with pytest.raises(DBAPIError) as raised:
             await connection.execute(text("SELECT :email FROM nowhere"), {"email": "ann@example.com"})

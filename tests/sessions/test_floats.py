@@ -1,4 +1,4 @@
-"""FLOAT columns are read alike by both protocols of MariaDB and MySQL, and as any session reads them."""
+"""FLOAT columns have the same value in both protocols of MariaDB and MySQL, and in every session."""
 
 from collections.abc import AsyncIterator
 from typing import Any

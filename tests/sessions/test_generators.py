@@ -1,4 +1,4 @@
-"""R6: a block in an async generator ends where it was opened, also when the generator is left early."""
+"""R6: a block in an async generator ends in the task that opened it, even if the generator is left early."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ async def emails(db: SQLAlchemy) -> list[str]:
 
 
 async def settle(db: SQLAlchemy) -> None:
-    """Let the loop close what the collector found."""
+    """Let the loop close the generators that the garbage collector found."""
     gc.collect()
     for _ in range(5):
         await asyncio.sleep(0)
@@ -53,7 +53,7 @@ async def test_one_that_is_read_to_its_end_is_as_any_block(db: SQLAlchemy) -> No
 @pytest.mark.usefixtures("two")
 async def test_after_one_that_was_left_early_the_task_works_on(db: SQLAlchemy) -> None:
     async with asyncio.timeout(5):
-        for number in range(4):  # more than the pool holds
+        for number in range(4):  # more than the pool has connections
             async for name in names(db):
                 assert name == "first"
                 break
@@ -79,7 +79,7 @@ async def test_one_that_is_left_early_and_kept_ends_with_its_task(db: SQLAlchemy
 
 @pytest.mark.usefixtures("two")
 async def test_one_that_another_task_closes_ends_the_block_and_no_call(db: SQLAlchemy) -> None:
-    """The last call that is under way ends the session, and what it committed is there."""
+    """The last running call ends the session, and its commit is kept."""
     held: list[RequestSession] = []
 
     async def hold() -> AsyncIterator[int]:

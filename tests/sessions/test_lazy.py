@@ -29,7 +29,7 @@ async def test_no_sql_takes_no_connection_and_sends_nothing(db: SQLAlchemy, make
 async def test_no_sql_pays_for_no_shielded_close_and_no_commit(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of the two would be a task of its own."""
+    """Each of the two would need a task."""
     shielded: list[str] = []
 
     async def count(work: Any) -> Any:
@@ -51,7 +51,7 @@ async def test_no_sql_pays_for_no_shielded_close_and_no_commit(
 
 
 async def test_no_sql_makes_nothing_inside_the_session(make_app: MakeApp) -> None:
-    """Nor does what the corridor says to the session, or asks of it, on the way out."""
+    """The middleware does not create the inner session either, on the way in or out."""
     met: list[sessions.RequestSession] = []
 
     async def nothing(request: Request) -> None:
@@ -69,7 +69,7 @@ async def test_no_sql_makes_nothing_inside_the_session(make_app: MakeApp) -> Non
 async def test_what_a_session_was_told_before_it_did_anything_holds(
     db: SQLAlchemy, make_app: MakeApp
 ) -> None:
-    """An unsafe method's endpoint reads on the writer, though nothing was asked of the session before."""
+    """An unsafe method's endpoint reads on the writer, even if it is the first use of the session."""
     seen: dict[str, Any] = {}
 
     async def read(request: Request) -> None:

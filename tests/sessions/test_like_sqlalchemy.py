@@ -1,7 +1,7 @@
-"""Each unit of work leaves what it leaves with a plain `AsyncSession`, in a block and in an endpoint, on both databases.
+"""Each unit of work has the same outcome as with a plain `AsyncSession`, in a block and in an endpoint, on both databases.
 
-Compared are what it returned or raised, the rows of all tables afterwards, and the state of the session and of its
-instances before it ends. `DIFFERENCES` are meant and documented.
+The test compares its result or error, the rows of all tables afterwards, and the state of the session and of its
+instances before it ends. `DIFFERENCES` are intentional and documented.
 """
 
 import re
@@ -42,7 +42,7 @@ DIFFERENCES = {
 
 
 class Outcome(msgspec.Struct):
-    """All that a unit of work leaves."""
+    """The outcome of a unit of work."""
 
     returned: Any = None
     raised: str | None = None
@@ -59,7 +59,7 @@ async def tables(db: SQLAlchemy) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def plain(settings: Settings, tables: None) -> AsyncIterator[AsyncEngine]:
-    """An engine of SQLAlchemy's own, which knows nothing of Latchkey."""
+    """Return an engine of SQLAlchemy, independent of Latchkey."""
     is_sqlite = "sqlite" in settings.database_url
     engine = create_async_engine(
         settings.database_url, **({} if is_sqlite else {"isolation_level": "READ COMMITTED"})
@@ -75,7 +75,7 @@ async def plain(settings: Settings, tables: None) -> AsyncIterator[AsyncEngine]:
 
 
 async def fill(engine: AsyncEngine) -> None:
-    """Empty all tables and write the rows that each unit finds."""
+    """Empty all tables and write the initial rows for each unit."""
     async with engine.begin() as connection:
         for table in reversed(Model.metadata.sorted_tables):
             if table.name == "like_people":
@@ -87,7 +87,7 @@ async def fill(engine: AsyncEngine) -> None:
 
 
 async def observe(session: AsyncSession, unit: Unit) -> Outcome:
-    """Run a unit, and note what it left in the session."""
+    """Run a unit, and record the state of the session."""
     outcome = Outcome()
     try:
         with warnings.catch_warnings():
@@ -109,7 +109,7 @@ async def observe(session: AsyncSession, unit: Unit) -> Outcome:
 
 
 def shown(value: Any) -> Any:
-    """Return a value as plain data: an instance by its class and what it has loaded."""
+    """Return a value as plain data: an instance by its class and loaded attributes."""
     if isinstance(value, DeclarativeBase):
         state = inspect(value)
         has = {
@@ -130,7 +130,7 @@ def shown(value: Any) -> Any:
 
 
 def shown_inside(value: Any) -> Any:
-    """Return an attribute of an instance; other instances by their identity alone, or it would go round in circles."""
+    """Return an attribute of an instance; other instances are shown by identity only, to avoid infinite recursion."""
     if isinstance(value, DeclarativeBase):
         return [type(value).__name__, str(inspect(value).identity)]
     if isinstance(value, list):
@@ -165,7 +165,9 @@ async def in_a_block(db: SQLAlchemy, engine: AsyncEngine, unit: Unit) -> Outcome
     await fill(engine)
     async with db.scoped_session() as session:
         outcome = await observe(session, unit)
-        await session.rollback()  # a plain session forgets what was not committed, ours would say so
+        await (
+            session.rollback()
+        )  # a plain session drops uncommitted changes, where Latchkey's raises an error
     outcome.rows = await contents(engine)
     return outcome
 
@@ -187,10 +189,10 @@ async def in_an_endpoint(make_app: MakeApp, engine: AsyncEngine, unit: Unit) -> 
 
 
 def differing(expected: Outcome, found: Outcome, place: str) -> dict[str, Any]:
-    """Return the parts of an outcome that are not the same.
+    """Return the parts of an outcome that differ.
 
-    A session may hold more instances than a plain one, which forgets what nobody else refers to. After a read in a
-    block no transaction is open.
+    A session may hold more instances than a plain one, which drops unreferenced ones. After a read in a block no
+    transaction is open.
     """
     if place == "block":
         found.session["in_transaction"] = expected.session["in_transaction"]

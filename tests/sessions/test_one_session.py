@@ -1,4 +1,4 @@
-"""R1 and R2: one request, one task, one session; the same object for everybody."""
+"""R1 and R2: one request, one task, one session, which is the same object everywhere."""
 
 import asyncio
 import inspect
@@ -29,7 +29,7 @@ from tests.sessions.probes import Probe, probe
 
 
 async def test_everybody_in_a_request_sees_the_same_session(db: SQLAlchemy, make_app: MakeApp) -> None:
-    """R1: the endpoint's, the registry's, the verbs' and an inner `async with` are one object."""
+    """R1: the session of the endpoint, the registry, the verbs and an inner `async with` are one object."""
     seen: list[AsyncSession] = []
 
     async def look(request: Request) -> None:
@@ -50,7 +50,7 @@ async def test_everybody_in_a_request_sees_the_same_session(db: SQLAlchemy, make
 
 
 async def test_the_authenticator_reads_on_the_requests_session(settings: Settings, db: SQLAlchemy) -> None:
-    """R1: the backend looks in `scope["state"]["session"]`, which is the registered one."""
+    """R1: the backend uses `scope["state"]["session"]`, which is the registered session."""
     seen: list[Any] = []
 
     class Backend:
@@ -89,7 +89,7 @@ async def test_two_requests_at_once_have_two_sessions(make_app: MakeApp) -> None
 async def test_a_task_that_has_a_session_cannot_make_a_request(
     db: SQLAlchemy, make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client that runs the application in the caller's task would share the caller's session, and lie."""
+    """A client that runs the application in the caller's task would use the caller's session."""
 
     async def nothing(request: Request) -> None: ...
 
@@ -122,7 +122,7 @@ async def test_the_built_application_is_pure_asgi(settings: Settings) -> None:
 
 
 def test_a_sync_endpoint_is_refused() -> None:
-    """R2: it would run in a thread, where no session is."""
+    """R2: it would run in a thread, which has no session."""
 
     def endpoint(request: Request) -> Probe:
         return Probe()
@@ -134,7 +134,7 @@ def test_a_sync_endpoint_is_refused() -> None:
 async def test_an_endpoint_that_was_moved_to_another_task_is_named(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R2: the adapter says which endpoint, and why."""
+    """R2: the error of the adapter names the endpoint, and the reason."""
 
     class Mover:
         def __init__(self, app: ASGIApp) -> None:

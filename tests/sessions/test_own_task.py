@@ -1,4 +1,4 @@
-"""R6, R7: a session is used by its own task alone, and whatever another one tries, no connection is kept."""
+"""R6, R7: only the owner task may use a session, and no attempt of another task keeps a connection."""
 
 import asyncio
 from collections.abc import Callable
@@ -48,7 +48,7 @@ async def test_gather_on_the_session_of_a_request_is_refused_and_keeps_no_connec
             await asyncio.gather(session.scalar(text("SELECT 1")), session.scalar(text("SELECT 2")))
 
     app = make_app(probe(gather, method=method))
-    for _ in range(4):  # more than the pool holds
+    for _ in range(4):  # more than the pool has connections
         assert (await request(app, method, "/probe")).status == 200
         assert db.checked_out() == 0
 

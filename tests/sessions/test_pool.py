@@ -18,7 +18,7 @@ Opening = Callable[..., AsyncEngine]
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Opening]:
-    """Open engines; after the test every connection is back."""
+    """Open engines, and assert afterwards that every connection was returned."""
     engines = []
 
     def open_engine(size: int, timeout_s: float = 5.0) -> AsyncEngine:
@@ -59,7 +59,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def queue(
     engine: AsyncEngine, work: Callable[[int], Awaitable[Any]], number: int
 ) -> list[asyncio.Task[Any]]:
-    """Start tasks of which each waits for a connection, one behind the other."""
+    """Start tasks that each wait for a connection, in their order."""
     before = len(pool_of(engine)._waiters)
     tasks = []
     for one in range(number):

@@ -1,4 +1,4 @@
-"""A prepared SELECT: it goes past SQLAlchemy's execution, and nothing of what that stands for is missing."""
+"""A prepared SELECT bypasses SQLAlchemy's execution without losing any of its guarantees."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from tests import wire
 from tests.conftest import on_mariadb, only_on_mariadb
 
 USERS, KEYS = User.__table__, ApiKey.__table__
-# Text, bytes that are text, words and moments: what the driver gives is not yet what is meant.
+# Text, text stored as bytes, words and times: the driver's values need a conversion.
 EVERY_TYPE = select(
     KEYS.c.id, KEYS.c.access_key, KEYS.c.scopes, KEYS.c.expires_at, KEYS.c.last_used_at, USERS.c.created_at
 ).join_from(KEYS, USERS)
@@ -85,7 +85,7 @@ async def test_it_answers_what_the_session_would(
 async def test_it_takes_lists(
     db: SQLAlchemy, keys: None, on_writer: bool, some: Any, found: list[str]
 ) -> None:
-    """They are of a type whose values the driver does not take as they are."""
+    """The driver does not accept their values without a conversion."""
     async with db.scoped_session() as session:
         if on_writer:
             await session.connection()
@@ -139,7 +139,7 @@ async def test_the_longest_list_is_taken(db: SQLAlchemy, keys: None) -> None:
 async def test_values_that_stand_in_the_statement_are_sent_with_it(
     db: SQLAlchemy, keys: None, on_writer: bool
 ) -> None:
-    """And a percent sign is one, by all ways of the drivers."""
+    """This includes a percent sign, with both drivers."""
     asked = Prepared(
         select(literal("100 %").label("all"), cast(KEYS.c.name, String(9)).op("LIKE")(text("'o%'")))
         .where(KEYS.c.access_key.in_(["lka_a", "lka_A"]), KEYS.c.name == bindparam("name", "one"))
@@ -205,7 +205,7 @@ async def test_it_costs_one_command_and_holds_nothing_afterwards(db: SQLAlchemy,
 async def test_an_idle_connection_is_taken_without_a_greenlet(
     db: SQLAlchemy, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To make one costs as much as the driver needs to ask."""
+    """Creating one costs as much as a query."""
     made = []
 
     async def spawn(function: Any, *arguments: Any) -> Any:
@@ -264,7 +264,7 @@ async def test_an_error_of_the_database_is_the_usual_one(db: SQLAlchemy) -> None
 
 
 async def connection_ids(db: SQLAlchemy) -> set[int]:
-    """The ids of the server's connections that the reader's pool holds; there is at most one in these tests."""
+    """Return the server's ids of the pooled reader connections; there is at most one in these tests."""
     async with db.reader.connect() as connection:
         return {(await connection.exec_driver_sql("SELECT CONNECTION_ID()")).scalar_one()}
 
@@ -287,7 +287,7 @@ async def test_a_connection_that_died_in_the_pool_is_replaced(db: SQLAlchemy, fi
 async def test_a_server_that_was_started_anew_costs_no_read(
     db: SQLAlchemy, first: int, touched: bool
 ) -> None:
-    """Every connection in the pool is dead then, not only the one that a read happens to take."""
+    """Every pooled connection is dead then, not only the one that a read happens to take."""
     async with db.reader.connect() as one, db.reader.connect() as two:
         ids = [(await each.exec_driver_sql("SELECT CONNECTION_ID()")).scalar_one() for each in (one, two)]
     async with db.engine.connect() as other:
@@ -307,7 +307,7 @@ async def test_a_server_that_was_started_anew_costs_no_read(
 
 @on_mariadb
 async def test_of_a_server_that_was_started_anew_one_insert_hears(db: SQLAlchemy, first: int) -> None:
-    """It is not run again, nobody knows what became of it; the next one gets a connection that lives."""
+    """It is not run again, because its outcome is unknown; the next one gets a live connection."""
     async with db.reader.connect() as one, db.reader.connect() as two:
         ids = [(await each.exec_driver_sql("SELECT CONNECTION_ID()")).scalar_one() for each in (one, two)]
     async with db.engine.connect() as other:
@@ -359,7 +359,7 @@ async def test_rows_are_inserted_together_or_not_at_all(
 
 @on_mariadb
 async def test_a_cancelled_read_costs_its_connection(db: SQLAlchemy) -> None:
-    """What it had asked may still come, and nobody else may get it."""
+    """Its answer may still arrive, and must not be read by another query."""
     slow = Prepared(select(func.sleep(bindparam("seconds"))))
     (before,) = await connection_ids(db)
 

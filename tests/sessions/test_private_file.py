@@ -1,4 +1,4 @@
-"""The files of an SQLite database are for their owner only."""
+"""Only the owner may access the files of an SQLite database."""
 
 import asyncio
 import os
@@ -93,7 +93,7 @@ def test_a_path_that_cannot_be_made_is_still_told_by_sqlite(tmp_path: Path) -> N
 
 
 async def test_the_locks_of_an_open_database_stay(tmp_path: Path) -> None:
-    """To open and close the file by hand would drop every lock that this process has on it."""
+    """Opening and closing the file would release every lock of this process on it."""
     file = tmp_path / "latchkey.db"
     engines = create_engines(Settings(database_url=f"sqlite+aiosqlite:///{file}"))
     another_process = (

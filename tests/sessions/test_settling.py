@@ -1,4 +1,4 @@
-"""R4: settled before the first byte, and never a 2xx for what was not committed."""
+"""R4: the session is settled before the first byte, and no 2xx is sent for an uncommitted change."""
 
 import asyncio
 from typing import Any
@@ -32,7 +32,7 @@ async def count(db: SQLAlchemy) -> int:
 
 
 class Unencodable:
-    """Something that JSON cannot say."""
+    """A value that JSON cannot represent."""
 
 
 @pytest.mark.parametrize("status", [200, 201, 302, 399])
@@ -112,12 +112,12 @@ async def test_an_answer_that_cannot_be_encoded_commits_nothing(db: SQLAlchemy, 
 
 
 class Lost(Exception):
-    """What a driver raises when the connection is gone."""
+    """An error of the driver when the connection is lost."""
 
 
 @pytest.fixture
 def commit_fails(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let COMMIT itself fail with an error of the database."""
+    """Make COMMIT fail with an error of the database."""
 
     def arrange(db: SQLAlchemy, error: Exception, *, disconnected: bool = False) -> None:
         def do_commit(_connection: Any) -> None:
@@ -197,7 +197,7 @@ class LeavingWork:
 async def test_a_second_answer_after_a_failed_commit_is_not_sent(
     db: SQLAlchemy, make_app: MakeApp, first: int
 ) -> None:
-    """A middleware in between that answers exceptions itself cannot put its own body on the wire."""
+    """A middleware that answers exceptions itself cannot send its own body."""
 
     class Replacing:
         def __init__(self, app: ASGIApp) -> None:
@@ -222,7 +222,7 @@ async def test_a_second_answer_after_a_failed_commit_is_not_sent(
 async def test_a_handler_for_every_exception_does_not_hide_a_failed_commit(
     db: SQLAlchemy, make_app: MakeApp, first: int
 ) -> None:
-    """Starlette wraps what happens after it thinks that the answer has started."""
+    """Starlette wraps an exception that is raised when it assumes that the answer has started."""
 
     async def handle(request: Request, error: Exception) -> Response:
         return JSONResponse({"handled": True}, 200)
@@ -238,7 +238,7 @@ async def test_a_handler_for_every_exception_does_not_hide_a_failed_commit(
 
 
 async def test_a_commit_runs_to_its_end_when_its_task_is_cancelled(db: SQLAlchemy) -> None:
-    """R4, and for a plain `await session.commit()` outside requests as well."""
+    """R4, also for `await session.commit()` outside requests."""
 
     async def write() -> None:
         async with db.scoped_session() as session:
@@ -281,7 +281,7 @@ async def test_a_problem_rolls_back(db: SQLAlchemy, make_app: MakeApp) -> None:
 
 
 async def test_trouble_before_the_endpoint_maps_the_same_way(db: SQLAlchemy, make_app: MakeApp) -> None:
-    """The authenticator's read, or any middleware's, with the database out of reach."""
+    """A read of the authenticator, or of any middleware, while the database cannot be reached."""
 
     class Reading:
         def __init__(self, app: ASGIApp) -> None:
@@ -349,7 +349,7 @@ async def test_a_rollback_that_fails_too_does_not_hide_the_failure(
         raise OperationalError("ROLLBACK", {}, Lost(2013, "Lost connection"), connection_invalidated=True)
 
     class Raising:
-        """Stands where an authenticator would: its exceptions are nobody's but the session middleware's."""
+        """A middleware in place of the authenticator: only the session middleware handles its exceptions."""
 
         def __init__(self, app: ASGIApp) -> None:
             self.app = app

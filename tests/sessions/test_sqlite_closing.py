@@ -1,4 +1,4 @@
-"""R6: every SQLite connection that is opened is closed by its thread, whatever is cancelled at whatever moment."""
+"""R6: every SQLite connection is closed by its thread, whatever is cancelled at whatever moment."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> type[WatchedConnection]:
 
 @pytest.fixture
 async def engine(watched: type[WatchedConnection], tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-    """On a file that is in WAL mode already: who changes the mode waits for statements that are not collected yet."""
+    """Return an engine on a file in WAL mode: changing the mode would wait for statements that are not collected yet."""
     with contextlib.closing(sqlite3.connect(tmp_path / "some.db")) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
     engine = create_engines(Settings(database_url=f"sqlite+aiosqlite:///{tmp_path}/some.db")).writer
@@ -40,7 +40,7 @@ async def engine(watched: type[WatchedConnection], tmp_path: Path) -> AsyncItera
 
 @pytest.fixture(autouse=True)
 def every_thread_ends() -> Iterator[None]:
-    """One that waits for ever is a leak too."""
+    """Assert that every thread ends: one that waits for ever is a leak, too."""
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
@@ -55,7 +55,7 @@ async def every_task_ends(before: set[asyncio.Task[Any]]) -> None:
 
 
 class SlowlyOpened:
-    """`sqlite3.connect`, held until the test lets it go on."""
+    """`sqlite3.connect`, which waits until the test continues."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.released = threading.Event(), threading.Event()
@@ -74,7 +74,7 @@ class SlowlyOpened:
 
 
 async def use(engine: AsyncEngine) -> None:
-    """Connect, ask, and drop the connection as a cancelled request does."""
+    """Connect, query, and drop the connection as a cancelled request does."""
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
         await connection.invalidate()
@@ -102,7 +102,7 @@ class TestCancelledWhileOpening:
     async def test_what_it_has_opened_is_closed_when_the_task_has_not_heard_of_it(
         self, engine: AsyncEngine, watched: type[WatchedConnection], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The result and the cancellation come in the same step of the loop."""
+        """The result and the cancellation arrive in the same step of the loop."""
         opening = SlowlyOpened(monkeypatch)
         task = asyncio.create_task(use(engine))
         await opening.reach()
@@ -120,7 +120,7 @@ class TestCancelledWhileOpening:
     def test_and_when_the_loop_has_ended_before(
         self, watched: type[WatchedConnection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The thread cannot give back its result: pytest would fail the test for a thread that died of that."""
+        """The thread cannot return its result: pytest would fail the test for an error in the thread."""
         opening = SlowlyOpened(monkeypatch)
 
         async def leave() -> None:
@@ -143,20 +143,20 @@ class TestCancelledWhileOpening:
 async def test_a_cancellation_at_any_step_leaves_nothing_open(
     engine: AsyncEngine, watched: type[WatchedConnection], times: int
 ) -> None:
-    """Twice: the second one meets the connection while it is closed because of the first."""
+    """It is cancelled twice: the second time while the connection is closed because of the first."""
     cancelled = 0
     before = asyncio.all_tasks()
     for n in range(STEPS):
         task = asyncio.create_task(use(engine))
         for _ in range(n):
-            await asyncio.sleep(0.0002)  # the thread goes on meanwhile
+            await asyncio.sleep(0.0002)  # the thread continues meanwhile
         for _ in range(times):
             task.cancel()
             await asyncio.sleep(0)
         await asyncio.wait([task])
         cancelled += task.cancelled()
         await every_task_ends(before)
-        await engine.dispose()  # what was given back in good order
+        await engine.dispose()  # connections that were returned normally
 
         await assert_closed(watched)
 

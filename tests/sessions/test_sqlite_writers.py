@@ -1,4 +1,4 @@
-"""SQLite has one writer at a time; who waits in vain gets an honest 503."""
+"""SQLite has one writer at a time; a writer whose wait times out gets a 503."""
 
 from pathlib import Path
 

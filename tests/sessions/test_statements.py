@@ -1,4 +1,4 @@
-"""What a statement does decides where it goes, and whether anybody would miss it (R8)."""
+"""The effect of a statement determines its engine, and whether its loss is an error (R8)."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""R6 and R4 in a storm: whatever moment a request is cancelled at, nothing leaks and no 2xx lies.
+"""R6 and R4 under cancellation: at whatever moment a request is cancelled, nothing leaks and every 2xx is true.
 
-`make test` cancels at each point once; `LATCHKEY_TEST_STORM=long` repeats it, threefold and by anyio too.
+`make test` cancels once at each point; `LATCHKEY_TEST_STORM=long` does so three times, and also with anyio.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ ROUNDS = range(3 if LONG else 1)
 
 @pytest.fixture
 def open_transactions(settings: Settings, request: pytest.FixtureRequest) -> Callable[[], Awaitable[int]]:
-    """Ask the server itself."""
+    """Return the number of open transactions, as the server reports it."""
     url = make_url(settings.database_url)
     if url.get_backend_name() == "mysql":
         return request.getfixturevalue("mariadb").open_transactions
@@ -40,7 +40,7 @@ def open_transactions(settings: Settings, request: pytest.FixtureRequest) -> Cal
 
 @pytest.fixture
 def tally(settings: Settings, request: pytest.FixtureRequest) -> Tally:
-    """What all storms on this database found, for the summary."""
+    """Return the findings of all storms on this database, for the summary."""
     tallies = request.config.stash.setdefault(TALLIES, {})
     return tallies.setdefault(make_url(settings.database_url).get_backend_name(), Tally())
 
@@ -75,7 +75,7 @@ async def test_nor_does_one_whose_changes_are_watched(
     open_transactions: Callable[[], Awaitable[int]],
     tally: Tally,
 ) -> None:
-    """As with the key cache on: each commit is told of before it is answered, cancelled or not."""
+    """As with the key cache: each commit is announced before it is answered, cancelled or not."""
     told: set[int] = set()
 
     async def watch(_table: str, id: int) -> None:

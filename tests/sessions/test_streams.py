@@ -55,7 +55,7 @@ WAYS: dict[str, Open] = {
     "a connection": lambda session: on_connection(session, names),
     "a connection's text": lambda session: on_connection(session, text(sql)),
 }
-# The ORM reads all rows at once with the first, unless it is told how many: those are whole, and hold nothing.
+# The ORM reads all rows with the first one by default; such streams hold nothing.
 HELD = {
     name: WAYS[name]
     for name in ("yield_per", "instances with yield_per", "text", "a connection", "a connection's text")
@@ -95,7 +95,7 @@ async def ask(app: Starlette, method: str, **options: Any) -> Answer:
 
 
 def from_endpoint(way: Open, method: str) -> Any:
-    """Mount an endpoint that opens a stream, which its body reads."""
+    """Mount an endpoint that opens a stream for its body."""
 
     async def stream(request: Request) -> Response:
         rows = await way(request.state.session)
@@ -105,7 +105,7 @@ def from_endpoint(way: Open, method: str) -> Any:
 
 
 def from_block(db: SQLAlchemy, way: Open, method: str) -> Any:
-    """Mount an endpoint whose body opens a stream in a block of its own."""
+    """Mount an endpoint whose body opens a stream in its own block."""
 
     async def parts() -> AsyncIterator[str]:
         async with db.scoped_session() as session:
@@ -200,7 +200,7 @@ TIMEOUT_S = 0.3
 
 
 def bounded(db: SQLAlchemy, operation: Any) -> Starlette:
-    """Mount an operation behind a middleware with a short bound."""
+    """Mount an operation with a middleware that has a short limit."""
     return Starlette(
         routes=[make_route(operation, ())],
         middleware=[

@@ -1,4 +1,4 @@
-"""What a session has done is kept for each transaction and SAVEPOINT, and ends with it (R4, R6, R10)."""
+"""The record of a session's work is kept for each transaction and SAVEPOINT, and ends with it (R4, R6, R10)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ async def names(db: SQLAlchemy) -> list[str]:
 
 
 async def fail_inside(session: RequestSession) -> None:
-    """A write, then a duplicate that is skipped by its SAVEPOINT."""
+    """Write, then insert a duplicate that its SAVEPOINT rolls back."""
     await User.create(email="third@example.com", name="third", session=session)
     with pytest.raises(IntegrityError):
         async with session.begin_nested():
@@ -45,7 +45,7 @@ async def fail_inside(session: RequestSession) -> None:
 async def test_a_flush_that_fails_in_a_savepoint_leaves_the_write_before_it(
     db: SQLAlchemy, make_app: MakeApp
 ) -> None:
-    """In a block it is missed; in a request it is committed, and the changed instance is answered."""
+    """In a block the write is reported as uncommitted; in a request it is committed, and the changed instance is answered."""
     with pytest.raises(UnwrittenWorkError):
         async with db.scoped_session() as session:
             await fail_inside(session)
@@ -355,7 +355,7 @@ async def test_a_statement_outside_of_an_await_takes_no_connection(db: SQLAlchem
 
 
 async def test_a_rollback_expires_what_was_read(db: SQLAlchemy, make_app: MakeApp) -> None:
-    """As in any session, though the reader's connection went back with the rows."""
+    """As in any session, even though the reader's connection was already released."""
 
     async def read_and_roll_back(session: RequestSession) -> bool:
         user = await session.get(User, 1)
@@ -396,7 +396,7 @@ async def test_a_commit_after_reads_alone_tells_who_listens(db: SQLAlchemy) -> N
     assert told == ["before_commit", "after_commit"]
 
 
-# ---------------------------------------------------------------------- who listens, and options
+# ---------------------------------------------------------------------- listeners and options
 
 
 async def test_a_create_is_heard_by_whoever_listens_to_its_engine(db: SQLAlchemy, database_url: str) -> None:
@@ -417,7 +417,7 @@ async def test_a_create_is_heard_by_whoever_listens_to_its_engine(db: SQLAlchemy
 
 
 async def test_a_create_goes_where_the_session_s_options_say(db: SQLAlchemy, make_app: MakeApp) -> None:
-    """A tenant's row lands in the tenant's schema, which does not exist here."""
+    """A tenant's row is written to the tenant's schema, which does not exist here."""
 
     async def create(session: RequestSession) -> str:
         await session.connection(execution_options={"schema_translate_map": {None: "tenant"}})
@@ -461,7 +461,7 @@ async def test_a_sequence_is_a_scalar(db: SQLAlchemy, make_app: MakeApp) -> None
 
 
 async def test_a_failed_insert_wants_its_transaction_rolled_back(db: SQLAlchemy) -> None:
-    """Else what was written before it is lost without a word."""
+    """Otherwise the earlier write would be lost silently."""
     async with db.scoped_session() as session:
         await User.create(email="before@example.com", name="before")
         double = User(email="first@example.com", name="again")

@@ -1,4 +1,4 @@
-"""What was written is found again before COMMIT, and its hooks run, for anybody's models (R10)."""
+"""Written rows are found again before COMMIT, and their hooks run, for models on any base (R10)."""
 
 import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("tables")
 
 
 class Kept(Base):
-    """The tables of this file."""
+    """The base of the tables in this file."""
 
     __abstract__ = True
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
@@ -58,7 +58,7 @@ class Note(Kept):
 
 
 class Equal(Kept):
-    """It says what is equal, and so has no hash."""
+    """A model with its own equality, and therefore without a hash."""
 
     __tablename__ = "written_equal"
     refresh_on_commit = True
@@ -74,7 +74,7 @@ class Equal(Kept):
 
 
 class Other(MappedAsDataclass, DeclarativeBase):
-    """A base of somebody else's."""
+    """Another base."""
 
     metadata = Kept.metadata
 
@@ -89,13 +89,13 @@ class Data(Other):
 
 
 class Colour(enum.Enum):
-    """Given as text by some."""
+    """An enum, for which some callers pass a text."""
 
     RED = "red"
 
 
 class Measured(Kept):
-    """Values that the database keeps otherwise than they were given, beside a default of its own."""
+    """Values that the database stores in another form, with a default of its own."""
 
     __tablename__ = "written_measured"
 
@@ -117,7 +117,7 @@ Change = Callable[[RequestSession], Awaitable[Any]]
 
 
 async def in_all_places(db: SQLAlchemy, make_app: Any, change: Change) -> None:
-    """Run a change in a block and in an endpoint; what it asserts must hold in both."""
+    """Run a change in a block and in an endpoint; its assertions must hold in both."""
     async with db.scoped_session() as session:
         await change(session)
         await session.commit()
@@ -235,7 +235,7 @@ async def test_models_of_another_base_are_written_and_deleted(db: SQLAlchemy, ma
 
 
 async def test_what_was_given_stays_as_it_was_given(db: SQLAlchemy) -> None:
-    """As in any session: only what the database decided is brought back by an INSERT."""
+    """As in any session, an INSERT loads only the generated values."""
     made = await Measured.create(price=3.14159, weight=0.1, colour="RED", auto_commit=True)
 
     assert (made.price, made.weight, made.size, made.colour) == (3.14159, 0.1, 7, "RED")

@@ -1,1 +1,1 @@
-"""Orders that partners place, and their shipments: the worked package of `docs/extending.md`."""
+"""Orders of partners, and their shipments: the worked package of `docs/extending.md`."""

@@ -1,4 +1,4 @@
-"""`orders …` and `python -m orders …`: Latchkey's commands about this application, and its own."""
+"""The command `orders …` or `python -m orders …`: Latchkey's commands for this application, and its own."""
 
 from latchkey import command_line
 from orders.commands import import_

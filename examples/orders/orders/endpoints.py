@@ -29,13 +29,13 @@ class OrderOut(msgspec.Struct, frozen=True):
 
 
 class OrderList(msgspec.Struct, frozen=True):
-    """The newest orders first."""
+    """The orders, newest first."""
 
     data: list[OrderOut]
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What holds for orders."""
+    """The terms for orders."""
 
     carrier: str
     largest_order: int
@@ -50,7 +50,7 @@ class NewPartner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Partner(msgspec.Struct, frozen=True):
-    """A new partner, with the secret of a first key; a replay of the call has none."""
+    """A new partner, with the secret of a first key, which is null in the replay of the call."""
 
     one_time = frozenset({"secret"})
 
@@ -83,14 +83,14 @@ async def close_order(request: Request, caller: Principal, id: OrderId) -> Order
     if order.status == "closed":
         raise Problem("order_closed", f"The order {id} is closed.")
     await order.update(status="closed")
-    # A model of another base has no verbs; the session of the request takes it, and commits it with the rest.
+    # A model of another base has no verbs; the session of the request writes and commits it with the rest.
     carrier = request.app.state.orders.carrier
     request.state.session.add(Shipment(order_id=order.id, signed_by=caller.user.id, carrier=carrier))
     return as_shown(order)
 
 
 async def read_terms(request: Request, caller: Principal | None) -> Terms:
-    """Read the terms; a partner sees the number of open orders too."""
+    """Read the terms; a partner also sees the number of open orders."""
     settings = request.app.state.orders
     count = None
     if caller is not None:
@@ -99,14 +99,14 @@ async def read_terms(request: Request, caller: Principal | None) -> Terms:
 
 
 async def create_partner(body: NewPartner) -> Partner:
-    """Create a partner with a first key, which places and reads orders."""
+    """Create a partner with a first key, which may place and read orders."""
     user = await User.create(email=body.email, name=body.name)
     issued = await issue_key(user, name="first", scopes=["orders:read", "orders:write"], as_operator=True)
     return Partner(user_id=user.id, secret=issued.secret)
 
 
 def as_shown(order: Order) -> OrderOut:
-    """Return what is answered of an order."""
+    """Return an order in the form of the answer."""
     return OrderOut(id=order.id, item=order.item, pieces=order.pieces, status=order.status)
 
 

@@ -1,4 +1,4 @@
-"""The tables: orders on Latchkey's base, with its verbs, and shipments on a base of their own."""
+"""The tables: orders on Latchkey's base, with its verbs, and shipments on another base."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from latchkey import Base, BigId, User, UtcDateTime, utc_now
 
 
 class Order(Base):
-    """What a partner has ordered."""
+    """An order of a partner."""
 
     __tablename__ = "orders"
     refresh_on_commit = True
@@ -23,13 +23,13 @@ class Order(Base):
 
 
 class ShippingBase(DeclarativeBase):
-    """A base that knows nothing of Latchkey, as existing models have."""
+    """A base that is independent of Latchkey, like that of existing models."""
 
     metadata = MetaData()
 
 
 class Shipment(ShippingBase):
-    """How an order went out."""
+    """The shipment of an order."""
 
     __tablename__ = "shipments"
     __table_args__ = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}  # noqa: RUF012 - SQLAlchemy reads it

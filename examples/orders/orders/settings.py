@@ -7,7 +7,7 @@ from msgspec import Meta
 
 
 class OrderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process is told at its start."""
+    """The settings of a process."""
 
     carrier: str = "post"
     largest_order: Annotated[int, Meta(ge=1, le=1000)] = 100

@@ -1,4 +1,4 @@
-"""The application from outside, on a database of its own; `pip install pytest httpx2` brings what it needs."""
+"""The application from the outside, on a new database; `pip install pytest httpx2` installs the requirements."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from orders.app import create_app
 
 
 def command(*arguments: str) -> str:
-    """Run a command of this package, while no application is open, and return what it prints."""
+    """Run a command of this package while no application is open, and return its output."""
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     return done.stdout
@@ -22,7 +22,7 @@ def command(*arguments: str) -> str:
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    """A client with the first key of the scope `partners:write`, which only the command line can make."""
+    """Return a client with the first key of the scope `partners:write`, which only the command line can create."""
     monkeypatch.setenv("LATCHKEY_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'orders.db'}")
     monkeypatch.setenv("LATCHKEY_KEYRING", command("keyring").strip())
     monkeypatch.setenv("ORDERS_LARGEST_ORDER", "10")
@@ -39,7 +39,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClie
 
 @pytest.fixture
 def partner(client: TestClient) -> dict[str, str]:
-    """The header of a partner, who was created over HTTP."""
+    """Return the header of a partner that was created over HTTP."""
     created = client.post("/v1/partners", json={"email": "ann@example.com", "name": "Ann"})
     assert created.status_code == 201, created.text
     return {"authorization": f"Bearer {created.json()['secret']}"}
@@ -78,7 +78,7 @@ def test_anybody_reads_the_terms_and_a_partner_more(client: TestClient, partner:
 
 
 def test_the_command_imports(client: TestClient, partner: dict[str, str]) -> None:
-    """In a process of its own: there is one open database in each."""
+    """In a separate process, because each process has one open database."""
     imported = subprocess.run(
         [sys.executable, "-m", "orders", "import", "ann@example.com", "ink", "pens"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Who calls in the tests of credentials, and how they forge what they send."""
+"""The callers in the tests of credentials, and how they forge requests."""
 
 import base64
 import hmac
@@ -27,7 +27,7 @@ class Attempt(msgspec.Struct, frozen=True):
     chunks: list[bytes] | None = None
 
     def adding(self, *headers: tuple[str, str], query: str = "") -> "Attempt":
-        """The same with more headers, and with more in the query than was signed."""
+        """Return the request with additional headers, and additional unsigned parameters."""
         return msgspec.structs.replace(self, headers=(*self.headers, *headers), target=self.target + query)
 
     async def send(self, app: Starlette, *more: tuple[str, str]) -> Answer:
@@ -70,7 +70,7 @@ def stranger() -> HeldKey:
 
 
 def header(name: str, value: str) -> Attempt:
-    """Ask who I am with one header."""
+    """Return a read of the caller with one header."""
     return Attempt(headers=((name, value),))
 
 
@@ -95,7 +95,7 @@ def signed(
     chunks: list[bytes] | None = None,
     **parameters: str | None,
 ) -> Attempt:
-    """Sign a query as told, right or wrong; a parameter of None is left out, `behind` is signed as it is."""
+    """Return a query signed as requested, right or wrong; a parameter of None is left out, `behind` is signed unchanged."""
     said = {"key": key.access_key, "timestamp": str(NOW), **parameters}
     query = "&".join(f"{name}={quote(value, safe='')}" for name, value in said.items() if value is not None)
     query += behind

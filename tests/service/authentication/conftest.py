@@ -1,4 +1,4 @@
-"""Keys of every state, and a clock that stands still."""
+"""Keys of every state, and a fixed clock."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ DAY_S = 24 * 60 * 60
 
 @pytest.fixture
 async def cast(app: Starlette, operator: HeldKey, signer: HeldKey) -> Cast:
-    """The clock of the application stands at NOW."""
+    """Return the keys; the clock of the application is fixed at NOW."""
     app.state.verifier.clock = lambda: float(NOW)
     past = datetime.fromtimestamp(NOW, UTC)
     guests = {

@@ -1,4 +1,4 @@
-"""Credentials through the whole corridor: which is refused how, at what cost, and what of it is told."""
+"""Credentials through all middleware: which are refused and how, the cost, and what the answers reveal."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ def typo(secret):
 
 
 def respelt(proof):
-    """The same bytes in base64 that is not canonical: the last digit's idle bits are set."""
+    """Return the same bytes in base64 that is not canonical: the unused bits of the last digit are set."""
     digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     return proof[:-2] + digits[digits.index(proof[-2]) + 1] + "="
 
@@ -119,7 +119,7 @@ UNAUTHENTICATED = [*WRONG_BEARERS, *WRONG_SIGNATURES]
 
 @pytest.mark.parametrize("craft, queries", UNAUTHENTICATED)
 async def test_nothing_that_fails_up_to_the_clock_window_is_told_apart(app, cast, craft: Craft, queries):
-    """The same 401, byte for byte, and the same number of queries wherever something was looked up."""
+    """All get the same 401, byte for byte, and the same number of queries if something was looked up."""
     before = await stored(app.state.db.reader)
     reference = await Attempt().send(app, ("x-request-id", "same"))
 

@@ -1,4 +1,4 @@
-"""The channel: where its Redis is, what is said on it, and how its failures are told."""
+"""The channel: the address of its Redis, its messages, and the reports of its failures."""
 
 import asyncio
 import socket
@@ -144,7 +144,7 @@ async def test_a_redis_that_is_gone_is_unreachable(redis: PrivateRedis, act):
 
 
 async def test_a_redis_that_does_not_answer_is_not_waited_for(caplog):
-    """It takes the connection, and that is all that it does."""
+    """It accepts the connection, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         channel = made(f"redis://:hush@127.0.0.1:{silent.getsockname()[1]}")
         async with asyncio.timeout(TIMEOUT_S + 1):
@@ -167,7 +167,7 @@ async def test_a_password_that_is_wrong_is_unreachable_and_not_shown(redis: Priv
 
 
 async def test_a_cancellation_that_redis_py_loses_is_none_the_less_one(monkeypatch):
-    """Before Python 3.12 its `wait_for` does, when it is cancelled at the moment at which it is done."""
+    """Before Python 3.12 its `wait_for` loses a cancellation that arrives as it completes."""
     channel = open_channel(Settings(redis_url="redis://127.0.0.1:1"))
 
     async def lose(_name: str) -> bytes:
@@ -187,7 +187,7 @@ async def test_a_cancellation_that_redis_py_loses_is_none_the_less_one(monkeypat
 
 
 async def test_a_deadline_around_it_that_redis_py_loses_is_none_the_less_one(monkeypatch):
-    """The hooks of a commit have one."""
+    """The hooks of a commit have such a deadline."""
     channel = open_channel(Settings(redis_url="redis://127.0.0.1:1"))
 
     async def lose(*_arguments: object) -> None:

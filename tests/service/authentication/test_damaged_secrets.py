@@ -61,7 +61,7 @@ def complaints(log_lines: Any) -> list[str]:
 
 
 async def test_a_secret_that_does_not_open_is_our_500_in_both_forms(app, signer, log_lines):
-    """The partner signed well, and can do nothing about it."""
+    """The partner signed correctly, and cannot correct the fault."""
     use(app, OTHER_RING)
 
     by_query = await call(app, "GET", "/v1/me", key=signer)
@@ -113,7 +113,7 @@ async def test_with_the_ring_back_the_key_works_again(app, signer):
 
 
 async def test_of_two_secrets_the_one_that_opens_still_works(app, signer, log_lines):
-    """After a rotation under a ring whose first key is new, and which lost the old one."""
+    """After a rotation under a ring with a new first key and without the old one."""
     rules = app.state.key_rules
     issuer = msgspec.structs.replace(rules.issuer, keyring=KeyRing.from_text(OTHER_RING))
     app.state.key_rules = msgspec.structs.replace(rules, issuer=issuer)
@@ -168,7 +168,7 @@ async def partner(app, request) -> HeldKey:
 
 
 async def test_an_old_row_that_is_put_back_is_refused_and_logged(app, partner, log_lines):
-    """The secret that leaked and was replaced does not work again, and the new one does."""
+    """A leaked and replaced secret does not work again, and the new one does."""
     (old,) = await read_secrets(app, partner)
     renewed = await rotate_held(app, partner, grace_s=0)
     await execute(app, insert(SECRETS).values(old))
@@ -182,7 +182,7 @@ async def test_an_old_row_that_is_put_back_is_refused_and_logged(app, partner, l
 
 
 async def test_a_row_of_two_rotations_ago_is_refused_with_an_end_too(app, partner):
-    """Within a grace the version before works, and no other."""
+    """Within a grace period only the previous version works."""
     await rotate_held(app, partner, grace_s=WEEK_S)
     (oldest, _) = await read_secrets(app, partner)
     second = await rotate_held(app, partner, grace_s=WEEK_S)
@@ -199,7 +199,7 @@ async def test_a_row_of_two_rotations_ago_is_refused_with_an_end_too(app, partne
 
 
 async def test_a_newer_version_than_the_key_has_is_refused(app, partner):
-    """The row of the key was put back, that of its secret was not."""
+    """The row of the key was restored, that of its secret was not."""
     await execute(app, update(SECRETS).where(SECRETS.c.api_key_id == partner.id).values(version=5))
 
     answer = await call(app, "GET", "/v1/me", key=partner)

@@ -1,4 +1,4 @@
-"""Failures are counted for a pair of address and public id, over a minute, in bounded memory."""
+"""Failures are counted for a pair of address and access key, over a minute, in bounded memory."""
 
 import ipaddress
 from bisect import bisect_right
@@ -19,7 +19,7 @@ ONE, OTHER = "lka_1", "lka_2"
 
 
 class Clock:
-    """Seconds that only a test moves."""
+    """A clock that only a test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -35,7 +35,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def failures(clock) -> Failures:
-    """At most three in a minute."""
+    """Return a count with at most three failures in a minute."""
     return Failures(3, clock=clock)
 
 
@@ -77,7 +77,7 @@ def test_a_minute_later_all_is_forgotten(failures, clock):
 
 
 def test_the_minute_slides(failures, clock):
-    """Spread over the minute's edge they still count together, and each is forgotten on its own."""
+    """Failures on both sides of a full minute count together, and each expires on its own."""
     for _ in range(3):
         failures.note((HERE, ONE))
         clock.now += 29
@@ -139,7 +139,7 @@ def test_a_pair_holds_no_more_than_a_minute(clock):
     steps=st.lists(st.floats(0, 40), min_size=1, max_size=40),
 )
 def test_no_minute_takes_too_many_and_nobody_waits_too_short_or_too_long(limit, steps):
-    """Against every moment, kept."""
+    """The count is compared with a list of all failures."""
     clock = Clock()
     failures = Failures(limit, clock=clock)
     moments: list[float] = []
@@ -152,7 +152,7 @@ def test_no_minute_takes_too_many_and_nobody_waits_too_short_or_too_long(limit, 
             clock.now += wait_s
             assert failures.wait_s((HERE, ONE)) == 0
             clock.now = before
-            # Two seconds earlier a count to the microsecond would still find too many.
+            # Two seconds earlier, a count with a resolution of microseconds would still find too many.
             assert len(moments) - bisect_right(moments, before + wait_s - 2 - 60) >= limit
             continue
         failures.note((HERE, ONE))
@@ -160,7 +160,7 @@ def test_no_minute_takes_too_many_and_nobody_waits_too_short_or_too_long(limit, 
         assert len(moments) - bisect_right(moments, clock.now - 60) <= limit
 
 
-# ---------------------------------------------------------------------- through the corridor
+# ---------------------------------------------------------------------- through all middleware
 
 
 def message(key, *, secret):
@@ -221,7 +221,7 @@ class TestInTheCorridor:
         assert (await signed(cast.signer).send(app)).status == 200
 
     async def test_an_id_that_is_not_there_is_counted_as_one_that_is(self, app, cast):
-        """Else the limit would tell which ids exist."""
+        """Otherwise the limit would reveal which access keys exist."""
         answers = {
             name: [(await signed(key, secret="x").send(app)).status for _ in range(3)]
             for name, key in {"there": cast.signer, "not there": cast.stranger}.items()
@@ -296,13 +296,13 @@ class TestSwitchedOff:
 
 @pytest.fixture
 def few(app):
-    """At most three in a minute of a pair."""
+    """Allow at most three failures of a pair in a minute."""
     app.state.verifier.failures.limit = 3
     return 3
 
 
 async def test_access_keys_that_do_not_exist_are_counted_together(app, cast, few):
-    """Each is another pair, so that the limit of pairs never stops whoever invents them."""
+    """Each is another pair, so the limit of pairs never stops a client that invents access keys."""
     assert (await signed(cast.signer).send(app)).status == 200
     for _ in range(few * UNKNOWN_KEYS_FACTOR):
         assert_problem(await signed(stranger()).send(app), 401, "unauthenticated")

@@ -1,4 +1,4 @@
-"""The key cache by itself: what it remembers and for how long, and who asks when many want to know."""
+"""The key cache alone: what it stores and for how long, and which caller makes the query when several need it."""
 
 import asyncio
 import math
@@ -20,14 +20,14 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def found(key_id: int = 1, user_id: int = 1) -> Found:
-    """What is found of a key; two of them are never the same object."""
+    """Return the result of a lookup; two results are never the same object."""
     key: dict[str, Any] = dict.fromkeys(shapes.Key.__struct_fields__)
     user: dict[str, Any] = dict.fromkeys(shapes.User.__struct_fields__)
     return Found(key_id, shapes.Key(**key), shapes.User(**user | {"id": user_id}), ())
 
 
 class Clock:
-    """It stands until somebody moves it."""
+    """A clock that only a test moves."""
 
     now = 1000.0
 
@@ -36,7 +36,7 @@ class Clock:
 
 
 class Table:
-    """Stands in for the database: what is in it by name, how often it was asked, and who must wait for its answer."""
+    """A replacement for the database: its rows by name, the number of queries, and which queries must wait."""
 
     def __init__(self) -> None:
         self.rows: dict[Any, Found | Exception] = {}
@@ -85,7 +85,7 @@ async def ask(cache: KeyCache, name: str | bytes = b"a", session: Any = None) ->
 
 
 async def start(cache: KeyCache, table: Table, *sessions: str) -> list[asyncio.Task[Found | None]]:
-    """Let several ask for the same at once; the table, which is shut, has been asked by the first of them."""
+    """Start several callers with the same lookup; the first has made the query, which waits."""
     table.open.clear()
     tasks = [asyncio.create_task(ask(cache, session=one)) for one in sessions]
     await table.reached(1)
@@ -93,7 +93,7 @@ async def start(cache: KeyCache, table: Table, *sessions: str) -> list[asyncio.T
     return tasks
 
 
-# ---------------------------------------------------------------------- for how long
+# ---------------------------------------------------------------------- expiry
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ async def test_a_short_ttl_bounds_misses_too(clock, table):
 
 
 async def test_the_time_counts_from_the_beginning_of_the_query(cache, clock, table):
-    """The row may have changed the moment after it was read, however long the answer took."""
+    """The row may have changed right after it was read, however long the answer took."""
     table.rows = {b"a": found()}
     (slow,) = await start(cache, table, "slow")
     clock.now += TTL_S
@@ -143,7 +143,7 @@ async def test_the_time_counts_from_the_beginning_of_the_query(cache, clock, tab
     assert len(table.asked) == 2
 
 
-# ---------------------------------------------------------------------- how much
+# ---------------------------------------------------------------------- size
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["found", "missed"])
@@ -184,7 +184,7 @@ async def test_misses_drive_out_nothing_that_was_found(cache, table):
 
 
 async def test_nothing_is_kept_of_what_was_forgotten(cache, table):
-    """However it goes, what points from rows to names goes with it."""
+    """With each entry the references from rows to names are removed, too."""
     table.rows = {b"%d" % number: found(number, number) for number in range(6)}
     for name in table.rows:
         await ask(cache, name)
@@ -194,7 +194,7 @@ async def test_nothing_is_kept_of_what_was_forgotten(cache, table):
     assert not any((cache._found, cache._names, cache._misses, cache._queries))
 
 
-# ---------------------------------------------------------------------- forgetting
+# ---------------------------------------------------------------------- invalidation
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ async def test_a_new_key_is_known_at_once(cache, table):
     "forget", [lambda cache: cache.forget(("api_keys", 1)), KeyCache.empty], ids=["a row", "everything"]
 )
 async def test_what_was_read_before_a_change_is_not_remembered_after_it(cache, table, there, forget):
-    """The query reads, the key changes, the answer comes: it is an answer, but not one to remember."""
+    """The query reads, the key changes, the answer arrives: it is returned, but not cached."""
     table.rows = {b"a": found(1)} if there else {}
     before = table.rows.get(b"a")
     (early,) = await start(cache, table, "early")
@@ -268,7 +268,7 @@ async def test_what_was_read_before_a_change_is_not_remembered_though_nobody_ask
 
 
 async def test_a_query_that_ends_late_does_not_get_in_the_way_of_a_newer_one(cache, table):
-    """It takes only itself off the list that others join from."""
+    """It removes only itself from the queries that callers share."""
     table.rows = {b"a": found(1)}
     (early,) = await start(cache, table, "early")
     early_answer, table.open = table.open, asyncio.Event()
@@ -286,7 +286,7 @@ async def test_a_query_that_ends_late_does_not_get_in_the_way_of_a_newer_one(cac
     assert len(table.asked) == 2
 
 
-# ---------------------------------------------------------------------- many at once
+# ---------------------------------------------------------------------- simultaneous callers
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["found", "missed"])
@@ -317,7 +317,7 @@ async def test_different_names_do_not_wait_for_each_other(cache, table):
     ],
 )
 async def test_who_is_cancelled_takes_nobody_along(cache, table, gone, asked):
-    """One of those who waited asks instead."""
+    """One of the waiting callers makes the query instead."""
     table.rows = {b"a": found()}
     sessions = ["first", "second", "third", "fourth"]
     tasks = dict(zip(sessions, await start(cache, table, *sessions), strict=True))
@@ -337,7 +337,7 @@ async def test_who_is_cancelled_takes_nobody_along(cache, table, gone, asked):
     "error", [OSError("the database is gone"), OwnerNotFound("lka_1")], ids=["database", "no owner"]
 )
 async def test_a_failure_is_remembered_by_nobody(cache, table, error):
-    """Those who waited ask for themselves, all at once: a database that is slow to fail is waited for once."""
+    """The waiting callers make their own queries at once, so a database that fails slowly is waited for only once."""
     table.rows = {b"a": error}
     tasks = await start(cache, table, "first", "second", "third")
     table.rows = {b"a": found()}
@@ -372,7 +372,7 @@ async def test_nothing_is_served_beyond_the_trust(cache, clock, table):
 
 
 async def test_without_trust_everybody_asks(cache, table):
-    """Not even a query that is under way is shared: it may have read before a change that nobody told of."""
+    """A query in progress is not shared either: it may have read before a change that was not announced."""
     table.rows = {b"a": found()}
     tasks = await start(cache, table, "first")
     cache.trust(-math.inf)

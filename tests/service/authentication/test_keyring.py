@@ -132,7 +132,7 @@ def test_a_sealed_value_cut_short_does_not_open(length):
 
 
 def test_a_token_has_one_spelling():
-    token = RING.seal_token(b"", b"")  # 32 bytes: the last character carries two bits that mean nothing
+    token = RING.seal_token(b"", b"")  # 32 bytes: the last character contains two unused bits
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     spellings = [token[:-1] + last for last in alphabet]
 

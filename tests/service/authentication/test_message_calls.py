@@ -1,4 +1,4 @@
-"""Calls that sign their message (RFC 9421), through the whole corridor."""
+"""Calls that sign their message (RFC 9421), through all middleware."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ HOST = "testserver"
 
 
 def signed(app: Starlette, key: HeldKey, verb: str, path: str, **changes: Any) -> dict[str, str]:
-    """The headers of a call, signed at the server's own clock."""
+    """Return the headers of a call that is signed at the server's own clock."""
     body = BODY if verb == "POST" else None
     call: dict[str, Any] = {
         "method": verb,
@@ -134,7 +134,7 @@ async def test_what_the_independent_library_signs_is_taken(app: Starlette, signe
 
 
 class TestBehindAProxy:
-    """PUBLIC_AUTHORITY stands for whatever Host a proxy sends on."""
+    """PUBLIC_AUTHORITY replaces the Host that a proxy sends."""
 
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:

@@ -78,7 +78,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def accepted(sent: Sent, secret: Secret = SECRET, now: float = NOW) -> bool:
-    """Every check in its order, with the look at the body that comes last."""
+    """Return whether all checks pass, in their order, including that of the body."""
     try:
         signature = sent.parsed()
     except Unauthenticated:
@@ -101,7 +101,7 @@ def signed(
     values: dict[str, str] | None = None,
     **headers: str | None,
 ) -> Sent:
-    """Sign by hand what is told, right or wrong, so that only the shape can be the reason of a refusal."""
+    """Return a signature of any content, right or wrong, so that only the shape can be the reason of a refusal."""
     own = {"content-type": "application/json", "content-digest": DIGEST, "idempotency-key": IDEMPOTENCY_KEY}
     own.update({name.replace("_", "-"): value for name, value in headers.items()})
     covered = {
@@ -125,7 +125,7 @@ def signed(
 
 
 def replaced(sent: Sent, **headers: str) -> Sent:
-    """The same request with another value in some of its headers."""
+    """Return the request with other values in some of its headers."""
     changed = {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in headers.items()}
     return sent.but(headers=tuple((name, changed.get(name, value)) for name, value in sent.headers))
 
@@ -214,7 +214,7 @@ def test_the_example_of_the_standard_comes_out():
     assert proof == b"pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8="
 
 
-# The independent judge
+# An independent implementation
 
 
 class Message(msgspec.Struct):
@@ -335,7 +335,7 @@ def message(call: dict[str, Any], headers: dict[str, str]) -> Message:
     )
 
 
-# What a signature says
+# The content of a signature
 
 
 def test_everything_that_a_signature_says_is_read():
@@ -680,7 +680,7 @@ def test_each_header_that_is_no_dictionary_stands_at_most_once(name, again):
 )
 @pytest.mark.parametrize("again", [None, b"", b"x", b","], ids=["the same", "empty", "another", "a comma"])
 def test_lines_of_a_dictionary_are_one_dictionary(name, reason, again):
-    """A member twice, none between two commas, and what is no member are refused as they are in one line."""
+    """Repeated members, empty members, and invalid members are refused as they are in one line."""
     sent = signed()
     value = dict(sent.headers)[name.encode()] if again is None else again
 
@@ -700,7 +700,7 @@ OF_A_PROXY = (
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
 def test_a_proxy_adds_lines_of_its_own(order):
-    """RFC 9421, section 4.1: wherever its lines stand, before, between or after those of the client."""
+    """RFC 9421, section 4.1: its lines may be before, between or after those of the client."""
     sent = signed()
     others = tuple(one for one in sent.headers if not one[0].startswith(b"signature"))
     lines = (*(one for one in sent.headers if one[0].startswith(b"signature")), *OF_A_PROXY)
@@ -721,7 +721,7 @@ def test_three_lines_and_white_space_around_them_are_one_field():
 
 @pytest.mark.parametrize("tag", [TAGGED, 'tag="another"'], ids=["ours", "another"])
 def test_a_label_in_two_lines_is_refused(tag):
-    """Also when the other is no signature for this service: which one is meant would depend on the reader."""
+    """This holds even if the other signature is not for this service, because readers could choose different ones."""
     sent = signed()
     again = (
         (b"signature-input", f"sig1=();{CREATED};{tag}".encode()),
@@ -887,7 +887,7 @@ def test_a_signature_that_expires_holds_until_then(expires_in, seconds, inside):
     assert accepted(sent, now=NOW + seconds) is inside
 
 
-# Mutations: whatever is changed about a signed request, it proves nothing any more.
+# Mutations: a signature with any change proves nothing.
 
 WHOLE = signed()
 PARTS = ["method", "raw_path", "query_string", "body", *(name.decode() for name, _ in WHOLE.headers)]
@@ -908,7 +908,10 @@ def with_part(sent: Sent, name: str, value: bytes) -> Sent:
 
 
 def means_the_same(name: str, one: bytes, other: bytes) -> bool:
-    """White space around a header, a host's case and its default port mean nothing (RFC 9110, 4.2.3 and 5.5)."""
+    """Return whether two requests differ only in white space around headers, the host's case or its default port.
+
+    None of these has a meaning (RFC 9110, sections 4.2.3 and 5.5).
+    """
     if name == "host":
         return one.strip(b" \t").lower() in {other, other + b":", other + b":443"}
     return one.strip(b" \t") == other if name.encode() in dict(WHOLE.headers) else one == other
@@ -976,7 +979,7 @@ SETTINGS = PARAMETERS[1:].split(";")
 
 
 def retold(items: list[str], settings: list[str]) -> Sent:
-    """The same request and MAC under another input."""
+    """Return the same request and MAC with another input."""
     return replaced(
         WHOLE, signature_input=f"sig1=({' '.join(items)})" + "".join(f";{setting}" for setting in settings)
     )

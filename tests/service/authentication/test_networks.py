@@ -1,4 +1,4 @@
-"""A key with networks is used from there and from nowhere else, whatever a caller says of itself."""
+"""A key with allowed networks works only from there, whatever a client claims."""
 
 from datetime import UTC, datetime
 
@@ -24,12 +24,12 @@ def settings(settings):
 
 @pytest.fixture
 async def office_key(app):
-    """A key that may be used from the office."""
+    """Return a key that may be used only from the office."""
     return await hold_key(app, allowed_networks=OFFICE)
 
 
 def seen_from(app, peer):
-    """The application as it is called from `peer`; None is a Unix socket."""
+    """Return the application as called from `peer`; None is a Unix socket."""
 
     async def called(scope, receive, send):
         await app({**scope, "client": peer and (peer, 50000)}, receive, send)
@@ -124,7 +124,7 @@ class TestWithoutATrustedProxy:
         assert request_scope["client"] == peer
 
 
-# ---------------------------------------------------------------------- what a visit's line says
+# ---------------------------------------------------------------------- the access log
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ async def test_the_access_log_says_where_a_call_came_from(
 
 @pytest.fixture
 async def elsewhere(app, cast):
-    """Keys with networks in which no caller of these tests is."""
+    """Return keys whose networks contain no caller of these tests."""
 
     async def hold(**more):
         return await hold_key(app, allowed_networks=OFFICE, **more)

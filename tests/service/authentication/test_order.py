@@ -1,6 +1,6 @@
-"""The order of the checks is a security property: of two faults in one request the earlier one answers.
+"""The order of the checks is a security property: of two faults in one request the earlier one determines the answer.
 
-Otherwise a caller who proves nothing could learn of a key's state, or one without a scope of rows.
+Otherwise an unauthenticated caller could learn the state of a key, and a caller without a scope the existence of rows.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def both(id: str, status: int, code: str, craft: Craft) -> object:
 
 
 def covered(key, method, path, /, *, body=BODY, sent=None, **parameters):
-    """Sign all that must be signed of a call with a body."""
+    """Return the signature of all required parts of a call with a body."""
     return signed(
         key,
         method,
@@ -118,7 +118,7 @@ async def test_of_two_faults_the_earlier_one_answers(app, cast, status, code, cr
     ],
 )
 async def test_an_unknown_key_costs_what_a_wrong_proof_costs(app, cast, monkeypatch, one, other):
-    """The same queries, and as many secrets opened and MACs made: what the dummy secret is for."""
+    """The same number of queries, opened secrets and MACs, because of the dummy secret."""
     costs = []
     for craft in (one, other):
         worked = []

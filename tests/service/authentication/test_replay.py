@@ -1,4 +1,4 @@
-"""A signed call is taken once, whatever it is signed with; the store is asked after the proof."""
+"""A signed call is accepted once, in either form; the nonce is checked after the signature."""
 
 import asyncio
 import time
@@ -90,7 +90,7 @@ async def test_a_safe_call_without_a_nonce_reserves_nothing(app: Starlette, sign
 async def test_a_nonce_outlives_its_signature(
     app: Starlette, signer: HeldKey, ahead_s: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted from its own `created`: a call that is dated ahead is taken the longest."""
+    """It is counted from its own `created`: a call that is dated in the future is accepted the longest."""
     now = int(app.state.verifier.clock())
     monkeypatch.setattr(app.state.verifier, "clock", lambda: now)
     assert (await send(app, signer, created=now + ahead_s)).status == 200
@@ -102,7 +102,7 @@ async def test_a_nonce_outlives_its_signature(
 
 
 async def test_nothing_is_reserved_before_the_proof_and_the_scope(app: Starlette, signer: HeldKey) -> None:
-    """Else anybody could use up a partner's nonces."""
+    """Otherwise anybody could use up a partner's nonces."""
     narrow = await hold_key(app, mode="signed", scopes=[])
     forged = HeldKey(id=1, user_id=1, access_key=signer.access_key, secret=narrow.secret, mode="signed")
 
@@ -143,7 +143,7 @@ async def test_a_call_with_a_nonce_costs_one_round_trip_more(app: Starlette, sig
 
 
 async def send_many(app: Starlette, key: HeldKey, nonces: Iterable[str]) -> list[Answer]:
-    """Send a call with each nonce, all of them at the same moment."""
+    """Send a call with each nonce, all at the same moment."""
     return await asyncio.gather(*(asyncio.create_task(send(app, key, nonce=one)) for one in nonces))
 
 
@@ -152,7 +152,7 @@ def nonces(number: int) -> list[str]:
 
 
 async def test_calls_that_wait_reserve_together(app: Starlette, signer: HeldKey) -> None:
-    """A COMMIT for each call is what a busy worker would spend most of its time with."""
+    """A COMMIT for each call would take most of the time of a busy worker."""
     await send(app, signer, nonce="warming-up-0123456789")
 
     with wire.listening() as commands:
@@ -166,7 +166,7 @@ async def test_calls_that_wait_reserve_together(app: Starlette, signer: HeldKey)
 
 
 async def test_who_waits_beside_a_copy_is_taken(app: Starlette, signer: HeldKey) -> None:
-    """One that was used makes the INSERT of all of them fail, and costs the others nothing."""
+    """A used nonce makes the INSERT of all fail, and costs the others nothing."""
     first, used, *others = nonces(12)
     await send(app, signer, nonce=used)
 
@@ -181,7 +181,7 @@ async def test_who_waits_beside_a_copy_is_taken(app: Starlette, signer: HeldKey)
 async def test_a_conflict_with_another_worker_is_settled_one_by_one(
     app: Starlette, signer: HeldKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two workers with the same copies in another order wait for each other, and the server ends one of them."""
+    """Two workers with the same copies in different order wait for each other, and the server ends one of them."""
 
     async def lose(*_arguments: object) -> None:
         raise OperationalError("INSERT", {}, Exception(1213, "Deadlock found"))
@@ -203,14 +203,14 @@ async def test_when_the_store_fails_nobody_who_waits_is_taken_and_the_next_one_i
         answers = await send_many(app, signer, nonces(8))
 
     refused = [one for one in answers if one.status != 200]
-    assert len(refused) >= 6  # the first may have been alone
+    assert len(refused) >= 6  # the first may have been reserved alone
     for one in refused:
         assert_problem(one, 503, "unavailable")
     assert (await send(app, signer, nonce="after-0123456789abcdef")).status == 200
 
 
 async def test_who_gives_up_takes_nobody_along(app: Starlette, signer: HeldKey) -> None:
-    """The first call starts the reservation of those behind it."""
+    """The first call starts the reservation for the later ones."""
     replays: Replays = app.state.replays
     claims = [NonceClaim.of_nonce(signer.access_key, one, int(time.time())) for one in nonces(6)]
     waiting = [asyncio.create_task(replays.reserve(one)) for one in claims]
@@ -225,7 +225,7 @@ async def test_who_gives_up_takes_nobody_along(app: Starlette, signer: HeldKey) 
 
 
 async def test_closing_waits_for_what_is_being_reserved(app: Starlette, signer: HeldKey) -> None:
-    """The call may have gone; its INSERT has not, and the engine is disposed next."""
+    """The call may have ended while its INSERT has not, and the engine is disposed next."""
     replays: Replays = app.state.replays
     call = asyncio.create_task(
         replays.reserve(NonceClaim.of_nonce(signer.access_key, NONCE, int(time.time()))), name="call"
@@ -254,7 +254,7 @@ async def test_a_nonce_that_has_ended_is_refused_and_not_reserved(
 async def test_a_nonce_that_ends_while_it_is_being_reserved_is_refused(
     app: Starlette, signer: HeldKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database may be slow enough for the housekeeping to be faster."""
+    """The database may be so slow that the housekeeping deletes the row first."""
     replays: Replays = app.state.replays
     created = int(app.state.verifier.clock())
     run = Prepared.run_once

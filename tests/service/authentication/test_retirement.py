@@ -1,4 +1,4 @@
-"""What a call with an old secret is told."""
+"""The headers of answers to calls with a replaced secret."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -49,7 +49,7 @@ def found(key_ends_at: datetime | None = None) -> Found:
 
 
 def test_the_headers_are_of_the_forms_of_their_rfcs():
-    """A structured-field date (RFC 9745) and an IMF-fixdate (RFC 8594); neither is later than the truth."""
+    """A structured-field date (RFC 9745) and an IMF-fixdate (RFC 8594), neither later than the actual time."""
     assert Retirement(1, ROTATED, END).headers() == [
         (b"deprecation", b"@1767225600"),
         (b"sunset", b"Thu, 08 Jan 2026 00:00:00 GMT"),

@@ -1,4 +1,4 @@
-"""Two workers on one Redis: what one says the other hears, and what it could not hear it notices."""
+"""Two workers on one Redis: each receives the messages of the other, and notices a missed one."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ KEYS = {"lka_1": ("api_keys", 1), "lka_2": ("api_keys", 2)}
 
 
 class Worker:
-    """A cache that follows a Redis, and how often it had to ask for each of two keys."""
+    """A cache that follows a Redis, and the number of its queries for each of two keys."""
 
     def __init__(self, url: str) -> None:
         self.cache = KeyCache(3600)
@@ -33,7 +33,7 @@ class Worker:
         self.revocations = Revocations(self.cache, channel)
 
     async def remembers(self, name: str) -> bool:
-        """Tell whether a call with the key costs no query; afterwards it is remembered, if the cache is on."""
+        """Return whether a call with the key costs no query; afterwards the key is cached, if the cache is on."""
         asked: list[Any] = []
         await self.cache.by_access_key(asked, name)
         return not asked
@@ -66,7 +66,7 @@ class Worker:
 
 @pytest.fixture(autouse=True)
 def database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has both keys, and notes who asks."""
+    """Return a database with both keys that records the queries."""
 
     async def ask(session: Any, name: str) -> lookup.Found:
         session.append(name)
@@ -77,7 +77,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def workers(redis: PrivateRedis) -> AsyncIterator[list[Worker]]:
-    """Two that follow, and remember both keys."""
+    """Return two workers that follow, with both keys in their caches."""
     made = [Worker(redis.url), Worker(redis.url)]
     async with contextlib.AsyncExitStack() as stack:
         for worker in made:
@@ -115,7 +115,7 @@ async def test_the_cache_stays_on_while_nothing_happens_and_while_much_does(work
 
 
 async def test_a_lost_message_is_noticed_by_the_next_one(workers, redis):
-    """Its number is one too high: nobody knows what the lost one said."""
+    """Its number is one too high, so the content of the lost message is unknown."""
     redis.command("INCR", workers[0].channel.name)
 
     await workers[0].channel.publish("api_keys 99")
@@ -135,7 +135,7 @@ async def test_a_lost_message_is_noticed_by_the_next_heartbeat(workers, redis):
 
 @pytest.mark.parametrize("command", ["DEL", "SET"])
 async def test_a_counter_that_goes_back_is_noticed(workers, redis, command):
-    """As when Redis was replaced behind a connection that stands."""
+    """This happens when Redis is replaced behind an open connection."""
     for _ in range(5):
         await workers[0].channel.publish("api_keys 99")
     await asyncio.sleep(HEARTBEAT_S + SOON_S)
@@ -172,7 +172,7 @@ async def test_without_redis_the_cache_is_off_and_comes_back_empty(workers, redi
 
 
 async def test_a_worker_that_cannot_reach_redis_stops_trusting_what_it_knows_in_time(workers, monkeypatch):
-    """Its connections stand, and nothing comes through: neither what is said nor an answer."""
+    """Its connections are open, but neither messages nor answers arrive."""
     stuck = asyncio.Event()
 
     async def wait(*_: object) -> Any:
@@ -187,7 +187,7 @@ async def test_a_worker_that_cannot_reach_redis_stops_trusting_what_it_knows_in_
 
 
 async def test_what_could_not_be_said_fails_nobody_and_is_said_when_redis_is_back(workers, monkeypatch):
-    """The other worker never lost its connection, so it cannot know by itself."""
+    """The other worker never lost its connection, so it cannot notice by itself."""
     publish = Channel.publish
 
     async def refuse(channel: Channel, what: str) -> None:

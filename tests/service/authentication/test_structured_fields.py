@@ -216,7 +216,7 @@ def test_64_kb_that_lead_nowhere_are_refused_soon(text):
         with pytest.raises(ValueError, match=r"no dictionary|more than once"):
             read(text)
 
-    assert time.process_time() - begin < 1  # some milliseconds; minutes if a piece were tried again and again
+    assert time.process_time() - begin < 1  # some milliseconds; minutes if the pattern backtracked
 
 
 def test_nothing_shows_what_the_client_sent():

@@ -1,4 +1,4 @@
-"""`allowed_networks` of a key: what it takes, how it is shown, and how far a key may hand it on."""
+"""`allowed_networks` of a key: its values, its form in answers, and its inheritance by other keys."""
 
 import pytest
 
@@ -108,7 +108,7 @@ async def test_what_is_no_list_of_blocks_is_422_where_it_is_wrong(
 
 @pytest.fixture
 async def mine(app):
-    """A key that writes the keys of its owner, from this machine and the two halves of a network."""
+    """Return a key that manages the keys of its owner, from this machine and the two halves of a network."""
     return await hold_key(
         app, scopes=["me.keys:write", "me.keys:read"], allowed_networks=[HERE, "10.0.0.0/9", "10.128.0.0/9"]
     )

@@ -1,4 +1,4 @@
-"""An endpoint takes who calls as `caller: Principal`."""
+"""An endpoint takes the caller as `caller: Principal`."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A call that changes keys is decided by what its own key is at COMMIT, not at its authentication."""
+"""A call that changes keys is decided by the state of its own key at COMMIT, not at its authentication."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

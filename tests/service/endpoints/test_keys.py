@@ -1,4 +1,4 @@
-"""`/v1/keys`: every sentence that is said of it."""
+"""`/v1/keys`: every sentence of its description."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,7 @@ PAST = datetime(2020, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 async def partner(app):
-    """A key of another owner that may read users."""
+    """Return a key of another owner that may read users."""
     return await hold_key(app, email="partner@example.com", scopes=["users:read"])
 
 
@@ -188,12 +188,12 @@ async def test_a_scope_is_one_that_a_route_declares_and_there_once(
     assert [error["pointer"] for error in answer.json["errors"]] == [pointer]
 
 
-# ---------------------------------------------------------------------- what is not held is not given
+# ---------------------------------------------------------------------- scopes that the caller lacks
 
 
 @pytest.fixture
 async def registrar(app):
-    """A key that may write keys and read users, no more."""
+    """Return a key that may only write keys and read users."""
     return await hold_key(app, email="registrar@example.com", scopes=["keys:write", "users:read"])
 
 
@@ -483,7 +483,7 @@ async def test_a_refused_key_was_not_used(app, operator):
 
 
 async def test_a_last_use_moves_only_forward(app, operator):
-    """Several workers write, and none of them in the order of the uses."""
+    """Several workers write, not in the order of the uses."""
     late, early = datetime(2026, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)
 
     for moment in (late, early):

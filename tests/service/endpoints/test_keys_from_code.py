@@ -1,4 +1,4 @@
-"""Keys from Python: by the rules of the endpoints in a call, by nobody's in a script."""
+"""Keys from Python: in a call by the rules of the endpoints, in a script without bounds."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ LIMIT = RateLimit(name="burst", limit=10, window_s=60)
 
 
 class Wish(msgspec.Struct):
-    """What the endpoints below hand on; the tests fill it in, past the body."""
+    """The arguments that the endpoints below pass on; the tests set them without the body."""
 
     what: str
     target: Any = None

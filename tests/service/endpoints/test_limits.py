@@ -1,4 +1,4 @@
-"""Who sets the limits and quotas of keys and owners, which there can be, and that no key escapes its own."""
+"""Limits and quotas of keys and owners: which callers may set them, their values, and that no key escapes its own."""
 
 import pytest
 
@@ -155,7 +155,7 @@ SISTERS = [
 
 @pytest.mark.parametrize("limits, quota, is_allowed", SISTERS)
 async def test_a_limited_key_takes_over_no_key_that_may_do_more(app, caller, limits, quota, is_allowed):
-    """A rotation shows the secret: whoever may rotate an unlimited sister has no limits."""
+    """A rotation shows the secret: a key that may rotate an unlimited one would have no limits."""
     sister = await hold_key(app, email=PARTNER, scopes=[], limits=limits, quota=quota)
     path = f"/v1/me/keys/{sister.access_key}"
 

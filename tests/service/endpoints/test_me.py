@@ -1,4 +1,4 @@
-"""`GET /v1/me`: who calls, and with which key."""
+"""`GET /v1/me`: the calling user and key."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`/v1/me/keys`: an owner manages its own keys, and none reaches further than the one that asks."""
+"""`/v1/me/keys`: a key manages the keys of its owner, within its own bounds."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,13 +16,13 @@ BEFORE, AFTER = rfc3339(END - timedelta(microseconds=1)), rfc3339(END + timedelt
 
 @pytest.fixture(params=["bearer", "signed"])
 async def caller(app, request) -> HeldKey:
-    """A partner's key, which never ends."""
+    """Return a partner's key without an expiry."""
     return await hold_key(app, email="partner@example.com", scopes=MINE, mode=request.param)
 
 
 @pytest.fixture
 async def sister(app) -> HeldKey:
-    """Another key of the same owner."""
+    """Return another key of the same owner."""
     return await hold_key(app, email="partner@example.com", scopes=["users:read"])
 
 
@@ -34,7 +34,7 @@ async def stranger(app) -> HeldKey:
 
 @pytest.fixture
 async def guest(app) -> HeldKey:
-    """A key of the same owner that ends."""
+    """Return a key of the same owner with an expiry."""
     return await hold_key(app, email="partner@example.com", scopes=MINE, expires_at=END)
 
 
@@ -47,7 +47,7 @@ async def rotate(app, key, access_key, **fields):
     return await ask(app, key, "POST", access_key, {"grace_s": 60, **fields}, behind="/rotate")
 
 
-# ---------------------------------------------------------------------- what is there
+# ---------------------------------------------------------------------- the operations
 
 
 async def test_a_key_is_created_for_the_owner_of_the_caller(app, caller):
@@ -179,7 +179,7 @@ async def test_my_keys_open_no_door_to_those_of_others(app, caller):
     assert_problem(await call(app, "GET", "/v1/keys", key=caller), 403, "scope_missing")
 
 
-# ---------------------------------------------------------------------- never more than the key that asks
+# ---------------------------------------------------------------------- bounds of the calling key
 
 
 async def test_a_key_never_gives_a_scope_that_it_lacks(app, caller, sister):
@@ -233,7 +233,7 @@ async def test_without_an_end_a_new_key_would_outlive_one_that_has_one(app, gues
 
 
 async def test_a_key_that_ends_gets_no_secret_of_one_that_outlives_it(app, guest, sister):
-    """Else whoever has a key for a day could have one for ever."""
+    """Otherwise a key for a day would give access for ever."""
     before = await stored(app.state.db.reader)
 
     rotated = await rotate(app, guest, sister.access_key)

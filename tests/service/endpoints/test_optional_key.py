@@ -1,4 +1,4 @@
-"""A route that anybody may call, and that knows a caller who proves itself."""
+"""A route with an optional key: calls without a credential are accepted, and authenticated callers are known."""
 
 import json
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Page(msgspec.Struct):
 
 
 async def greet(request: Request, caller: Principal | None, query: Page) -> Greeting:
-    """Greet whoever calls."""
+    """Greet the caller."""
     assert request.user.is_authenticated is (caller is not None)
     if caller is None:
         return Greeting(name=None)

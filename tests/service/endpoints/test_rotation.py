@@ -1,4 +1,4 @@
-"""`POST /v1/keys/{access_key}/rotate`, and what becomes of the secret that was replaced."""
+"""`POST /v1/keys/{access_key}/rotate`, and the secret that it replaces."""
 
 import asyncio
 import time
@@ -44,7 +44,7 @@ def routes():
 
 @pytest.fixture(params=["bearer", "signed"])
 async def partner(app, request) -> HeldKey:
-    """A key of another owner that may read users, of either mode."""
+    """Return a key of another owner that may read users, of either mode."""
     return await hold_key(app, email="partner@example.com", scopes=["users:read"], mode=request.param)
 
 
@@ -54,7 +54,7 @@ async def rotate(app, caller, key, grace_s=DAY_S, **fields):
 
 
 def renewed(key: HeldKey, answer) -> HeldKey:
-    """The same key with the secret that the rotation answered."""
+    """Return the key with the new secret."""
     assert answer.status == 200, answer.body
     return msgspec.structs.replace(key, secret=answer.json["secret"])
 
@@ -72,7 +72,7 @@ async def secrets_of(key_id: int) -> list[KeySecret]:
     return await KeySecret.filter_by(api_key_id=key_id).order_by("version").all()
 
 
-# ---------------------------------------------------------------------- what is answered
+# ---------------------------------------------------------------------- the answer
 
 
 async def test_it_answers_the_key_as_it_is_stored_with_its_new_secret(app, operator, partner):
@@ -125,7 +125,7 @@ async def test_a_key_may_rotate_itself(app, operator):
     assert_problem(await who(app, operator), 401, "unauthenticated")
 
 
-# ---------------------------------------------------------------------- how long the old secret lives
+# ---------------------------------------------------------------------- the grace period
 
 
 async def test_both_secrets_work_until_the_grace_ends(app, operator, partner):
@@ -137,7 +137,7 @@ async def test_both_secrets_work_until_the_grace_ends(app, operator, partner):
 
 
 async def test_a_secret_that_has_ended_is_like_one_that_never_was(app, operator, partner):
-    """The same bytes, headers and number of queries as for an unknown one."""
+    """The same bytes, headers and number of queries as for an unknown secret."""
     await rotate(app, operator, partner, grace_s=60)
     later(app, 61)
     nobody = await hold_key(app, mode=partner.mode)
@@ -215,7 +215,7 @@ async def test_a_revoked_key_is_revoked_for_both_secrets(app, operator, partner)
     assert_problem(await who(app, new), 401, "key_revoked")
 
 
-# ---------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ async def test_of_two_rotations_at_once_that_name_a_version_one_wins(app, operat
 
 @on_mariadb
 async def test_a_rotation_waits_for_one_that_is_under_way(app, operator, partner):
-    """What it compares its version with is what the one before left, not what was there when it asked."""
+    """It compares its version with the result of the earlier rotation, not with the state when it was called."""
     async with app.state.db.scoped_session() as session:
         row = await ApiKey.filter_by(id=partner.id).for_update().one()
         await app.state.key_rules.issuer.rotate(row, grace_s=60)
@@ -320,7 +320,7 @@ async def test_rotating_needs_keys_write(app, partner):
 
 
 async def test_rotating_needs_every_scope_that_the_key_has(app):
-    """Else a key that may write keys could make itself the secret of one that may do more."""
+    """Otherwise a key that may write keys could get the secret of a key with more scopes."""
     caller = await hold_key(app, scopes=["keys:write", "users:read"])
     richer = await hold_key(app, email="partner@example.com", scopes=["users:read", "users:write"])
     before = await stored(app.state.db.reader)
@@ -332,7 +332,7 @@ async def test_rotating_needs_every_scope_that_the_key_has(app):
     assert await stored(app.state.db.reader) == before
 
 
-# ---------------------------------------------------------------------- what a call with the old secret is told
+# ---------------------------------------------------------------------- answers to calls with the old secret
 
 
 async def test_only_a_call_with_the_old_secret_is_told_that_it_is_old(app, operator, partner):
@@ -393,7 +393,7 @@ async def test_errors_before_the_proof_tell_nothing(app, operator, partner):
         assert NEVER.isdisjoint((await call(app, "GET", target, key=key)).headers)
 
 
-# ---------------------------------------------------------------------- what the operator is told
+# ---------------------------------------------------------------------- counters for the operator
 
 
 async def old_uses(app, operator, key):
@@ -487,7 +487,7 @@ async def test_what_could_not_be_written_is_counted_later(app, operator, partner
     assert await old_uses(app, operator, partner) == (2, rfc3339(moment + timedelta(seconds=1)))
 
 
-# ---------------------------------------------------------------------- what it costs
+# ---------------------------------------------------------------------- cost
 
 
 @pytest.mark.parametrize("rotations", [0, 1, 2])
@@ -506,7 +506,7 @@ async def test_asking_who_calls_is_one_round_trip_with_any_secret(app, operator,
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
 async def test_an_index_serves_the_lookup(app, mode):
-    """No table is read from end to end, whatever is looked for."""
+    """No lookup scans a table."""
     held = [await hold_key(app, mode=mode, email=f"u{number}@example.com", scopes=[]) for number in range(30)]
     statement, values = {
         "bearer": (lookup.BY_SECRET.statement, {"secret_sha256": hash_secret(held[7].secret)}),
@@ -526,7 +526,7 @@ async def test_an_index_serves_the_lookup(app, mode):
             assert [line for line in plan if line.startswith("SCAN")] == [], plan
         else:
             await connection.execute(text("ANALYZE TABLE api_keys, key_secrets, users"))
-            if mysql.is_chosen():  # whose EXPLAIN is a tree unless it is told otherwise
+            if mysql.is_chosen():  # whose EXPLAIN is a tree by default
                 await connection.execute(text("SET SESSION explain_format = 'TRADITIONAL'"))
             plan = (await connection.execute(text(f"EXPLAIN {sql}"))).mappings().all()
             assert [row for row in plan if row["type"] in {"ALL", "index"}] == [], plan

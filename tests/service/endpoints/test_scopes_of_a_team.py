@@ -1,4 +1,4 @@
-"""A scope of a team's own: who has it may give it, and nobody else."""
+"""A team's own scope: only a key that has it may give it."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""What the service says of itself, to anybody."""
+"""The public endpoints of the service itself."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A partner's mistake is told by name, and an answer never helps anybody to sign."""
+"""The explanation names a partner's mistake, and never helps to forge a signature."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ Sent = dict[str, object]
 
 @pytest.fixture
 async def partner(app) -> HeldKey:
-    """A key of another owner, that signs."""
+    """Return a signing key of another owner."""
     return await hold_key(app, email="partner@example.com", scopes=["users:read"], mode="signed")
 
 
@@ -37,7 +37,7 @@ def form(request) -> str:
 def sign(
     app, key: HeldKey, form: str, *, secret=None, access_key=None, late_s=0, method="POST", path=PATH
 ) -> Sent:
-    """A request as the partner would sign and describe it."""
+    """Return a request as the partner would sign and describe it."""
     now = app.state.verifier.clock() - late_s
     signer = (secret or key.secret, access_key or key.access_key)
     if form == "query":
@@ -69,13 +69,13 @@ def detail(answer: Answer, name: str) -> str:
 
 
 def right_macs(answer: Answer, key: HeldKey) -> list[bytes]:
-    """What would be right for the texts of an answer."""
+    """Return the valid MACs for the texts of an answer."""
     texts = ["\n".join(text["lines"]) for text in answer.json["signed"]]
     return [hmac.digest(key.secret.encode(), text.encode(), "sha256") for text in texts]
 
 
 def assert_helps_nobody(answer: Answer, key: HeldKey) -> None:
-    """Neither the secret nor a signature that would be right, nor a hash of one, is in it."""
+    """Assert that an answer contains neither the secret nor a valid signature, nor a hash of one."""
     told = answer.body.decode()
     assert answer.json["signed"]
     assert key.secret not in told
@@ -90,7 +90,7 @@ def assert_helps_nobody(answer: Answer, key: HeldKey) -> None:
             assert value.hex() not in told.lower()
 
 
-# ---------------------------------------------------------------------- what is right
+# ---------------------------------------------------------------------- valid signatures
 
 
 async def test_a_right_call_passes_every_check(app, operator, partner, form):
@@ -184,7 +184,7 @@ async def test_another_target(app, operator, partner, form, change):
 
     answer = await explained(app, operator, sent)
 
-    # A message does not say what its sender meant.
+    # A message does not contain the intention of its sender.
     assert failed(answer) == (["target"] if form == "query" else ["proof"])
     assert_helps_nobody(answer, partner)
 
@@ -241,7 +241,7 @@ async def test_base64_that_is_not_canonical(app, operator, partner, form):
     canonical = sent["headers"][name]
     place = canonical.rindex("=") - 1
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-    # The last two bits of the last digit mean nothing.
+    # The last two bits of the last digit are unused.
     other = alphabet[alphabet.index(canonical[place]) + 1]
     sent["headers"][name] = canonical[:place] + other + canonical[place + 1 :]
 
@@ -381,7 +381,7 @@ async def test_lines_that_a_proxy_added_are_one_field_with_the_partners(app, ope
     assert refused.json["clock"]["inside"]
 
 
-# ---------------------------------------------------------------------- who may ask, and what
+# ---------------------------------------------------------------------- callers and bodies
 
 
 @pytest.mark.parametrize(
@@ -420,4 +420,4 @@ async def test_a_key_may_explain_its_own_call_and_is_a_call_itself(app, signer, 
     answer = await explained(app, signer, sign(app, signer, form))
 
     assert failed(answer) == []
-    assert len((await stored(app.state.db.engine))["nonces"]) == 1  # that of the call that asked
+    assert len((await stored(app.state.db.engine))["nonces"]) == 1  # the nonce of the call itself

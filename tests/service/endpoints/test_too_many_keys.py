@@ -1,4 +1,4 @@
-"""An owner has a bound for its keys."""
+"""The number of keys of an owner is limited."""
 
 import asyncio
 from collections import Counter

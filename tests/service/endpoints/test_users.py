@@ -1,4 +1,4 @@
-"""`/v1/users`: every sentence that is said of it."""
+"""`/v1/users`: every sentence of its description."""
 
 import asyncio
 
@@ -14,13 +14,13 @@ ANN = {"email": "ann@example.com", "name": "Ann"}
 
 @pytest.fixture
 async def ann(app, operator):
-    """The answer to creating a user."""
+    """Return the answer to creating a user."""
     return (await call(app, "POST", "/v1/users", key=operator, body=ANN)).json
 
 
 @pytest.fixture
 async def crowd(app, operator):
-    """The ids of 201 users in all, the operator's owner included, in their order."""
+    """Return the ids of 201 users, including the operator's owner, in their order."""
     async with app.state.db.scoped_session() as session:
         session.add_all([User(email=f"user{n}@example.com", name=f"User {n}") for n in range(200)])
         await session.commit()
@@ -198,7 +198,7 @@ async def test_deleting_a_user_revokes_its_keys_in_the_same_transaction(app, ope
 
 
 async def test_no_key_is_made_while_its_user_is_being_deleted(app, operator, ann):
-    """Whichever comes first: the key is not made, or it is revoked."""
+    """Whichever call comes first, the key is either not created, or revoked."""
     key = {"user_id": ann["id"], "name": "n", "mode": "bearer", "scopes": []}
 
     async with asyncio.TaskGroup() as group:
@@ -291,7 +291,7 @@ async def test_force_changes_nothing_for_another_user(app, operator, ann, method
 
 
 async def test_a_refused_end_of_its_owner_stores_no_answer(app, operator):
-    """The same Idempotency-Key is good for nothing else, but the call may be made again."""
+    """The Idempotency-Key belongs to this call, which may be made again."""
     once = [("idempotency-key", "5")]
     path = f"/v1/users/{operator.user_id}"
 

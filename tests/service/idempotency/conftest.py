@@ -1,4 +1,4 @@
-"""The application with a team's routes that take a key."""
+"""The application with a team's routes that accept an idempotency key."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def _new_stage(monkeypatch):
 
 @pytest.fixture
 def settings(database_url):
-    """A pool of two that is waited for patiently: many copies come at once, on a machine that may be slow."""
+    """Use a pool of two with a long timeout: many copies arrive at once, on a machine that may be slow."""
     return Settings(database_url=database_url, keyring=KEYRING, pool_size=2, pool_timeout_s=10.0)
 
 

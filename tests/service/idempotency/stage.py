@@ -1,4 +1,4 @@
-"""A team's endpoints that do what a test tells them, and how they are called."""
+"""A team's endpoints that a test controls, and how they are called."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ COPIES = 32
 
 
 class Stage:
-    """What a team's endpoints do, and what they did."""
+    """The behaviour of a team's endpoints, and their effects."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -41,14 +41,14 @@ stage = Stage()
 
 
 async def write(body: shapes.NewUser) -> User:
-    """Write a row, then fail as the stage says."""
+    """Write a row, then fail as the test requests."""
     user = await User.create(email=body.email, name=body.name)
     stage.play()
     return user
 
 
 async def write_slowly(body: shapes.NewUser) -> User:
-    """Write a row and wait to be told to go on."""
+    """Write a row and wait for the test."""
     user = await User.create(email=body.email, name=body.name)
     stage.runs += 1
     stage.entered.set()
@@ -69,7 +69,7 @@ async def commit_session(request: Request, body: shapes.NewUser) -> User:
 
 
 async def commit_inside(request: Request, body: shapes.NewUser) -> User:
-    """Commit in the middle, past the asynchronous session."""
+    """Commit in the middle, bypassing the asynchronous session."""
 
     def work(session: Session) -> User:
         user = User(email=body.email, name=body.name)
@@ -81,7 +81,7 @@ async def commit_inside(request: Request, body: shapes.NewUser) -> User:
 
 
 async def roll_back(request: Request, body: shapes.NewUser) -> User:
-    """Take everything back, then write; a copy elsewhere may be quicker meanwhile."""
+    """Roll everything back, then write; another copy may run first."""
     await request.state.session.rollback()
     if stage.meanwhile is not None:
         await stage.meanwhile()
@@ -89,7 +89,7 @@ async def roll_back(request: Request, body: shapes.NewUser) -> User:
 
 
 async def try_in_a_savepoint(request: Request, body: shapes.NewUser) -> User:
-    """Take a part back, and write the rest."""
+    """Roll a part back, and write the rest."""
     taken = await User.filter().first()
     try:
         async with request.state.session.begin_nested():
@@ -100,18 +100,18 @@ async def try_in_a_savepoint(request: Request, body: shapes.NewUser) -> User:
 
 
 class Asked(shapes.Input, frozen=True):
-    """What a team's route is asked beside its body."""
+    """The query of a team's route."""
 
     note: str = ""
 
 
 async def write_as_asked(body: shapes.NewUser, query: Asked) -> User:
-    """Write what the query says too."""
+    """Write the value in the query, too."""
     return await User.create(email=body.email, name=body.name + query.note)
 
 
 async def plain(body: shapes.NewUser) -> User:
-    """Write, and declare nothing of idempotency."""
+    """Write, in a route that is not idempotent."""
     return await User.create(email=body.email, name=body.name)
 
 
@@ -122,7 +122,7 @@ def team(path: str, endpoint: Any) -> Any:
 async def send(
     app: Starlette, path: str = "/v1/users", *, key: HeldKey, body: Any = ANN, once: str = "5", **options: Any
 ) -> Answer:
-    """Make a call that must have one effect."""
+    """Make a call that must take effect once."""
     method = options.pop("method", "POST")
     return await call(app, method, path, key=key, body=body, headers=[("idempotency-key", once)], **options)
 

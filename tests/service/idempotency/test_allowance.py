@@ -1,4 +1,4 @@
-"""An access key has a bound for the answers that are stored for it."""
+"""The number of stored answers of an access key is limited."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Only what went well is kept: whatever fails, the call runs again, and has one effect."""
+"""Only successful answers are stored: after any failure the call runs again, and has one effect."""
 
 import asyncio
 
@@ -72,7 +72,7 @@ async def test_a_unit_of_work_that_lost_claims_anew(app, operator, number):
 
 
 async def test_a_conflict_at_commit_claims_anew(app, operator, monkeypatch):
-    """What a COMMIT that failed had stored is not answered: the endpoint runs again."""
+    """The answer that a failed COMMIT would have stored is not returned: the endpoint runs again."""
     commit_of = Session.commit
     errors = [OperationalError("", {}, Exception(1213, "certification"))]
 

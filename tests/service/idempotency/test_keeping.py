@@ -1,4 +1,4 @@
-"""What is kept, for how long, and who may ask for it."""
+"""Stored answers: their content, their lifetime, and the callers that get them."""
 
 import asyncio
 from collections import Counter
@@ -70,12 +70,12 @@ async def test_a_secret_is_stored_nowhere(app, operator, settings, mode):
 
 
 def whole_file(name: str) -> bytes:
-    """What lies on the disk, the log that is written ahead included."""
+    """Return the content of the file on disk, including the write-ahead log."""
     return b"".join(file.read_bytes() for file in Path(name).parent.glob(Path(name).name + "*"))
 
 
 class Charge:
-    """What a limit took."""
+    """The charge of a limit."""
 
     def __init__(self) -> None:
         self.refunds = 0

@@ -1,4 +1,4 @@
-"""Which keys are taken, where, and from whom."""
+"""The idempotency keys, operations and callers that are accepted."""
 
 import pytest
 from starlette.responses import Response
@@ -70,7 +70,7 @@ async def test_a_replay_is_for_those_who_may_call(app, operator, change, status,
 
 
 class Blurred(shapes.Output, frozen=True):
-    """An answer that hides what it does not have."""
+    """An answer that hides a missing field."""
 
     one_time = frozenset({"password"})
 

@@ -110,7 +110,7 @@ async def test_a_key_belongs_to_one_access_key_one_method_and_one_path(app, oper
 
 @pytest.mark.parametrize("form", ["query", "message"])
 async def test_a_retry_is_signed_anew(app, signer, form):
-    """A signature is good for one call, and what belongs to it is no part of what is asked."""
+    """A signature is valid for one call, and its parameters are not part of the call."""
     answers = []
     for second in range(2):
         app.state.verifier.clock = lambda second=second: time.time() + second

@@ -1,4 +1,4 @@
-"""A copy waits for the one that came first, with no connection in hand, and not for long."""
+"""A copy waits for the first call, without a connection, and for a short time."""
 
 import asyncio
 import time
@@ -70,7 +70,7 @@ async def test_those_who_waited_are_answered_from_memory(app, operator):
 
 
 class Elsewhere:
-    """A claim that another process makes."""
+    """A claim of another process."""
 
     def __init__(self, app: Starlette, key: HeldKey) -> None:
         scope = {"user": type("", (), {"key": key}), "method": "POST", "path": "/v1/users"}
@@ -116,7 +116,7 @@ async def test_a_claim_of_another_process_that_ends_is_followed_at_once(app, ope
 
 @on_mariadb
 async def test_a_range_that_is_locked_is_not_waited_for(app, operator):
-    """MySQL finds no row to ask a lock of, and its INSERT waits for the gap."""
+    """MySQL finds no row to lock, and its INSERT waits for the gap."""
     elsewhere = Elsewhere(app, operator)
     async with app.state.db.engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
@@ -134,7 +134,7 @@ async def test_a_range_that_is_locked_is_not_waited_for(app, operator):
 
 @on_mariadb
 async def test_copies_in_many_processes_leave_the_database_to_others(app, operator, monkeypatch):
-    """As if each was alone in its process: nobody waits in memory for another."""
+    """As if each was alone in its process: none waits in memory for another."""
     monkeypatch.setattr(Idempotency, "turn", turn_without_memory)
     waits: list[float] = []
 
@@ -163,7 +163,7 @@ async def turn_without_memory(idempotency, key, scope):
 
 
 async def test_a_claim_without_an_answer_is_never_run_again(app, operator):
-    """Whatever committed it, a statement that defines a table say, nobody knows how much of its effect is there."""
+    """Whatever committed it, such as a statement that defines a table, it is unknown how much of its effect exists."""
     async with Elsewhere(app, operator) as connection:
         await connection.commit()
 

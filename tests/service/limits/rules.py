@@ -1,4 +1,4 @@
-"""Rules, and reading what an answer says of them."""
+"""Rules, and the headers of answers about them."""
 
 from typing import Any
 
@@ -28,17 +28,17 @@ async def limit_owner(app: Starlette, user_id: int, *limits: RateLimit, quota: Q
 
 
 def policy(answer: Answer) -> dict[str, dict[str, Any]]:
-    """Read `RateLimit-Policy` as the structured list that it is."""
+    """Parse `RateLimit-Policy` as a structured list."""
     return listed(answer, "ratelimit-policy")
 
 
 def standing(answer: Answer) -> dict[str, dict[str, Any]]:
-    """Read `RateLimit` as the structured list that it is."""
+    """Parse `RateLimit` as a structured list."""
     return listed(answer, "ratelimit")
 
 
 def remaining(answer: Answer) -> dict[str, int]:
-    """Read what is left of each rule."""
+    """Return the rest of each rule."""
     return {name: parameters["r"] for name, parameters in standing(answer).items()}
 
 

@@ -1,4 +1,4 @@
-"""Calls that come at once: exactly so many get through, few round trips are made, and nobody pays who has gone."""
+"""Simultaneous calls: exactly the allowed number succeeds, with few round trips, and cancelled calls are not charged."""
 
 import asyncio
 from collections import Counter
@@ -49,7 +49,7 @@ async def test_of_many_at_once_exactly_the_limit_gets_through(charger: Charger) 
 async def test_of_several_tills_together_exactly_the_limit_gets_through(
     charger: Charger, db: SQLAlchemy
 ) -> None:
-    """As many workers would: each knows of the others only what the table says."""
+    """As several workers would: they share only the table."""
     tills = [Charger(Counters(lambda: db.reader)) for _ in range(4)]
 
     found = await asyncio.gather(*(granted(one, BOTH, 50) for one in tills))
@@ -71,7 +71,7 @@ async def test_those_that_wait_are_charged_together(charger: Charger) -> None:
     with wire.listening() as commands:
         await granted(charger, ONE, 100)
 
-    assert len(commands) <= 6  # the first by itself, and then the 99 that came meanwhile
+    assert len(commands) <= 6  # the first alone, and then the 99 that arrived meanwhile
 
 
 async def test_a_refused_call_writes_nothing(charger: Charger) -> None:
@@ -217,7 +217,7 @@ async def test_of_two_that_read_the_same_one_writes(charger: Charger, accounts) 
 
 
 async def test_both_counters_are_written_or_none(charger: Charger) -> None:
-    """Somebody was first with the owner's counter alone: the key's stays as well."""
+    """Another call has changed only the owner's counter: the key's must not be written either."""
     await charger.charge(BOTH, 1)
     counters = charger._counters
     reading = await counters.read([one.subject for one in BOTH])

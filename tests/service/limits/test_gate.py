@@ -1,4 +1,4 @@
-"""Limits through the whole corridor: who is charged, what every answer says, and what an outage does."""
+"""Limits through all middleware: the charged accounts, the headers of every answer, and the behaviour in an outage."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ async def work() -> Done:
 
 
 async def refund(request: Request) -> Done:
-    """Give back what the call cost, twice."""
+    """Refund the cost of the call, twice."""
     charge = request.state.charge
     await charge.refund()
     await charge.refund()
@@ -54,7 +54,7 @@ async def fail() -> Done:
 
 @pytest.fixture
 def on_outage(request: pytest.FixtureRequest) -> Any:
-    """The setting, which a test may choose."""
+    """Return the setting, which a test may choose."""
     return getattr(request, "param", None)
 
 
@@ -185,7 +185,7 @@ async def test_a_call_that_is_sent_twice_is_charged_once(app: Starlette) -> None
 async def test_the_replay_of_an_idempotent_call_costs_nothing_and_is_answered_when_nothing_is_left(
     app: Starlette,
 ) -> None:
-    """Whoever lost the answer to the last call of the month still gets it."""
+    """A client that lost the answer to the last call of the month still gets it."""
     key = await hold_key(app, scopes=["users:write"], quota=per_day(1))
     body = {"email": "ann@example.com", "name": "Ann"}
     create = [
@@ -201,7 +201,7 @@ async def test_the_replay_of_an_idempotent_call_costs_nothing_and_is_answered_wh
 
 
 async def test_a_replay_whose_answer_has_gone_is_charged(app: Starlette, monkeypatch) -> None:
-    """Between the look for a stored answer and its use the answer may end: then the call is one like any other."""
+    """The stored answer may expire between the check for it and its use: the call is then an ordinary one."""
     key = await hold_key(app, scopes=["users:write"], quota=per_day(2))
     look = app.state.limits._exempt
 
@@ -229,7 +229,7 @@ async def test_a_replay_whose_answer_has_gone_is_charged(app: Starlette, monkeyp
 
 
 async def test_copies_that_come_at_once_cost_one_call(app: Starlette) -> None:
-    """Those that were charged before they knew better get it back."""
+    """Those that were charged before are refunded."""
     key = await hold_key(app, scopes=["users:write"], limits=[limit(limit=9)])
     body = {"email": "ann@example.com", "name": "Ann"}
 
@@ -245,7 +245,7 @@ async def test_copies_that_come_at_once_cost_one_call(app: Starlette) -> None:
     assert remaining(last) == {"burst": 8}
 
 
-# ---------------------------------------------------------------------- whoever answers it
+# ---------------------------------------------------------------------- every kind of answer
 
 
 async def replayed(app: Starlette, key: HeldKey) -> Answer:
@@ -319,7 +319,7 @@ async def test_a_call_that_is_exempt_is_told_and_not_charged(app: Starlette, mon
     assert (remaining(spared), remaining(charged)) == ({"burst": 5}, {"burst": 4})
 
 
-# ---------------------------------------------------------------------- the counters out of reach
+# ---------------------------------------------------------------------- unreachable counters
 
 LOST = OperationalError("SELECT", {}, Exception(2003, "Can't connect"))
 FULL = PoolTimeoutError("QueuePool limit")

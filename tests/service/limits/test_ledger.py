@@ -1,4 +1,4 @@
-"""What fits and for how long one waits, with the clock handed in."""
+"""Whether a call fits and how long it must wait; the clock is an argument."""
 
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ START = to_microseconds(datetime(2026, 11, 22, 12, tzinfo=UTC))
 
 
 def at(text: str) -> int:
-    """A moment in UTC, in microseconds."""
+    """Return a time in UTC, in microseconds."""
     return to_microseconds(datetime.fromisoformat(text).replace(tzinfo=UTC))
 
 
@@ -30,7 +30,7 @@ def account(*limits: RateLimit, quota: Quota | None = None, prefix: str = "") ->
 
 
 class Subject:
-    """Somebody who is limited: the stored state goes from one call to the next, as in the table."""
+    """A limited subject: its stored state is passed from one call to the next, as in the table."""
 
     def __init__(self, account: Account) -> None:
         self.account = account
@@ -235,7 +235,7 @@ def test_a_quota_keeps_its_count_unless_its_period_changes() -> None:
     assert subject.remaining(START) == {"quota": 9}
 
 
-# ---------------------------------------------------------------------- giving back
+# ---------------------------------------------------------------------- refunds
 
 
 def test_what_is_given_back_is_there_again_and_other_calls_stay() -> None:
@@ -272,7 +272,7 @@ def test_a_counter_expires_when_nothing_in_it_counts() -> None:
     assert ledger.expires_at == START + 3600 * S
 
 
-# ---------------------------------------------------------------------- for any calls at all
+# ---------------------------------------------------------------------- random calls
 
 GAPS_US = st.integers(0, 4 * S) | st.sampled_from([0, 1, S // 50, S, S - 1, 3 * S])
 CALLS = st.lists(st.tuples(GAPS_US, st.integers(1, 4)), max_size=60)
@@ -320,7 +320,7 @@ def test_a_wait_is_long_enough_and_not_a_second_too_long(
 
 @given(CALLS)
 def test_a_unit_counts_at_most_a_slice_longer_than_its_window(calls: list[tuple[int, int]]) -> None:
-    """How conservative it is: nothing is refused that an exact count with a window longer by a slice would grant."""
+    """The limits are not too strict: an exact count with a window longer by a slice would refuse the same calls."""
     rule = limit(limit=9, window_s=5)
     subject, clock = Subject(account(rule)), START
     granted: list[tuple[int, int]] = []

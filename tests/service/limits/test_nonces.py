@@ -39,7 +39,7 @@ async def reserved(app: Starlette) -> int:
 
 
 async def limited(app: Starlette, kind: str) -> HeldKey:
-    """Make a key that may make two calls."""
+    """Return a key that may make two calls."""
     key = await hold_key(
         app,
         mode="signed",
@@ -91,7 +91,7 @@ async def test_when_the_limit_eases_calls_are_taken_again(app: Starlette) -> Non
 async def test_a_limited_signed_call_costs_so_many_commands(
     app: Starlette, method: str, commands_each: int
 ) -> None:
-    """The key; for a call that may change something, the counter; the nonce; the counter, read and written."""
+    """The key; for an unsafe call, the counter; the nonce; the counter, read and written."""
     key = await hold_key(app, mode="signed", scopes=[], limits=[limit(limit=100)])
     first, second = nonces(2)
     await send(app, key, method, "/job", nonce=first)

@@ -1,7 +1,7 @@
-"""Units of work from SQLAlchemy's documentation, chapter by chapter, for `tests.sessions.test_like_sqlalchemy`.
+"""Units of work from SQLAlchemy's documentation, by chapter, for `tests.sessions.test_like_sqlalchemy`.
 
-Each is a coroutine function of a session, which returns what it saw. Its chapter is the page of the documentation whose
-operations it uses.
+Each is a coroutine function of a session, which returns its observations. Its chapter is the page of the documentation
+whose operations it uses.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ Run = Callable[[AsyncSession], Awaitable[Any]]
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """One unit of work; `chapter` is where SQLAlchemy's documentation describes it."""
+    """One unit of work; `chapter` is its chapter in SQLAlchemy's documentation."""
 
     chapter: str
     name: str
@@ -52,6 +52,6 @@ async def then(asked: Awaitable[Any], use: Callable[[Any], Any]) -> Any:
 
 
 def loaded(instance: Any) -> dict[str, Any]:
-    """What an instance has without asking the database."""
+    """Return the attributes of an instance that are loaded."""
     state = inspect(instance)
     return {name: value for name, value in state.dict.items() if name in state.mapper.attrs}
