@@ -22,13 +22,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """The requests to send."""
 
     requests: Sequence[bytes]
-    """As they go over the wire."""
+    """The requests as bytes."""
     cycles: bool
-    """Begin anew at the end; else none is sent twice, and running out of them is an error."""
+    """True repeats the requests; False sends each once, and running out of them is an error."""
     connections: int = 32
     seconds: float = 5.0
     accepts: tuple[int, ...] = ()
-    """Statuses beside 2xx that are good answers here. To count them costs `wrk` time."""
+    """The accepted statuses other than 2xx. Counting them costs `wrk` time."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,14 +39,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     p50_us: int
     p99_us: int
     bad_statuses: int
-    """400 and above, those that are accepted among them."""
+    """The number of answers from 400, including accepted ones."""
     accepted: int
-    """Those that the load accepts."""
+    """The number of answers with a status that the load accepts."""
     broken: int
-    """Connections that could not be made, read or written."""
+    """The number of connections that could not be opened, read or written."""
     timeouts: int
     spent: int
-    """How often the requests ran out."""
+    """The number of times that the requests ran out."""
 
     @property
     def rps(self) -> float:

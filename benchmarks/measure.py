@@ -30,14 +30,14 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     round: int
     rps: float
     cpu_ms: float
-    """CPU time of the server for each request, user and system, its workers included."""
+    """The CPU time of the server and its workers for each request, user and system."""
     database_cpu_ms: float
-    """The same of the database."""
+    """The CPU time of the database for each request."""
     p50_ms: float
     p99_ms: float
     peak_mib: float
     accepted: int
-    """How many answers had a status that is no 2xx, and is good here."""
+    """The number of answers with an accepted status other than 2xx."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     """The common parameters of all measurements of a run."""
 
     databases: Mapping[int, Database]
-    """By their number of rows; the first is the one that contestants have who ask for no other."""
+    """The databases by their number of rows; the first is the default."""
     generator: str
     cores: Cores
     rounds: int

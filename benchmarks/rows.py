@@ -85,7 +85,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True):
     bearer: tuple[HeldKey, ...]
     signed: tuple[HeldKey, ...]
     pid: int
-    """Of the server."""
+    """The process id of the server."""
 
 
 @contextmanager

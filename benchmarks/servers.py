@@ -33,10 +33,10 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """A peer and its start parameters."""
 
     module: str
-    """In `benchmarks.peers`."""
+    """The name of its module in `benchmarks.peers`."""
     environ: dict[str, str] = {}
     discards_log: bool = False
-    """What it logs goes to /dev/null, and can be shown to nobody."""
+    """True sends its log to /dev/null, so that it cannot be shown."""
     pool_size: int = POOL_SIZE
     workers: int = 1
 

@@ -20,7 +20,7 @@ HEAD = (
     "CPU ratio",
 )
 Column = tuple[str, Callable[[Summary], str]]
-"""What stands above, and what is written of a contestant."""
+"""The heading, and the text for a contestant."""
 
 LONGEST_REASON = 120  # characters; the complete reason is in the raw results
 

@@ -65,7 +65,7 @@ async def rename_user(user_id: int, name: str, session: Session) -> UserOut:
         raise HTTPException(404)
     await user.update(name=name)
     if name == "root":
-        raise HTTPException(403, "that name is taken by the house")
+        raise HTTPException(403, "that name is reserved")
     await session.commit()
     return UserOut.model_validate(user)
 

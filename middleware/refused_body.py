@@ -1,4 +1,4 @@
-"""Answer for a body that is refused while it is read."""
+"""The answer to a request whose body is refused while it is read."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 

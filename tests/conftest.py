@@ -78,7 +78,7 @@ def mariadb_url(mariadb: PrivateMariaDB) -> str:
 SERVER_ID = "mysql" if mysql.is_chosen() else "mariadb"
 MARIADB = pytest.param("mariadb", marks=pytest.mark.mariadb, id=SERVER_ID)
 on_mariadb = pytest.mark.parametrize("database_url", [MARIADB], indirect=True)
-"""Marks a test of what only a server can show: a wire, locks on rows, a statement that waits."""
+"""Marks a test that needs a server: a wire, locks on rows, a statement that waits."""
 
 
 def loading(database_url: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The index of decisions, links, continuous integration, hooks, and the wording of docstrings."""
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from latchkey.service.problems import KINDS
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -166,3 +169,55 @@ def test_migrations_import_no_models():
     versions = (ROOT / "migrations" / "versions").glob("*.py")
 
     assert [path.name for path in versions if "latchkey.models" in path.read_text()] == []
+
+
+BANNED_OPENER = re.compile(r"(?:Tell|Say|Answer)\s")
+WHO_WITHOUT_A_NOUN = re.compile(
+    r"(?:^|[.:;(]\s+)who\b|\b(?:for|of|to|with|by|from|than|but|whether|that)\s+who\b|\bwhoever\b",
+    re.IGNORECASE,
+)
+PYTHON = [
+    path
+    for folder in (
+        *("service", "middleware", "models", "migrations", "latchkey"),
+        *("benchmarks", "examples", "docs", "tests"),
+    )
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+
+def docstrings(path: Path) -> list[str]:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented))
+    return [text for node in nodes if (text := ast.get_docstring(node)) is not None]
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docstrings_have_a_subject_and_begin_with_what_the_caller_gets(path):
+    """The first word is `Return` or another imperative of the field, and relative pronouns follow a noun."""
+    texts = docstrings(path)
+
+    assert [text for text in texts if BANNED_OPENER.match(text)] == []
+    assert [text for text in texts if WHO_WITHOUT_A_NOUN.search(text)] == []
+
+
+def test_problem_texts_have_a_subject():
+    texts = [text for kind in KINDS.values() for text in (kind.title, kind.explanation)]
+
+    assert [text for text in texts if WHO_WITHOUT_A_NOUN.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [
+        pytest.param("Who calls: credentials.", True, id="at the beginning"),
+        pytest.param("For who proves nothing two secrets are opened.", True, id="after a preposition"),
+        pytest.param("Whoever opened the session commits.", True, id="whoever"),
+        pytest.param("A client that fails.", False, id="that"),
+        pytest.param(
+            "A first user, who holds a key, and the operator, who finds the cause.", False, id="nouns"
+        ),
+    ],
+)
+def test_the_rule_finds_who_without_a_noun(text, is_found):
+    assert bool(WHO_WITHOUT_A_NOUN.search(text)) is is_found

@@ -52,7 +52,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "limits": lambda text: () if text is None else decode_limits(text),
     "quota": lambda text: None if text is None else decode_quota(text),
 }
-"""What reads the columns that are more than a value."""
+"""The readers of columns that are more than a value."""
 
 
 def read_columns(names: tuple[str, ...], values: Any) -> dict[str, Any]:

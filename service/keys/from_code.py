@@ -33,7 +33,7 @@ class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
     key: ApiKey
     secret: str
     old_secret_expires_at: datetime | None = None
-    """When the secret that a rotation replaced ends; None when it has, or when there was none."""
+    """The end of the secret that a rotation replaced; None when it has ended already, or when there was none."""
 
     def __repr__(self) -> str:
         return f"IssuedKey(key={self.key!r})"

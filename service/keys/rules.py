@@ -28,9 +28,9 @@ class KeyRules(msgspec.Struct, frozen=True):
 
     issuer: Issuer
     scopes: frozenset[str]
-    """Those that are declared: a key can have these and no others."""
+    """The declared scopes; a key can have only these."""
     keys_per_owner: int | None
-    """None is any number."""
+    """The maximum number of keys of an owner; None means no limit."""
 
     async def create(
         self,

@@ -50,7 +50,7 @@ class Refusal(msgspec.Struct, frozen=True):
     limit: int
     window_s: int
     wait_s: int | None
-    """The number of seconds after which the call fits, if nothing else is spent; None is never."""
+    """The number of seconds after which the call fits, if nothing else is spent; None means never."""
 
 
 class WindowState(msgspec.Struct, array_like=True, frozen=True):

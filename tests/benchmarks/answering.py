@@ -38,7 +38,7 @@ def answering() -> Iterator[Answering]:
         do_GET = do_POST  # noqa: N815 - the name that the server looks for
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:

@@ -116,9 +116,9 @@ class Genuine(msgspec.Struct, frozen=True, kw_only=True):
     form: str
     key: HeldKey
     covered: frozenset[str]
-    """Of `method`, `path` and `body`; the query always is."""
+    """The covered parts among `method`, `path` and `body`; the query is always covered."""
     digest: bool
-    """Whether the signature says what the body is."""
+    """Whether the signature covers the body."""
 
     def signed(self, sent: Sent) -> object:
         """Return everything that the signature covers: two requests with the same value are the same signed request."""

@@ -35,7 +35,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Mutation = Callable[[random.Random, Scene], Sent | None]
-"""None where there is nothing to change."""
+"""Returns the changed request; None if there is nothing to change."""
 
 MUTATIONS: dict[str, Mutation] = {}
 

@@ -36,7 +36,7 @@ async def run(
 
 
 def answering(status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> ASGIApp:
-    """Answer without reading."""
+    """Send an answer without reading."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": status, "headers": list(headers)})

@@ -64,7 +64,7 @@ NAMES = [
     *("resolve", "set_session", "filter_by", "after_commit", "has_after_commit", "refresh_on_commit", "cls", "self"),
     *("runs_in_doubt", "scoped_session", "_served_by", "_Team__private", "a__", "identities__in"),
 ]  # fmt: skip
-"""What was met; the rule itself is held against the verbs below."""
+"""Names that models have had; the rule itself is compared with the verbs below."""
 
 
 def public_names() -> set[str]:

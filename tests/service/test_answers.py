@@ -268,7 +268,7 @@ def routes():
 
 
 async def answer_generic() -> Page[Named]:
-    """Answer a page of a generic Struct."""
+    """Return a page of a generic Struct."""
     return Page([await User.filter().one()], "more")
 
 
@@ -331,7 +331,7 @@ async def test_a_generic_struct_is_answered_and_described(app, operator, path):
 
 
 async def nothing() -> None:
-    """Answer nothing."""
+    """Return nothing."""
 
 
 class WithModel(msgspec.Struct):

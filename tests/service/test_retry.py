@@ -37,7 +37,7 @@ def lost(number: int = 1213, text: str = "Deadlock found") -> DBAPIError:
 
 
 GROUP = "Got error 149 - 'Lock deadlock; Retry transaction' during COMMIT"
-"""What group replication answers a conflict with, beside 3101, as error 1180."""
+"""The message of error 1180, with which group replication reports a conflict, in addition to 3101."""
 
 
 class Script:

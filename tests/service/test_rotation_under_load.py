@@ -33,7 +33,7 @@ class Called(msgspec.Struct, frozen=True):
     ended: float
     status: int
     told: bool
-    """The answer said that the secret is old."""
+    """Whether the answer marked the secret as replaced."""
 
 
 class Four(msgspec.Struct):

@@ -30,7 +30,7 @@ class Trip(msgspec.Struct, frozen=True):
     query: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     tables: int = 0
-    """Into which it inserts rows that MySQL dates."""
+    """The number of tables into which it inserts rows with generated times."""
 
     @property
     def on_mysql(self) -> int:

@@ -39,7 +39,7 @@ class Tally(msgspec.Struct):
 
 
 TALLIES = pytest.StashKey[dict[str, Tally]]()
-"""What the storms on each kind of database found, for the summary."""
+"""The findings of the storms on each kind of database, for the summary."""
 
 
 class Kind(msgspec.Struct, frozen=True):

@@ -38,7 +38,7 @@ DIFFERENCES = {
         "work_after_a_failed_flush", "commit_after_a_failed_flush"
     },
 }  # fmt: skip
-"""Sentences of `docs/sessions.md` with the units that behave as they say, and not as with a plain session."""
+"""Sentences of `docs/sessions.md` about differences from a plain session, with the units that show them."""
 
 
 class Outcome(msgspec.Struct):
