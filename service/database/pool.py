@@ -1,6 +1,7 @@
 """A connection pool that serves its waiters in order."""
 
 import asyncio
+import logging
 from collections import deque
 from contextlib import suppress
 from typing import Any, Literal
@@ -25,6 +26,8 @@ class FairPool(AsyncAdaptedQueuePool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # SQLAlchemy names the logger after the module of the class; its users expect the messages of a pool here.
+        self.logger = logging.getLogger("sqlalchemy.pool.FairPool")
         self._waiters: deque[asyncio.Future[ConnectionPoolEntry | None]] = deque()
         self._promised = 0  # connections that woken waiters are about to open
 

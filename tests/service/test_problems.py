@@ -62,7 +62,7 @@ async def test_the_operator_is_told_why_a_client_is_told_503(app, settings, log_
 
     assert_problem(answer, 503, "unavailable")
     (warning,) = [line.getMessage() for line in log_lines if line.levelno >= logging.WARNING]
-    assert warning.startswith("unavailable: QueuePool limit of size 2")
+    assert warning.startswith("unavailable: none of 2 connections was returned")
     assert "SELECT" not in warning
 
 

@@ -1,6 +1,7 @@
 """The pool of connections serves its waiters in order, within bounds, and loses no connection."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,13 @@ async def test_a_connection_that_is_dropped_is_replaced_for_the_next_waiter(open
     await held.close()
 
     assert await asyncio.gather(*waiting) == [0, 1, 2]
+
+
+async def test_what_it_says_is_said_by_sqlalchemy(opened: Opening, caplog: pytest.LogCaptureFixture) -> None:
+    """The garbage collector's complaints about connections that were never returned, above all."""
+    engine = opened(1)
+
+    with caplog.at_level(logging.INFO, "sqlalchemy.pool"):
+        await engine.dispose()
+
+    assert {record.name for record in caplog.records} == {"sqlalchemy.pool.FairPool"}
