@@ -3,9 +3,20 @@
 from latchkey.models.api_key import ApiKey, KeySecret
 from latchkey.models.base import Base
 from latchkey.models.idempotency_key import IdempotencyKey
+from latchkey.models.keyring_canary import KeyringCanary
 from latchkey.models.limit_counter import LimitCounter
 from latchkey.models.nonce import Nonce
 from latchkey.models.user import User
 from latchkey.models.watched import Watched
 
-__all__ = ["ApiKey", "Base", "IdempotencyKey", "KeySecret", "LimitCounter", "Nonce", "User", "Watched"]
+__all__ = [
+    "ApiKey",
+    "Base",
+    "IdempotencyKey",
+    "KeySecret",
+    "KeyringCanary",
+    "LimitCounter",
+    "Nonce",
+    "User",
+    "Watched",
+]

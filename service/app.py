@@ -26,7 +26,7 @@ from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.session import SessionMiddleware
 from latchkey.middleware.whole_body import WholeBodyMiddleware
 from latchkey.service import housekeeping, logs, openapi
-from latchkey.service.authentication import lookup
+from latchkey.service.authentication import canary, lookup
 from latchkey.service.authentication.anonymous import OptionalKeyMiddleware
 from latchkey.service.authentication.backend import KeyBackend, Verifier, answer_refusal
 from latchkey.service.authentication.failures import Failures
@@ -299,7 +299,7 @@ def require_distinct(operations: Iterable[Operation]) -> None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Refuse a database that is not migrated, run the tasks beside requests, and close everything in order (R12)."""
+    """Check the database and its key ring, run the tasks beside requests, and close everything in order (R12)."""
     db: SQLAlchemy = app.state.db
     if not db.is_open:
         raise RuntimeError("this application was closed: create a new one with create_app().")
@@ -307,6 +307,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         bound_connections(app.state.bounds)
         app.state.trusts_server = not is_beside_uvicorn()
         await schema.require_migrated(db.engine, app.state.schemas)
+        await canary.require_right(db.engine, app.state.keyring)
         await cluster.warn_of_stale_reads(db.reader)
         last_used: LastUsed = app.state.last_used
         revocations: Revocations = app.state.revocations

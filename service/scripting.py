@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 
+from latchkey.service.authentication import canary
 from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.database.session import RequestSession
 
@@ -28,10 +29,12 @@ async def open_session(app: Starlette) -> AsyncIterator[RequestSession]:
 
     Raises:
         NotMigratedError: the database is not at the revisions of Latchkey and of the application.
+        WrongKeyRingError: the database was used with another key ring.
     """
     db: SQLAlchemy = app.state.db
     try:
         await schema.require_migrated(db.engine, app.state.schemas)
+        await canary.require_right(db.engine, app.state.keyring)
         async with db.scoped_session() as session:
             yield session
     finally:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from latchkey.service.authentication.wire.credentials import AccessKey, RandomBytes, Secret, decode_base64
 
 _KEY_BYTES = 32
-_ID_BYTES = 4
+ID_BYTES = 4
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 
@@ -82,6 +82,16 @@ class KeyRing:
         """Return the text of a new ring with one key, for a first start."""
         return f"1:{base64.b64encode(random_bytes(_KEY_BYTES)).decode()}"
 
+    @property
+    def first(self) -> int:
+        """The id of the key that seals."""
+        return self._first
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """The ids of all keys."""
+        return frozenset(self._secrets)
+
     def __repr__(self) -> str:
         return f"KeyRing(ids={list(self._secrets)})"
 
@@ -119,13 +129,13 @@ class KeyRing:
     def _seal(self, ciphers: Mapping[int, AESGCM], plaintext: bytes, associated_data: bytes) -> bytes:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         encrypted = ciphers[self._first].encrypt(nonce, plaintext, associated_data)
-        return self._first.to_bytes(_ID_BYTES, "big") + nonce + encrypted
+        return self._first.to_bytes(ID_BYTES, "big") + nonce + encrypted
 
     def _open(self, ciphers: Mapping[int, AESGCM], sealed: bytes, associated_data: bytes) -> bytes:
-        if len(sealed) < _ID_BYTES + _NONCE_BYTES + _TAG_BYTES:
+        if len(sealed) < ID_BYTES + _NONCE_BYTES + _TAG_BYTES:
             raise KeyRingError("The sealed value is too short.")
-        key_id = int.from_bytes(sealed[:_ID_BYTES], "big")
-        nonce, encrypted = sealed[_ID_BYTES:][:_NONCE_BYTES], sealed[_ID_BYTES + _NONCE_BYTES :]
+        key_id = int.from_bytes(sealed[:ID_BYTES], "big")
+        nonce, encrypted = sealed[ID_BYTES:][:_NONCE_BYTES], sealed[ID_BYTES + _NONCE_BYTES :]
         cipher = ciphers.get(key_id)
         if cipher is None:
             raise KeyRingError(f"The value was sealed with key {key_id}, which is not in the key ring.")

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from latchkey import service
 from latchkey.service.application import ApplicationError
+from latchkey.service.authentication.canary import WrongKeyRingError
 from latchkey.service.commands.application import FIXED, app_option
 from latchkey.service.commands.calls import call, sign
 from latchkey.service.commands.keys import keys
@@ -86,7 +87,7 @@ def is_text(argument: str) -> bool:
 def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, read line by line
     """Return a sentence for an error that the user or the environment caused; None for a fault of Latchkey."""
     match error:
-        case SettingsError() | NotMigratedError() | ApplicationError() | SchemaError():
+        case SettingsError() | NotMigratedError() | WrongKeyRingError() | ApplicationError() | SchemaError():
             return str(error)
         case CommandError():
             return f"the migrations: {error}"

@@ -103,7 +103,7 @@ async def create_key(
     """Create a key for an active user and commit."""
     settings = read_settings()
     rules = key_rules(settings)
-    async with opened(settings) as session:
+    async with opened(settings, rules.issuer.keyring) as session:
         owner = await lock_user(reference)
         if owner.status != "active":
             raise click.ClickException(f"the user {reference} is {owner.status}: only active users get keys.")
@@ -170,7 +170,7 @@ async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
     """Rotate a key and commit."""
     settings = read_settings()
     rules = key_rules(settings)
-    async with opened(settings) as session:
+    async with opened(settings, rules.issuer.keyring) as session:
         key = await lock_key(access_key)
         if key is None:
             raise click.ClickException(f"there is no key {access_key}.")

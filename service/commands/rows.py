@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from latchkey.models import User
+from latchkey.service.authentication import canary
+from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.database.session import RequestSession
 from latchkey.service.key_cache.channel import Channel, UnreachableError, open_channel
@@ -37,11 +39,16 @@ def work(task: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[RequestSession]:
+async def opened(settings: Settings, keyring: KeyRing | None = None) -> AsyncIterator[RequestSession]:
     """Open the database for one unit of work; the block must commit.
+
+    Args:
+        settings: name the database.
+        keyring: what the work seals with; None if it seals nothing.
 
     Raises:
         NotMigratedError: the database is not at this release's revision.
+        WrongKeyRingError: the database was used with another key ring.
     """
     channel = open_channel(settings)
     db = SQLAlchemy()
@@ -50,6 +57,8 @@ async def opened(settings: Settings) -> AsyncIterator[RequestSession]:
         db.watch(partial(tell, channel))
     try:
         await schema.require_migrated(db.engine)
+        if keyring is not None:
+            await canary.require_right(db.engine, keyring)
         async with db.scoped_session() as session:
             yield session
     finally:

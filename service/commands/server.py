@@ -16,6 +16,8 @@ from latchkey import middleware, models, service
 from latchkey.service import housekeeping, logs
 from latchkey.service import openapi as description
 from latchkey.service.app import open_keyring
+from latchkey.service.authentication import canary
+from latchkey.service.authentication.canary import WrongKeyRingError
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.commands.answers import aligned
 from latchkey.service.commands.application import (
@@ -85,17 +87,18 @@ def serve(host: str, port: int, workers: int, reload: bool) -> None:
     if reload and workers > 1:
         raise click.UsageError("--reload requires a single worker.")
     settings = read_settings()
-    open_keyring(settings)
+    keyring = open_keyring(settings)
     require_free(host, port)
-    work(require_migrated(settings, read_schemas()))
+    work(require_usable(settings, read_schemas(), keyring))
     run(settings, host, port, workers=workers, reload=reload)
 
 
-async def require_migrated(settings: Settings, schemas: Sequence[Schema]) -> None:
-    """Raise an error for a database that cannot be reached or is not migrated, before a server starts."""
+async def require_usable(settings: Settings, schemas: Sequence[Schema], keyring: KeyRing) -> None:
+    """Raise an error for a database that cannot be reached, is not migrated or belongs to another key ring."""
     engine = create_engines(settings).writer
     try:
         await schema.require_migrated(engine, schemas)
+        await canary.require_right(engine, keyring)
     finally:
         await engine.dispose()
 
@@ -171,6 +174,13 @@ def dev(host: str, port: int, prepare_only: bool) -> None:
         settings, schemas, scopes = read_settings(), read_schemas(), read_scopes()
     keyring = open_keyring(settings)
     work(upgrade(settings, schemas))
+    try:
+        work(require_usable(settings, schemas, keyring))
+    except WrongKeyRingError:
+        work(adopt(settings, keyring))
+        tell(
+            "This key ring is not the one that the database was used with: signing keys made before do not work."
+        )
     base_url = f"http://{reachable(host)}:{port}"
     kept = work(prepare(settings, keyring, scopes=scopes, base_url=base_url, tell=tell))
     tell("\nRead the caller with the bearer key, and with the signing key:\n")
@@ -209,6 +219,32 @@ def openapi() -> None:
 
 
 @click.command()
-def keyring() -> None:
+@click.option(
+    "--adopt",
+    "is_adopted",
+    is_flag=True,
+    help="Print nothing; accept LATCHKEY_KEYRING for the database, whose own key ring is lost.",
+)
+@app_option
+def keyring(is_adopted: bool) -> None:
     """Print a new key ring, for LATCHKEY_KEYRING."""
-    click.echo(KeyRing.generate_text())
+    if not is_adopted:
+        click.echo(KeyRing.generate_text())
+        return
+    settings = read_settings()
+    work(adopt(settings, open_keyring(settings)))
+    click.echo(
+        "The database is used with the key ring of LATCHKEY_KEYRING from now on. "
+        "Signing keys whose secrets it cannot decrypt must be rotated.",
+        err=True,
+    )
+
+
+async def adopt(settings: Settings, keyring: KeyRing) -> None:
+    """Accept a key ring for a migrated database."""
+    engine = create_engines(settings).writer
+    try:
+        await schema.require_migrated(engine)
+        await canary.adopt(engine, keyring)
+    finally:
+        await engine.dispose()

@@ -1,0 +1,167 @@
+"""The canary of a database: a known value, sealed with the key ring, by which each start recognizes the ring.
+
+Without it, a service with a wrong ring starts, answers calls with bearer keys, and fails only at the first signed call.
+
+There is one canary for each key that was ever the first of the ring, because the first key is the one that seals. So
+the ring may change: a new key is put in front of the old one, which is taken away when nothing is sealed with it.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Select, delete, insert, or_, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from latchkey.models import ApiKey, KeyringCanary, KeySecret, User
+from latchkey.service.authentication.keyring import ID_BYTES, KeyRing, KeyRingError
+from latchkey.service.authentication.wire.credentials import AccessKey
+
+log = logging.getLogger("latchkey.authentication")
+
+PLAINTEXT = b"latchkey"
+SAMPLE = 100  # secrets that are tried where there is no canary yet
+
+_KEYS, _SECRETS, _USERS = ApiKey.__table__, KeySecret.__table__, User.__table__
+
+
+class WrongKeyRingError(RuntimeError):
+    """`LATCHKEY_KEYRING` is not the key ring that the database was used with."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(
+            f"LATCHKEY_KEYRING is not the key ring of this database: {fault}. "
+            "If the right ring is lost, `latchkey keyring --adopt` accepts this one."
+        )
+
+
+async def require_right(engine: AsyncEngine, keyring: KeyRing) -> None:
+    """Check that a key ring is the one of the database; write a canary for its first key if there is none.
+
+    Several processes may start at once. A database that cannot be written to is checked all the same.
+
+    Args:
+        engine: of the primary.
+        keyring: the ring.
+
+    Raises:
+        WrongKeyRingError: the ring is another one, or lacks a key that the secret of an active key needs.
+    """
+    canaries = await read(engine)
+    if canaries:
+        recognize(canaries, keyring)
+        await require_keys_of_secrets(engine, canaries.keys() - keyring.ids)
+    else:
+        await require_a_secret_opens(engine, keyring)
+    if keyring.first not in canaries:
+        await leave(engine, keyring)
+
+
+async def adopt(engine: AsyncEngine, keyring: KeyRing) -> None:
+    """Accept a key ring for the database, in place of one that is lost."""
+    async with engine.begin() as connection:
+        await connection.execute(delete(KeyringCanary))
+        await connection.execute(insert(KeyringCanary).values(new(keyring)))
+
+
+async def read(engine: AsyncEngine) -> dict[int, bytes]:
+    """Return the canaries by the id of their key."""
+    async with engine.connect() as connection:
+        rows = await connection.execute(select(KeyringCanary.key_id, KeyringCanary.sealed))
+        return {key_id: bytes(sealed) for key_id, sealed in rows}
+
+
+def recognize(canaries: Mapping[int, bytes], keyring: KeyRing) -> None:
+    """Raise `WrongKeyRingError` unless the ring opens the canary of each of its keys, and at least one."""
+    shared = canaries.keys() & keyring.ids
+    for key_id in sorted(shared):
+        try:
+            keyring.open(canaries[key_id], context(key_id))
+        except KeyRingError:
+            raise WrongKeyRingError(f"its key {key_id} is another one") from None
+    if not shared:
+        raise WrongKeyRingError(
+            f"it has {named(keyring.ids)}, and the database was used with {named(canaries)}"
+        )
+
+
+async def leave(engine: AsyncEngine, keyring: KeyRing) -> None:
+    """Write the canary of the first key."""
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(insert(KeyringCanary).values(new(keyring)))
+    except DBAPIError as error:
+        canaries = await read(engine)
+        if keyring.first in canaries:  # another process was faster, perhaps with another key
+            recognize(canaries, keyring)
+        else:
+            log.warning(
+                "the canary of the key ring could not be written, and the next start will try again: %s",
+                error.orig,
+            )
+
+
+async def require_keys_of_secrets(engine: AsyncEngine, missing: Iterable[int]) -> None:
+    """Raise `WrongKeyRingError` if the secret of an active key was sealed with a key that the ring lacks."""
+    for key_id in sorted(missing):
+        sealed_with = (
+            _SECRETS.c.sealed >= key_id.to_bytes(ID_BYTES, "big"),
+            _SECRETS.c.sealed < (key_id + 1).to_bytes(ID_BYTES, "big"),
+        )
+        async with engine.connect() as connection:
+            found = (await connection.execute(_live().where(*sealed_with).limit(1))).first()
+        if found is not None:
+            raise WrongKeyRingError(
+                f"key {key_id} is missing, with which the secret of {found.access_key} is sealed"
+            )
+
+
+async def require_a_secret_opens(engine: AsyncEngine, keyring: KeyRing) -> None:
+    """Raise `WrongKeyRingError` if the ring opens none of the newest secrets, in a database without a canary."""
+    async with engine.connect() as connection:
+        rows = (await connection.execute(_live().limit(SAMPLE))).all()
+    for row in rows:
+        try:
+            keyring.open_secret(bytes(row.sealed), AccessKey(row.access_key), row.version)
+        except KeyRingError:
+            continue
+        return
+    if rows:
+        raise WrongKeyRingError(f"it does not open the secret of {rows[0].access_key}")
+
+
+def _live() -> Select[Any]:
+    """Select the sealed secrets that a call may be signed with, the newest keys first."""
+    now = datetime.now(UTC)
+    return (
+        select(_KEYS.c.access_key, _SECRETS.c.version, _SECRETS.c.sealed)
+        .select_from(_SECRETS)
+        .join(_KEYS, _KEYS.c.id == _SECRETS.c.api_key_id)
+        .join(_USERS, _USERS.c.id == _KEYS.c.user_id)
+        .where(
+            _SECRETS.c.sealed.is_not(None),
+            _KEYS.c.status == "active",
+            _USERS.c.status == "active",
+            or_(_SECRETS.c.expires_at.is_(None), _SECRETS.c.expires_at > now),
+            or_(_KEYS.c.expires_at.is_(None), _KEYS.c.expires_at > now),
+        )
+        .order_by(_SECRETS.c.api_key_id.desc(), _SECRETS.c.version.desc())
+    )
+
+
+def new(keyring: KeyRing) -> dict[str, Any]:
+    """Return the row of a canary of the ring's first key."""
+    return {"key_id": keyring.first, "sealed": keyring.seal(PLAINTEXT, context(keyring.first))}
+
+
+def context(key_id: int) -> bytes:
+    """Return the associated data of a canary, which no secret has: theirs have a version behind a bar."""
+    return f"canary {key_id}".encode()
+
+
+def named(ids: Iterable[int]) -> str:
+    """Return key ids as words: `key 1`, `keys 1, 2`."""
+    texts = [str(one) for one in sorted(ids)]
+    return f"key{'s' if len(texts) > 1 else ''} {', '.join(texts)}"

@@ -1,0 +1,234 @@
+"""A start recognizes the key ring of its database, and a ring that is changed as documented stays right."""
+
+import asyncio
+import base64
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy import event, insert, select, update
+from sqlalchemy.exc import OperationalError
+from starlette.applications import Starlette
+
+from latchkey.models import ApiKey, KeyringCanary, KeySecret, User
+from latchkey.service.app import create_app
+from latchkey.service.authentication import canary
+from latchkey.service.authentication.canary import WrongKeyRingError, adopt, require_right
+from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.engines import create_engines
+from latchkey.service.keys.issuing import Issuer
+from latchkey.service.scripting import open_session
+from latchkey.service.settings import Settings
+
+
+def entry(key_id: int, byte: int) -> str:
+    return f"{key_id}:{base64.b64encode(bytes([byte]) * 32).decode()}"
+
+
+ONE, TWO, OTHER_ONE = entry(1, 1), entry(2, 2), entry(1, 3)
+
+
+def ring(*entries: str) -> KeyRing:
+    return KeyRing.from_text(",".join(entries))
+
+
+async def canaries(db: SQLAlchemy) -> list[int]:
+    async with db.reader.connect() as connection:
+        return list(await connection.scalars(select(KeyringCanary.key_id).order_by(KeyringCanary.key_id)))
+
+
+async def make_key(db: SQLAlchemy, keyring: KeyRing, mode: str = "signed") -> ApiKey:
+    async with db.scoped_session() as session:
+        owner = await User.filter().first() or await User.create(email="ann@example.com", name="Ann")
+        key, _ = await Issuer("lk", keyring).issue(owner, name="k", mode=mode, scopes=[], expires_at=None)
+        await session.commit()
+    return key
+
+
+async def refusal(db: SQLAlchemy, keyring: KeyRing) -> str:
+    with pytest.raises(WrongKeyRingError) as refused:
+        await require_right(db.engine, keyring)
+    sentence = str(refused.value)
+    assert not re.search(r"[A-Za-z0-9+/]{40}", sentence), "it shows a key"
+    return sentence
+
+
+async def test_the_first_start_leaves_a_canary_and_the_next_one_knows_it(db):
+    for _ in range(2):
+        await require_right(db.engine, ring(ONE))
+
+        assert await canaries(db) == [1]
+
+
+@pytest.mark.parametrize(
+    "other, fault",
+    [
+        (ring(OTHER_ONE), "its key 1 is another one"),
+        (ring(TWO), "it has key 2, and the database was used with key 1"),
+        (ring(TWO, OTHER_ONE), "its key 1 is another one"),
+    ],
+    ids=["another key of the same id", "another id", "another key behind a new one"],
+)
+async def test_another_ring_is_refused_and_changes_nothing(db, other, fault):
+    await require_right(db.engine, ring(ONE))
+
+    assert fault in await refusal(db, other)
+    assert await canaries(db) == [1]
+    await require_right(db.engine, ring(ONE))
+
+
+async def test_a_ring_is_changed_key_by_key(db):
+    """As docs/settings.md says: a new key in front, and the old one away once nothing is sealed with it."""
+    await require_right(db.engine, ring(ONE))
+    key = await make_key(db, ring(ONE))
+
+    await require_right(db.engine, ring(ONE, TWO))
+    assert await canaries(db) == [1]
+    await require_right(db.engine, ring(TWO, ONE))
+    assert await canaries(db) == [1, 2]
+    await require_right(db.engine, ring(ONE))  # a worker that starts again in the middle of it
+    assert f"key 1 is missing, with which the secret of {key.access_key} is sealed" in await refusal(
+        db, ring(TWO)
+    )
+
+    async with db.scoped_session() as session:
+        row = await ApiKey.filter_by(id=key.id).for_update().one()
+        await Issuer("lk", ring(TWO, ONE)).rotate(row, grace_s=0)
+        await session.commit()
+    await require_right(db.engine, ring(TWO))
+    assert "key 2 is missing" in await refusal(db, ring(ONE))
+
+
+@pytest.mark.parametrize(
+    "change", ["key revoked", "key expired", "owner blocked", "secret expired", "bearer"]
+)
+async def test_a_key_of_the_ring_is_not_missed_by_what_cannot_be_called_with(db, change):
+    await require_right(db.engine, ring(ONE))
+    await require_right(db.engine, ring(TWO, ONE))
+    key = await make_key(db, ring(ONE), mode="bearer" if change == "bearer" else "signed")
+    statements = {
+        "key revoked": update(ApiKey).values(status="revoked"),
+        "key expired": update(ApiKey).values(expires_at=key.created_at),
+        "owner blocked": update(User).values(status="blocked"),
+        "secret expired": update(KeySecret).values(expires_at=key.created_at),
+    }
+    if change in statements:
+        async with db.engine.begin() as connection:
+            await connection.execute(statements[change])
+
+    await require_right(db.engine, ring(TWO))
+
+
+async def test_a_database_of_an_earlier_release_is_recognized_by_its_secrets(db):
+    key = await make_key(db, ring(ONE))
+
+    assert f"it does not open the secret of {key.access_key}" in await refusal(db, ring(OTHER_ONE))
+    assert await canaries(db) == []
+    await require_right(db.engine, ring(TWO, ONE))
+    assert await canaries(db) == [2]
+
+
+async def test_a_canary_of_another_row_does_not_count(db):
+    await require_right(db.engine, ring(ONE))
+    async with db.engine.begin() as connection:
+        await connection.execute(update(KeyringCanary).values(key_id=2))
+
+    assert "its key 2 is another one" in await refusal(db, ring(ONE, TWO))
+
+
+async def test_workers_that_start_at_once_leave_one(settings: Settings, db):
+    """Each with a connection of its own, as processes have."""
+    engines = [create_engines(settings).writer for _ in range(8)]
+    try:
+        await asyncio.gather(*(require_right(one, ring(ONE)) for one in engines))
+    finally:
+        for one in engines:
+            await one.dispose()
+
+    assert await canaries(db) == [1]
+
+
+async def test_of_two_rings_that_start_at_once_one_is_refused(settings: Settings, db):
+    engines = [create_engines(settings).writer for _ in range(2)]
+    try:
+        found = await asyncio.gather(
+            *(
+                require_right(one, keyring)
+                for one, keyring in zip(engines, (ring(ONE), ring(OTHER_ONE)), strict=True)
+            ),
+            return_exceptions=True,
+        )
+    finally:
+        for one in engines:
+            await one.dispose()
+
+    assert [type(one) for one in found if one is not None] == [WrongKeyRingError]
+
+
+async def test_a_database_that_takes_no_write_is_checked_all_the_same(db, monkeypatch):
+    warnings: list[Any] = []
+    monkeypatch.setattr(canary.log, "warning", lambda text, *values: warnings.append(text % values))
+
+    def refuse(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO keyring_canaries"):
+            raise OperationalError(statement, {}, Exception(1290, "read-only"))
+
+    event.listen(db.engine.sync_engine, "before_cursor_execute", refuse)
+    try:
+        await require_right(db.engine, ring(ONE))
+    finally:
+        event.remove(db.engine.sync_engine, "before_cursor_execute", refuse)
+
+    assert warnings == [
+        "the canary of the key ring could not be written, and the next start will try again: (1290, 'read-only')"
+    ]
+    assert await canaries(db) == []
+    await require_right(db.engine, ring(ONE))
+    assert "its key 1 is another one" in await refusal(db, ring(OTHER_ONE))
+
+
+async def test_a_ring_is_adopted_in_place_of_one_that_is_lost(db):
+    await require_right(db.engine, ring(ONE))
+    await make_key(db, ring(ONE))
+
+    await adopt(db.engine, ring(TWO))
+
+    assert await canaries(db) == [2]
+    await require_right(db.engine, ring(TWO))
+    await refusal(db, ring(ONE))
+
+
+async def leave_another(settings: Settings) -> None:
+    """Make the database that of another ring."""
+    engine = create_engines(settings).writer
+    keyring = KeyRing.from_text(KeyRing.generate_text())
+    async with engine.begin() as connection:
+        await connection.execute(
+            insert(KeyringCanary).values(key_id=1, sealed=keyring.seal(b"latchkey", b"canary 1"))
+        )
+    await engine.dispose()
+
+
+async def test_an_application_does_not_start_with_another_ring(settings: Settings, app: Starlette):
+    await leave_another(settings)
+
+    with pytest.raises(WrongKeyRingError, match="its key 1 is another one"):
+        async with app.router.lifespan_context(app):
+            raise AssertionError("it started")
+
+
+async def test_a_script_does_not_either(settings: Settings, app: Starlette):
+    await leave_another(settings)
+
+    with pytest.raises(WrongKeyRingError):
+        async with open_session(app):
+            raise AssertionError("it opened")
+
+
+async def test_an_application_that_starts_leaves_a_canary(app: Starlette, settings: Settings):
+    async with app.router.lifespan_context(app):
+        assert await canaries(app.state.db) == [1]
+    again = create_app(settings)
+    async with again.router.lifespan_context(again):
+        assert await canaries(again.state.db) == [1]
