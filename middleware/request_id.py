@@ -1,7 +1,9 @@
 """An id for every request, and the last resort for exceptions that nothing else has answered."""
 
+import asyncio
 import logging
 import re
+from collections.abc import Callable
 from contextvars import ContextVar
 from random import getrandbits
 from urllib.parse import quote
@@ -46,11 +48,19 @@ class RequestIDMiddleware:
     This is the outermost middleware that answers. An exception that reaches it is logged once, with the id, and answered
     by `last_resort`. If an answer has started already, the exception is raised to the server, which closes the connection.
     A client that disconnects while its body is read is not an error.
+
+    Args:
+        last_resort: answers when nothing else has.
+        interrupted: returns what answers a request that the server cancels before its answer has started, as at the end
+            of a shutdown; without it the cancellation is raised to the server.
     """
 
-    def __init__(self, app: ASGIApp, *, last_resort: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, *, last_resort: ASGIApp, interrupted: Callable[[Scope], ASGIApp] | None = None
+    ) -> None:
         self.app = app
         self.last_resort = last_resort
+        self.interrupted = interrupted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request under its id."""
@@ -75,6 +85,11 @@ class RequestIDMiddleware:
             await self.app(scope, receive, stamp)
         except ClientDisconnect:
             log.info("the client went away before its request was complete")
+        except asyncio.CancelledError:
+            if started or self.interrupted is None:
+                raise
+            log.warning("%s %s was interrupted by the server", printable_method(scope), printable_path(scope))
+            await self.interrupted(scope)(scope, receive, stamp)
         except Exception:
             log.exception("%s %s failed", printable_method(scope), printable_path(scope))
             if started:

@@ -33,7 +33,7 @@ from latchkey.service.authentication.failures import Failures
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.authentication.replay import Replays
 from latchkey.service.authentication.retirement import retirement_headers
-from latchkey.service.connections.adoption import bound_connections, is_beside_uvicorn
+from latchkey.service.connections.adoption import bound_connections, is_beside_uvicorn, serving_config
 from latchkey.service.connections.bounds import Bounds
 from latchkey.service.connections.guard import ServerGuardMiddleware
 from latchkey.service.connections.refusals import Refusals
@@ -54,7 +54,7 @@ from latchkey.service.limits.counters import Counters
 from latchkey.service.limits.gate import Limits
 from latchkey.service.limits.headers import Headers
 from latchkey.service.networks import NetworkError, Proxies
-from latchkey.service.operation import Operation, RouteError, checked_scope
+from latchkey.service.operation import SAFE_METHODS, Operation, RouteError, checked_scope
 from latchkey.service.problems import (
     Problem,
     ProblemType,
@@ -68,6 +68,7 @@ from latchkey.service.problems import (
 from latchkey.service.router import ConvertedRoute, IndexedRouter
 from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings, SettingsError
+from latchkey.service.shutdown import CLOSING_S, SHUTDOWN_S, end_on_second_signal, run_steps
 
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 PRIVATE = (b"cache-control", b"private, no-store")
@@ -159,7 +160,7 @@ def create_app(
         db.watch(revocations.announce)
     corridor = [
         Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, limits)),
-        Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),
+        Middleware(RequestIDMiddleware, last_resort=Problem("internal_error"), interrupted=interruption),
         Middleware(
             ServerGuardMiddleware,
             trusts_server=lambda: app.state.trusts_server or not is_beside_uvicorn(),
@@ -252,6 +253,16 @@ async def answer_headers(limits: Limits, scope: Scope) -> Headers:
     return found
 
 
+def interruption(scope: Scope) -> Problem:
+    """Return the answer to a request that the end of a shutdown interrupts."""
+    if scope["method"] in SAFE_METHODS:
+        return Problem("unavailable", "The service is shutting down.")
+    return Problem(
+        "commit_unknown",
+        "The service was shut down before the call ended, so the change may be stored or not.",
+    )
+
+
 def signed_digest(scope: Scope) -> bytes | None:
     """Return the SHA-256 of the body that the caller's signature covers."""
     digest: bytes | None = scope["user"].content_sha256
@@ -305,6 +316,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         raise RuntimeError("this application was closed: create a new one with create_app().")
     try:
         bound_connections(app.state.bounds)
+        if serving_config() is not None:
+            end_on_second_signal()
         app.state.trusts_server = not is_beside_uvicorn()
         await schema.require_migrated(db.engine, app.state.schemas)
         await canary.require_right(db.engine, app.state.keyring)
@@ -319,14 +332,19 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            await background.finish(BACKGROUND_GRACE_S)
-            await stop(tasks)
-            await revocations.close()
-            await last_used.write()
-            await app.state.replays.close()
-            await app.state.limits.close()
+            await run_steps(
+                [
+                    ("background work", partial(background.finish, BACKGROUND_GRACE_S)),
+                    ("the work beside requests", partial(stop, tasks)),
+                    ("the revocation channel", revocations.close),
+                    ("writing the last uses of keys", last_used.write),
+                    ("reserving nonces", app.state.replays.close),
+                    ("charging limits", app.state.limits.close),
+                ],
+                within_s=SHUTDOWN_S - CLOSING_S,
+            )
     finally:
-        await db.close()
+        await run_steps([("closing the database", db.close)], within_s=CLOSING_S)
 
 
 async def stop(tasks: Iterable[asyncio.Task[None]]) -> None:

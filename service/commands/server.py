@@ -37,11 +37,12 @@ from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
 from latchkey.service.database.schema import Schema
 from latchkey.service.settings import Settings
+from latchkey.service.shutdown import SHUTDOWN_S
 
 log = logging.getLogger("latchkey.server")
 
 TELL_EVERY_ROWS = 10_000  # between two lines of progress
-GRACE_S = 30  # the time for requests in progress to end
+GRACE_S = 30  # from the signal to the end of the process
 
 host = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 port = click.option("--port", type=PORT, default=8000, show_default=True)
@@ -139,7 +140,7 @@ def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: b
         access_log=False,  # it would log the query, which may be signed
         proxy_headers=False,  # only a trusted proxy may set the client address
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=int(GRACE_S - SHUTDOWN_S),
     )
 
 

@@ -138,6 +138,19 @@ async def test_a_client_that_went_away_is_no_error(caplog):
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
+async def test_an_interrupted_request_is_answered(caplog):
+    async def app(scope, receive, send):
+        raise asyncio.CancelledError
+
+    interrupted = RequestIDMiddleware(
+        app, last_resort=answering(500), interrupted=lambda _scope: answering(503)
+    )
+    sent, _ = await run(interrupted, named(b"visit-7"))
+
+    assert sent[0]["status"] == 503
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 async def test_a_cancellation_goes_through(caplog):
     async def app(scope, receive, send):
         raise asyncio.CancelledError
