@@ -13,7 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.types import Scope
 
 from latchkey.middleware.background import detach
+from latchkey.middleware.request_scope import RequestScope
 from latchkey.models import Nonce
+from latchkey.service.database.driver import Wait, waiting_once
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.problems import Problem, is_conflict
 
@@ -54,14 +56,16 @@ class PendingReservation(msgspec.Struct, frozen=True, eq=False):
 
     claim: NonceClaim
     first: asyncio.Future[bool]
+    request_scope: RequestScope | None
 
     def tell(self, first: bool) -> None:
         """Give the result to the waiter, if there still is one."""
         if not self.first.done():
             self.first.set_result(first)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Exception, wait: Wait) -> None:
         """Raise an error in the waiter, if there still is one."""
+        wait.tell(self.request_scope)
         if not self.first.done():
             self.first.set_exception(error)
 
@@ -108,7 +112,9 @@ class Replays:
         until every clock refuses the signature, counted from the signature's own `created`. Counted from now, the
         signature of a call dated in the future could outlive the reservation.
         """
-        pending = PendingReservation(claim, asyncio.get_running_loop().create_future())
+        pending = PendingReservation(
+            claim, asyncio.get_running_loop().create_future(), RequestScope.current()
+        )
         self._waiting.append(pending)
         if self._work is None:
             # A separate task, because the call that started it may be cancelled while others wait for the same INSERT.
@@ -128,11 +134,12 @@ class Replays:
             while waiting := [one for one in self._waiting if not one.first.done()]:
                 self._waiting = []
                 waiting = [one for one in waiting if not self._refuse_ended(one)]
-                try:
-                    await self._reserve_together(waiting)
-                except Exception as error:  # noqa: BLE001 - every error belongs to the waiting calls
-                    for pending in waiting:
-                        pending.fail(error)
+                with waiting_once() as wait:
+                    try:
+                        await self._reserve_together(waiting, wait)
+                    except Exception as error:  # noqa: BLE001 - every error belongs to the waiting calls
+                        for pending in waiting:
+                            pending.fail(error, wait)
         finally:
             self._work = None
             for pending in (*waiting, *self._waiting):
@@ -153,7 +160,7 @@ class Replays:
         """Return the unix second from which every worker refuses the signature."""
         return claim.created + self.window_s + SKEW_S
 
-    async def _reserve_together(self, waiting: Sequence[PendingReservation]) -> None:
+    async def _reserve_together(self, waiting: Sequence[PendingReservation], wait: Wait) -> None:
         engine = self.primary()
         if len(waiting) > 1 and engine.dialect.name != "sqlite":
             try:
@@ -168,15 +175,15 @@ class Replays:
                 return
         async with asyncio.TaskGroup() as group:
             for pending in waiting:
-                group.create_task(self._reserve_alone(pending))
+                group.create_task(self._reserve_alone(pending, wait))
 
-    async def _reserve_alone(self, pending: PendingReservation) -> None:
+    async def _reserve_alone(self, pending: PendingReservation, wait: Wait) -> None:
         try:
             await _RESERVE.run(self.primary(), self._row(pending.claim))
         except IntegrityError:
             pending.tell(False)
         except Exception as error:  # noqa: BLE001 - the error belongs to the waiting call
-            pending.fail(error)
+            pending.fail(error, wait)
         else:
             pending.tell(True)
 

@@ -1,6 +1,9 @@
 """The connection of the MySQL driver, which also raises the errors that asyncmy 0.2 suppresses."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from asyncmy import connection, errors
@@ -106,16 +109,47 @@ class Connection(connection.Connection):
         return refusal
 
 
+class Wait:
+    """What work waits for that many requests share: `stalled` once the database has exceeded a time limit in it."""
+
+    def __init__(self) -> None:
+        self.stalled = False
+
+    def tell(self, request_scope: RequestScope | None) -> None:
+        """Have a request that waited for this work not wait for the database again, if it exceeded a time limit."""
+        if self.stalled and request_scope is not None:
+            request_scope.stalled = True
+
+
+_shared: ContextVar[Wait | None] = ContextVar("latchkey_wait", default=None)
+
+
+@contextmanager
+def waiting_once() -> Iterator[Wait]:
+    """Let work outside requests wait for at most one time limit of the database, as a request does."""
+    wait = Wait()
+    token = _shared.set(wait)
+    try:
+        yield wait
+    finally:
+        _shared.reset(token)
+
+
+def current_wait() -> RequestScope | Wait | None:
+    """Return what remembers time limits here: the request, or work that requests share."""
+    return RequestScope.current() or _shared.get()
+
+
 def has_stalled() -> bool:
     """Return whether the database has already exceeded a time limit in this request."""
-    request_scope = RequestScope.current()
-    return request_scope is not None and request_scope.stalled
+    wait = current_wait()
+    return wait is not None and wait.stalled
 
 
 def note_stall() -> None:
     """Record that the database exceeded a time limit, so that this request does not wait for further time limits."""
-    if (request_scope := RequestScope.current()) is not None:
-        request_scope.stalled = True
+    if (wait := current_wait()) is not None:
+        wait.stalled = True
 
 
 async def connect(

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import msgspec
 
 from latchkey.middleware.background import detach
+from latchkey.middleware.request_scope import RequestScope
+from latchkey.service.database.driver import waiting_once
 from latchkey.service.limits.account import Accounts
 from latchkey.service.limits.counters import Counters, Reading, Write
 from latchkey.service.limits.ledger import Figure, Ledger, Refusal, charge
@@ -42,6 +44,8 @@ class PendingCharge(msgspec.Struct, frozen=True, eq=False):
     receipt: asyncio.Future[Receipt]
     back: Moments | None
     """The times of the charges to refund; None for a new charge."""
+    request_scope: RequestScope | None = None
+    """The request that waits."""
 
     @property
     def is_void(self) -> bool:
@@ -102,7 +106,9 @@ class Charger:
             await asyncio.wait(self._working)
 
     async def _queue(self, accounts: Accounts, cost: int, back: Moments | None = None) -> Receipt:
-        pending = PendingCharge(accounts, cost, asyncio.get_running_loop().create_future(), back)
+        pending = PendingCharge(
+            accounts, cost, asyncio.get_running_loop().create_future(), back, RequestScope.current()
+        )
         self._enqueue(pending)
         try:
             return await pending.receipt
@@ -138,10 +144,12 @@ class Charger:
 
     async def _work(self, name: str, queue: deque[PendingCharge]) -> None:
         try:
-            while queue:
-                await self._charge_together(queue)
+            with waiting_once() as wait:
+                while queue:
+                    await self._charge_together(queue)
         except Exception as error:  # noqa: BLE001 - every error belongs to the waiting calls
             for pending in queue:
+                wait.tell(pending.request_scope)
                 if not pending.receipt.done():
                     pending.receipt.set_exception(error)
         finally:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import Scope
 
+from latchkey.service.database.driver import has_stalled
 from latchkey.service.limits.account import Accounts
 from latchkey.service.limits.charger import Charger, Moments, Receipt
 from latchkey.service.limits.headers import Headers, policy_header, standing_header
@@ -126,6 +127,9 @@ class Limits:
         try:
             receipt = await self._charger.preview(accounts, cost)
         except (DBAPIError, PoolTimeoutError):
+            state["figures"] = UNKNOWN  # do not read the counters again for this answer
+            if has_stalled():  # nothing else of this call would be answered either
+                raise
             return None  # the charge decides, and logs
         self._note_low(accounts, receipt)
         if receipt.refusal is None:

@@ -102,7 +102,7 @@ def test_what_a_team_writes_answers_alike_in_every_way(job, database):
 
     articles = answer.get("items", [answer])
     assert found == answer
-    assert len(articles) in {1, 18, 19, 20}
+    assert 1 <= len(articles) <= 20
     assert all(len(one["tags"]) == 3 and one["author"]["name"].startswith("User ") for one in articles)
 
 

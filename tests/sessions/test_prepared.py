@@ -118,7 +118,9 @@ async def test_lists_of_pairs_are_taken(db: SQLAlchemy, keys: None) -> None:
     ("some", "error", "says"),
     [
         pytest.param("lka_a", TypeError, "not a str", id="a text"),
-        pytest.param(["lka_a"] * 16_385, ValueError, "16,385 values is too long; 16,384", id="too many"),
+        pytest.param(
+            ["lka_a"] * 16_385, ValueError, "16,385 values is too long; the maximum is 16,384", id="too many"
+        ),
     ],
 )
 async def test_what_is_no_list_or_too_long_is_refused(
