@@ -47,7 +47,9 @@ def test_a_silent_database_does_not_keep_it(served: Party, mariadb: PrivateMaria
 
     assert took_s < GRACE_S + SLACK_S
     assert code == 0
-    assert [(one.status, one.code) for one in replies] == [(503, "unavailable")] * 2
+    read, written = [(one.status, one.code) for one in replies]
+    assert read == (503, "unavailable")
+    assert written in {(503, "unavailable"), (500, "commit_unknown")}, "it depends on what it waits for"
     assert "Traceback" not in served.served.err.read_text()
 
 
