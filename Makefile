@@ -60,7 +60,7 @@ test-mysql: $(READY) ## Run what needs a server on MySQL, which Debian's own apt
 
 test-mariadb: $(READY) ## Run the same on another MariaDB: LATCHKEY_TEST_MARIADBD, or that of Debian unstable (11.8)
 	mariadbd="$${LATCHKEY_TEST_MARIADBD:-$$(.ci/get-mariadb var/mariadb)}" && \
-		LATCHKEY_TEST_MARIADBD="$$mariadbd" .venv/bin/python -m pytest $(PYTEST_ARGS) -m mariadb $(TESTS)
+		LATCHKEY_TEST_MARIADBD="$$mariadbd" $(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m mariadb $(TESTS)
 
 test-galera: $(READY) ## Run a private Galera cluster of three nodes and write to two of them (galera-4, rsync)
 	LATCHKEY_TEST_GALERA=1 $(VENV)/bin/python -m pytest -q -m galera
@@ -72,7 +72,7 @@ test-fuzz: $(READY) ## Change 20,000 signed requests at random; LATCHKEY_TEST_SE
 	LATCHKEY_TEST_FUZZ=$${LATCHKEY_TEST_FUZZ:-20000} $(VENV)/bin/python -m pytest -q tests/fuzz
 
 test-bounds: $(READY) ## Measure what 2,000 clients that never end their requests take, and a minute after they left
-	LATCHKEY_TEST_BOUNDS=long .venv/bin/python -m pytest -q -s tests/server/test_memory.py
+	LATCHKEY_TEST_BOUNDS=long $(VENV)/bin/python -m pytest -q -s tests/server/test_memory.py
 
 check: $(READY) ## Lint, format, types, the borders between the packages, models against migrations
 	$(VENV)/bin/ruff check .
