@@ -32,7 +32,6 @@ log = logging.getLogger("latchkey.problems")
 
 RETRY_AFTER_S = 1
 
-LOCK_WAIT = 1205  # the wait for a lock timed out
 NO_SAVEPOINT = 1305
 
 
@@ -504,11 +503,7 @@ def is_conflict(error: BaseException | None) -> bool:
     number = error_number(error)
     if number == NO_SAVEPOINT:
         return is_conflict(behind(error))
-    return (
-        number == LOCK_WAIT
-        or driver.is_conflict(error.orig)
-        or "40001" in str(getattr(error.orig, "sqlstate", ""))
-    )
+    return driver.is_conflict(error.orig) or "40001" in str(getattr(error.orig, "sqlstate", ""))
 
 
 def behind(error: DBAPIError) -> BaseException | None:
@@ -520,8 +515,13 @@ def behind(error: DBAPIError) -> BaseException | None:
 
 
 def is_locked(error: DBAPIError) -> bool:
-    """Return whether SQLite's wait for its single writer timed out; the wait was long, so nothing is run again."""
-    return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+    """Return whether a wait for a lock timed out; it may last as long again, so nothing is run again.
+
+    On SQLite the lock is that of the single writer.
+    """
+    return error_number(error) in driver.LOCKED or getattr(error.orig, "sqlite_errorname", "").startswith(
+        "SQLITE_BUSY"
+    )
 
 
 def is_unreachable(error: DBAPIError) -> bool:
@@ -553,7 +553,7 @@ def of_exception(error: BaseException) -> Problem | None:  # noqa: PLR0911 - a t
         case DBAPIError() | TransactionEndedError() if is_conflict(error):
             return Problem("unavailable", "The change conflicted with other changes.")
         case DBAPIError() if is_locked(error):
-            return Problem("unavailable", "The database is busy with another change.")
+            return Problem("unavailable", "Another change holds a lock that the call needs.")
         case DBAPIError() if is_unreachable(error):
             return Problem("unavailable", "The database cannot be reached.")
         case _:

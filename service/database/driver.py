@@ -1,7 +1,7 @@
 """The connection of the MySQL driver, which also raises the errors that asyncmy 0.2 suppresses."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -16,6 +16,8 @@ ERROR_DURING_COMMIT = 1180
 LOCK_DEADLOCK = (
     "error 149 "  # the storage engine's number, by which group replication reports a conflict at COMMIT
 )
+
+LOCKED = frozenset({1205, 3572})  # another transaction held the lock for too long, or, with NOWAIT, at all
 
 # Errors of a server that cannot do at the moment what it usually can; the SQLSTATEs below are added.
 UNAVAILABLE = frozenset({
@@ -154,7 +156,7 @@ def note_stall() -> None:
 
 async def connect(
     *,
-    sets_autocommit: bool = False,
+    variables: Mapping[str, int] | None = None,
     waits_for_cluster: bool = False,
     answer_timeout_s: float | None = None,
     **arguments: Any,
@@ -164,8 +166,8 @@ async def connect(
     Args:
         answer_timeout_s: the maximum wait for an answer of the server, and for the connection. A request in which this time
             limit was exceeded once does not wait again.
-        sets_autocommit: set autocommit with a statement. A MySQL that starts sessions with autocommit off reports it as
-            on, so the driver would send nothing.
+        variables: of the session, which are set with one statement. `autocommit` is one of them: a MySQL that starts
+            sessions with autocommit off reports it as on, so the driver would send nothing.
         waits_for_cluster: on a Galera cluster, each read waits until the node has applied earlier commits of the other
             nodes. On other servers this has no effect.
         arguments: of the driver's connection. Its connect_timeout covers the whole connect: the driver alone would wait
@@ -190,8 +192,9 @@ async def connect(
             timeout_s if answer_timeout_s is None else min(timeout_s, answer_timeout_s)
         ):
             await made.connect()
-            if sets_autocommit:
-                await made.query("SET autocommit=1")  # type: ignore[no-untyped-call]
+            if variables:
+                values = ", ".join(f"{name} = {value}" for name, value in variables.items())
+                await made.query(f"SET {values}")  # type: ignore[no-untyped-call]
             if waits_for_cluster:
                 await wait_for_cluster(made)
     except BaseException as error:

@@ -19,7 +19,10 @@ from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_recor
 from latchkey.service.settings import Settings, SettingsError
 
 PREPARED_STATEMENTS = 32  # for each connection; the server has room for 16,382 of all its clients
-SQLITE_BUSY_TIMEOUT_S = 5  # how long a writer waits for another writer
+LOCK_WAITS = (
+    "innodb_lock_wait_timeout",  # for rows
+    "lock_wait_timeout",  # for tables that are being altered
+)
 TLS_PARAMETERS = frozenset({"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_check_hostname"})
 URL_PARAMETERS = {
     "mysql": TLS_PARAMETERS | {"charset", "connect_timeout", "unix_socket"},
@@ -98,7 +101,8 @@ def _reader(url: URL, settings: Settings, *, is_primary: bool) -> AsyncEngine:
         arguments = _sqlite_arguments(settings)
     else:
         url, arguments = _mysql_arguments(url, settings)
-        arguments["connect_args"].update(sets_autocommit=True, waits_for_cluster=is_primary)
+        arguments["connect_args"]["variables"]["autocommit"] = 1
+        arguments["connect_args"]["waits_for_cluster"] = is_primary
     engine = create_async_engine(
         url,
         isolation_level="AUTOCOMMIT",
@@ -134,6 +138,7 @@ def _mysql_arguments(url: URL, settings: Settings) -> tuple[URL, dict[str, Any]]
     connect["stmt_cache_size"] = PREPARED_STATEMENTS
     connect["async_creator_fn"] = Connecting
     connect["answer_timeout_s"] = settings.database_timeout_s
+    connect["variables"] = dict.fromkeys(LOCK_WAITS, settings.lock_wait_s)
     for name, value in {"connect_timeout": driver.CONNECT_TIMEOUT_S, "charset": "utf8mb4"}.items():
         if name not in url.query:
             connect[name] = value
@@ -202,7 +207,7 @@ def _reset_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
 
 def _sqlite_arguments(settings: Settings) -> dict[str, Any]:
     connect = {
-        "timeout": SQLITE_BUSY_TIMEOUT_S,
+        "timeout": settings.lock_wait_s,
         "factory": sqlite.RollingBackConnection,
         "async_creator_fn": sqlite.Connection,
     }

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 # no MD5().
 _NAME = "CONCAT('latchkey ', :purpose, ' ', LEFT(SHA2(DATABASE(), 256), 32))"
 _LOCK = text(f"SELECT GET_LOCK({_NAME}, :wait_s)")
+_WAIT_FOR_LOCKS = text("SET innodb_lock_wait_timeout = DEFAULT, lock_wait_timeout = DEFAULT")
 _UNLOCK = text(f"SELECT RELEASE_LOCK({_NAME})")
 
 
@@ -37,6 +38,7 @@ async def locked(
             return
         driver.answer_timeout_s = None  # work under the lock, and the wait for it, may take long
         try:
+            await connection.execute(_WAIT_FOR_LOCKS)
             taken = await connection.execute(_LOCK, {"purpose": purpose, "wait_s": wait_s})
             if taken.scalar() != 1:
                 yield None

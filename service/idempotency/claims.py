@@ -22,6 +22,7 @@ from starlette.types import Scope
 
 from latchkey.models import IdempotencyKey
 from latchkey.models.types import utc_in, utc_now
+from latchkey.service.database import driver
 from latchkey.service.database.session import RequestSession
 from latchkey.service.idempotency.allowance import KEPT_S, Allowance
 from latchkey.service.idempotency.key import CallIdentity, identify, read_header
@@ -31,8 +32,6 @@ from latchkey.service.problems import Problem, error_number
 PATIENCE_S = 1.0  # how long a copy waits for the first call
 FIRST_PAUSE_S = 0.01  # between two attempts to take a claim that another process holds; doubled each time
 LONGEST_PAUSE_S = 0.1
-
-LOCKED = frozenset({1205, 3572})  # MariaDB and MySQL: another transaction holds the lock
 
 
 class ClaimLostError(RuntimeError):
@@ -151,7 +150,7 @@ class Claim:
                 await session.rollback()
                 self.answer = await find(self.primary(), self.key.id)
             except DBAPIError as error:
-                if error_number(error) not in LOCKED:
+                if error_number(error) not in driver.LOCKED:
                     raise
                 await session.rollback()
                 with self.waiting(begun) as left_s:

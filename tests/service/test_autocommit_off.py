@@ -46,7 +46,9 @@ async def test_the_driver_alone_is_told_so_by_mariadb_only(database_url):
 @on_mariadb
 @pytest.mark.parametrize("sets", [True, False])
 async def test_our_connection_is_what_it_was_made_for(database_url, sets):
-    connection = await driver.connect(**arguments(database_url), sets_autocommit=sets, autocommit=sets)
+    connection = await driver.connect(
+        **arguments(database_url), variables={"autocommit": 1} if sets else None, autocommit=sets
+    )
     found = await autocommit_of(connection)
     connection.close()
 

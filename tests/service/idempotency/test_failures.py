@@ -60,7 +60,7 @@ async def test_a_refusal_drops_nothing_that_anybody_would_miss(app, operator, lo
     assert [one.getMessage() for one in log_lines if "drops" in one.getMessage()] == []
 
 
-@pytest.mark.parametrize("number", [1213, 1205])
+@pytest.mark.parametrize("number", [1213, 1020])
 async def test_a_unit_of_work_that_lost_claims_anew(app, operator, number):
     stage.errors = [OperationalError("", {}, Exception(number, "lost"))] * 2
 
