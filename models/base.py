@@ -1,6 +1,6 @@
 """The base of every model: its session, its verbs, its hooks."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Self, overload
 
@@ -14,6 +14,7 @@ from latchkey.models.errors import (
     ForeignSessionError,
     LostWriteError,
     MissingRowsError,
+    NotARowError,
     NotInitialisedError,
     UnknownLookupError,
 )
@@ -115,7 +116,7 @@ class Base(DeclarativeBase):
             refresh: True selects the row again before COMMIT, False never does, None follows the model's declaration.
             values: the attributes.
         """
-        cls._require_attributes(values)
+        cls._require_values(values)
         return await cls(**values).save(session=session, auto_commit=auto_commit, refresh=refresh)
 
     @belongs_to_instance
@@ -168,7 +169,7 @@ class Base(DeclarativeBase):
 
         An attribute that was never loaded counts as different. The other arguments are those of `create`.
         """
-        self._require_attributes(values)
+        self._require_values(values)
         unloaded = inspect(self).unloaded
         changed = {
             name: value for name, value in values.items() if name in unloaded or getattr(self, name) != value
@@ -200,6 +201,18 @@ class Base(DeclarativeBase):
                 raise UnknownLookupError(
                     f"{cls.__name__} has no attribute {name!r}; it has {', '.join(sorted(known))}."
                 )
+
+    @classmethod
+    def _require_values(cls, values: Mapping[str, Any]) -> None:
+        """Check the values of a verb; SQLAlchemy refuses what is no row only later, and does not name the relation."""
+        cls._require_attributes(values)
+        relations = inspect(cls).relationships
+        for name in relations.keys() & values.keys():
+            model, found = relations[name].mapper.class_, values[name]
+            many = relations[name].uselist and found is not None
+            for one in (found.values() if isinstance(found, Mapping) else found) if many else (found,):
+                if one is not None and not isinstance(one, model):
+                    raise NotARowError(f"{cls.__name__}.{name}", model.__name__, type(one))
 
     # ------------------------------------------------------------------ reading
 

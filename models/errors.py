@@ -6,6 +6,7 @@ ModelError
 ├── ForeignSessionError   a plain session would not run the after-commit hook of the model
 ├── NotLoadedError        the code reads an attribute that no query has loaded
 ├── UnknownLookupError    a filter names an attribute or an operator that does not exist
+├── NotARowError          a relation is set to an object that is no row of its model
 ├── NameTakenError        an attribute has the name of a verb, or of an argument of one
 ├── StructError           a Struct has a field that its rows do not have, or a value does not fit its field
 └── MissingRowsError      `get(1, 2, 3)` found fewer rows than requested
@@ -62,6 +63,16 @@ class NotLoadedError(ModelError, RuntimeError, InvalidRequestError, DetachedInst
 
 class UnknownLookupError(ModelError, TypeError):
     """A filter or an order contains a name that the model does not have."""
+
+
+class NotARowError(ModelError, TypeError):
+    """A relation is set to an object that is no row of its model."""
+
+    def __init__(self, relation: str, model: str, kind: type) -> None:
+        super().__init__(
+            f"{relation} is a relation to {model}, and {kind.__module__}.{kind.__qualname__} is not one of its rows: "
+            f"pass the result of `await {model}.get(…)`, or set the foreign key instead of the relation."
+        )
 
 
 class StructError(ModelError, TypeError):

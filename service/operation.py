@@ -126,7 +126,8 @@ def route(
         method: GET (which includes HEAD), POST, PUT, PATCH or DELETE.
         path: as in Starlette, `/v1/users/{id}`.
         endpoint: an `async def` that takes `request` and, by their names, `body`, `query` and the path parameters, each
-            with its type; and `caller: Principal`, or `caller: Principal | None` with `optional_key`.
+            with its type; and `caller: Principal`, or `caller: Principal | None` with `optional_key`. The type of
+            `query` is a Struct, whose fields are the query parameters.
         scope: the scope that a key needs, `noun:verb`.
         any_key: every valid key may call it.
         public: calls need no credential; one that is sent is ignored.
@@ -163,7 +164,8 @@ def route(
     taken = set(inspect.signature(endpoint).parameters)
     if unknown := taken - {"request", "body", "query", "caller", *in_path}:
         raise RouteError(
-            f"{where}: the endpoint takes {', '.join(sorted(unknown))}, which is never passed to it."
+            f"{where}: the endpoint takes {', '.join(sorted(unknown))}, but it can only take request, caller, body, "
+            "query, a Struct with the query parameters, and the parameters of the path."
         )
     if left := set(in_path) - taken:
         raise RouteError(
@@ -174,6 +176,10 @@ def route(
     if "caller" in taken - set(in_path):
         _require_caller_type(hints.get("caller"), where, public=public, optional_key=optional_key)
     query = hints.get("query")
+    if query is not None and not hasattr(query, "__struct_fields__"):
+        raise RouteError(
+            f"{where}: the endpoint's query is {query!r}; declare a Struct with the query parameters."
+        )
     if query is not None and (reserved := RESERVED_PARAMETERS & set(query.__struct_fields__)):
         raise RouteError(f"{where}: {', '.join(sorted(reserved))} is reserved for signed queries.")
     answers = _declared(answers) if answers is not None else _answers(hints.get("return"), where)

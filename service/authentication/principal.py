@@ -12,7 +12,9 @@ class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
     """An authenticated caller, which an endpoint takes as `caller: Principal`.
 
     `user` is the owner of the key, `key` the key, and `scopes` its scopes, all in their state at authentication.
-    `hold_caller` locks both and returns their current state.
+    `hold_caller` locks both and returns their current state. Both are Structs with the fields that the API shows, such
+    as `caller.user.id`, `.name` and `.email`, or `caller.key.access_key` and `.mode`, and no rows: set a foreign key to
+    `caller.user.id`, or read the row with `await User.get(caller.user.id)`.
     """
 
     key_id: int

@@ -8,7 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 
 from latchkey.models import ApiKey, Base, KeySecret, User
-from latchkey.models.errors import LostWriteError, NotInitialisedError, NotLoadedError, UnknownLookupError
+from latchkey.models.errors import (
+    LostWriteError,
+    NotARowError,
+    NotInitialisedError,
+    NotLoadedError,
+    UnknownLookupError,
+)
 
 
 async def names_stored(db) -> list[str]:
@@ -47,6 +53,23 @@ async def test_create_refuses_an_attribute_that_is_not_there(db):
     assert str(raised.value) == (
         "User has no attribute 'emial'; it has created_at, email, email_key, id, keys, limits, name, quota, status, updated_at."
     )
+
+
+@pytest.mark.parametrize(
+    "model, values, relation",
+    [(ApiKey, {"user": object()}, "ApiKey.user is a relation to User"),
+     (User, {"keys": [object()]}, "User.keys is a relation to ApiKey")],
+    ids=["to one", "to many"],
+)  # fmt: skip
+async def test_a_relation_takes_only_rows(db, ann, model, values, relation):
+    """As an endpoint does that passes `caller.user`, which is a Struct."""
+    said = re.escape(f"{relation}, and builtins.object is not one of its rows: pass the result of ") + ".*"
+
+    with pytest.raises(NotARowError, match=said):
+        await model.create(**values, auto_commit=True)
+    if model is User:
+        with pytest.raises(NotARowError, match=said):
+            await ann.update(**values, auto_commit=True)
 
 
 async def test_create_lets_the_unique_constraint_judge(db, ann):

@@ -82,6 +82,10 @@ async def take_reserved(query: Reserved) -> Greeting:
     return Greeting(query.nonce)
 
 
+async def take_a_mapping(query: dict[str, str]) -> Greeting:
+    return Greeting(query["name"])
+
+
 async def take_untyped(body) -> Greeting:
     return Greeting(body)
 
@@ -100,6 +104,7 @@ async def say_an_answer(request: Request) -> Answer:
 
 METHODS = "the method must be one of DELETE, GET, PATCH, POST, PUT."
 COST = "cost must be 0 or more units, and a public route has none."
+ONLY = "but it can only take request, caller, body, query, a Struct with the query parameters, and the parameters of the path."
 ONE_OF = "set exactly one of scope=, any_key=True, optional_key=True and public=True."
 
 
@@ -122,11 +127,14 @@ ONE_OF = "set exactly one of scope=, any_key=True, optional_key=True and public=
                      "any other function would run in a thread or a task without the request's session.",
                      id="not async"),
         pytest.param(("GET", "/x", take_more), {"public": True},
-                     "the endpoint takes db, session, which is never passed to it.", id="unknown arguments"),
+                     f"the endpoint takes db, session, {ONLY}", id="unknown arguments"),
         pytest.param(("GET", "/x", greet_by_name), {"public": True},
-                     "the endpoint takes name, times, which is never passed to it.", id="names that are not in the path"),
+                     f"the endpoint takes name, times, {ONLY}", id="names that are not in the path"),
         pytest.param(("GET", "/x/{id}/{place}", show), {"public": True},
                      "the endpoint does not take place, which is in its path.", id="a name only in the path"),
+        pytest.param(("GET", "/x", take_a_mapping), {"public": True},
+                     "the endpoint's query is dict[str, str]; declare a Struct with the query parameters.",
+                     id="a query that is no Struct"),
         pytest.param(("GET", "/x", take_reserved), {"public": True}, "nonce is reserved for signed queries.",
                      id="a reserved name in the query"),
         pytest.param(("POST", "/x", take_untyped), {"public": True},
