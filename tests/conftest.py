@@ -111,7 +111,7 @@ def settings(database_url: str) -> Settings:
     return Settings(database_url=database_url, keyring=KEYRING, pool_size=2, pool_timeout_s=1.0)
 
 
-class Complaints(logging.Handler):
+class PoolErrors(logging.Handler):
     """The messages of the pool about connections that the garbage collector had to clean up."""
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
 
     The commands of both kinds of database are recorded, see `tests.wire`, and the tables are emptied at the end.
     """
-    complaints = Complaints()
+    complaints = PoolErrors()
     logging.getLogger("sqlalchemy.pool").addHandler(complaints)
     watched = watched_connection()
     database = SQLAlchemy()

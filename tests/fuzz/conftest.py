@@ -41,7 +41,7 @@ async def echo(request: Request, rest: str, query: Asked) -> None:
     request.app.state.seen.append(request.user.key.access_key)
 
 
-class Cast(msgspec.Struct, frozen=True, kw_only=True):
+class HeldKeys(msgspec.Struct, frozen=True, kw_only=True):
     """The keys of the tests."""
 
     signer: HeldKey
@@ -49,7 +49,7 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
     bearer: HeldKey
 
 
-class Tally(msgspec.Struct):
+class Counts(msgspec.Struct):
     """The number of requests by their answers."""
 
     answers: Counter[tuple[str, int]] = msgspec.field(default_factory=Counter)
@@ -57,7 +57,7 @@ class Tally(msgspec.Struct):
     genuine: int = 0
 
 
-TALLY = pytest.StashKey[Tally]()
+COUNTS = pytest.StashKey[Counts]()
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def seed() -> str:
 
 
 @pytest.fixture
-def tally(request: pytest.FixtureRequest) -> Tally:
-    return request.config.stash.setdefault(TALLY, Tally())
+def counts(request: pytest.FixtureRequest) -> Counts:
+    return request.config.stash.setdefault(COUNTS, Counts())
 
 
 @pytest.fixture
@@ -93,13 +93,13 @@ async def app(settings: Settings, quiet: None) -> AsyncIterator[Starlette]:
 
 
 @pytest.fixture
-async def cast(app: Starlette, seed: str, monkeypatch: pytest.MonkeyPatch) -> Cast:
+async def held_keys(app: Starlette, seed: str, monkeypatch: pytest.MonkeyPatch) -> HeldKeys:
     """Return keys that are the same for the same seed, so that a failure can be reproduced."""
     rng = random.Random(seed)
     for name in ("new_access_key", "new_secret"):
         made = functools.partial(getattr(issuing, name), random_bytes=rng.randbytes)
         monkeypatch.setattr(issuing, name, made)
-    return Cast(
+    return HeldKeys(
         signer=await hold_key(app, mode="signed"),
         other=await hold_key(app, mode="signed", email="other@example.com"),
         bearer=await hold_key(app),
@@ -108,18 +108,18 @@ async def cast(app: Starlette, seed: str, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the number of requests, which a passed test does not show."""
-    tally = config.stash.get(TALLY, None)
-    if tally is None:
+    counts = config.stash.get(COUNTS, None)
+    if counts is None:
         return
     by_status = Counter[int]()
     by_name: dict[str, list[str]] = {}
-    for (name, status), count in sorted(tally.answers.items()):
+    for (name, status), count in sorted(counts.answers.items()):
         by_status[status] += count
         by_name.setdefault(name, []).append(f"{count}x{status}")
     terminalreporter.write_line(
-        f"fuzz with LATCHKEY_TEST_SEED={SEED}: {by_status.total()} mutated requests, {tally.accepted} accepted, "
+        f"fuzz with LATCHKEY_TEST_SEED={SEED}: {by_status.total()} mutated requests, {counts.accepted} accepted, "
         f"{sum(count for status, count in by_status.items() if status >= 500)} answered 5xx; "
-        f"{tally.genuine} genuine ones accepted; "
+        f"{counts.genuine} genuine ones accepted; "
         + ", ".join(f"{count}x{status}" for status, count in sorted(by_status.items()))
         + " | "
         + ", ".join(f"{name} {'+'.join(counts)}" for name, counts in by_name.items())

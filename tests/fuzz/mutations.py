@@ -19,7 +19,7 @@ BODY_LIMIT_BYTES = 1024  # the smallest that can be set
 CREDENTIAL_HEADERS = ("authorization", "secret", "signature", "signature-input")
 
 
-class Scene(msgspec.Struct, frozen=True, kw_only=True):
+class MutationInput(msgspec.Struct, frozen=True, kw_only=True):
     """A genuine request, and the data that an attacker may have."""
 
     genuine: Genuine
@@ -34,7 +34,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         return self.genuine.sent
 
 
-Mutation = Callable[[random.Random, Scene], Sent | None]
+Mutation = Callable[[random.Random, MutationInput], Sent | None]
 """Returns the changed request; None if there is nothing to change."""
 
 MUTATIONS: dict[str, Mutation] = {}
@@ -48,13 +48,13 @@ def mutation(name: str) -> Callable[[Mutation], Mutation]:
     return listed
 
 
-def mutate(rng: random.Random, scene: Scene) -> tuple[str, Sent]:
+def mutate(rng: random.Random, source: MutationInput) -> tuple[str, Sent]:
     """Change one thing effectively; return the name of the change and the changed request."""
-    before = scene.genuine.signed(scene.sent)
+    before = source.genuine.signed(source.sent)
     while True:
         name = rng.choice(list(MUTATIONS))
-        sent = MUTATIONS[name](rng, scene)
-        if sent is not None and scene.genuine.signed(sent) != before and not is_public(sent):
+        sent = MUTATIONS[name](rng, source)
+        if sent is not None and source.genuine.signed(sent) != before and not is_public(sent):
             return name, sent
 
 
@@ -71,9 +71,9 @@ def is_public(sent: Sent) -> bool:
 # ---------------------------------------------------------------------- of any text
 
 
-def spoil(rng: random.Random, text: str) -> str:
+def change_text(rng: random.Random, text: str) -> str:
     """Return a text with a random change."""
-    return rng.choice(SPOILS)(rng, text)
+    return rng.choice(TEXT_CHANGES)(rng, text)
 
 
 def flip_bit(rng: random.Random, text: str) -> str:
@@ -149,7 +149,7 @@ def surround(rng: random.Random, text: str) -> str:
     ).format(text, text)
 
 
-SPOILS = (
+TEXT_CHANGES = (
     flip_bit, flip_bit, drop, double, swap, truncate, insert, change_case, escape, unescape, empty, surround,
 )  # fmt: skip
 
@@ -200,127 +200,130 @@ def respell_base64(rng: random.Random, text: str) -> str:
 
 
 @mutation("method")
-def change_method(rng: random.Random, scene: Scene) -> Sent | None:
-    others = sorted(METHODS - {scene.sent.method})
-    if "method" not in scene.genuine.covered:
-        return scene.sent.but(method=rng.choice([one for one in others if one not in SAFE_METHODS]))
-    return scene.sent.but(method=rng.choice([*others, *others, spoil(rng, scene.sent.method)]))
+def change_method(rng: random.Random, source: MutationInput) -> Sent | None:
+    others = sorted(METHODS - {source.sent.method})
+    if "method" not in source.genuine.covered:
+        return source.sent.but(method=rng.choice([one for one in others if one not in SAFE_METHODS]))
+    return source.sent.but(method=rng.choice([*others, *others, change_text(rng, source.sent.method)]))
 
 
 @mutation("path")
-def change_path(rng: random.Random, scene: Scene) -> Sent | None:
-    if "path" not in scene.genuine.covered:
+def change_path(rng: random.Random, source: MutationInput) -> Sent | None:
+    if "path" not in source.genuine.covered:
         return None
-    path = scene.sent.path
+    path = source.sent.path
     others = [
-        scene.sibling.sent.path,
+        source.sibling.sent.path,
         "/v1/me",
         path + "/",
         "/" + path,
         path + "/.",
         path.replace("/", "%2F"),
     ]
-    return scene.sent.but(path=rng.choice([*others, *(spoil(rng, path) for _ in others)]))
+    return source.sent.but(path=rng.choice([*others, *(change_text(rng, path) for _ in others)]))
 
 
 @mutation("query byte")
-def change_query(rng: random.Random, scene: Scene) -> Sent | None:
-    return scene.sent.but(query=spoil(rng, scene.sent.query))
+def change_query(rng: random.Random, source: MutationInput) -> Sent | None:
+    return source.sent.but(query=change_text(rng, source.sent.query))
 
 
 @mutation("query order")
-def rearrange_query(rng: random.Random, scene: Scene) -> Sent | None:
-    return scene.sent.but(query="&".join(rearrange(rng, scene.sent.query.split("&"))))
+def rearrange_query(rng: random.Random, source: MutationInput) -> Sent | None:
+    return source.sent.but(query="&".join(rearrange(rng, source.sent.query.split("&"))))
 
 
 @mutation("query parameter")
-def change_parameter_of_query(rng: random.Random, scene: Scene) -> Sent | None:
-    pairs = [one.partition("=") for one in scene.sent.query.split("&")]
+def change_parameter_of_query(rng: random.Random, source: MutationInput) -> Sent | None:
+    pairs = [one.partition("=") for one in source.sent.query.split("&")]
     at = rng.randrange(len(pairs))
     (name, equals, value), (_, _, other) = pairs[at], rng.choice(pairs)
     plain = unquote_to_bytes(value).decode("latin-1")
     pairs[at] = rng.choice(
         [
-            (name, equals, quote(spoil(rng, plain).encode("latin-1"), safe="")),
-            (name, equals, spoil(rng, value)),
+            (name, equals, quote(change_text(rng, plain).encode("latin-1"), safe="")),
+            (name, equals, change_text(rng, value)),
             (name, equals, other),
-            (spoil(rng, name), equals, value),
+            (change_text(rng, name), equals, value),
             (rng.choice(sorted(RESERVED_PARAMETERS)), equals, value),
             (name, "", ""),
         ]
     )
-    return scene.sent.but(query="&".join("".join(one) for one in pairs))
+    return source.sent.but(query="&".join("".join(one) for one in pairs))
 
 
 @mutation("query grown")
-def grow_query(rng: random.Random, scene: Scene) -> Sent | None:
+def grow_query(rng: random.Random, source: MutationInput) -> Sent | None:
     name = rng.choice([*sorted(RESERVED_PARAMETERS), "q", "x", "%6Bey", "ke%79"])
     value = rng.choice(
-        ["", "1", scene.other.access_key, scene.genuine.key.access_key, scene.sent.method, "x" * 9000]
+        ["", "1", source.other.access_key, source.genuine.key.access_key, source.sent.method, "x" * 9000]
     )
     more = f"{name}={value}"
-    return scene.sent.but(query=rng.choice([f"{scene.sent.query}&{more}", f"{more}&{scene.sent.query}"]))
+    return source.sent.but(query=rng.choice([f"{source.sent.query}&{more}", f"{more}&{source.sent.query}"]))
 
 
 @mutation("body")
-def change_body(rng: random.Random, scene: Scene) -> Sent | None:
-    if "body" not in scene.genuine.covered:
+def change_body(rng: random.Random, source: MutationInput) -> Sent | None:
+    if "body" not in source.genuine.covered:
         return None
-    grown = [scene.sent.body + " ", scene.sibling.sent.body, "{}"]
-    return scene.sent.but(body=rng.choice([*grown, *(spoil(rng, scene.sent.body) for _ in range(9))]))
+    grown = [source.sent.body + " ", source.sibling.sent.body, "{}"]
+    return source.sent.but(body=rng.choice([*grown, *(change_text(rng, source.sent.body) for _ in range(9))]))
 
 
 @mutation("body too large")
-def grow_body(rng: random.Random, scene: Scene) -> Sent | None:
-    if "body" not in scene.genuine.covered:
+def grow_body(rng: random.Random, source: MutationInput) -> Sent | None:
+    if "body" not in source.genuine.covered:
         return None
-    return scene.sent.but(body=scene.sent.body + " " * (BODY_LIMIT_BYTES + rng.randrange(1, 100)))
+    return source.sent.but(body=source.sent.body + " " * (BODY_LIMIT_BYTES + rng.randrange(1, 100)))
 
 
 # ---------------------------------------------------------------------- of the headers
 
 
 @mutation("header value")
-def change_value(rng: random.Random, scene: Scene) -> Sent | None:
-    name, value = rng.choice(scene.sent.headers)
-    return scene.sent.replacing(name, spoil(rng, value))
+def change_value(rng: random.Random, source: MutationInput) -> Sent | None:
+    name, value = rng.choice(source.sent.headers)
+    return source.sent.replacing(name, change_text(rng, value))
 
 
 @mutation("header name")
-def change_name(rng: random.Random, scene: Scene) -> Sent | None:
-    headers = list(scene.sent.headers)
+def change_name(rng: random.Random, source: MutationInput) -> Sent | None:
+    headers = list(source.sent.headers)
     at = rng.randrange(len(headers))
     name, value = headers[at]
-    headers[at] = rng.choice([spoil(rng, name), spoil(rng, name), rng.choice(CREDENTIAL_HEADERS)]), value
-    return scene.sent.but(headers=tuple(headers))
+    headers[at] = (
+        rng.choice([change_text(rng, name), change_text(rng, name), rng.choice(CREDENTIAL_HEADERS)]),
+        value,
+    )
+    return source.sent.but(headers=tuple(headers))
 
 
 @mutation("header dropped")
-def drop_header(rng: random.Random, scene: Scene) -> Sent | None:
-    headers = list(scene.sent.headers)
+def drop_header(rng: random.Random, source: MutationInput) -> Sent | None:
+    headers = list(source.sent.headers)
     del headers[rng.randrange(len(headers))]
-    return scene.sent.but(headers=tuple(headers))
+    return source.sent.but(headers=tuple(headers))
 
 
 @mutation("header doubled")
-def double_header(rng: random.Random, scene: Scene) -> Sent | None:
-    name, value = rng.choice(scene.sent.headers)
-    again = name, rng.choice([value, spoil(rng, value), scene.sibling.sent.header(name) or "", ""])
-    headers = scene.sent.headers
-    return scene.sent.but(headers=rng.choice([(*headers, again), (again, *headers)]))
+def double_header(rng: random.Random, source: MutationInput) -> Sent | None:
+    name, value = rng.choice(source.sent.headers)
+    again = name, rng.choice([value, change_text(rng, value), source.sibling.sent.header(name) or "", ""])
+    headers = source.sent.headers
+    return source.sent.but(headers=rng.choice([(*headers, again), (again, *headers)]))
 
 
 @mutation("headers swapped")
-def swap_headers(rng: random.Random, scene: Scene) -> Sent | None:
-    names = [name for name, _ in scene.sent.headers]
-    values = [value for _, value in scene.sent.headers]
+def swap_headers(rng: random.Random, source: MutationInput) -> Sent | None:
+    names = [name for name, _ in source.sent.headers]
+    values = [value for _, value in source.sent.headers]
     one, two = rng.sample(range(len(values)), 2)
     values[one], values[two] = values[two], values[one]
-    return scene.sent.but(headers=tuple(zip(names, values, strict=True)))
+    return source.sent.but(headers=tuple(zip(names, values, strict=True)))
 
 
 @mutation("host")
-def change_host(rng: random.Random, scene: Scene) -> Sent | None:
+def change_host(rng: random.Random, source: MutationInput) -> Sent | None:
     hosts = [
         f"{HOST}:8080",
         f"{HOST}:443",
@@ -330,27 +333,31 @@ def change_host(rng: random.Random, scene: Scene) -> Sent | None:
         f"user@{HOST}",
         "localhost",
     ]
-    return scene.sent.replacing("host", rng.choice([*hosts, spoil(rng, HOST), spoil(rng, HOST)]))
+    return source.sent.replacing("host", rng.choice([*hosts, change_text(rng, HOST), change_text(rng, HOST)]))
 
 
 # ---------------------------------------------------------------------- of the credential
 
 
 @mutation("another credential too")
-def add_credential(rng: random.Random, scene: Scene) -> Sent | None:
-    sibling = scene.sibling.sent
+def add_credential(rng: random.Random, source: MutationInput) -> Sent | None:
+    sibling = source.sibling.sent
     added = {
-        "query": [scene.bearer.bearer, ("signature", "sig1=:AAAA:"), ("signature-input", 'sig1=("@method")')],
-        "message": [scene.bearer.bearer, ("secret", mac_of(scene.genuine.key.secret, sibling.query))],
+        "query": [
+            source.bearer.bearer,
+            ("signature", "sig1=:AAAA:"),
+            ("signature-input", 'sig1=("@method")'),
+        ],
+        "message": [source.bearer.bearer, ("secret", mac_of(source.genuine.key.secret, sibling.query))],
     }
-    return scene.sent.adding(rng.choice(added[scene.genuine.form]))
+    return source.sent.adding(rng.choice(added[source.genuine.form]))
 
 
 @mutation("part of another request")
-def transplant(rng: random.Random, scene: Scene) -> Sent | None:
-    sibling, sent = scene.sibling.sent, scene.sent
+def transplant(rng: random.Random, source: MutationInput) -> Sent | None:
+    sibling, sent = source.sibling.sent, source.sent
     part = rng.choice(["method", "path", "query", "body", *(name for name, _ in sent.headers)])
-    if part in {"method", "path", "body"} and part not in scene.genuine.covered:
+    if part in {"method", "path", "body"} and part not in source.genuine.covered:
         return None
     if part in {"method", "path", "query", "body"}:
         return sent.but(**{part: getattr(sibling, part)})
@@ -359,32 +366,36 @@ def transplant(rng: random.Random, scene: Scene) -> Sent | None:
 
 
 @mutation("key of somebody else")
-def change_key(rng: random.Random, scene: Scene) -> Sent | None:
-    own, other = scene.genuine.key.access_key, scene.other.access_key
-    return replace_in_credential(scene, own, rng.choice([other, scene.bearer.access_key, spoil(rng, own)]))
+def change_key(rng: random.Random, source: MutationInput) -> Sent | None:
+    own, other = source.genuine.key.access_key, source.other.access_key
+    return replace_in_credential(
+        source, own, rng.choice([other, source.bearer.access_key, change_text(rng, own)])
+    )
 
 
 @mutation("MAC")
-def change_mac(rng: random.Random, scene: Scene) -> Sent | None:
-    text = mac(scene)
-    sibling = mac(msgspec.structs.replace(scene, genuine=scene.sibling))
+def change_mac(rng: random.Random, source: MutationInput) -> Sent | None:
+    text = mac(source)
+    sibling = mac(msgspec.structs.replace(source, genuine=source.sibling))
     forged = [
-        mac_of(scene.other.secret, signed_text(scene)),
-        mac_of("", signed_text(scene)),
-        mac_of(scene.genuine.key.access_key, signed_text(scene)),
-        mac_of(scene.genuine.key.secret, signed_text(scene), "sha512"),
-        mac_of(scene.genuine.key.secret, signed_text(scene), "sha1"),
-        mac_of(scene.genuine.key.secret, ""),
+        mac_of(source.other.secret, signed_text(source)),
+        mac_of("", signed_text(source)),
+        mac_of(source.genuine.key.access_key, signed_text(source)),
+        mac_of(source.genuine.key.secret, signed_text(source), "sha512"),
+        mac_of(source.genuine.key.secret, signed_text(source), "sha1"),
+        mac_of(source.genuine.key.secret, ""),
         sibling,
     ]
     spelled = [respell_base64(rng, text) for _ in range(7)]
-    return with_mac(scene, rng.choice([*forged, *spelled, *(spoil(rng, text) for _ in range(7))]))
+    return with_mac(source, rng.choice([*forged, *spelled, *(change_text(rng, text) for _ in range(7))]))
 
 
 @mutation("time")
-def change_time(rng: random.Random, scene: Scene) -> Sent | None:
+def change_time(rng: random.Random, source: MutationInput) -> Sent | None:
     pattern = r"(?:timestamp|created)=(\d+)"
-    text = scene.sent.query if scene.genuine.form == "query" else scene.sent.header("signature-input") or ""
+    text = (
+        source.sent.query if source.genuine.form == "query" else source.sent.header("signature-input") or ""
+    )
     found = re.search(pattern, text)
     assert found is not None
     was = int(found[1])
@@ -401,34 +412,36 @@ def change_time(rng: random.Random, scene: Scene) -> Sent | None:
         f"+{was}",
         f'"{was}"',
     ]
-    return replace_in_credential(scene, found[0], found[0].replace(found[1], str(rng.choice(others))))
+    return replace_in_credential(source, found[0], found[0].replace(found[1], str(rng.choice(others))))
 
 
 @mutation("nonce")
-def change_nonce(rng: random.Random, scene: Scene) -> Sent | None:
-    text = scene.sent.query if scene.genuine.form == "query" else scene.sent.header("signature-input") or ""
+def change_nonce(rng: random.Random, source: MutationInput) -> Sent | None:
+    text = (
+        source.sent.query if source.genuine.form == "query" else source.sent.header("signature-input") or ""
+    )
     found = re.search(r"nonce=\"?([\w-]+)", text)
     if found is None:
         return None
-    others = [new_nonce(rng), spoil(rng, found[1]), found[1][:15], found[1] * 5, ""]
-    return replace_in_credential(scene, found[1], rng.choice(others))
+    others = [new_nonce(rng), change_text(rng, found[1]), found[1][:15], found[1] * 5, ""]
+    return replace_in_credential(source, found[1], rng.choice(others))
 
 
 @mutation("digest")
-def change_digest(rng: random.Random, scene: Scene) -> Sent | None:
-    if scene.genuine.form == "query":
-        found = re.search("content_sha256=([0-9a-f]{64})", scene.sent.query)
+def change_digest(rng: random.Random, source: MutationInput) -> Sent | None:
+    if source.genuine.form == "query":
+        found = re.search("content_sha256=([0-9a-f]{64})", source.sent.query)
         if found is None:
             return None
         flipped = f"{int(found[1], 16) ^ 1 << rng.randrange(256):064x}"
         return replace_in_credential(
-            scene, found[1], rng.choice([flipped, found[1].upper(), found[1][::-1], ""])
+            source, found[1], rng.choice([flipped, found[1].upper(), found[1][::-1], ""])
         )
-    value = scene.sent.header("content-digest")
+    value = source.sent.header("content-digest")
     if value is None:
         return None
     text = value.removeprefix("sha-256=:").removesuffix(":")
-    return scene.sent.replacing(
+    return source.sent.replacing(
         "content-digest",
         rng.choice(
             [
@@ -447,8 +460,8 @@ def change_digest(rng: random.Random, scene: Scene) -> Sent | None:
 
 
 @mutation("components")
-def change_components(rng: random.Random, scene: Scene) -> Sent | None:
-    given = scene.sent.header("signature-input")
+def change_components(rng: random.Random, source: MutationInput) -> Sent | None:
+    given = source.sent.header("signature-input")
     if given is None:
         return None
     before, _, rest = given.partition("(")
@@ -461,7 +474,7 @@ def change_components(rng: random.Random, scene: Scene) -> Sent | None:
                 [parts[at] + ";req", parts[at] + ";sf", parts[at].upper(), parts[at].strip('"')]
             )
         case 1:
-            parts[at] = spoil(rng, parts[at])
+            parts[at] = change_text(rng, parts[at])
         case 2:
             more = [
                 "@target-uri",
@@ -477,14 +490,14 @@ def change_components(rng: random.Random, scene: Scene) -> Sent | None:
             parts.insert(at, f'"{rng.choice(more)}"')
         case _:
             parts = rearrange(rng, parts)
-    return scene.sent.replacing(
+    return source.sent.replacing(
         "signature-input", f"{before}({rng.choice([' ', ' ', ' ', '  ']).join(parts)}){after}"
     )
 
 
 @mutation("parameters")
-def change_parameters(rng: random.Random, scene: Scene) -> Sent | None:
-    given = scene.sent.header("signature-input")
+def change_parameters(rng: random.Random, source: MutationInput) -> Sent | None:
+    given = source.sent.header("signature-input")
     if given is None:
         return None
     before, _, after = given.partition(")")
@@ -492,7 +505,7 @@ def change_parameters(rng: random.Random, scene: Scene) -> Sent | None:
     at = rng.randrange(len(parts))
     match rng.randrange(4):
         case 0:
-            parts[at] = spoil(rng, parts[at])
+            parts[at] = change_text(rng, parts[at])
         case 1:
             more = ['alg="hmac-sha256"', 'alg="none"', f"expires={NOW + 60}", 'tag="other"', "x", "x=1", ""]
             parts.insert(at, rng.choice(more))
@@ -503,12 +516,12 @@ def change_parameters(rng: random.Random, scene: Scene) -> Sent | None:
             )
         case _:
             parts = rearrange(rng, parts)
-    return scene.sent.replacing("signature-input", before + ")" + "".join(f";{one}" for one in parts))
+    return source.sent.replacing("signature-input", before + ")" + "".join(f";{one}" for one in parts))
 
 
 @mutation("labels")
-def change_labels(rng: random.Random, scene: Scene) -> Sent | None:
-    given, signature = scene.sent.header("signature-input"), scene.sent.header("signature")
+def change_labels(rng: random.Random, source: MutationInput) -> Sent | None:
+    given, signature = source.sent.header("signature-input"), source.sent.header("signature")
     if given is None or signature is None:
         return None
     again, theirs = given.replace("sig1", "sig2", 1), signature.replace("sig1", "sig2", 1)
@@ -523,35 +536,35 @@ def change_labels(rng: random.Random, scene: Scene) -> Sent | None:
         (again, f"{theirs}, {signature}"),
     ]
     one, two = rng.choice(pairs)
-    return scene.sent.replacing("signature-input", one).replacing("signature", two)
+    return source.sent.replacing("signature-input", one).replacing("signature", two)
 
 
 # ---------------------------------------------------------------------- where things stand
 
 
-def replace_in_credential(scene: Scene, old: str, new: str) -> Sent:
-    if scene.genuine.form == "query":
-        return scene.sent.but(query=scene.sent.query.replace(old, quote(new.encode("latin-1"), safe="=+")))
-    given = scene.sent.header("signature-input") or ""
-    return scene.sent.replacing("signature-input", given.replace(old, new))
+def replace_in_credential(source: MutationInput, old: str, new: str) -> Sent:
+    if source.genuine.form == "query":
+        return source.sent.but(query=source.sent.query.replace(old, quote(new.encode("latin-1"), safe="=+")))
+    given = source.sent.header("signature-input") or ""
+    return source.sent.replacing("signature-input", given.replace(old, new))
 
 
-def mac(scene: Scene) -> str:
-    if scene.genuine.form == "query":
-        return scene.sent.header("secret") or ""
-    return (scene.sent.header("signature") or "").removeprefix("sig1=:").removesuffix(":")
+def mac(source: MutationInput) -> str:
+    if source.genuine.form == "query":
+        return source.sent.header("secret") or ""
+    return (source.sent.header("signature") or "").removeprefix("sig1=:").removesuffix(":")
 
 
-def with_mac(scene: Scene, text: str) -> Sent:
-    if scene.genuine.form == "query":
-        return scene.sent.replacing("secret", text)
-    return scene.sent.replacing("signature", f"sig1=:{text}:")
+def with_mac(source: MutationInput, text: str) -> Sent:
+    if source.genuine.form == "query":
+        return source.sent.replacing("secret", text)
+    return source.sent.replacing("signature", f"sig1=:{text}:")
 
 
-def signed_text(scene: Scene) -> str:
+def signed_text(source: MutationInput) -> str:
     """Return the text under the MAC, for an attacker who signs the right text in a wrong way."""
-    sent = scene.sent
-    if scene.genuine.form == "query":
+    sent = source.sent
+    if source.genuine.form == "query":
         return sent.query
     _, _, parameters = (sent.header("signature-input") or "").partition("=")
     derived: Mapping[str, str] = {

@@ -12,8 +12,8 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.fuzz.calls import KINDS, METHODS, SAFE_METHODS, Genuine, Sent
-from tests.fuzz.conftest import Cast, Tally
-from tests.fuzz.mutations import BODY_LIMIT_BYTES, Scene, mutate
+from tests.fuzz.conftest import Counts, HeldKeys
+from tests.fuzz.mutations import BODY_LIMIT_BYTES, MutationInput, mutate
 
 TOTAL = int(os.environ.get("LATCHKEY_TEST_FUZZ") or 400)
 GENUINE_EVERY = 10
@@ -43,20 +43,22 @@ def verdict(genuine: Genuine, sent: Sent) -> tuple[int, str]:  # noqa: PLR0911 -
 @on_sqlite
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_mutated_request_is_never_taken(
-    app: Starlette, cast: Cast, kind: str, seed: str, tally: Tally
+    app: Starlette, held_keys: HeldKeys, kind: str, seed: str, counts: Counts
 ) -> None:
     seen: list[str] = app.state.seen
     for number in range(-(-TOTAL // len(KINDS))):
         rng = random.Random(f"{seed} {kind} {number}")
-        genuine, sibling = (KINDS[kind](rng, cast.signer) for _ in range(2))
-        scene = Scene(genuine=genuine, sibling=sibling, other=cast.other, bearer=cast.bearer)
-        name, sent = mutate(rng, scene)
+        genuine, sibling = (KINDS[kind](rng, held_keys.signer) for _ in range(2))
+        source = MutationInput(
+            genuine=genuine, sibling=sibling, other=held_keys.other, bearer=held_keys.bearer
+        )
+        name, sent = mutate(rng, source)
 
         answer = await sent.send(app)
 
         story = f"LATCHKEY_TEST_SEED={seed} {kind} {number}: {name}\n{genuine.sent}\n{sent}\n{answer.body!r}"
-        tally.answers[name, answer.status or 0] += 1
-        tally.accepted += len(seen)
+        counts.answers[name, answer.status or 0] += 1
+        counts.accepted += len(seen)
         assert seen == [], story
         assert (answer.status, answer.json["code"]) == verdict(genuine, sent), story
 
@@ -64,6 +66,6 @@ async def test_a_mutated_request_is_never_taken(
             # The request was valid before the change, and a refusal must not use up its nonce.
             answer = await genuine.sent.send(app)
 
-            assert (answer.status, seen) == (200, [cast.signer.access_key]), story
-            tally.genuine += 1
+            assert (answer.status, seen) == (200, [held_keys.signer.access_key]), story
+            counts.genuine += 1
             seen.clear()

@@ -9,13 +9,13 @@ from sqlalchemy import text
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
 from tests.conftest import tables_of
-from tests.models.probes import Probe
+from tests.models.refresh_models import RefreshBase
 from tests.wire import listening
 
 
 @pytest.fixture
-async def probes(db: SQLAlchemy) -> AsyncIterator[None]:
-    async with tables_of(Probe.metadata, db):
+async def refresh_tables(db: SQLAlchemy) -> AsyncIterator[None]:
+    async with tables_of(RefreshBase.metadata, db):
         yield
 
 

@@ -15,7 +15,7 @@ from latchkey.service.endpoints import answers
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import make_app
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 __all__ = ["make_app"]  # a fixture of another folder
 
@@ -129,7 +129,9 @@ async def test_endpoints_add_change_and_delete_and_answer(db, tables, make_app, 
         await request.state.session.delete(row)
 
     app = make_app(
-        probe(add, "POST", "/add"), probe(change, "PUT", "/change"), probe(remove, "DELETE", "/remove")
+        value_route(add, "POST", "/add"),
+        value_route(change, "PUT", "/change"),
+        value_route(remove, "DELETE", "/remove"),
     )
 
     assert [one["name"] for one in (await request(app, "POST", "/add")).json["seen"]] == ["a", "a"]
@@ -146,7 +148,7 @@ async def test_a_failing_endpoint_keeps_nothing(db, tables, make_app, model):
         await request.state.session.flush()
         raise ZeroDivisionError
 
-    assert (await request(make_app(probe(add, "POST")), "POST", "/probe")).status == 500
+    assert (await request(make_app(value_route(add, "POST")), "POST", "/probe")).status == 500
     async with db.scoped_session() as session:
         assert await session.scalar(select(func.count()).select_from(model)) == 0
 

@@ -5,9 +5,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from latchkey.models import User
 from latchkey.models.errors import ForeignSessionError
-from tests.models.probes import Fresh, Hooked, Named, Plain
+from tests.models.refresh_models import Fresh, Hooked, Named, Plain
 
-pytestmark = pytest.mark.usefixtures("probes")
+pytestmark = pytest.mark.usefixtures("refresh_tables")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from latchkey.models import ApiKey, Base, User
 from latchkey.models.errors import NotLoadedError
 from latchkey.service.database.session import CommitUnknownError
 from tests.conftest import loading
-from tests.models.probes import Fresh, Hooked, Leaf, Named, Pair, Plain, Probe
+from tests.models.refresh_models import Fresh, Hooked, Leaf, Named, Pair, Plain, RefreshBase
 
-pytestmark = pytest.mark.usefixtures("probes")
+pytestmark = pytest.mark.usefixtures("refresh_tables")
 
 
 def kinds(commands: list[str]) -> list[str]:
@@ -330,9 +330,9 @@ async def test_a_change_inside_a_savepoint_that_is_rolled_back_is_forgotten(db, 
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[Probe]:
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[RefreshBase]:
     """Return the instances whose hooks have run, in order."""
-    instances: list[Probe] = []
+    instances: list[RefreshBase] = []
 
     async def note(instance, session):
         instances.append(instance)
@@ -342,7 +342,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Probe]:
 
 
 @pytest.fixture
-def quiet(ran: list[Probe]) -> None:
+def quiet(ran: list[RefreshBase]) -> None:
     """Install hooks that do nothing."""
 
 

@@ -18,14 +18,24 @@ from latchkey.models.errors import StructError
 from latchkey.models.limit import Quota
 from latchkey.service.database import SQLAlchemy
 from tests.conftest import on_mariadb, tables_of
-from tests.models import press
-from tests.models.press import Advertisement, Article, Author, Comment, Everything, House, Kind, Page, Tag
+from tests.models import newspaper
+from tests.models.newspaper import (
+    Advertisement,
+    Article,
+    Author,
+    Comment,
+    Everything,
+    Kind,
+    Page,
+    Publisher,
+    Tag,
+)
 
 Listen = Callable[[], AbstractContextManager[list[str]]]
 T = TypeVar("T")
 
 
-class HouseRow(msgspec.Struct):
+class PublisherRow(msgspec.Struct):
     name: str
 
 
@@ -62,29 +72,29 @@ class TitleRow(msgspec.Struct):
 @pytest.fixture
 async def articles(db: SQLAlchemy) -> AsyncIterator[None]:
     """Three articles: with an editor, comments and tags; with comments; with nothing."""
-    async with tables_of(press.Press.metadata, db):
+    async with tables_of(newspaper.NewspaperBase.metadata, db):
         async with db.scoped_session() as session:
-            house = House(id=1, name="The House")
-            ann = Author(id=1, name="Ann", house=house)
-            bob = Author(id=2, name="Bob", bio="writes", house=house, mentor=ann)
+            publisher = Publisher(id=1, name="The Publisher")
+            ann = Author(id=1, name="Ann", publisher=publisher)
+            bob = Author(id=2, name="Bob", bio="writes", publisher=publisher, mentor=ann)
             news, sport = Tag(id=1, name="news"), Tag(id=2, name="sport")
             one = Article(id=1, slug="one", title="One", author=ann, editor=bob, views=3)
             two = Article(id=2, slug="two", title="Two", author=bob, subtitle="more")
             three = Article(id=3, slug="three", title="Three", author=bob)
-            session.add_all([house, ann, bob, news, sport, one, two, three])
+            session.add_all([publisher, ann, bob, news, sport, one, two, three])
             session.add_all(
                 [
                     Comment(id=1, body="first", article=one, author=bob),
                     Comment(id=2, body="second", article=one, author=ann, hidden=True),
                     Comment(id=3, body="third", article=two, author=ann),
-                    press.Desk(id=1, place="window", author=ann),
+                    newspaper.Desk(id=1, place="window", author=ann),
                 ]
             )
             await session.flush()
             rows = [(1, 2, 1), (1, 1, 2), (2, 1, 1)]
             for article, tag, position in rows:
                 values = {"article_id": article, "tag_id": tag, "position": position}
-                await session.execute(press.article_tags.insert(), values)
+                await session.execute(newspaper.article_tags.insert(), values)
             await session.commit()
         yield
 
@@ -246,7 +256,7 @@ class Deep(msgspec.Struct):
         class Author(msgspec.Struct):
             class Mentor(msgspec.Struct):
                 name: str
-                house: HouseRow
+                publisher: PublisherRow
 
             name: str
             mentor: Mentor | None
@@ -263,7 +273,7 @@ class Deep(msgspec.Struct):
             articles: list[TitleRow]
 
         desk: Desk | None
-        house: HouseRow
+        publisher: PublisherRow
         pupils: list[Pupil]
 
     author: Author
@@ -275,20 +285,20 @@ class Deep(msgspec.Struct):
 @pytest.mark.usefixtures("articles")
 async def test_relations_are_read_at_any_depth(db: SQLAlchemy, wire: Listen) -> None:
     found = await Article.filter().order_by("id").into(Deep).all()
-    house = HouseRow("The House")
-    mentor = Deep.Comment.Author.Mentor("Ann", house)
+    publisher = PublisherRow("The Publisher")
+    mentor = Deep.Comment.Author.Mentor("Ann", publisher)
     bobs = [TitleRow("Two", 2), TitleRow("Three", 3)]
-    ann = Deep.Author(Deep.Author.Desk("window"), house, [Deep.Author.Pupil("Bob", bobs)])
+    ann = Deep.Author(Deep.Author.Desk("window"), publisher, [Deep.Author.Pupil("Bob", bobs)])
 
     assert found == [
         Deep(ann, [Deep.Comment("first", Deep.Comment.Author("Bob", mentor))], "One", True),
         Deep(
-            Deep.Author(None, house, []),
+            Deep.Author(None, publisher, []),
             [Deep.Comment("third", Deep.Comment.Author("Ann", None))],
             "Two",
             False,
         ),
-        Deep(Deep.Author(None, house, []), [], "Three", False),
+        Deep(Deep.Author(None, publisher, []), [], "Three", False),
     ]
     with wire() as commands:
         await Article.filter().order_by("id").into(Deep).all()

@@ -29,7 +29,7 @@ from latchkey.models.types import BigId
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import make_app
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 __all__ = ["make_app"]  # a fixture of another folder
 
@@ -156,7 +156,7 @@ async def test_what_is_not_loaded_is_named_in_an_endpoint(
             read(one, name)
         return str(missed.value)
 
-    answer = await request(make_app(probe(look, method)), method, "/probe")
+    answer = await request(make_app(value_route(look, method)), method, "/probe")
 
     assert answer.json["seen"].startswith(f"{model.__name__}.{named} is not loaded: ")
 
@@ -275,6 +275,6 @@ async def test_an_instance_that_is_served_can_be_pickled_in_an_endpoint(ann, mak
         user = (await User.get(ann.id)).set_session(request.state.session)
         return pickle.loads(pickle.dumps(user)).name
 
-    answer = await request(make_app(probe(look, method)), method, "/probe")
+    answer = await request(make_app(value_route(look, method)), method, "/probe")
 
     assert answer.json == {"seen": "Ann"}

@@ -30,7 +30,7 @@ from latchkey.models.types import BigId
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import make_app
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 __all__ = ["make_app"]  # a fixture of another folder
 
@@ -206,4 +206,6 @@ async def test_the_other_name_reaches_the_column_in_an_endpoint(table, make_app)
     async def endpoint(_request: Request) -> str:
         return await work()
 
-    assert (await request(make_app(probe(endpoint, "POST")), "POST", "/probe")).json == {"seen": "newer"}
+    assert (await request(make_app(value_route(endpoint, "POST")), "POST", "/probe")).json == {
+        "seen": "newer"
+    }

@@ -7,9 +7,9 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import StatementError
 
 from latchkey.models.types import utc_now
-from tests.models.probes import Typed
+from tests.models.refresh_models import Typed
 
-pytestmark = pytest.mark.usefixtures("probes")
+pytestmark = pytest.mark.usefixtures("refresh_tables")
 
 MOMENT = datetime(2026, 11, 22, 13, 0, 0, 123456, tzinfo=UTC)
 
@@ -43,7 +43,7 @@ async def test_a_moment_is_stored_in_utc_without_a_zone(db):
     await stored(moment=MOMENT.astimezone(timezone(timedelta(hours=5, minutes=45))))
 
     async with db.engine.connect() as connection:
-        raw = (await connection.execute(text("SELECT moment FROM probe_typed"))).scalar_one()
+        raw = (await connection.execute(text("SELECT moment FROM refresh_typed"))).scalar_one()
     assert str(raw) == "2026-11-22 13:00:00.123456"
 
 

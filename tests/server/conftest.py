@@ -26,7 +26,7 @@ from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, opened
 from tests.service.test_commands import Served
-from tests.sessions.probes import NewRow, raw
+from tests.sessions.endpoints import NewRow, response_route
 
 POOL_SIZE = 5
 PROCESSES = 4
@@ -63,8 +63,8 @@ async def write_slowly(body: NewRow) -> User:
 @pytest.fixture
 def routes() -> Sequence[Operation]:
     return (
-        raw(stream, path="/stream"),
-        raw(upload, "POST", "/upload"),
+        response_route(stream, path="/stream"),
+        response_route(upload, "POST", "/upload"),
         route("POST", "/slow", write_slowly, public=True, status=201, answers=shapes.User),
     )
 

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.raw import SERVERS, Party, converse, database_of, head, party, read_all, split
+from tests.server.raw_requests import (
+    SERVERS,
+    ServerWithKeys,
+    database_of,
+    exchange,
+    head,
+    read_all,
+    serve_with_keys,
+    split_responses,
+)
 
 HEADER_TIMEOUT_S = 2
 KEEP_ALIVE_S = 1
@@ -35,23 +44,23 @@ def workers(request: pytest.FixtureRequest) -> tuple[str, int]:
 @pytest.fixture(scope="module")
 def served(
     workers: tuple[str, int], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Party]:
+) -> Iterator[ServerWithKeys]:
     kind, number = workers
     folder: Path = tmp_path_factory.mktemp("served")
     url = database_of(kind, request, folder)
-    with party(folder, url, workers=number, environ=ENVIRON) as found:
+    with serve_with_keys(folder, url, workers=number, environ=ENVIRON) as found:
         yield found
 
 
 @pytest.fixture(autouse=True)
-def _others_are_served(served: Party) -> Iterator[None]:
+def _others_are_served(served: ServerWithKeys) -> Iterator[None]:
     """Assert after each test that another client is served."""
     yield
-    (reply,) = converse(served.port, LAST)
+    (reply,) = exchange(served.port, LAST)
     assert reply.status == 200
 
 
-def upload(served: Party, body: bytes = b"", *, declared: int = 100_000) -> bytes:
+def upload(served: ServerWithKeys, body: bytes = b"", *, declared: int = 100_000) -> bytes:
     """Return a request with an incomplete body."""
     return (
         f"POST /v1/users HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {served.bearer}\r\n"
@@ -59,7 +68,7 @@ def upload(served: Party, body: bytes = b"", *, declared: int = 100_000) -> byte
     ).encode() + body
 
 
-def connect(served: Party, data: bytes) -> socket.socket:
+def connect(served: ServerWithKeys, data: bytes) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", served.port), 20)
     client.sendall(data)
     return client
@@ -79,63 +88,63 @@ def connect(served: Party, data: bytes) -> socket.socket:
         pytest.param([BEGUN, b"x" * 1_000_000], id="a name without an end"),
     ],
 )
-def test_headers(served: Party, parts: list[bytes]) -> None:
-    (*_, reply) = converse(served.port, *parts)
+def test_headers(served: ServerWithKeys, parts: list[bytes]) -> None:
+    (*_, reply) = exchange(served.port, *parts)
 
     assert (reply.status, reply.code) == (431, "headers_too_large")
     assert reply.headers["connection"] == "close"
     assert reply.headers["content-type"] == "application/problem+json"
 
 
-def test_trailers(served: Party) -> None:
+def test_trailers(served: ServerWithKeys) -> None:
     """They are dropped, but bounded: a request that waits for its body is refused, an answered one is closed."""
     begin = upload(served).replace(b"content-length: 100000", b"transfer-encoding: chunked")
     trailer = [b"0\r\nx: ", *[b"y" * 1_000_000] * 60]
 
-    (refused,) = converse(served.port, begin, *trailer)
+    (refused,) = exchange(served.port, begin, *trailer)
     public = BEGUN + b"transfer-encoding: chunked\r\n\r\n"
-    (answered,) = converse(served.port, public, b"".join(trailer), pause_s=0.5)
+    (answered,) = exchange(served.port, public, b"".join(trailer), pause_s=0.5)
 
     assert (refused.status, refused.code) == (431, "headers_too_large")
     assert answered.status == 200
 
 
-def test_a_url(served: Party) -> None:
-    (reply,) = converse(served.port, b"GET /healthz?" + b"x" * 20_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+def test_a_url(served: ServerWithKeys) -> None:
+    (reply,) = exchange(served.port, b"GET /healthz?" + b"x" * 20_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
 
     assert (reply.status, reply.code) == (414, "uri_too_long")
 
 
-def test_what_fits_is_taken(served: Party) -> None:
-    (reply,) = converse(served.port, head("GET", "/healthz", *["x: " + "y" * 100] * 90))
+def test_what_fits_is_taken(served: ServerWithKeys) -> None:
+    (reply,) = exchange(served.port, head("GET", "/healthz", *["x: " + "y" * 100] * 90))
 
     assert reply.status == 200
 
 
-def test_requests_that_are_sent_ahead(served: Party) -> None:
-    replies = converse(served.port, WHOLE * 1_000)
+def test_requests_that_are_sent_ahead(served: ServerWithKeys) -> None:
+    replies = exchange(served.port, WHOLE * 1_000)
 
     assert [one.status for one in replies] == [200] * 5 + [503]
     assert replies[-1].code == "server_busy"
     assert replies[-1].headers["retry-after"]
 
 
-def test_requests_ahead_within_the_bound(served: Party) -> None:
-    assert [one.status for one in converse(served.port, WHOLE * 4 + LAST)] == [200] * 5
+def test_requests_ahead_within_the_bound(served: ServerWithKeys) -> None:
+    assert [one.status for one in exchange(served.port, WHOLE * 4 + LAST)] == [200] * 5
 
 
-def test_what_is_not_http_is_answered_in_its_turn(served: Party) -> None:
-    one, two = converse(served.port, WHOLE + b"\0\r\n\r\n")
+def test_what_is_not_http_is_answered_in_its_turn(served: ServerWithKeys) -> None:
+    one, two = exchange(served.port, WHOLE + b"\0\r\n\r\n")
 
     assert (one.status, two.status, two.code) == (200, 400, "malformed_request")
 
 
-def test_a_broken_body(served: Party) -> None:
+def test_a_broken_body(served: ServerWithKeys) -> None:
     """The application waits for it, and sees a disconnect."""
     request = head("POST", "/v1/users", f"authorization: Bearer {served.bearer}", "content-type: application/json",
                    "transfer-encoding: chunked")  # fmt: skip
 
-    (reply,) = converse(served.port, request, b'5\r\n{"ema\r\nnonsense\r\n', pause_s=0.1)
+    (reply,) = exchange(served.port, request, b'5\r\n{"ema\r\nnonsense\r\n', pause_s=0.1)
 
     assert (reply.status, reply.code) == (400, "malformed_request")
 
@@ -143,7 +152,7 @@ def test_a_broken_body(served: Party) -> None:
 # ---------------------------------------------------------------------- too slowly
 
 
-def test_headers_without_an_end(served: Party) -> None:
+def test_headers_without_an_end(served: ServerWithKeys) -> None:
     """A byte now and then does not extend the deadline."""
     began = time.monotonic()
     with connect(served, BEGUN) as client:
@@ -155,38 +164,38 @@ def test_headers_without_an_end(served: Party) -> None:
             except TimeoutError:
                 client.sendall(b"x")
         client.settimeout(20)
-        (reply,) = split(data + read_all(client))
+        (reply,) = split_responses(data + read_all(client))
 
     assert (reply.status, reply.code) == (408, "headers_timeout")
     assert HEADER_TIMEOUT_S - 0.1 < time.monotonic() - began < HEADER_TIMEOUT_S + 5
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"G"])
-def test_a_first_request_that_does_not_come(served: Party, sent: bytes) -> None:
-    (reply,) = converse(served.port, sent)
+def test_a_first_request_that_does_not_come(served: ServerWithKeys, sent: bytes) -> None:
+    (reply,) = exchange(served.port, sent)
 
     assert (reply.status, reply.code) == (408, "headers_timeout")
 
 
 @pytest.mark.parametrize("behind", [b"", b"\r\n"])
-def test_a_next_request_that_does_not_come(served: Party, behind: bytes) -> None:
+def test_a_next_request_that_does_not_come(served: ServerWithKeys, behind: bytes) -> None:
     """It is closed without an answer, which the client could mistake for the answer to its next request."""
     began = time.monotonic()
-    (reply,) = converse(served.port, WHOLE, behind, pause_s=0.2)
+    (reply,) = exchange(served.port, WHOLE, behind, pause_s=0.2)
 
     assert reply.status == 200
     assert time.monotonic() - began < KEEP_ALIVE_S + HEADER_TIMEOUT_S + 5
 
 
-def test_half_a_next_request(served: Party) -> None:
-    one, two = converse(served.port, WHOLE, BEGUN, pause_s=0.2)
+def test_half_a_next_request(served: ServerWithKeys) -> None:
+    one, two = exchange(served.port, WHOLE, BEGUN, pause_s=0.2)
 
     assert (one.status, two.status) == (200, 408)
 
 
-def test_a_body_that_nobody_waits_for(served: Party) -> None:
+def test_a_body_that_nobody_waits_for(served: ServerWithKeys) -> None:
     """The request was answered before: the rest may arrive for a while, but not for ever."""
-    (reply,) = converse(
+    (reply,) = exchange(
         served.port, b"POST /v1/users HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n12345"
     )
 
@@ -197,7 +206,7 @@ def test_a_body_that_nobody_waits_for(served: Party) -> None:
 
 
 @pytest.mark.parametrize("waiting", ["a first request", "headers", "a next request", "a body"])
-def test_connections(served: Party, workers: tuple[str, int], waiting: str) -> None:
+def test_connections(served: ServerWithKeys, workers: tuple[str, int], waiting: str) -> None:
     """Those that have waited longest are closed, with an answer unless they had one."""
     data = {
         "a first request": b"",
@@ -210,10 +219,10 @@ def test_connections(served: Party, workers: tuple[str, int], waiting: str) -> N
     try:
         for _ in range(count):
             clients.append(connect(served, data))
-        (good,) = converse(served.port, LAST)
+        (good,) = exchange(served.port, LAST)
         replies = []
         for client in clients[: CONNECTIONS // 2]:
-            replies.append(split(read_all(client))[-1])
+            replies.append(split_responses(read_all(client))[-1])
     finally:
         for client in clients:
             client.close()
@@ -224,12 +233,12 @@ def test_connections(served: Party, workers: tuple[str, int], waiting: str) -> N
     assert replies[0].code in {None, "server_busy", "headers_timeout"}
 
 
-def test_bodies(served: Party, workers: tuple[str, int]) -> None:
+def test_bodies(served: ServerWithKeys, workers: tuple[str, int]) -> None:
     """There is memory for two, and the third replaces the first."""
     clients = [connect(served, upload(served, b"x" * 90_000)) for _ in range(workers[1] * 10)]
     try:
-        (first,) = split(read_all(clients[0]))
-        (good,) = converse(served.port, upload(served, b" " * 99_000 + b"{}", declared=99_002))
+        (first,) = split_responses(read_all(clients[0]))
+        (good,) = exchange(served.port, upload(served, b" " * 99_000 + b"{}", declared=99_002))
     finally:
         for client in clients:
             client.close()
@@ -238,11 +247,11 @@ def test_bodies(served: Party, workers: tuple[str, int]) -> None:
     assert good.status == 422, "a whole body is read"
 
 
-def test_a_flood_of_refusals_is_one_line_a_second(served: Party, workers: tuple[str, int]) -> None:
+def test_a_flood_of_refusals_is_one_line_a_second(served: ServerWithKeys, workers: tuple[str, int]) -> None:
     before = len(re.findall("refused a connection|Invalid HTTP", served.served.err.read_text()))
     began = time.monotonic()
     for _ in range(200):
-        converse(served.port, b"\0\r\n\r\n")
+        exchange(served.port, b"\0\r\n\r\n")
     took_s = time.monotonic() - began
     lines = len(re.findall("refused a connection|Invalid HTTP", served.served.err.read_text())) - before
 

@@ -11,7 +11,7 @@ import pytest
 
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
 from latchkey.service.authentication.wire.query_signature import sign_query
-from tests.server.raw import Party, command, database_of, party
+from tests.server.raw_requests import ServerWithKeys, database_of, run_command, serve_with_keys
 from tests.service.test_commands import free_port
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
@@ -45,14 +45,16 @@ http {{
 
 
 @pytest.fixture(scope="module")
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerWithKeys]:
     folder = tmp_path_factory.mktemp("cached")
-    with party(folder, database_of("sqlite", request, folder)) as found:
+    with serve_with_keys(folder, database_of("sqlite", request, folder)) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def proxy(served: Party, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def proxy(served: ServerWithKeys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Return the port of an nginx that caches every answer that may be cached, whatever the query."""
     assert NGINX, "nginx not found: apt-get install nginx"
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
@@ -88,8 +90,8 @@ def test_the_proxy_does_cache_what_is_public(proxy: int) -> None:
     assert ask(proxy, "/openapi.json").headers["x-cache"] == "HIT"
 
 
-def test_a_signed_read_is_answered_to_its_caller_alone(served: Party, proxy: int) -> None:
-    key = command(
+def test_a_signed_read_is_answered_to_its_caller_alone(served: ServerWithKeys, proxy: int) -> None:
+    key = run_command(
         {**served.served.environ}, "keys", "create", "--user", "ann@example.com", "--name", "signs",
         "--mode", "signed", "--scopes", "users:read",
     )  # fmt: skip
@@ -102,7 +104,7 @@ def test_a_signed_read_is_answered_to_its_caller_alone(served: Party, proxy: int
     assert {first.headers["cache-control"], nobody.headers["cache-control"]} == {"private, no-store"}
 
 
-def test_a_bearer_read_is_answered_to_its_caller_alone(served: Party, proxy: int) -> None:
+def test_a_bearer_read_is_answered_to_its_caller_alone(served: ServerWithKeys, proxy: int) -> None:
     path, headers = "/v1/users", {"authorization": f"Bearer {served.bearer}"}
 
     assert [ask(proxy, path, headers).status, ask(proxy, path).status] == [200, 401]
@@ -110,5 +112,5 @@ def test_a_bearer_read_is_answered_to_its_caller_alone(served: Party, proxy: int
 
 
 @pytest.mark.parametrize("target", ["/", "/healthz", "/v1/me", "/nothing", "/openapi.json"])
-def test_no_answer_is_sniffed(served: Party, target: str) -> None:
+def test_no_answer_is_sniffed(served: ServerWithKeys, target: str) -> None:
     assert ask(served.port, target).headers["x-content-type-options"] == "nosniff"

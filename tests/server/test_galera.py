@@ -22,7 +22,7 @@ from tests import galera
 from tests.api import HeldKey, call, hold_key
 from tests.conftest import KEYRING, migrate, opened
 from tests.galera import GaleraNode, PrivateGalera
-from tests.server.tap import Tap
+from tests.server.database_proxy import DatabaseProxy
 from tests.server.test_idempotency import is_replay, request_of
 from tests.server.test_processes import (
     COPIES,
@@ -92,16 +92,16 @@ async def run(connection: Any, sql: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-async def tap(node: GaleraNode) -> AsyncIterator[Tap]:
+async def database_proxy(node: GaleraNode) -> AsyncIterator[DatabaseProxy]:
     assert node.port is not None
-    async with Tap(node.port) as tap:
-        yield tap
+    async with DatabaseProxy(node.port) as database_proxy:
+        yield database_proxy
 
 
 @pytest.fixture
-async def app(node: GaleraNode, tap: Tap) -> AsyncIterator[Starlette]:
+async def app(node: GaleraNode, database_proxy: DatabaseProxy) -> AsyncIterator[Starlette]:
     """Return the application, whose connection to its node can be stopped."""
-    url = node.url.replace(f":{node.port}/", f":{tap.port}/")
+    url = node.url.replace(f":{node.port}/", f":{database_proxy.port}/")
     settings = Settings(database_url=url, keyring=KEYRING, pool_size=2)
     async with opened(lambda: create_app(settings), settings) as app:
         yield app
@@ -134,7 +134,7 @@ HOLDS = {
 @pytest.mark.parametrize("once", [False, True], ids=["", "with an Idempotency-Key"])
 @pytest.mark.parametrize("words", HOLDS.values(), ids=[f"before {name}" for name in HOLDS])
 async def test_a_transaction_that_another_node_ends_takes_effect_whole_or_not_at_all(
-    app, operator, node, other, tap, words, once
+    app, operator, node, other, database_proxy, words, once
 ):
     """The service stops between two statements, on a new connection, while another node writes the row."""
     aborted = int(node.status("wsrep_local_bf_aborts"))
@@ -143,15 +143,15 @@ async def test_a_transaction_that_another_node_ends_takes_effect_whole_or_not_at
         partner = await hold_key(app, email=f"{number}@example.com", scopes=[])
         if words != COMMIT:  # sent while connecting, too, and never prepared
             await app.state.db.engine.dispose()
-        tap.pause(words)
+        database_proxy.pause(words)
         headers = [("idempotency-key", str(number))] if once else []
         deleting = asyncio.create_task(
             call(app, "DELETE", f"/v1/users/{partner.user_id}", key=operator, headers=headers)
         )
-        await tap.held.wait()
+        await database_proxy.held.wait()
         await run(other, "UPDATE users SET name = %s WHERE id = %s", f"by another {number}", partner.user_id)
         await asyncio.sleep(HELD_S)
-        tap.resume()
+        database_proxy.resume()
         status = (await deleting).status
         found[status, *(await standing(other, partner.user_id))] += 1
 

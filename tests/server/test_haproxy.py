@@ -12,7 +12,17 @@ import msgspec
 import pytest
 
 from latchkey.service.authentication.wire.message_signature import sign_message
-from tests.server.raw import SERVERS, Party, Reply, command, database_of, head, party, read_all, split
+from tests.server.raw_requests import (
+    SERVERS,
+    Reply,
+    ServerWithKeys,
+    database_of,
+    head,
+    read_all,
+    run_command,
+    serve_with_keys,
+    split_responses,
+)
 from tests.service.test_commands import free_port
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
@@ -40,7 +50,7 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
 class Front(msgspec.Struct, frozen=True):
     """A server behind HAProxy, and a bearer key that is restricted to `HOME`."""
 
-    party: Party
+    server: ServerWithKeys
     port: int
     bound: str
 
@@ -51,7 +61,7 @@ class Front(msgspec.Struct, frozen=True):
                 if number:
                     time.sleep(0.1)
                 connection.sendall(part)
-            return split(read_all(connection))
+            return split_responses(read_all(connection))
 
 
 class Proxy:
@@ -85,8 +95,11 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     kind, workers = request.param
     folder = tmp_path_factory.mktemp("served")
     url = database_of(kind, request, folder)
-    with party(folder, url, workers=workers, environ=ENVIRON) as served, Proxy(folder, served.port) as port:
-        key = command(
+    with (
+        serve_with_keys(folder, url, workers=workers, environ=ENVIRON) as served,
+        Proxy(folder, served.port) as port,
+    ):
+        key = run_command(
             served.served.environ, "keys", "create", "--user", "ann@example.com", "--name", "home",
             "--mode", "bearer", "--scopes", "users:read", "--networks", f"{HOME}/32",
         )  # fmt: skip
@@ -128,7 +141,7 @@ def test_haproxy_does_pass_trailers_on(tmp_path: Path) -> None:
         thread.start()
         with socket.create_connection(("127.0.0.1", port), 20) as client:
             client.sendall(chunked(trailers=["x-forged: 1"]))
-            (reply,) = split(read_all(client))
+            (reply,) = split_responses(read_all(client))
         thread.join(10)
 
     assert reply.status == 200
@@ -193,21 +206,21 @@ def test_the_body_of_an_upgrade_is_no_request(front: Front, protocol: str, frami
     time.sleep(0.2)
 
     assert {at_once.code, later.code} <= {"unauthenticated", "upgrade_with_body"}
-    assert "/smuggled" not in front.party.served.err.read_text()
+    assert "/smuggled" not in front.server.served.err.read_text()
     assert [one.status for one in front.send(HOME, head("GET", "/v1/me", bearer(front.bound)))] == [200]
 
 
 def test_a_proxy_that_signs_adds_lines_of_its_own(front: Front, tmp_path: Path) -> None:
     """RFC 9421, section 4.1."""
-    key = command(
-        front.party.served.environ, "keys", "create", "--user", "ann@example.com", "--name", "signs",
+    key = run_command(
+        front.server.served.environ, "keys", "create", "--user", "ann@example.com", "--name", "signs",
         "--mode", "signed", "--scopes", "users:read",
     )  # fmt: skip
     rules = (
         """http-request add-header Signature-Input 'proxy=("@method");created=1;keyid="edge"'""",
         "http-request add-header Signature 'proxy=:AAAA:'",
     )
-    with Proxy(tmp_path, front.party.port, *rules) as port:
+    with Proxy(tmp_path, front.server.port, *rules) as port:
         signed = sign_message(
             key["secret"], key["access_key"], time.time(),
             method="GET", scheme="http", authority="x", raw_path="/v1/me", nonce=f"n0nce-{port}-{time.time_ns()}",

@@ -18,7 +18,7 @@ from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, on_mariadb, opened
 from tests.mariadb import PrivateMariaDB
-from tests.server.tap import Tap
+from tests.server.database_proxy import DatabaseProxy
 from tests.server.test_processes import BODY, EMAIL, on_the_wire, send_copies
 from tests.service.test_commands import Served
 
@@ -110,18 +110,18 @@ COMMANDS = {
 
 
 @pytest.fixture
-async def tap(mariadb: PrivateMariaDB) -> AsyncIterator[Tap]:
+async def database_proxy(mariadb: PrivateMariaDB) -> AsyncIterator[DatabaseProxy]:
     assert mariadb.port is not None
-    async with Tap(mariadb.port) as tap:
-        yield tap
+    async with DatabaseProxy(mariadb.port) as database_proxy:
+        yield database_proxy
 
 
 @pytest.fixture
 async def doomed(
-    mariadb_url: str, mariadb: PrivateMariaDB, tap: Tap, tmp_path: Path
+    mariadb_url: str, mariadb: PrivateMariaDB, database_proxy: DatabaseProxy, tmp_path: Path
 ) -> AsyncIterator[Served]:
-    """Start a process whose only connection to the database is the tap."""
-    url = mariadb_url.replace(f":{mariadb.port}/", f":{tap.port}/")
+    """Start a process whose only connection to the database is the proxy."""
+    url = mariadb_url.replace(f":{mariadb.port}/", f":{database_proxy.port}/")
     served = Served(tmp_path, "serve", environ={"LATCHKEY_DATABASE_URL": url, "LATCHKEY_KEYRING": KEYRING})
     await asyncio.to_thread(served.__enter__)
     yield served
@@ -137,7 +137,7 @@ async def test_a_process_that_dies_at_any_command_leaves_one_effect_to_the_retry
     doomed: Served,
     processes: list[Served],
     operator: HeldKey,
-    tap: Tap,
+    database_proxy: DatabaseProxy,
     words: bytes,
     when: str,
 ) -> None:
@@ -146,13 +146,13 @@ async def test_a_process_that_dies_at_any_command_leaves_one_effect_to_the_retry
     async with app.state.db.engine.begin() as connection:
         await connection.execute(User.__table__.delete().where(User.email_key == EMAIL))
         await connection.execute(IdempotencyKey.__table__.delete())
-    tap.hold(words, when)  # type: ignore[arg-type]  # one of the two
+    database_proxy.hold(words, when)  # type: ignore[arg-type]  # one of the two
 
     lost = asyncio.create_task(create(doomed, operator))
     async with asyncio.timeout(DEADLINE_S):
-        await tap.held.wait()
+        await database_proxy.held.wait()
     doomed.stop(signal.SIGKILL)
-    tap.cut()
+    database_proxy.cut()
     with pytest.raises(httpx2.TransportError):
         await lost
 
@@ -169,16 +169,16 @@ async def test_a_process_that_dies_at_any_command_leaves_one_effect_to_the_retry
 @on_mariadb
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_connection_that_is_lost_at_commit_leaves_one_effect_to_the_retry(
-    app: Starlette, doomed: Served, operator: HeldKey, tap: Tap, when: str
+    app: Starlette, doomed: Served, operator: HeldKey, database_proxy: DatabaseProxy, when: str
 ) -> None:
     """The process lives on, and does not know whether the COMMIT succeeded."""
-    tap.hold(COMMANDS["COMMIT"], when)  # type: ignore[arg-type]  # one of the two
+    database_proxy.hold(COMMANDS["COMMIT"], when)  # type: ignore[arg-type]  # one of the two
     unknown = asyncio.create_task(create(doomed, operator))
     async with asyncio.timeout(DEADLINE_S):
-        await tap.held.wait()
-    tap.cut()
+        await database_proxy.held.wait()
+    database_proxy.cut()
     answer = await unknown
-    tap.hold(b"never", "before")
+    database_proxy.hold(b"never", "before")
 
     retry = await create(doomed, operator)
 

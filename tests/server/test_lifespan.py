@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.raw import README_COMMAND, Party, converse, head, party
+from tests.server.raw_requests import README_COMMAND, ServerWithKeys, exchange, head, serve_with_keys
 
 MOUNTED = """
 import asyncio
@@ -85,20 +85,20 @@ def mounted(factory: str) -> list[str]:
     return ["uvicorn", "--factory", f"mounted:{factory}", "--no-proxy-headers"]
 
 
-Serve = Callable[[list[str]], AbstractContextManager[Party]]
+Serve = Callable[[list[str]], AbstractContextManager[ServerWithKeys]]
 
 
 @pytest.fixture(scope="module")
 def serve(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve:
     """Serve with a command, in a new folder."""
 
-    def run(arguments: list[str]) -> AbstractContextManager[Party]:
+    def run(arguments: list[str]) -> AbstractContextManager[ServerWithKeys]:
         folder = tmp_path_factory.mktemp("served")
         (folder / "mounted.py").write_text(MOUNTED)
         (folder / "script.py").write_text(SCRIPT)
         shutil.copy(sqlite_template, folder / "latchkey.db")
         url = f"sqlite+aiosqlite:///{folder}/latchkey.db"
-        return party(folder, url, arguments=arguments, environ=ENVIRON)
+        return serve_with_keys(folder, url, arguments=arguments, environ=ENVIRON)
 
     return run
 
@@ -114,14 +114,14 @@ def serve(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Se
         pytest.param(mounted("beside"), id="mounted-with-lifespan-in-a-task"),
     ],
 )
-def unsafe(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Party]:
+def unsafe(request: pytest.FixtureRequest, serve: Serve) -> Iterator[ServerWithKeys]:
     """Run a server that has not installed the protocol."""
     with serve(request.param) as found:
         yield found
 
 
 @pytest.fixture(scope="module", params=[pytest.param(mounted("within"), id="mounted-with-lifespan")])
-def safe(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Party]:
+def safe(request: pytest.FixtureRequest, serve: Serve) -> Iterator[ServerWithKeys]:
     """Run a server that has installed it although another application mounts this one."""
     with serve(request.param) as found:
         yield found
@@ -134,61 +134,61 @@ def chunked(trailer: str, method: str = "GET", path: str = "/v1/me", *headers: s
 
 
 @pytest.mark.parametrize("method, path", [("GET", "/v1/me"), ("POST", "/v1/users"), ("GET", "/nothing")])
-def test_a_chunked_body_is_refused(unsafe: Party, method: str, path: str) -> None:
+def test_a_chunked_body_is_refused(unsafe: ServerWithKeys, method: str, path: str) -> None:
     """Its trailer would be a credential."""
-    (reply,) = converse(unsafe.port, chunked(f"authorization: Bearer {unsafe.bearer}", method, path))
+    (reply,) = exchange(unsafe.port, chunked(f"authorization: Bearer {unsafe.bearer}", method, path))
 
     assert (reply.status, reply.code) == (503, "server_not_started")
     assert reply.headers["connection"] == "close"
 
 
-def test_the_address_of_the_client_is_not_forged(unsafe: Party) -> None:
+def test_the_address_of_the_client_is_not_forged(unsafe: ServerWithKeys) -> None:
     request = chunked(
         "x-forwarded-for: 198.51.100.7", "GET", "/v1/me", f"authorization: Bearer {unsafe.bound}"
     )
 
-    assert [one.status for one in converse(unsafe.port, request)] == [503]
+    assert [one.status for one in exchange(unsafe.port, request)] == [503]
 
 
-def test_the_body_of_an_upgrade_is_no_request(unsafe: Party) -> None:
+def test_the_body_of_an_upgrade_is_no_request(unsafe: ServerWithKeys) -> None:
     smuggled = b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
     request = (
         "POST /v1/users HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
         f"content-length: {len(smuggled)}\r\n\r\n"
     )
 
-    (reply,) = converse(unsafe.port, request.encode())
+    (reply,) = exchange(unsafe.port, request.encode())
     with contextlib.suppress(ConnectionError):  # the connection was closed after the answer
-        converse(unsafe.port, request.encode(), smuggled)
+        exchange(unsafe.port, request.encode(), smuggled)
     time.sleep(0.2)
 
     assert (reply.status, reply.headers["connection"]) == (503, "close")
     assert "/smuggled" not in unsafe.served.err.read_text()
 
 
-def test_a_request_that_cannot_be_read_wrongly_is_taken(unsafe: Party) -> None:
+def test_a_request_that_cannot_be_read_wrongly_is_taken(unsafe: ServerWithKeys) -> None:
     body = b'{"email":"taken@example.com","name":"n"}'
     headers = [f"authorization: Bearer {unsafe.bearer}", "content-type: application/json"]
     request = head("POST", "/v1/users", *headers, f"content-length: {len(body)}") + body
 
-    assert [one.status for one in converse(unsafe.port, request)] == [201]
-    assert [one.status for one in converse(unsafe.port, head("GET", "/v1/me", headers[0]))] == [200]
+    assert [one.status for one in exchange(unsafe.port, request)] == [201]
+    assert [one.status for one in exchange(unsafe.port, head("GET", "/v1/me", headers[0]))] == [200]
 
 
-def test_the_log_says_what_to_do(unsafe: Party) -> None:
+def test_the_log_says_what_to_do(unsafe: ServerWithKeys) -> None:
     """Once a second, however many requests are refused."""
     before = unsafe.served.err.read_text().count("run the lifespan")
     time.sleep(1.1)
     began = time.monotonic()
     for _ in range(50):
-        converse(unsafe.port, chunked("x: y"))
+        exchange(unsafe.port, chunked("x: y"))
     lines = unsafe.served.err.read_text().count("run the lifespan") - before
 
     assert 1 <= lines <= time.monotonic() - began + 2
 
 
-def test_a_lifespan_within_that_of_another_application_is_a_start(safe: Party) -> None:
+def test_a_lifespan_within_that_of_another_application_is_a_start(safe: ServerWithKeys) -> None:
     trailer = f"authorization: Bearer {safe.bearer}"
 
-    assert [one.status for one in converse(safe.port, chunked(trailer))] == [401]
-    assert [one.status for one in converse(safe.port, chunked("x: y", "GET", "/v1/me", trailer))] == [200]
+    assert [one.status for one in exchange(safe.port, chunked(trailer))] == [401]
+    assert [one.status for one in exchange(safe.port, chunked("x: y", "GET", "/v1/me", trailer))] == [200]

@@ -18,7 +18,15 @@ import pytest
 from latchkey.service.authentication.replay import SKEW_S
 from latchkey.service.authentication.wire import message_signature, query_signature
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
-from tests.server.raw import SERVERS, Party, Reply, database_of, party, read_all, split
+from tests.server.raw_requests import (
+    SERVERS,
+    Reply,
+    ServerWithKeys,
+    database_of,
+    read_all,
+    serve_with_keys,
+    split_responses,
+)
 
 WINDOW_S = 6
 BODY = json.dumps({"name": "new", "mode": "bearer", "scopes": []}).encode()
@@ -27,12 +35,14 @@ OPERATOR = "users:read,users:write,keys:read,keys:write,me.keys:read,me.keys:wri
 
 
 @pytest.fixture(scope="module", params=SERVERS)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerWithKeys]:
     kind, workers = request.param
     folder: Path = tmp_path_factory.mktemp("parked")
     url = database_of(kind, request, folder)
     environ = {"LATCHKEY_CLOCK_WINDOW_S": str(WINDOW_S), "LATCHKEY_KEY_CACHE_TTL_S": "60"}
-    with party(folder, url, workers=workers, environ=environ, scopes=OPERATOR) as found:
+    with serve_with_keys(folder, url, workers=workers, environ=environ, scopes=OPERATOR) as found:
         yield found
 
 
@@ -89,7 +99,7 @@ class Caller(msgspec.Struct, frozen=True):
         return "\r\n".join(lines).encode()
 
 
-def ask(served: Party, method: str, path: str, body: Any = None) -> Any:
+def ask(served: ServerWithKeys, method: str, path: str, body: Any = None) -> Any:
     """Make one call with the operator's key."""
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
     headers = {"authorization": f"Bearer {served.bearer}"}
@@ -103,7 +113,7 @@ def ask(served: Party, method: str, path: str, body: Any = None) -> Any:
     return json.loads(content) if content else None
 
 
-def make_caller(served: Party, form: str, **fields: Any) -> Caller:
+def make_caller(served: ServerWithKeys, form: str, **fields: Any) -> Caller:
     mode = "bearer" if form == "bearer" else "signed"
     user = ask(served, "POST", "/v1/users", {"email": f"{time.time_ns()}@example.com", "name": "P"})
     key = ask(
@@ -123,7 +133,7 @@ def keys_of(caller: Caller) -> list[str]:
 class Parked:
     """A call of which the head and half of the body were sent."""
 
-    def __init__(self, served: Party, head: bytes) -> None:
+    def __init__(self, served: ServerWithKeys, head: bytes) -> None:
         self.client = socket.create_connection(("127.0.0.1", served.port), 30)
         self.client.sendall(head + BODY[:10])
 
@@ -131,7 +141,7 @@ class Parked:
         """Send the rest and return the answer."""
         with self.client:
             self.client.sendall(BODY[10:])
-            (reply,) = split(read_all(self.client))
+            (reply,) = split_responses(read_all(self.client))
         return reply
 
 

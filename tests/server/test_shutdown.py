@@ -11,29 +11,37 @@ import pytest
 
 from latchkey.service.commands.server import GRACE_S
 from tests.mariadb import PrivateMariaDB
-from tests.server.raw import Party, Reply, database_of, head, party, read_all, split
+from tests.server.raw_requests import (
+    Reply,
+    ServerWithKeys,
+    database_of,
+    head,
+    read_all,
+    serve_with_keys,
+    split_responses,
+)
 
 SLACK_S = 2.0
 
 
 @pytest.fixture
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Party]:
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerWithKeys]:
     url = database_of("mariadb", request, tmp_path)
-    with party(tmp_path, url, environ={"LATCHKEY_DATABASE_TIMEOUT_S": "600"}) as found:
+    with serve_with_keys(tmp_path, url, environ={"LATCHKEY_DATABASE_TIMEOUT_S": "600"}) as found:
         yield found
 
 
-def ask(served: Party, method: str = "GET") -> list[Reply]:
+def ask(served: ServerWithKeys, method: str = "GET") -> list[Reply]:
     """Send a call to a server that may be ended meanwhile."""
     body = b'{"email":"bob@example.com","name":"Bob"}' if method == "POST" else b""
     headers = [f"authorization: Bearer {served.bearer}", "content-type: application/json"]
     with socket.create_connection(("127.0.0.1", served.port), 60) as client:
         client.sendall(head(method, "/v1/users", *headers, f"content-length: {len(body)}") + body)
-        return split(read_all(client))
+        return split_responses(read_all(client))
 
 
 @pytest.mark.mariadb
-def test_a_silent_database_does_not_keep_it(served: Party, mariadb: PrivateMariaDB) -> None:
+def test_a_silent_database_does_not_keep_it(served: ServerWithKeys, mariadb: PrivateMariaDB) -> None:
     """The calls that wait for it get a problem."""
     assert ask(served)[0].status == 200
     with mariadb.frozen(), ThreadPoolExecutor() as clients:
@@ -54,7 +62,7 @@ def test_a_silent_database_does_not_keep_it(served: Party, mariadb: PrivateMaria
 
 
 @pytest.mark.mariadb
-def test_the_second_signal_ends_it_at_once(served: Party, mariadb: PrivateMariaDB) -> None:
+def test_the_second_signal_ends_it_at_once(served: ServerWithKeys, mariadb: PrivateMariaDB) -> None:
     assert ask(served)[0].status == 200
     with mariadb.frozen(), socket.create_connection(("127.0.0.1", served.port), 60) as client:
         client.sendall(head("GET", "/v1/users", f"authorization: Bearer {served.bearer}"))

@@ -12,7 +12,7 @@ from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.conftest import KEYRING, opened
 from tests.mariadb import PrivateMariaDB
 from tests.requests import Answer
-from tests.server.tap import Tap
+from tests.server.database_proxy import DatabaseProxy
 from tests.service.limits.rules import limit
 
 pytestmark = pytest.mark.mariadb
@@ -32,16 +32,18 @@ COMMANDS = {
 
 
 @pytest.fixture
-async def tap(mariadb: PrivateMariaDB) -> AsyncIterator[Tap]:
+async def database_proxy(mariadb: PrivateMariaDB) -> AsyncIterator[DatabaseProxy]:
     assert mariadb.port is not None
-    async with Tap(mariadb.port) as tap:
-        yield tap
+    async with DatabaseProxy(mariadb.port) as database_proxy:
+        yield database_proxy
 
 
 @pytest.fixture
-async def app(mariadb_url: str, mariadb: PrivateMariaDB, tap: Tap, outage: str) -> AsyncIterator[Starlette]:
-    """Return the application, whose only connection to the database is the tap."""
-    url = mariadb_url.replace(f":{mariadb.port}/", f":{tap.port}/")
+async def app(
+    mariadb_url: str, mariadb: PrivateMariaDB, database_proxy: DatabaseProxy, outage: str
+) -> AsyncIterator[Starlette]:
+    """Return the application, whose only connection to the database is the proxy."""
+    url = mariadb_url.replace(f":{mariadb.port}/", f":{database_proxy.port}/")
     settings = Settings(
         database_url=url,
         keyring=KEYRING,
@@ -51,8 +53,8 @@ async def app(mariadb_url: str, mariadb: PrivateMariaDB, tap: Tap, outage: str) 
     )
     async with opened(lambda: create_app(settings), settings) as app:
         yield app
-        tap.release()
-        tap.cut()
+        database_proxy.release()
+        database_proxy.cut()
 
 
 @pytest.fixture
@@ -82,18 +84,18 @@ async def create(app: Starlette, key: HeldKey, name: str) -> Answer:
     ],
 )
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
-async def test_a_call_ends_within_one_timeout(app, signer, tap, words, when, pooled):
+async def test_a_call_ends_within_one_timeout(app, signer, database_proxy, words, when, pooled):
     assert (await create(app, signer, "warm")).status == 201
     if not pooled:
         for engine in (app.state.db.engine, app.state.db.reader):
             await engine.dispose()
-    tap.hold(words, when, whole=True)
+    database_proxy.hold(words, when, whole=True)
 
     begun = time.monotonic()
     answer = await create(app, signer, "ann")
     took_s = time.monotonic() - begun
 
-    assert tap.held.is_set()
+    assert database_proxy.held.is_set()
     if words == COMMANDS["COMMIT"] and answer.status == 500:
         assert_problem(answer, 500, "commit_unknown")
     else:

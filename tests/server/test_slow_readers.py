@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from latchkey.service.operation import Operation
 from latchkey.service.settings import Settings
 from tests.server.conftest import Serving
-from tests.sessions.probes import raw
+from tests.sessions.endpoints import response_route
 
 TIMEOUT_S = 0.5
 COUNT = 900
@@ -32,7 +32,7 @@ async def export(request: Request) -> Response:
 
 @pytest.fixture
 def routes() -> Sequence[Operation]:
-    return (raw(export, path="/export"), raw(export, "POST", path="/export"))
+    return (response_route(export, path="/export"), response_route(export, "POST", path="/export"))
 
 
 @pytest.fixture

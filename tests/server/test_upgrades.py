@@ -16,16 +16,18 @@ from uvicorn.server import ServerState
 from latchkey.service.connections.bounds import Bounds
 from latchkey.service.connections.protocol import BoundedProtocol
 from latchkey.service.connections.room import Room
-from tests.server.raw import Party, converse, database_of, head, party
+from tests.server.raw_requests import ServerWithKeys, database_of, exchange, head, serve_with_keys
 
 UPGRADE = ["connection: keep-alive, upgrade", "upgrade: h2c"]
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerWithKeys]:
     folder = tmp_path_factory.mktemp("served")
-    with party(folder, database_of("sqlite", request, folder)) as found:
+    with serve_with_keys(folder, database_of("sqlite", request, folder)) as found:
         yield found
 
 
@@ -34,7 +36,7 @@ def begin(method: str, path: str, *headers: str) -> bytes:
     return "\r\n".join([f"{method} {path} HTTP/1.1", "host: x", *headers, "", ""]).encode()
 
 
-def has_reached(served: Party, path: str) -> bool:
+def has_reached(served: ServerWithKeys, path: str) -> bool:
     """Return whether the application received a request for a path."""
     time.sleep(0.2)
     return path in served.served.err.read_text()
@@ -44,13 +46,13 @@ def has_reached(served: Party, path: str) -> bool:
 @pytest.mark.parametrize("framing", [f"content-length: {len(SMUGGLED)}", "transfer-encoding: chunked"])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("ahead", [False, True], ids=["first", "second"])
-def test_a_body(served: Party, protocol: str, framing: str, parts: int, ahead: bool) -> None:
+def test_a_body(served: ServerWithKeys, protocol: str, framing: str, parts: int, ahead: bool) -> None:
     """Refused, whether the body comes with the headers or later."""
     request = begin("POST", "/v1/users", "connection: upgrade", f"upgrade: {protocol}", framing)
     request = begin("GET", "/healthz") * ahead + request
     sent = [request + SMUGGLED] if parts == 1 else [request, SMUGGLED]
 
-    *before, reply = converse(served.port, *sent, pause_s=0.1)
+    *before, reply = exchange(served.port, *sent, pause_s=0.1)
 
     assert [one.status for one in before] == [200] * ahead
     assert (reply.status, reply.code) == (501, "upgrade_with_body")
@@ -59,31 +61,31 @@ def test_a_body(served: Party, protocol: str, framing: str, parts: int, ahead: b
 
 
 @pytest.mark.parametrize("length", [[], ["content-length: 0"]], ids=["no length", "a length of 0"])
-def test_no_body(served: Party, length: list[str]) -> None:
+def test_no_body(served: ServerWithKeys, length: list[str]) -> None:
     """It is answered as the last request of its connection: data that follows in the same packet is dropped."""
-    (reply,) = converse(served.port, begin("GET", "/healthz", *UPGRADE, *length) + SMUGGLED)
+    (reply,) = exchange(served.port, begin("GET", "/healthz", *UPGRADE, *length) + SMUGGLED)
 
     assert (reply.status, reply.headers["connection"]) == (200, "close")
     assert not has_reached(served, "/smuggled")
 
 
-def test_the_rest_of_what_was_lost(served: Party) -> None:
+def test_the_rest_of_what_was_lost(served: ServerWithKeys) -> None:
     """The second packet would be parsed as a request although it belongs to a dropped body."""
     lost = begin("POST", "/v1/users", f"content-length: {len(SMUGGLED)}")
     for _ in range(20):
         with contextlib.suppress(ConnectionError):  # the connection was closed after the first answer
-            converse(served.port, begin("GET", "/healthz", *UPGRADE) + lost, SMUGGLED)
+            exchange(served.port, begin("GET", "/healthz", *UPGRADE) + lost, SMUGGLED)
 
     assert not has_reached(served, "/smuggled")
 
 
-def test_a_next_request_after_headers_that_ask_for_nothing(served: Party) -> None:
+def test_a_next_request_after_headers_that_ask_for_nothing(served: ServerWithKeys) -> None:
     """`Upgrade` requires `Connection: upgrade`: with only one of the two, a body is an ordinary body."""
     requests = [
         begin("POST", "/v1/users", header, "content-length: 5") + b"12345" for header in UPGRADE[1:]
     ] + [begin("POST", "/v1/users", UPGRADE[0], "content-length: 5") + b"12345"]
 
-    assert [one.status for one in converse(served.port, *requests, head("GET", "/healthz"))] == [
+    assert [one.status for one in exchange(served.port, *requests, head("GET", "/healthz"))] == [
         401,
         401,
         200,
@@ -100,11 +102,11 @@ def test_a_next_request_after_headers_that_ask_for_nothing(served: Party) -> Non
     ],
 )
 @pytest.mark.parametrize("ahead", [False, True], ids=["first", "second"])
-def test_a_target_that_is_none(served: Party, line: bytes, ahead: bool) -> None:
+def test_a_target_that_is_none(served: ServerWithKeys, line: bytes, ahead: bool) -> None:
     """It is refused like other invalid requests, without an error in the log."""
     request = line + b" HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED
 
-    *before, reply = converse(served.port, begin("GET", "/healthz") * ahead + request)
+    *before, reply = exchange(served.port, begin("GET", "/healthz") * ahead + request)
 
     assert [one.status for one in before] == [200] * ahead
     assert (reply.status, reply.code) == (400, "malformed_request")

@@ -16,7 +16,7 @@ from latchkey.service.settings import Settings
 from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.conftest import KEYRING, on_mariadb, opened
 from tests.mariadb import PrivateMariaDB
-from tests.server.tap import Tap
+from tests.server.database_proxy import DatabaseProxy
 from tests.service.test_commands import Served
 
 pytestmark = on_mariadb
@@ -42,27 +42,27 @@ async def operator(app: Starlette) -> HeldKey:
 
 
 @pytest.fixture
-async def tap(mariadb: PrivateMariaDB) -> AsyncIterator[Tap]:
+async def database_proxy(mariadb: PrivateMariaDB) -> AsyncIterator[DatabaseProxy]:
     assert mariadb.port is not None
-    async with Tap(mariadb.port) as tap:
-        yield tap
+    async with DatabaseProxy(mariadb.port) as database_proxy:
+        yield database_proxy
 
 
 @pytest.fixture
 async def other(
-    mariadb_url: str, mariadb: PrivateMariaDB, tap: Tap, tmp_path: Path
+    mariadb_url: str, mariadb: PrivateMariaDB, database_proxy: DatabaseProxy, tmp_path: Path
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """Start another process, which stops after its claim and before the effect."""
-    url = mariadb_url.replace(f":{mariadb.port}/", f":{tap.port}/")
+    url = mariadb_url.replace(f":{mariadb.port}/", f":{database_proxy.port}/")
     environ = {"LATCHKEY_DATABASE_URL": url, "LATCHKEY_KEYRING": KEYRING, "LATCHKEY_POOL_SIZE": str(COPIES)}
     served = Served(tmp_path, "serve", environ=environ)
     await asyncio.to_thread(served.__enter__)
-    tap.hold(b"INSERT INTO users", "before")
+    database_proxy.hold(b"INSERT INTO users", "before")
     async with httpx2.AsyncClient(base_url=served.url, timeout=60) as client:
         yield client
         served.process.kill()
         served.process.wait()
-        tap.cut()
+        database_proxy.cut()
 
 
 def body(name: str) -> dict[str, str]:

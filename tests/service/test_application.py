@@ -21,9 +21,9 @@ from latchkey.service import application
 from latchkey.service.commands import latchkey
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.settings import Settings
-from tests.service.test_commands import Run, Served, answered, environ, free_port, good, run, sqlite_house
+from tests.service.test_commands import Run, Served, answered, environ, free_port, good, migrated_sqlite, run
 
-__all__ = ["environ", "run", "sqlite_house"]  # fixtures, found by their names
+__all__ = ["environ", "migrated_sqlite", "run"]  # fixtures, found by their names
 
 SHOP = """
 from pathlib import Path
@@ -139,11 +139,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def ready(sqlite_house: Settings, run: Run) -> Settings:
+def ready(migrated_sqlite: Settings, run: Run) -> Settings:
     """Return a database that is migrated for the shop, with a user."""
     assert run("migrate", *APP).exit_code == 0
     good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
-    return sqlite_house
+    return migrated_sqlite
 
 
 def create_key(run: Run, *options: str):
@@ -369,14 +369,14 @@ def test_the_application_is_served(ready, tmp_path, arguments):
     assert f"Serving {arguments[1]}." in served.err.read_text()
 
 
-def test_a_database_without_the_migrations_of_the_team_is_refused(sqlite_house, run):
+def test_a_database_without_the_migrations_of_the_team_is_refused(migrated_sqlite, run):
     refused = run("serve", "--port", str(free_port()), *APP)
 
     assert refused.exit_code == 1
     assert "revision none of the schema shop" in refused.stderr
 
 
-def test_latchkey_alone_is_never_served_in_silence(sqlite_house, tmp_path):
+def test_latchkey_alone_is_never_served_in_silence(migrated_sqlite, tmp_path):
     with Served(tmp_path, "serve") as served:
         pass
 

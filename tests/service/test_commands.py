@@ -75,7 +75,7 @@ def run() -> Run:
 
 
 @pytest.fixture
-def house(settings: Settings, environ: pytest.MonkeyPatch) -> Iterator[Settings]:
+def migrated(settings: Settings, environ: pytest.MonkeyPatch) -> Iterator[Settings]:
     """Set the environment for a migrated, empty database."""
     environ.setenv("LATCHKEY_DATABASE_URL", settings.database_url)
     environ.setenv("LATCHKEY_KEYRING", settings.keyring or "")
@@ -85,7 +85,7 @@ def house(settings: Settings, environ: pytest.MonkeyPatch) -> Iterator[Settings]
 
 
 @pytest.fixture
-def sqlite_house(sqlite_template: Path, environ: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+def migrated_sqlite(sqlite_template: Path, environ: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
     """Set the environment for a migrated, empty file."""
     (tmp_path / "latchkey.db").write_bytes(sqlite_template.read_bytes())
     environ.setenv("LATCHKEY_KEYRING", KeyRing.generate_text())
@@ -121,7 +121,7 @@ def ask(settings: Settings, bearer: str, *calls: tuple[str, str, str]) -> list[A
 
 
 class TestUsers:
-    def test_one_is_created_found_blocked_and_unblocked(self, house, run):
+    def test_one_is_created_found_blocked_and_unblocked(self, migrated, run):
         made = answered(run("users", "create", "--email", "Ann@example.com", "--name", "Ann Ü", "--json"))
         listed = answered(run("users", "list", "--email", "ANN@EXAMPLE.COM", "--json"))
         blocked = answered(run("users", "block", str(made["id"]), "--json"))
@@ -132,13 +132,13 @@ class TestUsers:
         assert blocked["status"] == "blocked"
         assert unblocked == {**made, "updated_at": unblocked["updated_at"]}
 
-    def test_blocking_twice_changes_nothing(self, house, run):
+    def test_blocking_twice_changes_nothing(self, migrated, run):
         answered(run("users", "create", "--email", "ann@example.com", "--name", "Ann", "--json"))
         once = answered(run("users", "block", "ann@example.com", "--json"))
 
         assert answered(run("users", "block", "ann@example.com", "--json")) == once
 
-    def test_a_taken_email_is_refused_in_whatever_letter_case(self, house, run):
+    def test_a_taken_email_is_refused_in_whatever_letter_case(self, migrated, run):
         answered(run("users", "create", "--email", "ann@example.com", "--name", "Ann", "--json"))
 
         refused = run("users", "create", "--email", "ANN@example.com", "--name", "Other")
@@ -149,7 +149,7 @@ class TestUsers:
             == "Error: the email ANN@example.com is taken; that of a deleted user stays taken.\n"
         )
 
-    def test_the_list_is_whole_unless_it_is_limited(self, sqlite_house, run):
+    def test_the_list_is_whole_unless_it_is_limited(self, migrated_sqlite, run):
         for number in range(3):
             good(run("users", "create", "--email", f"u{number}@example.com", "--name", "U"))
         good(run("users", "block", "u1@example.com"))
@@ -162,7 +162,7 @@ class TestUsers:
         assert ids("--status", "active") == [1, 3]
         assert ids("--email", "nobody@example.com") == []
 
-    def test_the_table_has_a_line_for_each(self, sqlite_house, run):
+    def test_the_table_has_a_line_for_each(self, migrated_sqlite, run):
         good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
         good(run("users", "create", "--email", "b@example.com", "--name", "Bob Baker"))
 
@@ -171,7 +171,7 @@ class TestUsers:
         assert header.split() == ["id", "email", "name", "status", "created_at"]
         assert header.index("name") == ann.index("Ann") == bob.index("Bob Baker")
 
-    def test_one_is_shown_a_line_a_field(self, sqlite_house, run):
+    def test_one_is_shown_a_line_a_field(self, migrated_sqlite, run):
         shown = good(run("users", "create", "--email", "ann@example.com", "--name", "Ann")).stdout
 
         assert re.match(
@@ -182,7 +182,7 @@ class TestUsers:
 
 class TestKeys:
     @pytest.fixture
-    def ann(self, house, run) -> int:
+    def ann(self, migrated, run) -> int:
         return answered(run("users", "create", "--email", "ann@example.com", "--name", "Ann", "--json"))["id"]
 
     @pytest.mark.parametrize("mode", ["bearer", "signed"])
@@ -208,7 +208,7 @@ class TestKeys:
         assert answered(run("keys", "list", "--status", "active", "--json"))["data"] == []
 
     @pytest.mark.parametrize("mode", ["bearer", "signed"])
-    def test_one_is_rotated_as_the_endpoint_does_it(self, ann, house, run, mode):
+    def test_one_is_rotated_as_the_endpoint_does_it(self, ann, migrated, run, mode):
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", mode,
@@ -229,9 +229,9 @@ class TestKeys:
         assert listed[0]["secret_version"] == 2
         if mode == "bearer":
             both = [made["secret"], rotated["secret"]]
-            assert [ask(house, secret, ("GET", "/v1/me", ""))[0].status for secret in both] == [200, 200]
+            assert [ask(migrated, secret, ("GET", "/v1/me", ""))[0].status for secret in both] == [200, 200]
 
-    def test_without_grace_the_old_secret_ends_at_once(self, ann, house, run):
+    def test_without_grace_the_old_secret_ends_at_once(self, ann, migrated, run):
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "", "--json"
@@ -246,7 +246,7 @@ class TestKeys:
             "The secret is shown only this once: keep it safe.\nThe old secret has ended.\n"
         )
         both = [made["secret"], secret]
-        assert [ask(house, one, ("GET", "/v1/me", ""))[0].status for one in both] == [401, 200]
+        assert [ask(migrated, one, ("GET", "/v1/me", ""))[0].status for one in both] == [401, 200]
 
     def test_until_when_the_old_secret_works_is_told_to_people(self, ann, run):
         made = answered(
@@ -383,7 +383,7 @@ class TestKeys:
         assert answered(run("keys", "list", "--json"))["data"] == []
 
 
-def test_the_json_is_what_the_endpoints_answer(house, run):
+def test_the_json_is_what_the_endpoints_answer(migrated, run):
     """The command line and HTTP return the same rows in the same bytes."""
     user = good(run("users", "create", "--email", "Ann@example.com", "--name", "Ann Ü", "--json"))
     other = good(run("users", "create", "--email", "bob@example.com", "--name", "Bob", "--json"))
@@ -397,7 +397,7 @@ def test_the_json_is_what_the_endpoints_answer(house, run):
     ids = [answered(one)["id"] for one in (user, other)]
 
     read_user, users, read_key, keys, _, blocked, _, revoked = ask(
-        house,
+        migrated,
         bearer,
         ("GET", f"/v1/users/{ids[0]}", ""),
         ("GET", "/v1/users", ""),
@@ -425,7 +425,7 @@ def test_the_json_is_what_the_endpoints_answer(house, run):
     assert stored["last_used_at"] is not None
 
 
-def test_a_new_key_is_shown_with_the_fields_of_the_endpoint(sqlite_house, run):
+def test_a_new_key_is_shown_with_the_fields_of_the_endpoint(migrated_sqlite, run):
     good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
 
     made = good(
@@ -544,10 +544,10 @@ class TestMistakes:
                          "127.0.0.1:1 does not answer: Connection refused.", id="a server that is not there"),
         ],
     )  # fmt: skip
-    def test_the_sentence_says_what_to_do(self, sqlite_house, run, arguments, status, sentence):
+    def test_the_sentence_says_what_to_do(self, migrated_sqlite, run, arguments, status, sentence):
         good(run("users", "create", "--email", "one@example.com", "--name", "One"))
         good(run("users", "create", "--email", "two@example.com", "--name", "Two"))
-        asyncio.run(delete_user(sqlite_house, 2))
+        asyncio.run(delete_user(migrated_sqlite, 2))
 
         result = run(*arguments)
 
@@ -589,7 +589,7 @@ class TestMistakes:
         ],
     )  # fmt: skip
     def test_a_wrong_setting_is_one_sentence(
-        self, sqlite_house, environ, run, tmp_path, settings, arguments, sentence
+        self, migrated_sqlite, environ, run, tmp_path, settings, arguments, sentence
     ):
         (tmp_path / "text.db").write_text("not a database, though long enough to be looked at as one " * 20)
         for name, value in settings.items():
@@ -602,15 +602,15 @@ class TestMistakes:
         assert re.fullmatch(r"Error: [^\n]+\n", result.stderr)
         assert "hunter2" not in result.stderr
 
-    def test_a_database_from_the_future_is_refused(self, sqlite_house, run):
-        asyncio.run(set_revision(sqlite_house, "9999"))
+    def test_a_database_from_the_future_is_refused(self, migrated_sqlite, run):
+        asyncio.run(set_revision(migrated_sqlite, "9999"))
 
         for arguments in (("migrate",), ("users", "list"), SERVE):
             result = run(*arguments)
             assert result.exit_code == 1
             assert re.fullmatch(r"Error: [^\n]*9999[^\n]*\n", result.stderr)
 
-    def test_a_port_that_is_taken_is_one_sentence(self, sqlite_house, run):
+    def test_a_port_that_is_taken_is_one_sentence(self, migrated_sqlite, run):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
 
@@ -641,7 +641,7 @@ class TestMistakes:
             (*CREATE_KEY, "--scopes", "", "--networks", A_SECRET),
         ],
     )
-    def test_a_secret_in_the_wrong_place_is_not_repeated(self, sqlite_house, run, arguments):
+    def test_a_secret_in_the_wrong_place_is_not_repeated(self, migrated_sqlite, run, arguments):
         result = run(*arguments)
 
         assert result.exit_code in {1, 2}
@@ -670,7 +670,7 @@ async def set_revision(settings: Settings, revision: str) -> None:
 
 class TestAnotherKeyRing:
     @pytest.fixture
-    def key(self, sqlite_house, run) -> dict[str, Any]:
+    def key(self, migrated_sqlite, run) -> dict[str, Any]:
         """A signing key that was made with the ring of the database; then another one is set."""
         good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
         return answered(run(*CREATE_KEY[:-1], "signed", "--scopes", "", "--json"))
@@ -714,7 +714,7 @@ class TestAnotherKeyRing:
         environ.setenv("LATCHKEY_KEYRING", before)
         assert run("keys", "rotate", key["access_key"]).exit_code == 1
 
-    def test_none_is_adopted_without_a_ring(self, sqlite_house, run, environ):
+    def test_none_is_adopted_without_a_ring(self, migrated_sqlite, run, environ):
         environ.delenv("LATCHKEY_KEYRING")
 
         result = run("keyring", "--adopt")
@@ -803,7 +803,7 @@ class TestSign:
         assert sentence in result.stderr
         assert isinstance(result.exception, SystemExit)
 
-    def test_the_variable_of_the_secret_stops_no_other_command(self, sqlite_house, run, environ):
+    def test_the_variable_of_the_secret_stops_no_other_command(self, migrated_sqlite, run, environ):
         environ.setenv("LATCHKEY_SECRET", A_SECRET)
 
         assert answered(run("users", "list", "--json")) == {"data": [], "next_cursor": None}
@@ -857,25 +857,25 @@ class TestMigrate:
         assert first.stderr == f"Migrated the database from revision none to {schema.head()}.\n"
         assert second.stderr == f"The database is at revision {schema.head()} already.\n"
 
-    def test_what_is_up_to_date_stays(self, house, run):
+    def test_what_is_up_to_date_stays(self, migrated, run):
         assert run("migrate").stderr == f"The database is at revision {schema.head()} already.\n"
 
 
 class TestPurge:
-    def test_it_prints_how_many_rows_of_each_table_went_and_needs_no_key_ring(self, house, environ, run):
+    def test_it_prints_how_many_rows_of_each_table_went_and_needs_no_key_ring(self, migrated, environ, run):
         environ.delenv("LATCHKEY_KEYRING")
-        asyncio.run(insert_nonces(house, 3))
+        asyncio.run(insert_nonces(migrated, 3))
 
         first, second = good(run("purge")), good(run("purge"))
 
         assert first.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            3\n"
         assert second.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            0\n"
 
-    def test_a_long_one_says_how_far_it_is(self, house, environ, run, monkeypatch):
+    def test_a_long_one_says_how_far_it_is(self, migrated, environ, run, monkeypatch):
         monkeypatch.setattr(housekeeping, "BATCH_ROWS", 2)
         monkeypatch.setattr(housekeeping, "PAUSE_S", 0)
         monkeypatch.setattr(server, "TELL_EVERY_ROWS", 4)
-        asyncio.run(insert_nonces(house, 9))
+        asyncio.run(insert_nonces(migrated, 9))
 
         result = run("purge")
 
@@ -883,7 +883,7 @@ class TestPurge:
         assert result.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            9\n"
         assert result.stderr == "nonces: 4 so far\nnonces: 8 so far\n"
 
-    def test_where_somebody_else_purges_it_says_so(self, sqlite_house, run, monkeypatch):
+    def test_where_somebody_else_purges_it_says_so(self, migrated_sqlite, run, monkeypatch):
         async def be_late(*_: object, **__: object) -> None:
             return None
 
@@ -1023,7 +1023,7 @@ def latchkey_process(*arguments: str, **kwargs: Any) -> subprocess.CompletedProc
 class TestTellingOfChanges:
     """With Redis, the workers are notified of a command's changes, and the command does not wait long for it."""
 
-    async def test_a_command_tells_what_it_changed(self, sqlite_house, environ, redis, run):
+    async def test_a_command_tells_what_it_changed(self, migrated_sqlite, environ, redis, run):
         environ.setenv("LATCHKEY_REDIS_URL", redis.url)
         channel = open_channel(Settings.from_env(os.environ))
         async with channel.listening() as listener:
@@ -1036,7 +1036,7 @@ class TestTellingOfChanges:
         assert [one for one in heard if one is not None] == [(1, "users 1"), (2, "users 1")]
 
     @pytest.mark.parametrize("answers", [False, True], ids=["nobody there", "somebody silent"])
-    def test_without_redis_it_warns_and_changes_all_the_same(self, sqlite_house, environ, run, answers):
+    def test_without_redis_it_warns_and_changes_all_the_same(self, migrated_sqlite, environ, run, answers):
         good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1] if answers else free_port()
@@ -1051,12 +1051,12 @@ class TestTellingOfChanges:
         assert blocked.stderr.count("\n") == 1
         assert "hush" not in blocked.stderr
 
-    def test_reading_tells_nothing(self, sqlite_house, environ, run):
+    def test_reading_tells_nothing(self, migrated_sqlite, environ, run):
         environ.setenv("LATCHKEY_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
 
         good(run("users", "list"))
 
-    def test_a_url_that_cannot_be_used_is_one_sentence(self, sqlite_house, environ, run):
+    def test_a_url_that_cannot_be_used_is_one_sentence(self, migrated_sqlite, environ, run):
         environ.setenv("LATCHKEY_REDIS_URL", "hush")
         refused = run("users", "list")
 
@@ -1067,7 +1067,7 @@ class TestTellingOfChanges:
 
 class TestServe:
     @pytest.fixture
-    def keys(self, sqlite_house, run) -> dict[str, Any]:
+    def keys(self, migrated_sqlite, run) -> dict[str, Any]:
         good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
         return {
             mode: answered(
@@ -1125,7 +1125,7 @@ class TestServe:
             pytest.param(("--reload",), signal.SIGTERM, id="reload"),
         ],
     )
-    def test_it_ends_well(self, sqlite_house, tmp_path, arguments, how):
+    def test_it_ends_well(self, migrated_sqlite, tmp_path, arguments, how):
         with Served(tmp_path, "serve", *arguments) as served:
             ended = served.stop(how)
         logged = served.err.read_text()
@@ -1142,7 +1142,7 @@ class TestServe:
         ],
     )
     def test_only_a_trusted_proxy_says_who_the_client_is(
-        self, sqlite_house, run, tmp_path, trusted, status, client
+        self, migrated_sqlite, run, tmp_path, trusted, status, client
     ):
         """The server itself would believe any header from this machine."""
         good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
@@ -1160,7 +1160,7 @@ class TestServe:
         assert found == status
         assert [line["client"] for line in logged if line.get("path") == "/v1/me"] == [client]
 
-    def test_a_wrong_setting_stops_it_before_it_starts(self, sqlite_house, environ):
+    def test_a_wrong_setting_stops_it_before_it_starts(self, migrated_sqlite, environ):
         environ.setenv("LATCHKEY_KEYRING", "")
 
         done = latchkey_process("serve", "--port", str(free_port()))
@@ -1168,7 +1168,7 @@ class TestServe:
         assert (done.returncode, done.stdout) == (1, "")
         assert re.fullmatch(r"Error: LATCHKEY_KEYRING is not set: [^\n]+\n", done.stderr)
 
-    def test_letters_that_the_terminal_lacks_are_escaped(self, sqlite_house, run, environ):
+    def test_letters_that_the_terminal_lacks_are_escaped(self, migrated_sqlite, run, environ):
         good(run("users", "create", "--email", "ann@example.com", "--name", "安"))
         environ.setenv("PYTHONIOENCODING", "latin-1")
 

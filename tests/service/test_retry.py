@@ -40,7 +40,7 @@ GROUP = "Got error 149 - 'Lock deadlock; Retry transaction' during COMMIT"
 """The message of error 1180, with which group replication reports a conflict, in addition to 3101."""
 
 
-class Script:
+class EndpointControl:
     """The failure of each run; later runs succeed."""
 
     def __init__(self) -> None:
@@ -49,53 +49,53 @@ class Script:
         self.callers: list[object] = []
         self.meeting = asyncio.Barrier(2)
 
-    def play(self) -> None:
+    def raise_next_error(self) -> None:
         if self.errors:
             raise self.errors.pop(0)
 
 
-script = Script()
+control = EndpointControl()
 
 
 @pytest.fixture(autouse=True)
-def _new_script(monkeypatch):
-    script.__init__()
+def _new_control(monkeypatch):
+    control.__init__()
     monkeypatch.setattr(latchkey.service.endpoints.adapter, "LONGEST_PAUSE_S", 0.001)
 
 
 async def write(request: Request, body: Names) -> Seen:
-    """Write a row, change the body, and fail as the script requests."""
-    script.runs.append(list(body.names))
-    script.callers.append(request.user)
+    """Write a row, change the body, and fail as the control requests."""
+    control.runs.append(list(body.names))
+    control.callers.append(request.user)
     await User.create(email=f"{body.names.pop()}@example.com", name="written")
-    script.play()
-    return Seen(script.runs)
+    control.raise_next_error()
+    return Seen(control.runs)
 
 
 async def commit(request: Request, body: Names) -> Seen:
     """Commit in between, which cannot be undone."""
-    script.runs.append(list(body.names))
+    control.runs.append(list(body.names))
     await User.create(email=f"{body.names[0]}@example.com", name="written", auto_commit=True)
-    script.play()
-    return Seen(script.runs)
+    control.raise_next_error()
+    return Seen(control.runs)
 
 
 async def lock(request: Request, body: Names) -> Seen:
     """Lock two users in the given order; the first two runs meet when each holds one lock."""
-    script.runs.append(body.names)
+    control.runs.append(body.names)
     for place, email in enumerate(body.names):
         user = await User.filter(email_key=email).for_update().one()
         await user.update(name=user.name + body.names[0][0])
-        if place == 0 and len(script.runs) <= 2:
-            await script.meeting.wait()
+        if place == 0 and len(control.runs) <= 2:
+            await control.meeting.wait()
     return Seen([])
 
 
 async def answer_by_itself(request: Request, body: Names) -> shapes.User:
     """Fail, and turn every error into a problem, so that there is nothing to run again."""
-    script.runs.append(body.names)
+    control.runs.append(body.names)
     try:
-        script.play()
+        control.raise_next_error()
     except DBAPIError:
         raise Problem("conflict") from None
     raise AssertionError
@@ -126,7 +126,7 @@ async def emails():
 )
 @pytest.mark.parametrize("times", [1, 2, 3])
 async def test_it_runs_again_with_a_fresh_body_until_it_goes_well(app, operator, times, error):
-    script.errors = [error] * times
+    control.errors = [error] * times
 
     answer = await call(app, "POST", "/write", key=operator, body=BODY)
 
@@ -138,20 +138,20 @@ async def test_it_runs_again_with_a_fresh_body_until_it_goes_well(app, operator,
 async def test_it_is_told_by_its_sqlstate_too(app, operator):
     error = Conflict("serialization failure")
     error.sqlstate = "40001"
-    script.errors = [OperationalError("UPDATE", {}, error)]
+    control.errors = [OperationalError("UPDATE", {}, error)]
 
     assert (await call(app, "POST", "/write", key=operator, body=BODY)).status == 200
-    assert len(script.runs) == 2
+    assert len(control.runs) == 2
 
 
 async def test_the_fourth_time_it_gives_up(app, operator):
-    script.errors = [lost() for _ in range(9)]
+    control.errors = [lost() for _ in range(9)]
 
     answer = await call(app, "POST", "/write", key=operator, body=BODY)
 
     assert_problem(answer, 503, "unavailable")
     assert answer.headers["retry-after"] == "1"
-    assert len(script.runs) == 4
+    assert len(control.runs) == 4
     assert b"secret_table" not in answer.body
     assert await emails() == set()
 
@@ -161,13 +161,13 @@ async def test_the_caller_is_authenticated_once_and_the_same_in_every_run(app, o
     verifier = app.state.verifier
     verify = verifier.verify
     monkeypatch.setattr(verifier, "verify", lambda scope: asked.append(scope) or verify(scope))
-    script.errors = [lost(), lost()]
+    control.errors = [lost(), lost()]
 
     await call(app, "POST", "/write", key=operator, body=BODY)
 
     assert len(asked) == 1
-    assert len(script.callers) == 3
-    assert len(set(script.callers)) == 1  # a hashable value cannot have been changed by the earlier run
+    assert len(control.callers) == 3
+    assert len(set(control.callers)) == 1  # a hashable value cannot have been changed by the earlier run
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,12 @@ async def test_the_caller_is_authenticated_once_and_the_same_in_every_run(app, o
     ],
 )
 async def test_it_runs_only_once(app, operator, path, error, status, code, kept):
-    script.errors = [error]
+    control.errors = [error]
 
     answer = await call(app, "POST", path, key=operator, body=BODY)
 
     assert_problem(answer, status, code)
-    assert len(script.runs) == 1
+    assert len(control.runs) == 1
     assert await emails() == kept
 
 
@@ -220,7 +220,7 @@ async def test_a_conflict_at_commit_runs_it_again(app, operator, monkeypatch, er
     answer = await call(app, "POST", "/write", key=operator, body=BODY)
 
     assert answer.status == 200
-    assert len(script.runs) == 3
+    assert len(control.runs) == 3
     assert await emails() == {"bob@example.com"}
 
 
@@ -234,7 +234,7 @@ async def test_of_two_requests_that_deadlock_one_runs_again_and_both_succeed(app
         two = group.create_task(call(app, "POST", "/lock", key=operator, body={"names": ["bob", "ann"]}))
 
     assert (one.result().status, two.result().status) == (200, 200)
-    assert len(script.runs) == 3
+    assert len(control.runs) == 3
     names = [user.name for user in await User.filter(email__in=["ann", "bob"]).all()]
     assert len(names) == 2
     assert all(sorted(name.removeprefix("Operator")) == ["a", "b"] for name in names)

@@ -13,11 +13,11 @@ from latchkey.service import logs, shapes
 from latchkey.service.operation import route
 from tests.api import assert_problem, call, stored
 from tests.conftest import KEYRING
-from tests.service.authentication.cast import Craft, bearer, signed
-from tests.service.authentication.conftest import cast
+from tests.service.authentication.conftest import held_keys
+from tests.service.authentication.signed_requests import MakeAttempt, bearer, signed
 from tests.service.authentication.test_backend import TAKEN, TOLD, UNAUTHENTICATED
 
-__all__ = ["cast"]
+__all__ = ["held_keys"]
 
 
 class Nothing(msgspec.Struct):
@@ -74,29 +74,29 @@ ATTEMPTS = [
 ]
 
 
-@pytest.mark.parametrize("craft", ATTEMPTS)
-async def test_no_credential_is_ever_shown_or_logged(app, cast, log_lines, craft: Craft):
-    attempt = craft(cast)
+@pytest.mark.parametrize("make_attempt", ATTEMPTS)
+async def test_no_credential_is_ever_shown_or_logged(app, held_keys, log_lines, make_attempt: MakeAttempt):
+    attempt = make_attempt(held_keys)
     proofs = [value for name, value in attempt.headers if name == "secret" and len(value) > 8]
 
     answer = await attempt.send(app)
 
     logged = written(log_lines)
-    for secret in (*cast.secrets, *proofs, KEYRING, KEYRING.partition(":")[2]):
+    for secret in (*held_keys.secrets, *proofs, KEYRING, KEYRING.partition(":")[2]):
         assert secret not in logged
         assert secret not in answer.body.decode()
         assert secret not in repr(answer.headers)
 
 
 @pytest.mark.parametrize("behind", ["", "/{key}/rotate"])
-async def test_a_new_secret_is_answered_and_not_logged(app, cast, log_lines, behind):
-    body = {"user_id": cast.bearer.user_id, "name": "n", "mode": "signed", "scopes": []}
+async def test_a_new_secret_is_answered_and_not_logged(app, held_keys, log_lines, behind):
+    body = {"user_id": held_keys.bearer.user_id, "name": "n", "mode": "signed", "scopes": []}
 
     answer = await call(
         app,
         "POST",
-        f"/v1/keys{behind.format(key=cast.modest_signer.access_key)}",
-        key=cast.bearer,
+        f"/v1/keys{behind.format(key=held_keys.unscoped_signer.access_key)}",
+        key=held_keys.bearer,
         body={"grace_s": 60} if behind else body,
     )
 
@@ -137,15 +137,17 @@ async def test_an_error_of_ours_is_one_500_and_logged_once_with_its_request(
 
 
 @pytest.mark.parametrize(
-    "craft", [lambda c: bearer(c.bearer), lambda c: signed(c.signer)], ids=["bearer", "signed"]
+    "make_attempt", [lambda c: bearer(c.bearer), lambda c: signed(c.signer)], ids=["bearer", "signed"]
 )
-async def test_an_error_while_a_credential_is_looked_up_shows_nothing(app, cast, log_lines, craft: Craft):
+async def test_an_error_while_a_credential_is_looked_up_shows_nothing(
+    app, held_keys, log_lines, make_attempt: MakeAttempt
+):
     """The values of the lookup include the hash of a secret."""
     async with app.state.db.engine.begin() as connection:
         await connection.execute(text("ALTER TABLE key_secrets RENAME TO lost"))
         await connection.execute(text("ALTER TABLE api_keys RENAME TO lost_keys"))
     try:
-        answer = await craft(cast).send(app)
+        answer = await make_attempt(held_keys).send(app)
     finally:
         async with app.state.db.engine.begin() as connection:
             await connection.execute(text("ALTER TABLE lost RENAME TO key_secrets"))
@@ -153,6 +155,6 @@ async def test_an_error_while_a_credential_is_looked_up_shows_nothing(app, cast,
 
     assert_problem(answer, 500, "internal_error")
     logged = written(log_lines)
-    assert not any(secret in logged for secret in cast.secrets)
+    assert not any(secret in logged for secret in held_keys.secrets)
     assert b"SELECT" not in answer.body
     assert b"Traceback" not in answer.body

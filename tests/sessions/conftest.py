@@ -16,8 +16,8 @@ from latchkey.service.app import make_route
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.operation import Operation
 from latchkey.service.problems import Problem, answer_http_exception, answer_problem, of_exception
-from tests.sessions import probes
-from tests.sessions.storm import TALLIES
+from tests.sessions import endpoints
+from tests.sessions.storm import FINDINGS
 
 FIRST = "first@example.com"
 
@@ -57,13 +57,13 @@ def make_app(db: SQLAlchemy) -> MakeApp:
 
 @pytest.fixture
 def app(make_app: MakeApp, first: int) -> Starlette:
-    return make_app(*probes.ROUTES)
+    return make_app(*endpoints.ROUTES)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the number of cancelled requests, which a passed test does not show."""
-    for backend, tally in sorted(config.stash.get(TALLIES, {}).items()):
+    for backend, findings in sorted(config.stash.get(FINDINGS, {}).items()):
         terminalreporter.write_line(
-            f"storm on {backend}: {tally.cancellations} cancellations, {len(tally.leaks)} leaks, "
-            f"{tally.acknowledged} acknowledged, {len(tally.missing)} of them missing"
+            f"storm on {backend}: {findings.cancellations} cancellations, {len(findings.leaks)} leaks, "
+            f"{findings.acknowledged} acknowledged, {len(findings.missing)} of them missing"
         )

@@ -23,7 +23,7 @@ FINISHED_IN_A_ROW = 3  # how often a request must finish by itself before n coun
 N_LIMIT = 5000  # much larger than any n that is reached
 
 
-class Tally(msgspec.Struct):
+class Findings(msgspec.Struct):
     """The work and the findings of a storm."""
 
     cancellations: int = 0
@@ -31,14 +31,14 @@ class Tally(msgspec.Struct):
     leaks: list[str] = []
     missing: list[str] = []
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "Findings") -> None:
         self.cancellations += other.cancellations
         self.acknowledged += other.acknowledged
         self.leaks = self.leaks + other.leaks
         self.missing = self.missing + other.missing
 
 
-TALLIES = pytest.StashKey[dict[str, Tally]]()
+FINDINGS = pytest.StashKey[dict[str, Findings]]()
 """The findings of the storms on each kind of database, for the summary."""
 
 
@@ -86,7 +86,7 @@ def cancel_at_suspension(
             thrown = error
 
 
-async def strike(
+async def request_and_cancel(
     app: ASGIApp, kind: Kind, email: str, *, where: Where, how: How, n: int
 ) -> tuple[Answer, bool]:
     """Make one request and cancel it at point n; return its answer, and whether it had finished before."""
@@ -97,11 +97,11 @@ async def strike(
         options["body"] = {"email": email}
     elif kind.writes == "header":
         options["headers"] = {"x-email": email}
-    struck = False
+    interrupted = False
 
     def cancel() -> None:
-        nonlocal struck
-        struck = not task.done()
+        nonlocal interrupted
+        interrupted = not task.done()
         if scope is not None:
             scope.cancel()
             return
@@ -131,10 +131,10 @@ async def strike(
         await task
     except asyncio.CancelledError:
         pass
-    return answer, not struck
+    return answer, not interrupted
 
 
-async def rage(
+async def cancel_at_every_point(
     app: ASGIApp,
     db: SQLAlchemy,
     kind: Kind,
@@ -142,26 +142,26 @@ async def rage(
     where: Where,
     how: How,
     open_transactions: Callable[[], Awaitable[int]],
-) -> Tally:
+) -> Findings:
     """Cancel one kind of request at n = 0, 1, 2, … until it finishes by itself, and check what is left behind."""
-    tally = Tally()
+    findings = Findings()
     finished = 0
     for n in range(N_LIMIT):
         email = f"{how}-{where}-{n}@{kind.name.replace(' ', '-')}.example"
-        answer, by_itself = await strike(app, kind, email, where=where, how=how, n=n)
+        answer, by_itself = await request_and_cancel(app, kind, email, where=where, how=how, n=n)
         point = f"{kind.name}, {how} at {where} {n}"
-        tally.cancellations += not by_itself
-        tally.leaks += [f"{point}: {what}" for what in await left_over(db, open_transactions)]
+        findings.cancellations += not by_itself
+        findings.leaks += [f"{point}: {what}" for what in await left_over(db, open_transactions)]
         if (kind.promises and answer.status == 201) or (kind.writes and by_itself):
-            tally.acknowledged += 1
+            findings.acknowledged += 1
             if not await stored(db, email):
-                tally.missing.append(point)
+                findings.missing.append(point)
         following = await request(app, "GET", "/read/2")
         if following.body != b'{"seen":"second"}':
-            tally.leaks.append(f"{point}: the next request read {following.status} {following.body!r}")
+            findings.leaks.append(f"{point}: the next request read {following.status} {following.body!r}")
         finished = finished + 1 if by_itself else 0
         if finished == FINISHED_IN_A_ROW:
-            return tally
+            return findings
     raise AssertionError(f"{kind.name} never finished by itself")
 
 

@@ -17,7 +17,7 @@ from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe, raw
+from tests.sessions.endpoints import response_route, value_route
 from tests.sessions.test_settling import count
 
 Touch = Callable[[SQLAlchemy], Awaitable[Any]]
@@ -59,7 +59,7 @@ async def test_a_child_that_has_touched_the_database_ends_with_its_request(
         children.append(asyncio.create_task(child()))
         await touched.wait()
 
-    answer = await request(make_app(probe(start)), "GET", "/probe")
+    answer = await request(make_app(value_route(start)), "GET", "/probe")
 
     assert answer.status == 200
     assert children[0].cancelled()
@@ -80,7 +80,7 @@ async def test_a_child_that_comes_to_the_database_after_its_request_is_refused_b
     async def start(_request: Request) -> None:
         children.append(asyncio.create_task(late(), name="late"))
 
-    await request(make_app(probe(start)), "GET", "/probe")
+    await request(make_app(value_route(start)), "GET", "/probe")
     over.set()
 
     with pytest.raises(EndedRequestError, match=r"'late' has ended, .* `latchkey.background\(…\)`"):
@@ -106,7 +106,7 @@ async def test_at_no_moment_does_a_child_outlive_its_request(
         children.append(asyncio.create_task(poll()))
         await asyncio.sleep(0)
 
-    await request(make_app(probe(start)), "GET", "/probe")
+    await request(make_app(value_route(start)), "GET", "/probe")
 
     done, _ = await asyncio.wait(children, timeout=5)
     assert done, "it goes on"
@@ -130,7 +130,7 @@ async def test_a_child_that_is_cancelled_may_tidy_up_in_the_database(
         request.app.state.child = asyncio.create_task(child())
         await touched.wait()
 
-    app = make_app(probe(start))
+    app = make_app(value_route(start))
     await request(app, "GET", "/probe")
 
     assert app.state.child.cancelled()
@@ -162,7 +162,7 @@ async def test_background_work_goes_on_with_sessions_of_its_own(db: SQLAlchemy, 
         await User.create(email="first@example.com", name="first")
         await touched.wait()
 
-    app = make_app(probe(start, "POST"))
+    app = make_app(value_route(start, "POST"))
     assert (await request(app, "POST", "/probe")).status == 200
     assert not app.state.work.done()
     over.set()
@@ -188,7 +188,7 @@ async def test_a_worker_that_starts_lazily_in_a_request_serves_the_next_ones(
             workers.append(background(run(), name="worker"))
         jobs.put_nowait(request.headers["x-email"])
 
-    app = make_app(probe(enqueue, "POST"))
+    app = make_app(value_route(enqueue, "POST"))
     for n in range(3):
         await request(app, "POST", "/probe", headers={"x-email": f"{n}@example.com"})
         await jobs.join()
@@ -207,7 +207,7 @@ async def test_a_failure_of_background_work_is_logged(
     async def start(_request: Request) -> None:
         background(fail(), name="careless")
 
-    assert (await request(make_app(probe(start)), "GET", "/probe")).status == 200
+    assert (await request(make_app(value_route(start)), "GET", "/probe")).status == 200
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
@@ -282,7 +282,10 @@ async def test_what_a_server_starts_from_send_is_no_child_of_the_request(
         return StreamingResponse(parts())
 
     await request(
-        make_app(raw(stream)), "GET", "/probe", on_message=lambda _: scopes.append(RequestScope.current())
+        make_app(response_route(stream)),
+        "GET",
+        "/probe",
+        on_message=lambda _: scopes.append(RequestScope.current()),
     )
 
     assert scopes[-1] is None

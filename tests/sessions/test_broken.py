@@ -20,7 +20,7 @@ from latchkey.service.database.session import RequestSession
 from tests.conftest import on_mariadb, tables_of
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 
 class Document(Base):
@@ -67,7 +67,7 @@ async def test_a_version_that_lost_is_run_again_and_else_a_conflict(
         seen.append(1)
         return await rename(request.state.session, "second", lose=len(seen) <= losses)
 
-    answer = await request(make_app(probe(change, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(change, "POST")), "POST", "/probe")
 
     assert (answer.status, len(seen)) == (status, runs)
     if status == 409:
@@ -83,7 +83,7 @@ async def test_a_version_that_lost_at_commit_or_on_a_route_without_retry(make_ap
         await change_behind(session)
         document.title = "second"
 
-    answer = await request(make_app(probe(change, "POST", retry=False)), "POST", "/probe")
+    answer = await request(make_app(value_route(change, "POST", retry=False)), "POST", "/probe")
 
     assert (answer.status, answer.json["code"]) == (409, "changed_meanwhile")
 
@@ -143,7 +143,7 @@ async def test_after_a_time_out_the_session_says_what_to_do(
     async def ask(request: Request) -> str:
         return await in_a_row(request.state.session)
 
-    answer = await request(make_app(probe(ask, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(ask, "POST")), "POST", "/probe")
     assert answer.json == {"seen": "cut"}
     assert await User.filter().count() == 1
 
@@ -174,14 +174,14 @@ async def test_after_a_failed_flush_the_session_says_what_to_do(
     async def ask(request: Request) -> None:
         await in_a_row(request.state.session)
 
-    assert (await request(make_app(probe(ask, "POST")), "POST", "/probe")).status == 200
+    assert (await request(make_app(value_route(ask, "POST")), "POST", "/probe")).status == 200
 
 
 async def assert_no_success(make_app: MakeApp, broken: Use) -> None:
     async def ask(request: Request) -> None:
         await broken(request.state.session)
 
-    answer = await request(make_app(probe(ask, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(ask, "POST")), "POST", "/probe")
 
     assert answer.status == 500
     assert await User.filter().count() == 0

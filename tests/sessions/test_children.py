@@ -18,7 +18,7 @@ from latchkey.models.errors import LostWriteError
 from latchkey.service.database import SQLAlchemy
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe, raw
+from tests.sessions.endpoints import response_route, value_route
 from tests.sessions.test_settling import count
 
 
@@ -38,7 +38,7 @@ async def test_each_child_reads_on_a_session_that_ends_with_it(
         await asyncio.sleep(0)
         return [names, len(db.scoped_session.registry.registry)]
 
-    answer = await request(make_app(probe(gather)), "GET", "/probe")
+    answer = await request(make_app(value_route(gather)), "GET", "/probe")
 
     assert answer.json == {"seen": [["first"] * 3, 1]}
     assert len(set(seen)) == 4
@@ -62,7 +62,7 @@ async def test_more_children_than_connections_do_not_wait_for_each_other(
             for _ in range(4):
                 group.create_task(child())
 
-    app = make_app(probe(crowd))
+    app = make_app(value_route(crowd))
     answers = await asyncio.gather(*(request(app, "GET", "/probe") for _ in range(3)))
 
     assert [answer.status for answer in answers] == [200] * 3
@@ -84,7 +84,7 @@ async def test_children_that_still_run_are_cancelled_and_closed_at_the_end(
         request.app.state.child = asyncio.create_task(child())
         await asyncio.sleep(0.05)
 
-    app = make_app(probe(leave))
+    app = make_app(value_route(leave))
     answer = await request(app, "GET", "/probe")
 
     assert answer.status == 200
@@ -115,7 +115,7 @@ async def test_a_child_that_ignores_its_cancellation_is_named_and_not_waited_for
         request.app.state.child = asyncio.create_task(child(), name="stubborn")
         await has_read.wait()
 
-    app = make_app(probe(leave))
+    app = make_app(value_route(leave))
     answer = await request(app, "GET", "/probe")
     release.set()
     await app.state.child
@@ -136,7 +136,7 @@ async def test_a_childs_write_commits_itself_or_is_refused(db: SQLAlchemy, make_
     async def write(request: Request) -> None:
         await asyncio.gather(child("kept@x", auto_commit=True), child("refused@x", auto_commit=False))
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert answer.status == 200
     assert await count(db) == 1
@@ -158,7 +158,7 @@ async def test_a_child_that_ends_with_unwritten_work_fails_the_request(
     async def write(request: Request) -> None:
         await asyncio.create_task(child(), name="careless")
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, answer.starts) == (500, 1)
     assert "'careless' ended without committing" in caplog.text
@@ -181,7 +181,7 @@ async def test_a_child_that_writes_while_its_request_writes_is_refused_by_name(
         await User.create(email="parent@x", name="n")
         await asyncio.create_task(child(), name="second writer")
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert answer.status == 200
     assert await count(db) == 1
@@ -194,7 +194,7 @@ async def test_a_child_reads_while_its_request_writes(db: SQLAlchemy, make_app: 
         child = asyncio.create_task(User.get(first))
         return (await child).name
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert answer.json == {"seen": "first"}
 
@@ -223,7 +223,7 @@ async def test_after_settling_the_requests_session_raises_by_name(
 
         return StreamingResponse(parts())
 
-    await request(make_app(raw(stream)), "GET", "/probe")
+    await request(make_app(response_route(stream)), "GET", "/probe")
 
     assert seen["loaded"] == "first"
     assert seen["fresh"]
@@ -241,7 +241,7 @@ async def test_background_work_writes_on_a_session_of_its_own(
     async def endpoint(request: Request) -> Response:
         return JSONResponse({}, background=BackgroundTask(work))
 
-    app = make_app(raw(endpoint, "POST"))
+    app = make_app(response_route(endpoint, "POST"))
     if auto_commit:
         await request(app, "POST", "/probe")
     else:
@@ -261,7 +261,7 @@ async def test_background_work_that_forgets_to_commit_is_logged(
     async def endpoint(request: Request) -> Response:
         return JSONResponse({}, background=BackgroundTask(work))
 
-    answer = await request(make_app(raw(endpoint, "POST")), "POST", "/probe")
+    answer = await request(make_app(response_route(endpoint, "POST")), "POST", "/probe")
 
     assert answer.status == 200
     assert "ended without committing what it wrote" in caplog.text
@@ -277,7 +277,7 @@ async def test_what_a_child_has_read_is_attached_by_a_verb(
         await user.update(name="renamed")
         return [detached, user in request.state.session]
 
-    answer = await request(make_app(probe(rename, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(rename, "POST")), "POST", "/probe")
 
     assert answer.json == {"seen": [True, True]}
     assert (await User.get(first)).name == "renamed"
@@ -290,7 +290,7 @@ async def test_wait_for_is_a_child_before_python_3_12_and_says_so(db: SQLAlchemy
         except LostWriteError as error:
             return str(error)
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     if sys.version_info < (3, 12):
         assert "so does `asyncio.wait_for` before Python 3.12" in answer.json["seen"]
@@ -312,7 +312,7 @@ async def test_an_endpoint_whose_child_has_committed_is_not_run_again(
         await asyncio.create_task(User.create(email=f"{runs}@x", name="n", auto_commit=True))
         raise OperationalError("UPDATE", {}, Exception(1213, "Deadlock found"))
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, runs) == (503, 1)
     assert await count(db) == 1

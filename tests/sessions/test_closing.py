@@ -17,7 +17,7 @@ from latchkey.service.database.rules import EndedSessionError
 from latchkey.service.settings import Settings
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe, raw
+from tests.sessions.endpoints import response_route, value_route
 from tests.sessions.test_settling import count
 
 
@@ -28,7 +28,9 @@ async def test_an_exception_rolls_back_and_is_answered_and_logged_once(
         await User.create(email="a@b", name="n")
         raise KeyError("a secret of the endpoint")
 
-    answer = await request(make_app(probe(fall, "POST")), "POST", "/probe", headers={"x-request-id": "r-1"})
+    answer = await request(
+        make_app(value_route(fall, "POST")), "POST", "/probe", headers={"x-request-id": "r-1"}
+    )
 
     assert (answer.status, answer.json["code"], answer.json["request_id"]) == (500, "internal_error", "r-1")
     assert b"secret" not in answer.body
@@ -48,7 +50,7 @@ async def test_an_exception_after_the_start_goes_on_to_the_server(
         return StreamingResponse(parts())
 
     with pytest.raises(KeyError):
-        await request(make_app(raw(break_off)), "GET", "/probe")
+        await request(make_app(response_route(break_off)), "GET", "/probe")
 
 
 async def test_leaving_a_session_with_unwritten_work_is_an_error(db: SQLAlchemy) -> None:

@@ -13,7 +13,7 @@ from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
 from tests.requests import converse, request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe, raw
+from tests.sessions.endpoints import response_route, value_route
 from tests.sessions.test_settling import count
 
 
@@ -29,7 +29,7 @@ async def test_after_a_read_the_connection_is_back_and_the_rows_stay_loaded(
         seen["attached"] = inspect(user).persistent
         seen["again"] = (await User.get(first)) is user
 
-    await request(make_app(probe(read)), "GET", "/probe")
+    await request(make_app(value_route(read)), "GET", "/probe")
 
     assert seen == {"out": 0, "name": "first", "attached": True, "again": True}
 
@@ -46,7 +46,7 @@ async def test_a_request_that_waits_for_its_body_holds_nothing(
             await User.get(first)
         return Response()
 
-    app = make_app(raw(upload, "POST"))
+    app = make_app(response_route(upload, "POST"))
     parts = [b"one", b"two", b"three"]
     sent: list[Message] = []
 
@@ -87,7 +87,7 @@ async def test_an_upload_that_writes_must_commit_before_it_waits(
         await request.body()
         return Response()
 
-    answer = await request(make_app(raw(upload, "POST")), "POST", "/probe", body={})
+    answer = await request(make_app(response_route(upload, "POST")), "POST", "/probe", body={})
 
     assert answer.status == 500
     assert "the request waits for a part of the body, or sends one, while a write is open" in caplog.text
@@ -115,7 +115,7 @@ async def test_a_streamed_body_holds_nothing_while_a_part_is_sent(
         if kind == "http.response.body":
             out.append(db.checked_out())
 
-    app = make_app(raw(stream))
+    app = make_app(response_route(stream))
     answer = await asyncio.create_task(
         converse(app, "GET", "/probe", on_message=look, spec_version=spec_version)
     )
@@ -136,7 +136,9 @@ async def test_after_settling_a_write_holds_nothing(db: SQLAlchemy, make_app: Ma
         if kind == "http.response.start":
             out.append(db.checked_out())
 
-    await asyncio.create_task(converse(make_app(raw(write, "POST")), "POST", "/probe", on_message=look))
+    await asyncio.create_task(
+        converse(make_app(response_route(write, "POST")), "POST", "/probe", on_message=look)
+    )
 
     assert out == [1, 0], "one while the write is open, none when the answer starts"
 
@@ -175,6 +177,6 @@ async def test_a_server_side_cursor_that_is_left_open_is_gone_before_the_answer(
         if kind == "http.response.start":
             out.append(db.checked_out())
 
-    await asyncio.create_task(converse(make_app(probe(leave)), "GET", "/probe", on_message=look))
+    await asyncio.create_task(converse(make_app(value_route(leave)), "GET", "/probe", on_message=look))
 
     assert out == [0]

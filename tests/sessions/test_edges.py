@@ -20,7 +20,7 @@ from latchkey.service.database.session import CommitUnknownError
 from tests.conftest import on_mariadb, only_on_mariadb
 from tests.requests import converse, request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe, raw
+from tests.sessions.endpoints import response_route, value_route
 from tests.sessions.test_settling import count
 
 Hook = Callable[[Any, Any], Coroutine[Any, Any, None]]
@@ -57,7 +57,7 @@ async def test_after_a_transaction_by_hand_the_endpoint_is_not_run_again(
             await User.create(email=f"{runs}@b", name="n")
         raise CONFLICT
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, await emails(db)) == (503, ["1@b"])
 
@@ -71,7 +71,7 @@ async def test_a_transaction_by_hand_whose_commit_is_lost_is_of_unknown_outcome(
 
     with pytest.MonkeyPatch.context() as patch:
         lose_commit(patch)
-        answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+        answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, answer.json["code"]) == (500, "commit_unknown")
 
@@ -102,7 +102,7 @@ async def test_a_commit_of_unknown_outcome_is_not_run_again_even_when_it_was_cau
             await User.create(email="a@b", name="n", auto_commit=True)
         raise CONFLICT
 
-    await request(make_app(probe(write, "POST")), "POST", "/probe")
+    await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert runs == 1
 
@@ -167,7 +167,7 @@ async def test_a_hook_never_turns_a_committed_request_into_a_failure(
         user = await User.create(email="a@b", name="n", auto_commit=True)
         return user.name
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, answer.json) == (200, {"seen": "n"})
     assert await emails(db) == ["a@b"]
@@ -187,7 +187,7 @@ async def test_a_child_that_lost_work_fails_its_request_before_the_commit(
         await asyncio.create_task(child())
         await User.create(email="parent@b", name="n")
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, await emails(db)) == (500, [])
 
@@ -203,7 +203,7 @@ async def test_a_child_that_is_cut_off_with_unwritten_work_is_logged(
         request.app.state.child = asyncio.create_task(child(), name="cut off")
         await asyncio.sleep(0.05)
 
-    await request(make_app(probe(leave)), "GET", "/probe")
+    await request(make_app(value_route(leave)), "GET", "/probe")
 
     assert "the request ended before its child task 'cut off' committed User" in caplog.text
 
@@ -224,7 +224,7 @@ async def test_a_child_that_waits_for_the_client_does_not_disturb_a_running_quer
         return rows.one()[1]
 
     async with asyncio.timeout(5):
-        answer = await request(make_app(probe(read, method)), method, "/probe")
+        answer = await request(make_app(value_route(read, method)), method, "/probe")
 
     assert answer.json == {"seen": "mine"}
 
@@ -247,7 +247,7 @@ async def test_a_generator_that_nobody_closes_does_not_keep_the_requests_connect
         reached.set()
         await asyncio.sleep(30)
 
-    task = asyncio.create_task(converse(make_app(probe(hold, "POST")), "POST", "/probe"))
+    task = asyncio.create_task(converse(make_app(value_route(hold, "POST")), "POST", "/probe"))
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -272,7 +272,7 @@ async def test_a_write_may_be_answered_with_a_stream(
 
         return StreamingResponse(parts())
 
-    app = make_app(raw(write, "POST"))
+    app = make_app(response_route(write, "POST"))
     answer = await asyncio.create_task(converse(app, "POST", "/probe", spec_version=spec_version))
 
     assert (answer.status, answer.body, await emails(db)) == (200, b"x", ["a@b"])
@@ -296,7 +296,7 @@ async def test_an_endpoint_that_answers_by_itself_is_run_again_too(db: SQLAlchem
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dialect, "do_commit", do_commit)
-        answer = await request(make_app(raw(write, "POST")), "POST", "/probe")
+        answer = await request(make_app(response_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, runs, await emails(db)) == (200, 2, ["a@b"])
 
@@ -313,7 +313,7 @@ async def test_what_is_added_after_the_answer_has_started_is_logged(
         return JSONResponse({}, background=BackgroundTask(work))
 
     caplog.set_level(logging.ERROR)
-    await request(make_app(raw(answer_and_add, "POST")), "POST", "/probe")
+    await request(make_app(response_route(answer_and_add, "POST")), "POST", "/probe")
 
     assert "User was added to the request's session after the answer had started" in caplog.text
 
@@ -333,7 +333,7 @@ async def test_text_that_reads_in_a_streamed_body_pins_nothing(db: SQLAlchemy, m
         if kind == "http.response.body":
             out.append(db.checked_out())
 
-    await asyncio.create_task(converse(make_app(raw(stream)), "GET", "/probe", on_message=look))
+    await asyncio.create_task(converse(make_app(response_route(stream)), "GET", "/probe", on_message=look))
 
     assert out == [0, 0, 0]
 
@@ -388,7 +388,7 @@ async def test_a_pending_row_is_not_lost_with_a_dead_connection(
 
     async with db.engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status == 200) == ("new@b" in await emails(db))
 

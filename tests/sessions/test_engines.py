@@ -16,7 +16,7 @@ from tests import wire
 from tests.conftest import loading
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 STATEMENTS = {
     "a plain SELECT": (select(User.id), "reader"),
@@ -84,7 +84,7 @@ async def test_an_unsafe_methods_endpoint_reads_on_the_writer(
         await User.get(first)
         return "writer" if request.state.session.on_writer else "reader"
 
-    answer = await request(make_app(probe(look, method)), method, "/probe")
+    answer = await request(make_app(value_route(look, method)), method, "/probe")
 
     assert answer.json == {"seen": wanted}
 
@@ -152,7 +152,7 @@ class TestOnTheWire:
         async def read(request: Request) -> None:
             await User.get(first)
 
-        app = make_app(probe(read))
+        app = make_app(value_route(read))
         await request(app, "GET", "/probe")
         with wire.listening() as commands:
             await request(app, "GET", "/probe")
@@ -165,7 +165,7 @@ class TestOnTheWire:
         async def read(request: Request) -> None:
             await User.get(first)
 
-        app = make_app(probe(read))
+        app = make_app(value_route(read))
         with wire.listening(preparing=True) as commands:
             await request(app, "GET", "/probe")
             await request(app, "GET", "/probe")
@@ -179,7 +179,7 @@ class TestOnTheWire:
             user = await User.create(email=request.headers["x-email"], name="n")
             return user.created_at.isoformat()
 
-        app = make_app(probe(create, "POST"))
+        app = make_app(value_route(create, "POST"))
         await request(app, "POST", "/probe", headers={"x-email": "1@x"})
         with wire.listening() as commands:
             await request(app, "POST", "/probe", headers={"x-email": "2@x"})
@@ -209,7 +209,7 @@ class TestOnTheWire:
         async def read(request: Request) -> Any:
             return (await User.get(first)).name
 
-        app = make_app(probe(read), probe(read, "POST", "/unsafe"))
+        app = make_app(value_route(read), value_route(read, "POST", "/unsafe"))
         await request(app, "GET", "/probe")
         await request(app, "POST", "/unsafe")
         ids = mariadb.execute("SELECT id FROM information_schema.processlist WHERE user = 'app'").split()

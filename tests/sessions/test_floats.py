@@ -17,7 +17,7 @@ from latchkey.service.settings import Settings
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 FIXED = Float().with_variant(mysql.FLOAT(10, 4), "mysql")
 
@@ -84,7 +84,7 @@ async def test_numbers_are_read_as_a_plain_session_reads_them(
         for _ in range(2):  # the second time from the statement cache
             seen.append([tuple(row) for row in await request.state.session.execute(statement, {"low": 0})])
 
-    assert (await request(make_app(probe(read, method)), method, "/probe")).status == 200
+    assert (await request(make_app(value_route(read, method)), method, "/probe")).status == 200
     async with db.scoped_session() as session:
         seen.append([tuple(row) for row in await session.execute(statement, {"low": 0})])
 

@@ -11,7 +11,7 @@ from latchkey.service.database import session as sessions
 from tests import wire
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 
 async def test_no_sql_takes_no_connection_and_sends_nothing(db: SQLAlchemy, make_app: MakeApp) -> None:
@@ -19,7 +19,7 @@ async def test_no_sql_takes_no_connection_and_sends_nothing(db: SQLAlchemy, make
         return db.checked_out()
 
     with wire.listening() as commands:
-        answer = await request(make_app(probe(nothing)), "GET", "/probe")
+        answer = await request(make_app(value_route(nothing)), "GET", "/probe")
 
     assert answer.json == {"seen": 0}
     assert commands == []
@@ -43,7 +43,7 @@ async def test_no_sql_pays_for_no_shielded_close_and_no_commit(
     async def read_one(request: Request) -> None:
         await User.get(1)
 
-    app = make_app(probe(nothing), probe(read_one, path="/read"))
+    app = make_app(value_route(nothing), value_route(read_one, path="/read"))
     await request(app, "GET", "/probe")
     await request(app, "GET", "/read")
 
@@ -60,7 +60,7 @@ async def test_no_sql_makes_nothing_inside_the_session(make_app: MakeApp) -> Non
         await request.state.session.rollback()
 
     for method in ("GET", "POST"):
-        answer = await request(make_app(probe(nothing, method)), method, "/probe")
+        answer = await request(make_app(value_route(nothing, method)), method, "/probe")
         assert answer.status == 200
 
     assert [session.untouched for session in met] == [True, True]
@@ -78,6 +78,6 @@ async def test_what_a_session_was_told_before_it_did_anything_holds(
         await User.get(1)
         seen["after"] = session.untouched, session.on_writer
 
-    await request(make_app(probe(read, "POST")), "POST", "/probe")
+    await request(make_app(value_route(read, "POST")), "POST", "/probe")
 
     assert seen == {"before": True, "after": (False, True)}

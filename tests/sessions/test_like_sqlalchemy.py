@@ -23,7 +23,7 @@ from latchkey.service.settings import Settings
 from tests.conftest import tables_of
 from tests.requests import request as send
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 from tests.sessions.shop import Model, rows
 from tests.sessions.units import UNITS, Unit
 
@@ -182,7 +182,7 @@ async def in_an_endpoint(make_app: MakeApp, engine: AsyncEngine, unit: Unit) -> 
         await request.state.session.rollback()
         return 1
 
-    answer = await send(make_app(probe(endpoint, "POST")), "POST", "/probe")
+    answer = await send(make_app(value_route(endpoint, "POST")), "POST", "/probe")
     assert answer.status == 200, answer.body
     outcome.rows = await contents(engine)
     return outcome

@@ -25,7 +25,7 @@ from latchkey.service.problems import of_exception
 from latchkey.service.settings import Settings
 from tests.requests import converse, request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import Probe, probe
+from tests.sessions.endpoints import Seen, value_route
 
 
 async def test_everybody_in_a_request_sees_the_same_session(db: SQLAlchemy, make_app: MakeApp) -> None:
@@ -42,7 +42,7 @@ async def test_everybody_in_a_request_sees_the_same_session(db: SQLAlchemy, make
         async for injected in db.session():
             seen.append(injected)
 
-    await request(make_app(probe(look)), "GET", "/probe")
+    await request(make_app(value_route(look)), "GET", "/probe")
 
     assert len(seen) == 5
     assert all(session is seen[0] for session in seen)
@@ -80,7 +80,7 @@ async def test_two_requests_at_once_have_two_sessions(make_app: MakeApp) -> None
         seen.append(request.state.session)
         await together.wait()
 
-    app = make_app(probe(look))
+    app = make_app(value_route(look))
     await asyncio.gather(request(app, "GET", "/probe"), request(app, "GET", "/probe"))
 
     assert seen[0] is not seen[1]
@@ -94,7 +94,7 @@ async def test_a_task_that_has_a_session_cannot_make_a_request(
     async def nothing(request: Request) -> None: ...
 
     async with db.scoped_session():
-        answer = await converse(make_app(probe(nothing)), "GET", "/probe")
+        answer = await converse(make_app(value_route(nothing)), "GET", "/probe")
 
     assert answer.status == 500
     assert "run every request in its own task" in caplog.text
@@ -124,8 +124,8 @@ async def test_the_built_application_is_pure_asgi(settings: Settings) -> None:
 def test_a_sync_endpoint_is_refused() -> None:
     """R2: it would run in a thread, which has no session."""
 
-    def endpoint(request: Request) -> Probe:
-        return Probe()
+    def endpoint(request: Request) -> Seen:
+        return Seen()
 
     with pytest.raises(RouteError, match="not `async def`"):
         route("GET", "/x", endpoint, public=True)  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ async def test_an_endpoint_that_was_moved_to_another_task_is_named(
 
     async def moved(request: Request) -> None: ...
 
-    app = make_app(probe(moved), extra=[Middleware(Mover)])
+    app = make_app(value_route(moved), extra=[Middleware(Mover)])
     answer = await request(app, "GET", "/probe")
 
     assert answer.status == 500

@@ -13,7 +13,7 @@ from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.own_task import AWAITED, CALLED, OtherTaskError
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 USES: dict[str, Callable[[Any, User], Any]] = {
     "execute": lambda s, _: s.execute(select(User)),
@@ -47,7 +47,7 @@ async def test_gather_on_the_session_of_a_request_is_refused_and_keeps_no_connec
         with pytest.raises(OtherTaskError, match="only the owner may use a session"):
             await asyncio.gather(session.scalar(text("SELECT 1")), session.scalar(text("SELECT 2")))
 
-    app = make_app(probe(gather, method=method))
+    app = make_app(value_route(gather, method=method))
     for _ in range(4):  # more than the pool has connections
         assert (await request(app, method, "/probe")).status == 200
         assert db.checked_out() == 0

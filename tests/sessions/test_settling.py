@@ -23,7 +23,7 @@ from latchkey.service.operation import route
 from latchkey.service.problems import Problem
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import NewRow, probe, raw
+from tests.sessions.endpoints import NewRow, response_route, value_route
 
 
 async def count(db: SQLAlchemy) -> int:
@@ -43,7 +43,7 @@ async def test_a_status_below_400_commits_what_is_left(
         request.state.session.add(User(email="a@b", name="left"))
         return Response(status_code=status)
 
-    answer = await request(make_app(raw(leave, "POST")), "POST", "/probe")
+    answer = await request(make_app(response_route(leave, "POST")), "POST", "/probe")
 
     assert answer.status == status
     assert await count(db) == 1
@@ -58,7 +58,7 @@ async def test_any_other_status_rolls_back_and_says_what_was_dropped(
         request.state.session.add(User(email="c@d", name="pending"))
         return Response(status_code=status)
 
-    answer = await request(make_app(raw(leave, "POST")), "POST", "/probe")
+    answer = await request(make_app(response_route(leave, "POST")), "POST", "/probe")
 
     assert answer.status == status
     assert await count(db) == 0
@@ -70,7 +70,7 @@ async def test_raw_sql_is_rolled_back_too(db: SQLAlchemy, make_app: MakeApp, fir
         await request.state.session.execute(text("UPDATE users SET name = 'changed'"))
         return Response(status_code=422)
 
-    await request(make_app(raw(change, "POST")), "POST", "/probe")
+    await request(make_app(response_route(change, "POST")), "POST", "/probe")
 
     assert (await User.get(first)).name == "first"
 
@@ -104,7 +104,7 @@ async def test_an_answer_that_cannot_be_encoded_commits_nothing(db: SQLAlchemy, 
         await User.create(email="a@b", name="n")
         return Unencodable()
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert answer.status == 500
     assert answer.json["code"] == "internal_error"
@@ -160,7 +160,9 @@ async def test_a_commit_that_fails_is_one_problem_and_never_the_2xx(
         await User.create(email="a@b", name="n")
         return JSONResponse({"good": True}, 201, background=BackgroundTask(later))
 
-    app = make_app(probe(by_adapter, "POST", "/adapter", retry=False), raw(by_settle, "POST", "/settle"))
+    app = make_app(
+        value_route(by_adapter, "POST", "/adapter", retry=False), response_route(by_settle, "POST", "/settle")
+    )
     commit_fails(db, error, disconnected=disconnected)
     answer = await request(app, "POST", f"/{how}")
 
@@ -174,7 +176,7 @@ async def test_a_constraint_at_settling_is_a_409(db: SQLAlchemy, make_app: MakeA
         request.state.session.add(User(email="FIRST@example.com", name="n"))
         return Response(status_code=201)
 
-    answer = await request(make_app(raw(leave, "POST")), "POST", "/probe")
+    answer = await request(make_app(response_route(leave, "POST")), "POST", "/probe")
 
     assert (answer.status, answer.json["code"], answer.starts) == (409, "conflict", 1)
 
@@ -212,7 +214,9 @@ async def test_a_second_answer_after_a_failed_commit_is_not_sent(
     async def answer_well(request: Request) -> Response:
         return JSONResponse({"good": True}, 201)
 
-    app = make_app(raw(answer_well, "POST"), extra=[Middleware(Replacing), Middleware(LeavingWork)])
+    app = make_app(
+        response_route(answer_well, "POST"), extra=[Middleware(Replacing), Middleware(LeavingWork)]
+    )
     answer = await request(app, "POST", "/probe")
 
     assert (answer.status, answer.starts) == (409, 1)
@@ -230,7 +234,7 @@ async def test_a_handler_for_every_exception_does_not_hide_a_failed_commit(
     async def answer_well(request: Request) -> Response:
         return JSONResponse({"good": True}, 201)
 
-    app = make_app(raw(answer_well, "POST"), extra=[Middleware(LeavingWork)])
+    app = make_app(response_route(answer_well, "POST"), extra=[Middleware(LeavingWork)])
     app.exception_handlers[IntegrityError] = handle
     answer = await request(app, "POST", "/probe")
 
@@ -264,7 +268,7 @@ async def test_a_commit_past_its_deadline_is_of_unknown_outcome(
     async def write(request: Request) -> None:
         await User.create(email="a@b", name="n")
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, answer.json["code"]) == (500, "commit_unknown")
 
@@ -274,7 +278,7 @@ async def test_a_problem_rolls_back(db: SQLAlchemy, make_app: MakeApp) -> None:
         await User.create(email="a@b", name="n")
         raise Problem("conflict")
 
-    answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert answer.status == 409
     assert await count(db) == 0
@@ -292,7 +296,7 @@ async def test_trouble_before_the_endpoint_maps_the_same_way(db: SQLAlchemy, mak
 
     async def nothing(request: Request) -> None: ...
 
-    answer = await request(make_app(probe(nothing), extra=[Middleware(Reading)]), "GET", "/probe")
+    answer = await request(make_app(value_route(nothing), extra=[Middleware(Reading)]), "GET", "/probe")
 
     assert (answer.status, answer.json["code"]) == (503, "unavailable")
     assert answer.headers["retry-after"] == "1"
@@ -303,7 +307,7 @@ async def test_a_pool_that_is_empty_is_an_honest_503(db: SQLAlchemy, make_app: M
         await User.create(email="a@b", name="n")
 
     async with db.engine.connect(), db.engine.connect():
-        answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+        answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, answer.json["code"]) == (503, "unavailable")
 
@@ -359,7 +363,7 @@ async def test_a_rollback_that_fails_too_does_not_hide_the_failure(
             monkeypatch.setattr(db.engine.sync_engine.dialect, "do_rollback", do_rollback)
             raise OperationalError("SELECT", {}, Exception(2003, "Can't connect"))
 
-    answer = await request(make_app(probe(fall, "POST"), extra=[Middleware(Raising)]), "POST", "/probe")
+    answer = await request(make_app(value_route(fall, "POST"), extra=[Middleware(Raising)]), "POST", "/probe")
     monkeypatch.undo()
 
     assert (answer.status, answer.json["code"]) == (503, "unavailable")
@@ -386,7 +390,7 @@ async def test_a_rollback_that_hangs_is_broken_off(
         return Response(status_code=409)
 
     async with asyncio.timeout(5):
-        answer = await request(make_app(raw(refuse, "POST")), "POST", "/probe")
+        answer = await request(make_app(response_route(refuse, "POST")), "POST", "/probe")
 
     assert hung
     assert answer.starts == 1

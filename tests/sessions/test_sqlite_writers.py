@@ -9,7 +9,7 @@ from latchkey.models import User
 from latchkey.service.database import SQLAlchemy, engines
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def test_a_writer_that_waits_in_vain_is_a_503_and_is_not_run_again(
         await User.create(email="a@b", name="n")
 
     async with db.engine.begin():
-        answer = await request(make_app(probe(write, "POST")), "POST", "/probe")
+        answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, answer.json["code"]) == (503, "unavailable")
     assert runs == [1]

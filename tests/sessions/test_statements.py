@@ -25,7 +25,7 @@ from latchkey.service.database.session import RequestSession
 from latchkey.service.database.statements import Effect, effect_of, effect_of_text, is_plain_read
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 TEXTS = {
     "SELECT 1": Effect.READS,
@@ -140,7 +140,7 @@ async def test_what_reads_is_no_open_write(
         await session.release_connection()
         return said, db.checked_out()
 
-    answer = await request(make_app(probe(read, method)), method, "/probe")
+    answer = await request(make_app(value_route(read, method)), method, "/probe")
 
     assert answer.json == {"seen": [None, 0]}
 

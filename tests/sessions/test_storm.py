@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.settings import Settings
-from tests.sessions.storm import KINDS, TALLIES, Kind, Tally, rage, sqlite_is_locked
+from tests.sessions.storm import FINDINGS, KINDS, Findings, Kind, cancel_at_every_point, sqlite_is_locked
 
 pytestmark = pytest.mark.storm
 
@@ -39,10 +39,10 @@ def open_transactions(settings: Settings, request: pytest.FixtureRequest) -> Cal
 
 
 @pytest.fixture
-def tally(settings: Settings, request: pytest.FixtureRequest) -> Tally:
+def findings(settings: Settings, request: pytest.FixtureRequest) -> Findings:
     """Return the findings of all storms on this database, for the summary."""
-    tallies = request.config.stash.setdefault(TALLIES, {})
-    return tallies.setdefault(make_url(settings.database_url).get_backend_name(), Tally())
+    tallies = request.config.stash.setdefault(FINDINGS, {})
+    return tallies.setdefault(make_url(settings.database_url).get_backend_name(), Findings())
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
@@ -57,11 +57,13 @@ async def test_a_cancelled_request_leaves_nothing_and_lies_about_nothing(
     how: Any,
     round_: int,
     open_transactions: Callable[[], Awaitable[int]],
-    tally: Tally,
+    findings: Findings,
 ) -> None:
-    found = await rage(app, db, kind, where=where, how=how, open_transactions=open_transactions)
+    found = await cancel_at_every_point(
+        app, db, kind, where=where, how=how, open_transactions=open_transactions
+    )
 
-    tally.add(found)
+    findings.add(found)
     assert found.leaks == []
     assert found.missing == []
     assert found.cancellations > 0
@@ -73,7 +75,7 @@ async def test_nor_does_one_whose_changes_are_watched(
     db: SQLAlchemy,
     kind: Kind,
     open_transactions: Callable[[], Awaitable[int]],
-    tally: Tally,
+    findings: Findings,
 ) -> None:
     """As with the key cache: each commit is announced before it is answered, cancelled or not."""
     told: set[int] = set()
@@ -83,9 +85,11 @@ async def test_nor_does_one_whose_changes_are_watched(
         told.add(id)
 
     db.watch(watch)
-    found = await rage(app, db, kind, where="suspension", how="once", open_transactions=open_transactions)
+    found = await cancel_at_every_point(
+        app, db, kind, where="suspension", how="once", open_transactions=open_transactions
+    )
 
-    tally.add(found)
+    findings.add(found)
     assert (found.leaks, found.missing) == ([], [])
     async with db.reader.connect() as connection:
         stored = set((await connection.execute(select(User.id).where(User.id > 2))).scalars())

@@ -23,7 +23,7 @@ from latchkey.service.problems import of_exception
 from tests.conftest import on_mariadb
 from tests.requests import Answer, converse
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe, raw
+from tests.sessions.endpoints import response_route, value_route
 
 COUNT = 2000
 WHOLE = [f"name {number}" for number in range(1, COUNT + 1)]
@@ -101,7 +101,7 @@ def from_endpoint(way: Open, method: str) -> Any:
         rows = await way(request.state.session)
         return StreamingResponse(name_of(row) async for row in rows)
 
-    return raw(stream, method)
+    return response_route(stream, method)
 
 
 def from_block(db: SQLAlchemy, way: Open, method: str) -> Any:
@@ -115,7 +115,7 @@ def from_block(db: SQLAlchemy, way: Open, method: str) -> Any:
     async def stream(request: Request) -> Response:
         return StreamingResponse(parts())
 
-    return raw(stream, method)
+    return response_route(stream, method)
 
 
 @pytest.mark.usefixtures("many")
@@ -172,7 +172,7 @@ async def test_after_its_last_row_a_stream_keeps_nothing(db: SQLAlchemy, make_ap
         if kind == "http.response.body":
             out.append(db.checked_out())
 
-    await ask(make_app(raw(stream)), "GET", on_message=look)
+    await ask(make_app(response_route(stream)), "GET", on_message=look)
 
     assert out[-2:] == [0, 0]
 
@@ -189,7 +189,7 @@ async def test_a_stream_is_read_while_the_body_of_the_request_is(
         found += [name async for name in rows]
         return found == WHOLE
 
-    answer = await ask(make_app(probe(compare, "POST")), "POST", body=b"{}", spec_version=spec_version)
+    answer = await ask(make_app(value_route(compare, "POST")), "POST", body=b"{}", spec_version=spec_version)
 
     assert answer.json == {"seen": True}
 
@@ -255,7 +255,7 @@ async def test_who_holds_no_connection_may_take_his_time(db: SQLAlchemy) -> None
 
         return StreamingResponse(parts())
 
-    app = bounded(db, raw(stream))
+    app = bounded(db, response_route(stream))
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         async def wait(message: Any) -> None:
@@ -357,7 +357,7 @@ async def test_an_open_write_and_a_stream_for_the_body_are_refused_by_name(
         rows = await request.state.session.stream(text(sql))
         return StreamingResponse(name_of(row) async for row in rows)
 
-    answer = await ask(make_app(raw(stream, method)), method)
+    answer = await ask(make_app(response_route(stream, method)), method)
 
     assert (answer.status, answer.starts) == (500, 1)
     assert OpenWriteError.__name__ in caplog.text
@@ -395,7 +395,7 @@ async def test_an_answer_that_is_whole_ends_the_stream_that_was_left(
         if kind.startswith("http.response"):
             out.append(db.checked_out())
 
-    answer = await ask(make_app(raw(leave, method)), method, on_message=look)
+    answer = await ask(make_app(response_route(leave, method)), method, on_message=look)
     assert (answer.json, out) == (WHOLE[0], [0, 0])
     with pytest.raises(StreamClosedError):
         [row async for row in left[0]]

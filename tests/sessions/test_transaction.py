@@ -18,7 +18,7 @@ from latchkey.service.database.session import RequestSession
 from tests.conftest import loading, on_mariadb, only_on_mariadb
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 pytestmark = pytest.mark.usefixtures("first")
 
@@ -56,7 +56,7 @@ async def test_a_flush_that_fails_in_a_savepoint_leaves_the_write_before_it(
         await fail_inside(request.state.session)
         return changed.name
 
-    answer = await request(make_app(probe(skip, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(skip, "POST")), "POST", "/probe")
 
     assert answer.json == {"seen": "changed"}
     assert await names(db) == ["changed", "second", "third"]
@@ -71,7 +71,7 @@ async def test_a_child_whose_flush_failed_in_a_savepoint_still_lost_what_it_wrot
 
         await asyncio.create_task(child())
 
-    answer = await request(make_app(probe(parent, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(parent, "POST")), "POST", "/probe")
 
     assert answer.status == 500
     assert await names(db) == ["first", "second"]
@@ -95,7 +95,7 @@ async def test_a_savepoint_that_was_rolled_back_by_hand_is_no_lost_work(
     async def ask(request: Request) -> Any:
         return await give_up(request.state.session)
 
-    assert (await request(make_app(probe(ask, "POST")), "POST", "/probe")).json == {"seen": None}
+    assert (await request(make_app(value_route(ask, "POST")), "POST", "/probe")).json == {"seen": None}
     assert await names(db) == ["first", "second"]
 
 
@@ -202,7 +202,7 @@ async def test_a_write_by_any_way_is_committed_with_the_answer(
         await work(request.state.session)
 
     for method in ("GET", "POST"):
-        answer = await request(make_app(probe(change, method)), method, "/probe")
+        answer = await request(make_app(value_route(change, method)), method, "/probe")
         assert answer.status in {200, 409}  # one of them inserts the same row again
     assert await names(db) != before
 
@@ -216,7 +216,7 @@ async def test_a_write_by_any_way_is_missed_in_a_child(db: SQLAlchemy, make_app:
         await asyncio.create_task(child())
 
     for method in ("GET", "POST"):
-        answer = await request(make_app(probe(parent, method)), method, "/probe")
+        answer = await request(make_app(value_route(parent, method)), method, "/probe")
         assert answer.status == 500
     assert await names(db) == ["first", "second"]
 
@@ -236,7 +236,7 @@ async def test_a_write_by_any_way_is_refused_to_a_child_of_a_request_that_writes
     async def child() -> None:
         await work(db.scoped_session())
 
-    answer = await request(make_app(probe(parent, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(parent, "POST")), "POST", "/probe")
     assert answer.json == {"seen": "refused"}
     assert await names(db) == ["first", "second", "third"]
 
@@ -259,7 +259,7 @@ async def test_what_nobody_can_judge_is_no_lost_work_but_stays_open(
         return await doubt(request.state.session)
 
     for method in ("GET", "POST"):
-        assert (await request(make_app(probe(ask, method)), method, "/probe")).json == {"seen": None}
+        assert (await request(make_app(value_route(ask, method)), method, "/probe")).json == {"seen": None}
 
 
 async def test_a_connection_that_only_reads_is_no_lost_work(db: SQLAlchemy) -> None:
@@ -294,7 +294,7 @@ async def test_asking_for_the_bind_of_a_child_s_write_is_no_write(db: SQLAlchemy
 
         return await asyncio.create_task(child())
 
-    assert (await request(make_app(probe(parent, "POST")), "POST", "/probe")).json == {"seen": "first"}
+    assert (await request(make_app(value_route(parent, "POST")), "POST", "/probe")).json == {"seen": "first"}
 
 
 ELSEWHERE = create_engine("sqlite://")
@@ -320,7 +320,7 @@ async def test_another_engine_is_refused_by_name(db: SQLAlchemy, make_app: MakeA
         return "refused"
 
     for method in ("GET", "POST"):
-        answer = await request(make_app(probe(ask, method)), method, "/probe")
+        answer = await request(make_app(value_route(ask, method)), method, "/probe")
         assert answer.json == {"seen": "refused"}
 
 
@@ -373,7 +373,7 @@ async def test_a_rollback_expires_what_was_read(db: SQLAlchemy, make_app: MakeAp
         return await read_and_roll_back(request.state.session)
 
     for method in ("GET", "POST"):
-        assert (await request(make_app(probe(ask, method)), method, "/probe")).json == {"seen": True}
+        assert (await request(make_app(value_route(ask, method)), method, "/probe")).json == {"seen": True}
 
 
 async def test_a_rollback_right_after_a_commit_expires_nothing(db: SQLAlchemy) -> None:
@@ -432,7 +432,7 @@ async def test_a_create_goes_where_the_session_s_options_say(db: SQLAlchemy, mak
     async def ask(request: Request) -> str:
         return await create(request.state.session)
 
-    answer = await request(make_app(probe(ask, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(ask, "POST")), "POST", "/probe")
     assert answer.json == {"seen": "elsewhere"}
     assert await names(db) == ["first", "second"]
 
@@ -452,7 +452,7 @@ async def test_a_sequence_is_a_scalar(db: SQLAlchemy, make_app: MakeApp) -> None
         return found
 
     for method in ("GET", "POST"):
-        seen.append((await request(make_app(probe(ask, method)), method, "/probe")).json["seen"])
+        seen.append((await request(make_app(value_route(ask, method)), method, "/probe")).json["seen"])
     async with db.engine.begin() as connection:
         await connection.execute(text("DROP SEQUENCE counter"))
 

@@ -27,7 +27,7 @@ from latchkey.service.database.session import RequestSession
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
-from tests.sessions.probes import probe
+from tests.sessions.endpoints import value_route
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -125,7 +125,7 @@ async def in_all_places(db: SQLAlchemy, make_app: Any, change: Change) -> None:
     async def endpoint(request: Request) -> None:
         await change(request.state.session)
 
-    answer = await request(make_app(probe(endpoint, "POST")), "POST", "/probe")
+    answer = await request(make_app(value_route(endpoint, "POST")), "POST", "/probe")
     assert answer.status == 200
 
 

@@ -7,17 +7,17 @@ from starlette.applications import Starlette
 
 from latchkey.models import User
 from tests.api import HeldKey, hold_key, rotate_held
-from tests.service.authentication.cast import NOW, Cast, stranger
+from tests.service.authentication.signed_requests import NOW, HeldKeys, unknown_key
 
 DAY_S = 24 * 60 * 60
 
 
 @pytest.fixture
-async def cast(app: Starlette, operator: HeldKey, signer: HeldKey) -> Cast:
+async def held_keys(app: Starlette, operator: HeldKey, signer: HeldKey) -> HeldKeys:
     """Return the keys; the clock of the application is fixed at NOW."""
     app.state.verifier.clock = lambda: float(NOW)
     past = datetime.fromtimestamp(NOW, UTC)
-    guests = {
+    others = {
         f"{name}{'_signer' if mode == 'signed' else ''}": await hold_key(
             app,
             mode=mode,
@@ -32,11 +32,11 @@ async def cast(app: Starlette, operator: HeldKey, signer: HeldKey) -> Cast:
         blocked = await User.filter(email="blocked@example.com").one()
         await blocked.update(status="blocked")
         await session.commit()
-    return Cast(
+    return HeldKeys(
         bearer=operator,
         signer=signer,
-        modest_signer=await hold_key(app, mode="signed", scopes=[]),
+        unscoped_signer=await hold_key(app, mode="signed", scopes=[]),
         rotated=await rotate_held(app, await hold_key(app, mode="signed"), grace_s=30 * DAY_S),
-        stranger=stranger(),
-        **guests,
+        unknown=unknown_key(),
+        **others,
     )

@@ -8,12 +8,12 @@ import pytest
 
 from tests import wire
 from tests.api import assert_problem, stored
-from tests.service.authentication.cast import (
+from tests.service.authentication.signed_requests import (
     EMPTY_SHA256,
     NOW,
     WINDOW_S,
     Attempt,
-    Craft,
+    MakeAttempt,
     bearer,
     header,
     mac,
@@ -35,8 +35,8 @@ def respelt(proof):
     return proof[:-2] + digits[digits.index(proof[-2]) + 1] + "="
 
 
-def refused(id: str, craft: Craft, queries: int) -> object:
-    return pytest.param(craft, queries, id=id)
+def refused(id: str, make_attempt: MakeAttempt, queries: int) -> object:
+    return pytest.param(make_attempt, queries, id=id)
 
 
 WRONG_BEARERS = [
@@ -57,7 +57,7 @@ WRONG_BEARERS = [
     ),
     refused("a public id", lambda c: header("authorization", f"Bearer {c.bearer.access_key}"), 0),
     refused("Authorization twice", lambda c: bearer(c.bearer).adding(c.bearer.bearer), 0),
-    refused("well-formed but unknown", lambda c: bearer(c.stranger), 1),
+    refused("well-formed but unknown", lambda c: bearer(c.unknown), 1),
     refused("the secret of a key that signs", lambda c: bearer(c.signer), 1),
     refused("the secret of a revoked key that signs", lambda c: bearer(c.revoked_signer), 1),
 ]
@@ -97,10 +97,10 @@ WRONG_SIGNATURES = [
     refused("a public id cut off", lambda c: signed(c.signer, key=c.signer.access_key[:-1]), 0),
     refused("a blank public id", lambda c: signed(c.signer, key=""), 0),
     refused("a query too long", lambda c: signed(c.signer, behind="&q=" + "x" * 9000), 0),
-    refused("an unknown key", lambda c: signed(c.stranger), 1),
+    refused("an unknown key", lambda c: signed(c.unknown), 1),
     refused("a public id in another letter case", lambda c: signed(c.signer, key="lka_" + c.signer.access_key[4:].swapcase()), 1),
     refused("a bearer's key", lambda c: signed(c.bearer), 1),
-    refused("another key's secret", lambda c: signed(c.signer, secret=c.modest_signer.secret), 1),
+    refused("another key's secret", lambda c: signed(c.signer, secret=c.unscoped_signer.secret), 1),
     refused("the secret without its checksum", lambda c: signed(c.signer, secret=c.signer.secret[:-6]), 1),
     refused("the signature of another query", lambda c: signed(c.signer, proof=mac(c.signer.secret, "x")), 1),
     refused("something behind what was signed", lambda c: signed(c.signer).adding(query="&limit=1"), 1),
@@ -117,14 +117,16 @@ WRONG_SIGNATURES = [
 UNAUTHENTICATED = [*WRONG_BEARERS, *WRONG_SIGNATURES]
 
 
-@pytest.mark.parametrize("craft, queries", UNAUTHENTICATED)
-async def test_nothing_that_fails_up_to_the_clock_window_is_told_apart(app, cast, craft: Craft, queries):
+@pytest.mark.parametrize("make_attempt, queries", UNAUTHENTICATED)
+async def test_nothing_that_fails_up_to_the_clock_window_is_told_apart(
+    app, held_keys, make_attempt: MakeAttempt, queries
+):
     """All get the same 401, byte for byte, and the same number of queries if something was looked up."""
     before = await stored(app.state.db.reader)
     reference = await Attempt().send(app, ("x-request-id", "same"))
 
     with wire.listening() as commands:
-        answer = await craft(cast).send(app, ("x-request-id", "same"))
+        answer = await make_attempt(held_keys).send(app, ("x-request-id", "same"))
 
     assert_problem(answer, 401, "unauthenticated")
     assert answer.body == reference.body
@@ -134,8 +136,8 @@ async def test_nothing_that_fails_up_to_the_clock_window_is_told_apart(app, cast
     assert await stored(app.state.db.reader) == before
 
 
-def told(id: str, status: int, code: str, craft: Craft) -> object:
-    return pytest.param(status, code, craft, id=id)
+def told(id: str, status: int, code: str, make_attempt: MakeAttempt) -> object:
+    return pytest.param(status, code, make_attempt, id=id)
 
 
 TWO = "two_credentials"
@@ -190,12 +192,12 @@ TOLD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("status, code, craft", TOLD)
-async def test_what_may_be_told_is_told(app, cast, status, code, craft: Craft):
+@pytest.mark.parametrize("status, code, make_attempt", TOLD)
+async def test_what_may_be_told_is_told(app, held_keys, status, code, make_attempt: MakeAttempt):
     before = await stored(app.state.db.reader)
 
     with wire.listening() as commands:
-        answer = await craft(cast).send(app)
+        answer = await make_attempt(held_keys).send(app)
 
     assert_problem(answer, status, code)
     assert len(commands) == (0 if code == TWO else 1)
@@ -215,7 +217,7 @@ TAKEN = [
         id="all parameters",
     ),
     pytest.param(lambda c: signed(c.signer, "GET", "/v1/%6De", behind="&path=%2Fv1%2F%256De"), id="an escaped path"),
-    pytest.param(lambda c: signed(c.modest_signer), id="no scope for what asks for none"),
+    pytest.param(lambda c: signed(c.unscoped_signer), id="no scope for what asks for none"),
     pytest.param(
         lambda c: signed(c.signer, "POST", "/v1/users", body=BODY,
                          behind=f"&method=POST&path=%2Fv1%2Fusers&content_sha256={BODY_SHA256}"),
@@ -234,15 +236,15 @@ TAKEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("craft", TAKEN)
-async def test_what_is_right_is_taken(app, cast, craft: Craft):
-    answer = await craft(cast).send(app)
+@pytest.mark.parametrize("make_attempt", TAKEN)
+async def test_what_is_right_is_taken(app, held_keys, make_attempt: MakeAttempt):
+    answer = await make_attempt(held_keys).send(app)
 
     assert answer.status in {200, 201, 204}, answer.body
 
 
 @pytest.mark.parametrize(
-    "craft, accepted",
+    "make_attempt, accepted",
     [
         pytest.param(
             lambda c: signed(c.signer, "GET", "/v1/users", behind="&email=a%20b&limit=1"),
@@ -273,31 +275,35 @@ async def test_what_is_right_is_taken(app, cast, craft: Craft):
         ),
     ],
 )
-async def test_the_query_is_signed_as_received_or_re_encoded(app, cast, craft: Craft, accepted):
-    assert ((await craft(cast).send(app)).status == 200) is accepted
+async def test_the_query_is_signed_as_received_or_re_encoded(
+    app, held_keys, make_attempt: MakeAttempt, accepted
+):
+    assert ((await make_attempt(held_keys).send(app)).status == 200) is accepted
 
 
-async def test_a_signed_keys_secret_sent_as_a_bearer_is_logged_as_exposed(app, cast, log_lines):
-    await bearer(cast.signer).send(app)
+async def test_a_signed_keys_secret_sent_as_a_bearer_is_logged_as_exposed(app, held_keys, log_lines):
+    await bearer(held_keys.signer).send(app)
 
     (warning,) = [line for line in log_lines if line.levelno == logging.WARNING]
-    assert cast.signer.access_key in warning.getMessage()
+    assert held_keys.signer.access_key in warning.getMessage()
     assert "rotate" in warning.getMessage()
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/openapi.json", "/problems/conflict"])
-async def test_a_public_route_looks_at_no_credential(app, cast, path):
+async def test_a_public_route_looks_at_no_credential(app, held_keys, path):
     with wire.listening() as commands:
-        answer = await Attempt(f"{path}?key=x&timestamp=y", (cast.bearer.bearer, ("secret", "x"))).send(app)
+        answer = await Attempt(f"{path}?key=x&timestamp=y", (held_keys.bearer.bearer, ("secret", "x"))).send(
+            app
+        )
 
     assert answer.status == 200
     assert commands == []
 
 
 @pytest.mark.parametrize("path, method, status", [("/nothing", "GET", 404), ("/v1/me", "PUT", 405)])
-async def test_where_nothing_answers_no_credential_is_looked_up(app, cast, path, method, status):
+async def test_where_nothing_answers_no_credential_is_looked_up(app, held_keys, path, method, status):
     with wire.listening() as commands:
-        answer = await Attempt(path, (cast.bearer.bearer,), method).send(app)
+        answer = await Attempt(path, (held_keys.bearer.bearer,), method).send(app)
 
     assert answer.status == status
     assert commands == []

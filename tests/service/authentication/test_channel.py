@@ -111,17 +111,17 @@ async def hear(listener: Listener) -> tuple[int, str]:
 
 
 async def test_what_is_said_is_numbered_and_heard_by_those_who_share_the_channel(redis: PrivateRedis):
-    speaker, hearer, stranger = made(redis.url), made(redis.url), made(redis.url, database="other")
+    speaker, hearer, unknown = made(redis.url), made(redis.url), made(redis.url, database="other")
 
-    async with hearer.listening() as listener, stranger.listening() as elsewhere:
+    async with hearer.listening() as listener, unknown.listening() as elsewhere:
         before = await hearer.count()
         await speaker.publish("api_keys 1")
         await speaker.publish("users 2")
         heard = [await hear(listener), await hear(listener)]
         nothing = await elsewhere.next(0.05)
-        counts = await hearer.count(), await stranger.count()
+        counts = await hearer.count(), await unknown.count()
 
-    for one in (speaker, hearer, stranger):
+    for one in (speaker, hearer, unknown):
         await one.close()
     assert before == 0
     assert heard == [(1, "api_keys 1"), (2, "users 2")]

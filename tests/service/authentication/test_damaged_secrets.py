@@ -89,10 +89,10 @@ async def test_another_key_of_the_same_id_is_named_too(app, signer, log_lines):
 async def test_other_refusals_stay_alike(app, signer, log_lines):
     """A signature of an unknown key, and any bearer, are checked as before."""
     bearer = await hold_key(app, email="partner@example.com")
-    stranger = msgspec.structs.replace(signer, access_key="lka_" + "0" * 22)
+    unknown = msgspec.structs.replace(signer, access_key="lka_" + "0" * 22)
     use(app, OTHER_RING)
 
-    assert_problem(await call(app, "GET", "/v1/me", key=stranger), 401, "unauthenticated")
+    assert_problem(await call(app, "GET", "/v1/me", key=unknown), 401, "unauthenticated")
     assert (await call(app, "GET", "/v1/me", key=bearer)).status == 200
     assert complaints(log_lines) == []
 

@@ -12,7 +12,7 @@ from latchkey.service.authentication.failures import UNKNOWN_KEYS_FACTOR, Failur
 from latchkey.service.authentication.wire.message_signature import sign_message
 from tests import wire
 from tests.api import assert_problem
-from tests.service.authentication.cast import NOW, Attempt, bearer, header, signed, stranger
+from tests.service.authentication.signed_requests import NOW, Attempt, bearer, header, signed, unknown_key
 
 HERE, THERE = (ipaddress.ip_address(text) for text in ("192.0.2.1", "192.0.2.2"))
 ONE, OTHER = "lka_1", "lka_2"
@@ -172,7 +172,7 @@ def message(key, *, secret):
     return Attempt(headers=tuple(headers.items()))
 
 
-class TestInTheCorridor:
+class TestInTheMiddleware:
     """At most two failures in a minute."""
 
     @pytest.fixture
@@ -185,7 +185,7 @@ class TestInTheCorridor:
         return app
 
     @pytest.mark.parametrize(
-        "craft",
+        "make_attempt",
         [
             pytest.param(lambda c: signed(c.signer, secret="x"), id="a wrong signature"),
             pytest.param(lambda c: signed(c.signer, timestamp=str(NOW + 3600)), id="a wrong clock"),
@@ -193,94 +193,94 @@ class TestInTheCorridor:
             pytest.param(lambda c: message(c.signer, secret="x"), id="a wrong signature of the message"),
         ],
     )
-    async def test_beyond_the_limit_nothing_is_looked_up(self, app, cast, clock, craft):
+    async def test_beyond_the_limit_nothing_is_looked_up(self, app, held_keys, clock, make_attempt):
         for _ in range(2):
-            assert_problem(await craft(cast).send(app), 401, "unauthenticated")
+            assert_problem(await make_attempt(held_keys).send(app), 401, "unauthenticated")
         clock.now += 20.5
 
         with wire.listening() as commands:
-            wrong, right = await craft(cast).send(app), await signed(cast.signer).send(app)
+            wrong, right = await make_attempt(held_keys).send(app), await signed(held_keys.signer).send(app)
 
         for answer in (wrong, right):
             assert_problem(answer, 429, "too_many_failures")
             assert answer.headers["retry-after"] == "41"
         assert commands == []
 
-    async def test_after_what_it_was_told_to_wait_a_call_is_looked_at(self, app, cast, clock):
+    async def test_after_what_it_was_told_to_wait_a_call_is_looked_at(self, app, held_keys, clock):
         for _ in range(3):
-            refused = await signed(cast.signer, secret="x").send(app)
+            refused = await signed(held_keys.signer, secret="x").send(app)
 
         clock.now += int(refused.headers["retry-after"]) - 1
-        assert (await signed(cast.signer).send(app)).status == 429
+        assert (await signed(held_keys.signer).send(app)).status == 429
         clock.now += 1
-        assert (await signed(cast.signer).send(app)).status == 200
+        assert (await signed(held_keys.signer).send(app)).status == 200
 
-    async def test_below_the_limit_a_right_call_passes(self, app, cast):
-        await signed(cast.signer, secret="x").send(app)
+    async def test_below_the_limit_a_right_call_passes(self, app, held_keys):
+        await signed(held_keys.signer, secret="x").send(app)
 
-        assert (await signed(cast.signer).send(app)).status == 200
+        assert (await signed(held_keys.signer).send(app)).status == 200
 
-    async def test_an_id_that_is_not_there_is_counted_as_one_that_is(self, app, cast):
+    async def test_an_id_that_is_not_there_is_counted_as_one_that_is(self, app, held_keys):
         """Otherwise the limit would reveal which access keys exist."""
         answers = {
             name: [(await signed(key, secret="x").send(app)).status for _ in range(3)]
-            for name, key in {"there": cast.signer, "not there": cast.stranger}.items()
+            for name, key in {"there": held_keys.signer, "not there": held_keys.unknown}.items()
         }
 
         assert answers == {"there": [401, 401, 429], "not there": [401, 401, 429]}
 
-    async def test_who_fails_locks_no_other_key_and_no_other_address_out(self, app, cast):
+    async def test_who_fails_locks_no_other_key_and_no_other_address_out(self, app, held_keys):
         async def elsewhere(scope, receive, send):
             await app({**scope, "client": ("192.0.2.1", 5)}, receive, send)
 
         for _ in range(5):
-            await signed(cast.signer, secret="x").send(app)
+            await signed(held_keys.signer, secret="x").send(app)
 
-        assert (await signed(cast.signer).send(app)).status == 429
-        assert (await signed(cast.signer).send(elsewhere)).status == 200
-        assert (await signed(cast.modest_signer).send(app)).status == 200
-        assert (await bearer(cast.bearer).send(app)).status == 200
+        assert (await signed(held_keys.signer).send(app)).status == 429
+        assert (await signed(held_keys.signer).send(elsewhere)).status == 200
+        assert (await signed(held_keys.unscoped_signer).send(app)).status == 200
+        assert (await bearer(held_keys.bearer).send(app)).status == 200
 
     @pytest.mark.parametrize(
-        "craft",
+        "make_attempt",
         [
-            pytest.param(lambda c: bearer(c.stranger), id="unknown"),
+            pytest.param(lambda c: bearer(c.unknown), id="unknown"),
             pytest.param(lambda c: bearer(c.signer), id="a signing key's"),
             pytest.param(lambda _: header("authorization", "Bearer guess"), id="no secret at all"),
         ],
     )
-    async def test_bearer_tokens_count_together_for_their_address(self, app, cast, craft):
+    async def test_bearer_tokens_count_together_for_their_address(self, app, held_keys, make_attempt):
         for _ in range(2):
-            assert_problem(await craft(cast).send(app), 401, "unauthenticated")
+            assert_problem(await make_attempt(held_keys).send(app), 401, "unauthenticated")
 
         with wire.listening() as commands:
-            assert_problem(await bearer(cast.bearer).send(app), 429, "too_many_failures")
+            assert_problem(await bearer(held_keys.bearer).send(app), 429, "too_many_failures")
         assert commands == []
-        assert (await signed(cast.signer).send(app)).status == 200
+        assert (await signed(held_keys.signer).send(app)).status == 200
 
     @pytest.mark.parametrize(
-        "craft, status",
+        "make_attempt, status",
         [
             pytest.param(lambda _: Attempt(), 401, id="no credential"),
             pytest.param(lambda c: bearer(c.bearer).adding(("secret", "x")), 400, id="two credentials"),
             pytest.param(lambda c: bearer(c.revoked), 401, id="a revoked key"),
             pytest.param(lambda c: signed(c.expired_signer), 401, id="an expired key"),
-            pytest.param(lambda c: signed(c.modest_signer, "GET", "/v1/users"), 403, id="a scope too few"),
+            pytest.param(lambda c: signed(c.unscoped_signer, "GET", "/v1/users"), 403, id="a scope too few"),
             pytest.param(lambda c: signed(c.signer, "DELETE", "/v1/users/0"), 403, id="too little covered"),
             pytest.param(lambda c: signed(c.signer, key="lka_"), 401, id="what is no public id"),
         ],
     )
-    async def test_what_was_proved_or_names_nobody_is_no_failure(self, app, cast, craft, status):
-        answers = [(await craft(cast).send(app)).status for _ in range(4)]
+    async def test_what_was_proved_or_names_nobody_is_no_failure(self, app, held_keys, make_attempt, status):
+        answers = [(await make_attempt(held_keys).send(app)).status for _ in range(4)]
 
         assert answers == [status] * 4
-        assert (await bearer(cast.bearer).send(app)).status == 200
+        assert (await bearer(held_keys.bearer).send(app)).status == 200
 
-    async def test_public_routes_are_open_to_all(self, app, cast):
+    async def test_public_routes_are_open_to_all(self, app, held_keys):
         for _ in range(3):
-            await bearer(cast.stranger).send(app)
+            await bearer(held_keys.unknown).send(app)
 
-        assert (await Attempt("/healthz", (cast.stranger.bearer,)).send(app)).status == 200
+        assert (await Attempt("/healthz", (held_keys.unknown.bearer,)).send(app)).status == 200
 
 
 class TestSwitchedOff:
@@ -288,8 +288,8 @@ class TestSwitchedOff:
     def settings(self, settings):
         return msgspec.structs.replace(settings, auth_failures_per_min=0)
 
-    async def test_any_number_is_answered_as_what_it_is(self, app, cast):
-        answers = {(await bearer(cast.stranger).send(app)).status for _ in range(20)}
+    async def test_any_number_is_answered_as_what_it_is(self, app, held_keys):
+        answers = {(await bearer(held_keys.unknown).send(app)).status for _ in range(20)}
 
         assert answers == {401}
 
@@ -301,17 +301,17 @@ def few(app):
     return 3
 
 
-async def test_access_keys_that_do_not_exist_are_counted_together(app, cast, few):
+async def test_access_keys_that_do_not_exist_are_counted_together(app, held_keys, few):
     """Each is another pair, so the limit of pairs never stops a client that invents access keys."""
-    assert (await signed(cast.signer).send(app)).status == 200
+    assert (await signed(held_keys.signer).send(app)).status == 200
     for _ in range(few * UNKNOWN_KEYS_FACTOR):
-        assert_problem(await signed(stranger()).send(app), 401, "unauthenticated")
+        assert_problem(await signed(unknown_key()).send(app), 401, "unauthenticated")
 
     with wire.listening() as commands:
-        answer = await signed(stranger()).send(app)
+        answer = await signed(unknown_key()).send(app)
 
     assert_problem(answer, 429, "too_many_failures")
     assert 0 < int(answer.headers["retry-after"]) <= 61
     assert commands == []
-    assert (await signed(cast.signer, nonce="n" * 20).send(app)).status == 200
-    assert (await bearer(cast.bearer).send(app)).status == 200
+    assert (await signed(held_keys.signer, nonce="n" * 20).send(app)).status == 200
+    assert (await bearer(held_keys.bearer).send(app)).status == 200

@@ -10,7 +10,7 @@ from latchkey.service.settings import Settings, SettingsError
 from tests import wire
 from tests.api import assert_problem, call, hold_key, key_row, stored
 from tests.conftest import KEYRING
-from tests.service.authentication.cast import NOW, bearer, mac, signed
+from tests.service.authentication.signed_requests import NOW, bearer, mac, signed
 
 PROXY = "10.0.0.1"
 OFFICE = ["192.0.2.0/24", "2001:db8::/32"]
@@ -152,7 +152,7 @@ async def test_the_access_log_says_where_a_call_came_from(
 
 
 @pytest.fixture
-async def elsewhere(app, cast):
+async def elsewhere(app, held_keys):
     """Return keys whose networks contain no caller of these tests."""
 
     async def hold(**more):
@@ -188,11 +188,11 @@ ORDER = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name, status, code, craft", ORDER)
-async def test_of_two_faults_the_earlier_one_answers(app, elsewhere, name, status, code, craft):
+@pytest.mark.parametrize("name, status, code, make_attempt", ORDER)
+async def test_of_two_faults_the_earlier_one_answers(app, elsewhere, name, status, code, make_attempt):
     before = await stored(app.state.db.reader)
 
-    answer = await craft(elsewhere[name]).send(app)
+    answer = await make_attempt(elsewhere[name]).send(app)
 
     assert_problem(answer, status, code)
     assert await stored(app.state.db.reader) == before

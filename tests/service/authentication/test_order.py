@@ -11,7 +11,7 @@ from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.authentication.wire import query_signature
 from tests import wire
 from tests.api import assert_problem, stored
-from tests.service.authentication.cast import NOW, Attempt, Craft, bearer, signed
+from tests.service.authentication.signed_requests import NOW, Attempt, MakeAttempt, bearer, signed
 
 FUTURE = str(NOW + 3600)
 TOO_LARGE = ("content-length", str(2 * 1024 * 1024))
@@ -19,8 +19,8 @@ BODY = b'{"name":"x"}'
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
-def both(id: str, status: int, code: str, craft: Craft) -> object:
-    return pytest.param(status, code, craft, id=id)
+def both(id: str, status: int, code: str, make_attempt: MakeAttempt) -> object:
+    return pytest.param(status, code, make_attempt, id=id)
 
 
 def covered(key, method, path, /, *, body=BODY, sent=None, **parameters):
@@ -46,9 +46,9 @@ ORDER = [
     both("which credential, shape of one", 400, "two_credentials",
          lambda c: bearer(c.bearer).adding(c.bearer.bearer, ("secret", "x"))),
     both("which credential, lookup", 400, "two_credentials",
-         lambda c: signed(c.stranger).adding(c.stranger.bearer)),
-    both("shape, lookup", 401, "unauthenticated", lambda c: signed(c.stranger, nonce="")),
-    both("lookup, clock window", 401, "unauthenticated", lambda c: signed(c.stranger, timestamp=FUTURE)),
+         lambda c: signed(c.unknown).adding(c.unknown.bearer)),
+    both("shape, lookup", 401, "unauthenticated", lambda c: signed(c.unknown, nonce="")),
+    both("lookup, clock window", 401, "unauthenticated", lambda c: signed(c.unknown, timestamp=FUTURE)),
     both("proof, state of the key", 401, "unauthenticated",
          lambda c: signed(c.revoked_signer, secret=c.signer.secret)),
     both("proof, expiry", 401, "unauthenticated", lambda c: signed(c.expired_signer, secret=c.signer.secret)),
@@ -67,15 +67,15 @@ ORDER = [
     both("owner, coverage", 401, "owner_inactive",
          lambda c: signed(c.blocked_signer, "DELETE", f"/v1/keys/{c.bearer.access_key}")),
     both("coverage, scope", 403, "coverage_required",
-         lambda c: signed(c.modest_signer, "DELETE", f"/v1/keys/{c.bearer.access_key}")),
+         lambda c: signed(c.unscoped_signer, "DELETE", f"/v1/keys/{c.bearer.access_key}")),
     both("state of the key, scope", 401, "key_expired", lambda c: signed(c.expired_signer, "GET", "/v1/users")),
     both("scope, digest", 403, "scope_missing",
-         lambda c: covered(c.modest_signer, "PATCH", f"/v1/users/{c.bearer.user_id}", sent=b"{}")),
-    both("scope, row", 403, "scope_missing", lambda c: signed(c.modest_signer, "GET", "/v1/users/0")),
+         lambda c: covered(c.unscoped_signer, "PATCH", f"/v1/users/{c.bearer.user_id}", sent=b"{}")),
+    both("scope, row", 403, "scope_missing", lambda c: signed(c.unscoped_signer, "GET", "/v1/users/0")),
     both("scope, query", 403, "scope_missing",
-         lambda c: signed(c.modest_signer, "GET", "/v1/users", behind="&x=1")),
+         lambda c: signed(c.unscoped_signer, "GET", "/v1/users", behind="&x=1")),
     both("scope, body", 403, "scope_missing",
-         lambda c: covered(c.modest_signer, "PATCH", f"/v1/users/{c.bearer.user_id}", body=b"{")),
+         lambda c: covered(c.unscoped_signer, "PATCH", f"/v1/users/{c.bearer.user_id}", body=b"{")),
     both("digest, row", 401, "digest_mismatch", lambda c: covered(c.signer, "PATCH", "/v1/users/0", sent=b"{}")),
     both("digest, query", 401, "digest_mismatch",
          lambda c: covered(c.signer, "PATCH", f"/v1/users/{c.bearer.user_id}", sent=b"{}", x="1")),
@@ -96,11 +96,11 @@ ORDER = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("status, code, craft", ORDER)
-async def test_of_two_faults_the_earlier_one_answers(app, cast, status, code, craft: Craft):
+@pytest.mark.parametrize("status, code, make_attempt", ORDER)
+async def test_of_two_faults_the_earlier_one_answers(app, held_keys, status, code, make_attempt: MakeAttempt):
     before = await stored(app.state.db.reader)
 
-    answer = await craft(cast).send(app)
+    answer = await make_attempt(held_keys).send(app)
 
     assert_problem(answer, status, code)
     assert await stored(app.state.db.reader) == before
@@ -109,24 +109,24 @@ async def test_of_two_faults_the_earlier_one_answers(app, cast, status, code, cr
 @pytest.mark.parametrize(
     "one, other",
     [
-        pytest.param(lambda c: signed(c.stranger), lambda c: signed(c.signer, secret="x"), id="signed"),
-        pytest.param(lambda c: bearer(c.stranger), lambda c: bearer(c.signer), id="bearer"),
-        pytest.param(lambda c: signed(c.stranger), lambda c: signed(c.bearer), id="a key that does not sign"),
+        pytest.param(lambda c: signed(c.unknown), lambda c: signed(c.signer, secret="x"), id="signed"),
+        pytest.param(lambda c: bearer(c.unknown), lambda c: bearer(c.signer), id="bearer"),
+        pytest.param(lambda c: signed(c.unknown), lambda c: signed(c.bearer), id="a key that does not sign"),
         pytest.param(
-            lambda c: signed(c.stranger), lambda c: signed(c.rotated, secret="x"), id="a key with two secrets"
+            lambda c: signed(c.unknown), lambda c: signed(c.rotated, secret="x"), id="a key with two secrets"
         ),
     ],
 )
-async def test_an_unknown_key_costs_what_a_wrong_proof_costs(app, cast, monkeypatch, one, other):
+async def test_an_unknown_key_costs_what_a_wrong_proof_costs(app, held_keys, monkeypatch, one, other):
     """The same number of queries, opened secrets and MACs, because of the dummy secret."""
     costs = []
-    for craft in (one, other):
+    for make_attempt in (one, other):
         worked = []
         for place, name in ((KeyRing, "open_secret"), (query_signature, "proves")):
             work = getattr(place, name)
             monkeypatch.setattr(place, name, lambda *a, w=work, n=name, done=worked: done.append(n) or w(*a))
         with wire.listening() as commands:
-            answer = await craft(cast).send(app)
+            answer = await make_attempt(held_keys).send(app)
         monkeypatch.undo()
         assert_problem(answer, 401, "unauthenticated")
         costs.append(([command.partition("WHERE")[2].partition("=")[0] for command in commands], worked))
@@ -135,11 +135,11 @@ async def test_an_unknown_key_costs_what_a_wrong_proof_costs(app, cast, monkeypa
     assert len(costs[0][0]) == 1
 
 
-async def test_who_proves_it_with_the_newest_secret_costs_no_second_one(app, cast, monkeypatch):
+async def test_who_proves_it_with_the_newest_secret_costs_no_second_one(app, held_keys, monkeypatch):
     opened = []
     work = KeyRing.open_secret
     monkeypatch.setattr(KeyRing, "open_secret", lambda *a: opened.append(a) or work(*a))
 
-    answer = await signed(cast.signer).send(app)
+    answer = await signed(held_keys.signer).send(app)
 
     assert (answer.status, len(opened)) == (200, 1)

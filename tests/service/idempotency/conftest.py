@@ -7,13 +7,13 @@ from latchkey.service import shapes
 from latchkey.service.operation import route
 from latchkey.service.settings import Settings
 from tests.conftest import KEYRING
-from tests.service.idempotency.stage import (
+from tests.service.idempotency.endpoints import (
     commit_by_verb,
     commit_inside,
     commit_session,
+    control,
     plain,
     roll_back,
-    stage,
     team,
     try_in_a_savepoint,
     write,
@@ -23,8 +23,8 @@ from tests.service.idempotency.stage import (
 
 
 @pytest.fixture(autouse=True)
-def _new_stage(monkeypatch):
-    stage.__init__()
+def _new_control(monkeypatch):
+    control.__init__()
     monkeypatch.setattr(latchkey.service.endpoints.adapter, "LONGEST_PAUSE_S", 0.001)
 
 

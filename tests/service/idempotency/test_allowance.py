@@ -9,7 +9,7 @@ from latchkey.service.settings import Settings
 from tests import wire
 from tests.api import assert_problem, hold_key
 from tests.conftest import KEYRING
-from tests.service.idempotency.stage import ANN, is_replay, rows, send
+from tests.service.idempotency.endpoints import ANN, is_replay, rows, send
 
 LIMIT = 3
 

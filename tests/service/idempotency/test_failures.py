@@ -11,12 +11,12 @@ from latchkey.models import IdempotencyKey, User
 from latchkey.models.types import utc_in
 from latchkey.service.idempotency.key import identify
 from tests.api import assert_problem, call, stored
-from tests.service.idempotency.stage import (
+from tests.service.idempotency.endpoints import (
     ANN,
+    control,
     is_replay,
     rows,
     send,
-    stage,
 )
 
 
@@ -29,12 +29,12 @@ from tests.service.idempotency.stage import (
     ],
 )
 async def test_what_failed_runs_again(app, operator, error, status):
-    stage.errors = [error]
+    control.errors = [error]
 
     answers = [await send(app, "/write", key=operator) for _ in range(3)]
 
     assert [(one.status, is_replay(one)) for one in answers] == [(status, False), (200, False), (200, True)]
-    assert stage.runs == 2
+    assert control.runs == 2
 
 
 async def test_what_was_refused_runs_again(app, operator):
@@ -62,12 +62,12 @@ async def test_a_refusal_drops_nothing_that_anybody_would_miss(app, operator, lo
 
 @pytest.mark.parametrize("number", [1213, 1020])
 async def test_a_unit_of_work_that_lost_claims_anew(app, operator, number):
-    stage.errors = [OperationalError("", {}, Exception(number, "lost"))] * 2
+    control.errors = [OperationalError("", {}, Exception(number, "lost"))] * 2
 
     answers = [await send(app, "/write", key=operator) for _ in range(2)]
 
     assert [(one.status, is_replay(one)) for one in answers] == [(200, False), (200, True)]
-    assert stage.runs == 3
+    assert control.runs == 3
     assert await User.filter_by(email_key=ANN["email"]).count() == 1
 
 
@@ -86,7 +86,7 @@ async def test_a_conflict_at_commit_claims_anew(app, operator, monkeypatch):
     answers = [await send(app, "/write", key=operator) for _ in range(2)]
 
     assert [(one.status, is_replay(one)) for one in answers] == [(200, False), (200, True)]
-    assert stage.runs == 2
+    assert control.runs == 2
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["it was kept", "it was not"])
@@ -137,7 +137,7 @@ async def test_an_endpoint_that_rolls_its_claim_back_is_refused_by_name(app, ope
         async with app.state.db.engine.begin() as connection:
             await connection.execute(insert(IdempotencyKey.__table__).values(values))
 
-    stage.meanwhile = be_quicker if quicker else None
+    control.meanwhile = be_quicker if quicker else None
     users = await User.filter().count()
 
     answer = await send(app, "/roll-back", key=operator)
@@ -156,10 +156,10 @@ async def test_a_part_may_be_taken_back_in_a_savepoint(app, operator):
 
 async def test_a_call_that_is_cancelled_leaves_the_key_to_the_next_one(app, operator):
     cancelled = asyncio.create_task(send(app, "/slow", key=operator))
-    await stage.entered.wait()
+    await control.entered.wait()
     cancelled.cancel()
     await asyncio.wait([cancelled])
-    stage.go_on.set()
+    control.go_on.set()
 
     answer = await send(app, "/slow", key=operator)
 

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from latchkey.models import IdempotencyKey, User
 from latchkey.models.types import utc_in
 from tests.api import stored
-from tests.service.idempotency.stage import (
+from tests.service.idempotency.endpoints import (
     ANN,
     BOB,
     COPIES,

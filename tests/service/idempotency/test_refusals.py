@@ -7,7 +7,7 @@ from latchkey.models import ApiKey
 from latchkey.service import shapes
 from latchkey.service.operation import RouteError, route
 from tests.api import assert_problem, call, stored
-from tests.service.idempotency.stage import ANN, is_replay, plain, rows, send
+from tests.service.idempotency.endpoints import ANN, is_replay, plain, rows, send
 
 
 @pytest.mark.parametrize(

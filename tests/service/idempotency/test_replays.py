@@ -12,13 +12,13 @@ from latchkey.models import User
 from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.routes import ROUTES
 from tests.api import assert_problem, call, hold_key, stored
-from tests.service.idempotency.stage import (
+from tests.service.idempotency.endpoints import (
     ANN,
     BOB,
     COPIES,
+    control,
     is_replay,
     send,
-    stage,
 )
 from tests.service.test_matrix import BODIES, Target
 
@@ -173,8 +173,8 @@ async def test_of_copies_that_come_at_once_one_runs(app, operator, path):
     async with asyncio.TaskGroup() as group:
         calls = [group.create_task(send(app, path, key=operator)) for _ in range(COPIES)]
         if path == "/slow":
-            await stage.entered.wait()
-            stage.go_on.set()
+            await control.entered.wait()
+            control.go_on.set()
 
     answers = [one.result() for one in calls]
     assert {one.status for one in answers} == {201 if path == "/v1/users" else 200}

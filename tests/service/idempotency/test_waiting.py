@@ -16,24 +16,24 @@ from latchkey.service.idempotency.key import identify
 from tests import wire
 from tests.api import HeldKey, assert_problem, call
 from tests.conftest import on_mariadb
-from tests.service.idempotency.stage import (
+from tests.service.idempotency.endpoints import (
     ANN,
     BOB,
     COPIES,
+    control,
     is_replay,
     send,
-    stage,
 )
 
 
 async def test_a_copy_waits_a_second_and_no_longer(app, operator):
     first = asyncio.create_task(send(app, "/slow", key=operator))
-    await stage.entered.wait()
+    await control.entered.wait()
 
     begun = time.monotonic()
     answer = await send(app, "/slow", key=operator)
     waited_s = time.monotonic() - begun
-    stage.go_on.set()
+    control.go_on.set()
 
     assert_problem(answer, 409, "idempotency_in_progress")
     assert answer.headers["retry-after"] == "1"
@@ -46,11 +46,11 @@ async def test_those_who_wait_leave_the_pool_to_others(app, operator):
     """The pool has two connections."""
     async with asyncio.TaskGroup() as group:
         copies = [group.create_task(send(app, "/slow", key=operator)) for _ in range(COPIES)]
-        await stage.entered.wait()
+        await control.entered.wait()
         await asyncio.sleep(0.1)
         held = app.state.db.checked_out()
         other = await call(app, "GET", "/v1/users", key=operator)
-        stage.go_on.set()
+        control.go_on.set()
 
     assert held == 1
     assert other.status == 200
@@ -61,9 +61,9 @@ async def test_those_who_waited_are_answered_from_memory(app, operator):
     with wire.listening() as commands:
         async with asyncio.TaskGroup() as group:
             copies = [group.create_task(send(app, "/slow", key=operator)) for _ in range(COPIES)]
-            await stage.entered.wait()
+            await control.entered.wait()
             await asyncio.sleep(0.2)
-            stage.go_on.set()
+            control.go_on.set()
 
     assert Counter(is_replay(one.result()) for one in copies) == {False: 1, True: COPIES - 1}
     assert len([one for one in commands if "INSERT INTO idempotency_keys" in one]) == 1

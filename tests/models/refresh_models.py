@@ -11,7 +11,7 @@ from latchkey.models import Base
 from latchkey.models.types import BigId, BinaryText, UtcDateTime, Words, utc_now
 
 
-class Probe(Base):
+class RefreshBase(Base):
     """The base of tables that the migrations and models of the service do not include."""
 
     __abstract__ = True
@@ -23,53 +23,53 @@ class Probe(Base):
     stamped_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
 
 
-class Plain(Probe):
+class Plain(RefreshBase):
     """Never refreshed."""
 
-    __tablename__ = "probe_plain"
+    __tablename__ = "refresh_plain"
     refresh_on_commit = False
 
 
-class Fresh(Probe):
+class Fresh(RefreshBase):
     """A model that is refreshed in the attributes unloaded by the flush; an owner of leaves."""
 
-    __tablename__ = "probe_fresh"
+    __tablename__ = "refresh_fresh"
     refresh_on_commit = True
 
     leaves: Mapped[list["Leaf"]] = relationship(back_populates="fresh", lazy="raise", passive_deletes="all")
 
 
-class Leaf(Probe):
+class Leaf(RefreshBase):
     """The other side."""
 
-    __tablename__ = "probe_leaf"
+    __tablename__ = "refresh_leaf"
     refresh_on_commit = True
 
-    fresh_id: Mapped[int] = mapped_column(ForeignKey("probe_fresh.id"))
+    fresh_id: Mapped[int] = mapped_column(ForeignKey("refresh_fresh.id"))
     fresh: Mapped[Fresh] = relationship(back_populates="leaves", lazy="raise")
 
 
-class Named(Probe):
+class Named(RefreshBase):
     """Refreshed in one column, always."""
 
-    __tablename__ = "probe_named"
+    __tablename__ = "refresh_named"
     refresh_on_commit = ("name",)
 
 
-class Pair(Probe):
+class Pair(RefreshBase):
     """A primary key of two columns."""
 
-    __tablename__ = "probe_pair"
+    __tablename__ = "refresh_pair"
     refresh_on_commit = True
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     other: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
 
 
-class Hooked(Probe):
+class Hooked(RefreshBase):
     """A model with an after-commit hook, which a test defines."""
 
-    __tablename__ = "probe_hooked"
+    __tablename__ = "refresh_hooked"
 
     does: ClassVar[Any]
 
@@ -77,10 +77,10 @@ class Hooked(Probe):
         await type(self).does(self, session)
 
 
-class Typed(Probe):
+class Typed(RefreshBase):
     """A column of each type."""
 
-    __tablename__ = "probe_typed"
+    __tablename__ = "refresh_typed"
 
     moment: Mapped[datetime | None] = mapped_column(UtcDateTime)
     text: Mapped[str | None] = mapped_column(BinaryText(64))

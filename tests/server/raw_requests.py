@@ -54,7 +54,7 @@ class Reply(msgspec.Struct, frozen=True):
         return json.loads(self.body).get("code") if self.body else None
 
 
-class Party(msgspec.Struct, frozen=True):
+class ServerWithKeys(msgspec.Struct, frozen=True):
     """A server, and a bearer key with all scopes, which `networks` may restrict."""
 
     served: Any
@@ -66,7 +66,7 @@ class Party(msgspec.Struct, frozen=True):
         return self.served.port
 
 
-def split(data: bytes) -> list[Reply]:
+def split_responses(data: bytes) -> list[Reply]:
     """Return the answers of a connection; none has a chunked body."""
     found = []
     while data:
@@ -79,14 +79,14 @@ def split(data: bytes) -> list[Reply]:
     return found
 
 
-def converse(port: int, *parts: bytes, pause_s: float = 0.0, timeout_s: float = 20.0) -> list[Reply]:
+def exchange(port: int, *parts: bytes, pause_s: float = 0.0, timeout_s: float = 20.0) -> list[Reply]:
     """Send parts with pauses between them, and read until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout_s) as client:
         for number, part in enumerate(parts):
             if number:
                 time.sleep(pause_s)
             client.sendall(part)
-        return split(read_all(client))
+        return split_responses(read_all(client))
 
 
 def read_all(client: socket.socket) -> bytes:
@@ -103,7 +103,7 @@ def head(method: str, path: str, *headers: str) -> bytes:
     ).encode()
 
 
-def command(environ: dict[str, str], *arguments: str) -> Any:
+def run_command(environ: dict[str, str], *arguments: str) -> Any:
     made = subprocess.run(
         [sys.executable, "-m", "latchkey", *arguments, "--json"],
         capture_output=True, text=True, timeout=60, check=True, env=environ,
@@ -112,7 +112,7 @@ def command(environ: dict[str, str], *arguments: str) -> Any:
 
 
 @contextmanager
-def party(
+def serve_with_keys(
     folder: Path,
     database_url: str,
     *,
@@ -120,23 +120,23 @@ def party(
     arguments: list[str] | None = None,
     environ: dict[str, str] | None = None,
     scopes: str = "users:read,users:write",
-) -> Iterator[Party]:
+) -> Iterator[ServerWithKeys]:
     """Migrate, create two keys, and serve with `latchkey serve`, or with a Python module with `arguments`."""
     settings = Settings(database_url=database_url, keyring=KEYRING)
     asyncio.run(migrate(settings))
     of_latchkey = {"LATCHKEY_DATABASE_URL": database_url, "LATCHKEY_KEYRING": KEYRING, **(environ or {})}
     everything = {**os.environ, **of_latchkey}
-    command(everything, "users", "create", "--email", "ann@example.com", "--name", "Ann")
+    run_command(everything, "users", "create", "--email", "ann@example.com", "--name", "Ann")
     key = ("keys", "create", "--user", "ann@example.com", "--name", "k", "--mode", "bearer")
     served = Served(folder, "serve", "--workers", str(workers), environ=of_latchkey)
     if arguments is not None:
         (folder / "team.py").write_text(TEAM)
         served.arguments = [sys.executable, "-m", *arguments, "--port", str(served.port)]
     try:
-        bearer = command(everything, *key, "--scopes", scopes)["secret"]
-        bound = command(everything, *key, "--scopes", scopes, "--networks", "198.51.100.0/24")["secret"]
+        bearer = run_command(everything, *key, "--scopes", scopes)["secret"]
+        bound = run_command(everything, *key, "--scopes", scopes, "--networks", "198.51.100.0/24")["secret"]
         with served:
-            yield Party(served, bearer, bound)
+            yield ServerWithKeys(served, bearer, bound)
     finally:
         if "mysql" in database_url:
             asyncio.run(empty(settings))

@@ -41,8 +41,8 @@ class Attempt(msgspec.Struct, frozen=True):
         )
 
 
-class Cast(msgspec.Struct, frozen=True, kw_only=True):
-    """Keys of each state; `stranger` is well-formed and has no row."""
+class HeldKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys of each state; `unknown` is well-formed and has no row."""
 
     bearer: HeldKey
     signer: HeldKey
@@ -52,20 +52,20 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
     expired_signer: HeldKey
     blocked: HeldKey
     blocked_signer: HeldKey
-    modest_signer: HeldKey
+    unscoped_signer: HeldKey
     rotated: HeldKey
     """A key that signs, with a new secret; the old one works too."""
-    stranger: HeldKey
+    unknown: HeldKey
 
     @property
     def secrets(self) -> list[str]:
         return [getattr(self, name).secret for name in self.__struct_fields__]
 
 
-Craft = Callable[[Cast], Attempt]
+MakeAttempt = Callable[[HeldKeys], Attempt]
 
 
-def stranger() -> HeldKey:
+def unknown_key() -> HeldKey:
     return HeldKey(id=0, user_id=0, access_key=new_access_key("lk"), secret=new_secret("lk"), mode="signed")
 
 

@@ -16,7 +16,7 @@ from latchkey.service.database import SQLAlchemy
 from latchkey.service.operation import Operation, route
 
 
-class Probe(msgspec.Struct):
+class Seen(msgspec.Struct):
     """The answer of an ad-hoc endpoint."""
 
     seen: Any = None
@@ -28,31 +28,31 @@ class NewRow(shapes.Input, frozen=True, kw_only=True):
     email: str
 
 
-def probe(
+def value_route(
     function: Callable[..., Awaitable[Any]], method: str = "GET", path: str = "/probe", **options: Any
 ) -> Operation:
     """Mount one endpoint that returns any value, which is answered as `{"seen": …}`."""
 
     async def endpoint(request: Request) -> Any:
         found = await function(request)
-        return found if isinstance(found, Response) else Probe(found)
+        return found if isinstance(found, Response) else Seen(found)
 
     endpoint.__name__ = function.__name__
     options.setdefault("public", True)
-    return route(method, path, endpoint, answers=options.pop("answers", Probe), **options)
+    return route(method, path, endpoint, answers=options.pop("answers", Seen), **options)
 
 
-def raw(
+def response_route(
     function: Callable[..., Awaitable[Response]], method: str = "GET", path: str = "/probe", **options: Any
 ) -> Operation:
     """Mount one endpoint that returns its own Response: streamed bodies, background work."""
-    return probe(function, method, path, answers=Response, **options)
+    return value_route(function, method, path, answers=Response, **options)
 
 
-async def read(id: shapes.PathId) -> Probe:
+async def read(id: shapes.PathId) -> Seen:
     """Read, as most requests do."""
     user = await User.get(int(id))
-    return Probe(user.name if user else None)
+    return Seen(user.name if user else None)
 
 
 async def write(body: NewRow) -> User:
@@ -102,8 +102,8 @@ async def background(request: Request) -> Response:
 ROUTES = (
     route("GET", "/read/{id}", read, public=True),
     route("POST", "/write", write, public=True, status=201, answers=shapes.User),
-    probe(fail, "POST", "/fail"),
-    probe(children, path="/children"),
-    raw(stream, path="/stream"),
-    raw(background, "POST", "/background"),
+    value_route(fail, "POST", "/fail"),
+    value_route(children, path="/children"),
+    response_route(stream, path="/stream"),
+    response_route(background, "POST", "/background"),
 )

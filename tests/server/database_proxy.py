@@ -9,7 +9,7 @@ COMMAND_AT = 4
 PREPARE, EXECUTE, OK = b"\x16", b"\x17", b"\x00"
 
 
-class Tap:
+class DatabaseProxy:
     """Forwards every connection to a port; `port` is its own.
 
     `hold` selects a command by words in it, and whether it stops before the server gets it, or after it was executed and

@@ -31,7 +31,7 @@ from latchkey.models.limit import Quota
 from latchkey.models.types import BigId, BinaryText, Json, UtcDateTime, Words
 
 
-class Press(Base):
+class NewspaperBase(Base):
     __abstract__ = True
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
 
@@ -42,28 +42,28 @@ class Kind(enum.Enum):
 
 
 article_tags = Table(
-    "press_article_tags",
-    Press.metadata,
-    Column("article_id", ForeignKey("press_articles.id"), primary_key=True),
-    Column("tag_id", ForeignKey("press_tags.id"), primary_key=True),
+    "newspaper_article_tags",
+    NewspaperBase.metadata,
+    Column("article_id", ForeignKey("newspaper_articles.id"), primary_key=True),
+    Column("tag_id", ForeignKey("newspaper_tags.id"), primary_key=True),
     Column("position", Integer, nullable=False),
 )
 
 
-class House(Press):
-    __tablename__ = "press_houses"
+class Publisher(NewspaperBase):
+    __tablename__ = "newspaper_publishers"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(String(50))
 
 
-class Author(Press):
-    __tablename__ = "press_authors"
+class Author(NewspaperBase):
+    __tablename__ = "newspaper_authors"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(String(50))
     bio: Mapped[str | None] = mapped_column(String(50))
-    house_id: Mapped[int] = mapped_column(ForeignKey("press_houses.id"))
-    house: Mapped[House] = relationship(lazy="raise")
-    mentor_id: Mapped[int | None] = mapped_column(ForeignKey("press_authors.id"))
+    publisher_id: Mapped[int] = mapped_column(ForeignKey("newspaper_publishers.id"))
+    publisher: Mapped[Publisher] = relationship(lazy="raise")
+    mentor_id: Mapped[int | None] = mapped_column(ForeignKey("newspaper_authors.id"))
     mentor: Mapped["Author | None"] = relationship(
         remote_side="Author.id", lazy="raise", back_populates="pupils", foreign_keys=mentor_id
     )
@@ -76,25 +76,25 @@ class Author(Press):
     desk: Mapped["Desk | None"] = relationship(lazy="raise", back_populates="author")
 
 
-class Desk(Press):
+class Desk(NewspaperBase):
     """The desk of an author, which may be missing: a relation to one whose key is on the other side."""
 
-    __tablename__ = "press_desks"
+    __tablename__ = "newspaper_desks"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     place: Mapped[str] = mapped_column(String(50))
-    author_id: Mapped[int] = mapped_column(ForeignKey("press_authors.id"), unique=True)
+    author_id: Mapped[int] = mapped_column(ForeignKey("newspaper_authors.id"), unique=True)
     author: Mapped[Author] = relationship(lazy="raise", back_populates="desk")
 
 
-class Article(Press):
-    __tablename__ = "press_articles"
+class Article(NewspaperBase):
+    __tablename__ = "newspaper_articles"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     slug: Mapped[str] = mapped_column(String(50), unique=True)
     title: Mapped[str] = mapped_column(String(50))
     subtitle: Mapped[str | None] = mapped_column(String(50))
     views: Mapped[int] = mapped_column(default=0)
-    author_id: Mapped[int] = mapped_column(ForeignKey("press_authors.id"))
-    editor_id: Mapped[int | None] = mapped_column(ForeignKey("press_authors.id"))
+    author_id: Mapped[int] = mapped_column(ForeignKey("newspaper_authors.id"))
+    editor_id: Mapped[int | None] = mapped_column(ForeignKey("newspaper_authors.id"))
     author: Mapped[Author] = relationship(lazy="raise", back_populates="articles", foreign_keys=author_id)
     editor: Mapped[Author | None] = relationship(lazy="raise", foreign_keys=editor_id)
     comments: Mapped[list["Comment"]] = relationship(
@@ -116,14 +116,14 @@ class Article(Press):
         return self.views > 0
 
 
-class Comment(Press):
-    __tablename__ = "press_comments"
+class Comment(NewspaperBase):
+    __tablename__ = "newspaper_comments"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     body: Mapped[str] = mapped_column(String(50))
     hidden: Mapped[bool] = mapped_column(Boolean, default=False)
-    article_id: Mapped[int] = mapped_column(ForeignKey("press_articles.id"))
+    article_id: Mapped[int] = mapped_column(ForeignKey("newspaper_articles.id"))
     article: Mapped[Article] = relationship(lazy="raise", back_populates="comments")
-    author_id: Mapped[int] = mapped_column(ForeignKey("press_authors.id"))
+    author_id: Mapped[int] = mapped_column(ForeignKey("newspaper_authors.id"))
     author: Mapped[Author] = relationship(lazy="raise")
 
 
@@ -132,16 +132,16 @@ Article.comment_count = column_property(
 )
 
 
-class Tag(Press):
-    __tablename__ = "press_tags"
+class Tag(NewspaperBase):
+    __tablename__ = "newspaper_tags"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(BinaryText(50), unique=True)
 
 
-class Page(Press):
+class Page(NewspaperBase):
     """A row with a primary key of two columns."""
 
-    __tablename__ = "press_pages"
+    __tablename__ = "newspaper_pages"
     issue: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     advertisements: Mapped[list["Advertisement"]] = relationship(
@@ -149,10 +149,10 @@ class Page(Press):
     )
 
 
-class Advertisement(Press):
-    __tablename__ = "press_advertisements"
+class Advertisement(NewspaperBase):
+    __tablename__ = "newspaper_advertisements"
     __table_args__ = (
-        ForeignKeyConstraint(["issue", "number"], ["press_pages.issue", "press_pages.number"]),
+        ForeignKeyConstraint(["issue", "number"], ["newspaper_pages.issue", "newspaper_pages.number"]),
         Base.__table_args__,
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -162,10 +162,10 @@ class Advertisement(Press):
     page: Mapped[Page | None] = relationship(lazy="raise", back_populates="advertisements")
 
 
-class Everything(Press):
+class Everything(NewspaperBase):
     """A column of each type."""
 
-    __tablename__ = "press_everything"
+    __tablename__ = "newspaper_everything"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     moment: Mapped[datetime | None] = mapped_column(UtcDateTime)
     day: Mapped[date | None] = mapped_column(Date)

@@ -21,7 +21,7 @@ BOB = {"email": "bob@example.com", "name": "Bob"}
 COPIES = 32
 
 
-class Stage:
+class EndpointControl:
     """The behaviour of a team's endpoints, and their effects."""
 
     def __init__(self) -> None:
@@ -31,28 +31,28 @@ class Stage:
         self.entered = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    def play(self) -> None:
+    def begin_run(self) -> None:
         self.runs += 1
         if self.errors:
             raise self.errors.pop(0)
 
 
-stage = Stage()
+control = EndpointControl()
 
 
 async def write(body: shapes.NewUser) -> User:
     """Write a row, then fail as the test requests."""
     user = await User.create(email=body.email, name=body.name)
-    stage.play()
+    control.begin_run()
     return user
 
 
 async def write_slowly(body: shapes.NewUser) -> User:
     """Write a row and wait for the test."""
     user = await User.create(email=body.email, name=body.name)
-    stage.runs += 1
-    stage.entered.set()
-    await stage.go_on.wait()
+    control.runs += 1
+    control.entered.set()
+    await control.go_on.wait()
     return user
 
 
@@ -83,8 +83,8 @@ async def commit_inside(request: Request, body: shapes.NewUser) -> User:
 async def roll_back(request: Request, body: shapes.NewUser) -> User:
     """Roll everything back, then write; another copy may run first."""
     await request.state.session.rollback()
-    if stage.meanwhile is not None:
-        await stage.meanwhile()
+    if control.meanwhile is not None:
+        await control.meanwhile()
     return await User.create(email=body.email, name=body.name)
 
 
