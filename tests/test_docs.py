@@ -23,7 +23,9 @@ def blocks(document: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-async def test_every_example_runs(name, sqlite_template, tmp_path, monkeypatch):
+async def test_every_example_runs(
+    name: str, sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From top to bottom in one namespace, in a folder whose database is migrated and empty."""
     shutil.copy(sqlite_template, tmp_path / "latchkey.db")
     monkeypatch.chdir(tmp_path)
@@ -45,5 +47,5 @@ async def test_every_example_runs(name, sqlite_template, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_the_document_has_examples(name):
+def test_the_document_has_examples(name: str) -> None:
     assert len(blocks(ROOT / name)) > 1

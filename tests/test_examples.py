@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -27,7 +28,7 @@ async def create(app: FastAPI, email: str = "ann@example.com") -> Answer:
     return await request(app, "POST", "/users", body={"email": email, "name": "Ann"})
 
 
-async def test_a_user_is_created_and_read(app):
+async def test_a_user_is_created_and_read(app: FastAPI) -> None:
     created = await create(app)
     read = await request(app, "GET", f"/users/{created.json['id']}")
 
@@ -37,7 +38,7 @@ async def test_a_user_is_created_and_read(app):
     assert (await request(app, "GET", "/users/99")).status == 404
 
 
-async def test_a_taken_email_is_rolled_back_and_the_next_request_works(app):
+async def test_a_taken_email_is_rolled_back_and_the_next_request_works(app: FastAPI) -> None:
     await create(app)
     taken = await create(app, "ANN@example.com")
     other = await create(app, "bob@example.com")
@@ -46,7 +47,7 @@ async def test_a_taken_email_is_rolled_back_and_the_next_request_works(app):
     assert await User.filter().count() == 2
 
 
-async def test_an_error_rolls_back(app, caplog):
+async def test_an_error_rolls_back(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
     created = await create(app)
     refused = await request(app, "POST", f"/users/{created.json['id']}/rename", query="name=root")
     read = await request(app, "GET", f"/users/{created.json['id']}")
@@ -56,7 +57,7 @@ async def test_an_error_rolls_back(app, caplog):
     assert "rolled back after HTTPException" in caplog.text
 
 
-async def test_a_write_that_nobody_committed_is_no_success(app):
+async def test_a_write_that_nobody_committed_is_no_success(app: FastAPI) -> None:
     async def forget(session: fastapi_app.Session) -> dict[str, str]:
         await User.create(email="lost@example.com", name="Lost")
         return {}
@@ -71,7 +72,7 @@ async def test_a_write_that_nobody_committed_is_no_success(app):
     assert await User.filter().count() == 0
 
 
-async def test_each_request_has_a_session_of_its_own_and_one_only(app, db):
+async def test_each_request_has_a_session_of_its_own_and_one_only(app: FastAPI, db: SQLAlchemy) -> None:
     seen = []
 
     async def first(session: fastapi_app.Session) -> int:
@@ -89,7 +90,9 @@ async def test_each_request_has_a_session_of_its_own_and_one_only(app, db):
 
 
 @pytest.mark.parametrize("cancelled", [0, 16])
-async def test_fifty_at_a_time_on_a_pool_of_two_leak_nothing(app, db, cancelled):
+async def test_fifty_at_a_time_on_a_pool_of_two_leak_nothing(
+    app: FastAPI, db: SQLAlchemy, cancelled: int
+) -> None:
     """Reads and writes, some of them cancelled somewhere: every 201 has its row, and the next request is served."""
     first = (await create(app)).json["id"]
     answers: list[Answer] = []
@@ -122,7 +125,9 @@ async def test_fifty_at_a_time_on_a_pool_of_two_leak_nothing(app, db, cancelled)
     assert (await request(app, "GET", f"/users/{first}")).status == 200
 
 
-async def test_the_example_starts_on_a_migrated_database_and_closes(app, db, settings):
+async def test_the_example_starts_on_a_migrated_database_and_closes(
+    app: FastAPI, db: SQLAlchemy, settings: Settings
+) -> None:
     async with app.router.lifespan_context(app):
         assert (await create(app)).status == 201
         assert app.state.db is db
@@ -132,7 +137,7 @@ async def test_the_example_starts_on_a_migrated_database_and_closes(app, db, set
     db.init_app(None, settings)
 
 
-async def test_the_example_refuses_a_database_that_is_not_migrated(tmp_path):
+async def test_the_example_refuses_a_database_that_is_not_migrated(tmp_path: Path) -> None:
     app = fastapi_app.create_app(Settings(database_url=f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"))
 
     with pytest.raises(schema.NotMigratedError, match="run `latchkey migrate`"):

@@ -38,7 +38,7 @@ def workflow() -> dict[str, Any]:
 
 
 class TestDecisions:
-    def test_the_index_lists_every_page_by_its_title(self):
+    def test_the_index_lists_every_page_by_its_title(self) -> None:
         listed = [(file, title) for _, file, title, _, _ in ROW.findall(INDEX)]
         pages = [
             (page.name, re.sub(r"^# \d+\. ", "", page.read_text().partition("\n")[0])) for page in DECISIONS
@@ -46,17 +46,17 @@ class TestDecisions:
 
         assert listed == pages
 
-    def test_numbers_are_the_file_names_and_count_up(self):
+    def test_numbers_are_the_file_names_and_count_up(self) -> None:
         numbers = [number for number, file, *_ in ROW.findall(INDEX) if file.startswith(number)]
 
         assert numbers == [f"{n:04d}" for n in range(1, len(DECISIONS) + 1)]
 
-    def test_every_status_is_known(self):
+    def test_every_status_is_known(self) -> None:
         assert [status for *_, status in ROW.findall(INDEX) if not STATUS.fullmatch(status)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_between_the_pages_leads_somewhere(page):
+def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
     targets = [link.partition("#")[0] for link in LINK.findall(CODE.sub("", page.read_text()))]
     files = [target for target in targets if target and "://" not in target and not target.startswith("/")]
 
@@ -74,19 +74,19 @@ def test_every_link_to_a_section_leads_to_a_heading(page: Path) -> None:
 
 
 class TestContinuousIntegration:
-    def test_it_runs_the_suite_on_every_python_that_is_promised(self):
+    def test_it_runs_the_suite_on_every_python_that_is_promised(self) -> None:
         pattern = re.compile(r"Programming Language :: Python :: (3\.\d+)")
         promised = [found[1] for one in PROJECT["classifiers"] if (found := pattern.fullmatch(one))]
 
         assert workflow()["jobs"]["suite"]["strategy"]["matrix"]["python"] == promised
         assert f">={promised[0]}" == PROJECT["requires-python"]
 
-    def test_it_calls_the_script_that_everybody_calls(self):
+    def test_it_calls_the_script_that_everybody_calls(self) -> None:
         runs = [step.get("run") for step in workflow()["jobs"]["suite"]["steps"]]
 
         assert "bash .ci/run" in runs
 
-    def test_the_other_pythons_are_found_or_said_to_be_missing(self, tmp_path):
+    def test_the_other_pythons_are_found_or_said_to_be_missing(self, tmp_path: Path) -> None:
         """On the PATH and among pyenv's, each version once; one without venv does not count."""
 
         def install(path: Path, version: str, status: int = 0) -> Path:
@@ -110,7 +110,7 @@ class TestContinuousIntegration:
         assert done.stdout.splitlines() == [str(chosen), str(newest)]
         assert done.stderr == ("NOT RUN: the tests on Python 3.13, because there is none here with venv\n")
 
-    def test_the_hooks_run_what_make_check_runs(self):
+    def test_the_hooks_run_what_make_check_runs(self) -> None:
         config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
         hooks = [hook["entry"].removesuffix(" --force-exclude") for hook in config["repos"][0]["hooks"]]
         recipe = (ROOT / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0]
@@ -122,7 +122,7 @@ class TestContinuousIntegration:
 class TestPromises:
     PAGE = (ROOT / "docs" / "promises.md").read_text()
 
-    def test_every_number_that_is_cited_has_a_paragraph(self):
+    def test_every_number_that_is_cited_has_a_paragraph(self) -> None:
         """Every paragraph also names tests that exist and cite it."""
         sections = dict(re.findall(r"^## (R\d+) .+?\n(.*?)(?=^## |\Z)", self.PAGE, re.DOTALL | re.MULTILINE))
         sources = [
@@ -147,7 +147,7 @@ class TestPromises:
             ], number
 
 
-def test_the_repository_cites_no_document_that_it_does_not_hold():
+def test_the_repository_cites_no_document_that_it_does_not_hold() -> None:
     """Every `docs/….md` in code, documents and tests exists in a clone."""
     sources = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     sources += [
@@ -164,7 +164,7 @@ def test_the_repository_cites_no_document_that_it_does_not_hold():
     assert {(name, found) for name, found in cited if not (ROOT / found).exists()} == set()
 
 
-def test_migrations_import_no_models():
+def test_migrations_import_no_models() -> None:
     """A migration keeps its meaning when a model changes."""
     versions = (ROOT / "migrations" / "versions").glob("*.py")
 
@@ -193,7 +193,7 @@ def docstrings(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
-def test_docstrings_have_a_subject_and_begin_with_what_the_caller_gets(path):
+def test_docstrings_have_a_subject_and_begin_with_what_the_caller_gets(path: Path) -> None:
     """The first word is `Return` or another imperative of the field, and relative pronouns follow a noun."""
     texts = docstrings(path)
 
@@ -201,7 +201,7 @@ def test_docstrings_have_a_subject_and_begin_with_what_the_caller_gets(path):
     assert [text for text in texts if WHO_WITHOUT_A_NOUN.search(text)] == []
 
 
-def test_problem_texts_have_a_subject():
+def test_problem_texts_have_a_subject() -> None:
     texts = [text for kind in KINDS.values() for text in (kind.title, kind.explanation)]
 
     assert [text for text in texts if WHO_WITHOUT_A_NOUN.search(text)] == []
@@ -219,5 +219,5 @@ def test_problem_texts_have_a_subject():
         ),
     ],
 )
-def test_the_rule_finds_who_without_a_noun(text, is_found):
+def test_the_rule_finds_who_without_a_noun(text: str, is_found: bool) -> None:
     assert bool(WHO_WITHOUT_A_NOUN.search(text)) is is_found

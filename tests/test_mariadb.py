@@ -31,7 +31,7 @@ async def connect(server: PrivateMariaDB) -> Any:
 
 
 @pytest.mark.mariadb
-async def test_the_url_opens_the_database(server):
+async def test_the_url_opens_the_database(server: PrivateMariaDB) -> None:
     app = await connect(server)
     async with app.cursor() as cursor:
         await cursor.execute("SELECT database(), current_user(), @@character_set_database")
@@ -42,7 +42,7 @@ async def test_the_url_opens_the_database(server):
 
 
 @pytest.mark.mariadb
-async def test_a_row_survives_a_killed_server(server):
+async def test_a_row_survives_a_killed_server(server: PrivateMariaDB) -> None:
     app = await connect(server)
     async with app.cursor() as cursor:
         await cursor.execute("INSERT INTO rows_kept VALUES (1)")
@@ -68,7 +68,9 @@ async def test_a_row_survives_a_killed_server(server):
         pytest.param("SELECT * FROM rows_kept FOR UPDATE", id="that holds locks"),
     ],
 )
-async def test_an_open_transaction_is_seen_at_once_and_only_while_it_is_open(server, statement):
+async def test_an_open_transaction_is_seen_at_once_and_only_while_it_is_open(
+    server: PrivateMariaDB, statement: str
+) -> None:
     server.create_database("neighbour")
     app = await connect(server)
     counts = [await server.open_transactions()]
@@ -85,7 +87,7 @@ async def test_an_open_transaction_is_seen_at_once_and_only_while_it_is_open(ser
 
 
 @pytest.mark.mariadb
-async def test_every_open_transaction_counts(server):
+async def test_every_open_transaction_counts(server: PrivateMariaDB) -> None:
     apps = [await connect(server) for _ in range(3)]
     for number, app in enumerate(apps):
         async with app.cursor() as cursor:
@@ -99,7 +101,7 @@ async def test_every_open_transaction_counts(server):
 
 
 @pytest.mark.mariadb
-async def test_a_database_made_again_is_empty(server):
+async def test_a_database_made_again_is_empty(server: PrivateMariaDB) -> None:
     server.create_database("again")
     server.execute("CREATE TABLE again.leftover (id INT)")
 
@@ -109,7 +111,7 @@ async def test_a_database_made_again_is_empty(server):
 
 
 @pytest.mark.mariadb
-def test_a_taken_port_is_left_to_its_owner(server, monkeypatch):
+def test_a_taken_port_is_left_to_its_owner(server: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
     free = tests.mariadb.free_port
     ports = iter([server.port, free()])
     monkeypatch.setattr(tests.mariadb, "free_port", lambda: next(ports))
@@ -120,7 +122,7 @@ def test_a_taken_port_is_left_to_its_owner(server, monkeypatch):
 
 
 @pytest.mark.mariadb
-def test_stopping_leaves_nothing_behind():
+def test_stopping_leaves_nothing_behind() -> None:
     require_or_skip()
     with PrivateMariaDB() as server:
         folder = server.socket.parent
@@ -134,7 +136,9 @@ def test_stopping_leaves_nothing_behind():
     [("", pytest.skip.Exception), ("1", pytest.fail.Exception)],
     ids=["skips", "fails"],
 )
-def test_without_mariadb_one_line_says_how_to_get_it(monkeypatch, required, outcome):
+def test_without_mariadb_one_line_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, required: str, outcome: type[BaseException]
+) -> None:
     monkeypatch.setenv(REQUIRE, required)
     monkeypatch.delenv(PROGRAM, raising=False)
     monkeypatch.setattr(tests.mariadb, "find_mariadbd", lambda: None)
@@ -145,14 +149,16 @@ def test_without_mariadb_one_line_says_how_to_get_it(monkeypatch, required, outc
     assert str(raised.value) == MISSING
 
 
-def test_a_server_that_is_named_and_missing_is_no_skip(monkeypatch, tmp_path: Path):
+def test_a_server_that_is_named_and_missing_is_no_skip(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv(PROGRAM, str(tmp_path / "mariadbd"))
 
     with pytest.raises(pytest.fail.Exception, match="LATCHKEY_TEST_MARIADBD: there is no"):
         require_or_skip()
 
 
-def test_a_program_off_the_path_is_found(monkeypatch, tmp_path: Path):
+def test_a_program_off_the_path_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     require_or_skip()
     monkeypatch.setenv("PATH", str(tmp_path))
 

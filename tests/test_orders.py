@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KEYRING
+from tests.mariadb import PrivateMariaDB
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "examples" / "orders"
@@ -37,7 +38,7 @@ def run(*arguments: str, folder: Path = PACKAGE, **more: str) -> subprocess.Comp
     )
 
 
-def test_every_example_of_the_page_is_a_part_of_the_package():
+def test_every_example_of_the_page_is_a_part_of_the_package() -> None:
     texts = [path.read_text() for path in SOURCES]
     blocks = BLOCK.findall(PAGE.read_text())
 
@@ -45,7 +46,7 @@ def test_every_example_of_the_page_is_a_part_of_the_package():
     assert [block for block in blocks if not any(block in text for text in texts)] == []
 
 
-def test_the_page_names_every_file():
+def test_the_page_names_every_file() -> None:
     text = PAGE.read_text()
     names = {path.relative_to(PACKAGE).as_posix() for path in SOURCES}
     needed = {
@@ -57,7 +58,7 @@ def test_the_page_names_every_file():
     assert sorted(name for name in needed if name not in text) == []
 
 
-def test_it_imports_only_what_is_public():
+def test_it_imports_only_what_is_public() -> None:
     lines = [
         line
         for path in SOURCES
@@ -68,21 +69,21 @@ def test_it_imports_only_what_is_public():
     assert lines == []
 
 
-def test_its_tests_pass(tmp_path):
+def test_its_tests_pass(tmp_path: Path) -> None:
     done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "t"), "tests")
 
     assert done.returncode == 0, done.stdout
     assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
 
 
-def test_its_models_and_its_migrations_agree_on_an_empty_file():
+def test_its_models_and_its_migrations_agree_on_an_empty_file() -> None:
     done = run("-m", "latchkey.migrations.check", "--app", "orders.app:create_app")
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.mariadb
-def test_its_models_and_its_migrations_agree_on_the_server(mariadb):
+def test_its_models_and_its_migrations_agree_on_the_server(mariadb: PrivateMariaDB) -> None:
     mariadb.create_database("orders_example")
     url = {"LATCHKEY_DATABASE_URL": mariadb.url_of("orders_example"), "LATCHKEY_KEYRING": KEYRING}
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,14 @@ def tracked() -> list[Path]:
 
 class TestLocks:
     @pytest.mark.parametrize("lock", LOCKS)
-    def test_a_lock_names_no_host(self, lock):
+    def test_a_lock_names_no_host(self, lock: str) -> None:
         text = (ROOT / lock).read_text()
 
         assert "://" not in text
         assert not re.search(r"^\s*-[^-]|^\s*--(?!hash=)", text, re.MULTILINE)
 
     @pytest.mark.parametrize("lock", LOCKS)
-    def test_every_pin_has_a_hash(self, lock):
+    def test_every_pin_has_a_hash(self, lock: str) -> None:
         entries = re.split(r"^(?=[\w.-]+==)", (ROOT / lock).read_text(), flags=re.MULTILINE)[1:]
 
         assert entries
@@ -91,29 +92,29 @@ class TestLocks:
             "build",
         ],
     )
-    def test_every_dependency_is_locked(self, lock, requirements):
+    def test_every_dependency_is_locked(self, lock: str, requirements: list[str]) -> None:
         locked = pins(lock)
 
         assert [name for name in map(name_of, requirements) if name not in locked] == []
 
-    def test_the_locks_agree(self):
+    def test_the_locks_agree(self) -> None:
         everything = pins("requirements-dev.txt")
 
         assert pins("requirements.txt").items() <= everything.items()
         assert pins("requirements-build.txt").items() <= everything.items()
 
-    def test_the_peers_run_on_the_versions_of_the_service(self):
+    def test_the_peers_run_on_the_versions_of_the_service(self) -> None:
         assert pins("requirements.txt").items() <= pins("requirements-bench.txt").items()
 
     @pytest.mark.parametrize("extra", ["dev", "bench"])
-    def test_the_service_brings_no_tool_of_development(self, extra):
+    def test_the_service_brings_no_tool_of_development(self, extra: str) -> None:
         tools = {name_of(tool) for tool in PROJECT["project"]["optional-dependencies"][extra]}
 
         assert tools & pins("requirements.txt").keys() == set()
 
 
 class TestMake:
-    def test_help_is_the_default_and_names_every_target(self):
+    def test_help_is_the_default_and_names_every_target(self) -> None:
         make = shutil.which("make")
         assert make, "make is missing"
         targets = re.findall(r"^([.a-z][.a-z-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -143,7 +144,7 @@ class TestMake:
         } <= set(targets)
         assert sorted(described) == sorted(targets)
 
-    def test_an_old_python_is_refused_with_what_to_do(self, tmp_path):
+    def test_an_old_python_is_refused_with_what_to_do(self, tmp_path: Path) -> None:
         make = shutil.which("make")
         assert make, "make is missing"
         for name in ("Makefile", "pyproject.toml", "requirements-dev.txt"):
@@ -162,7 +163,7 @@ class TestMake:
         assert not list(tmp_path.glob(".venv*"))
 
     @pytest.fixture
-    def plan(self, tmp_path, monkeypatch):
+    def plan(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         """Return what `make test` would run on machines with certain Pythons."""
         make = shutil.which("make")
         assert make, "make is missing"
@@ -184,7 +185,7 @@ class TestMake:
 
         return plan
 
-    def test_each_python_has_an_environment_of_its_own(self, plan):
+    def test_each_python_has_an_environment_of_its_own(self, plan: Callable[..., str]) -> None:
         assert "\n.venv/bin/python -m pytest" in plan(python3="3.11")
         assert "\n.venv-3.13/bin/python -m pytest" in plan("PYTHON=python3.13", python3_13="3.13")
         assert "\n.venv-3.14/bin/python -m pytest" in plan("PYTHON=./new", new="3.14")
@@ -196,7 +197,9 @@ class TestMake:
             pytest.param("3.12", "python3 -m venv --clear .venv", id="another"),
         ],
     )
-    def test_an_environment_of_another_version_is_made_anew(self, plan, tmp_path, now, venv):
+    def test_an_environment_of_another_version_is_made_anew(
+        self, plan: Callable[..., str], tmp_path: Path, now: str, venv: str | None
+    ) -> None:
         (tmp_path / ".venv").mkdir()
         (tmp_path / ".venv" / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.11.7\n")
         (tmp_path / ".venv" / ".ready").touch()
@@ -205,7 +208,7 @@ class TestMake:
 
         assert [line for line in found.splitlines() if " -m venv " in line] == ([venv] if venv else [])
 
-    def test_secrets_are_made_once_and_for_their_owner_alone(self, tmp_path):
+    def test_secrets_are_made_once_and_for_their_owner_alone(self, tmp_path: Path) -> None:
         make = shutil.which("make")
         assert make, "make is missing"
         shutil.copy(ROOT / "Makefile", tmp_path)
@@ -223,25 +226,25 @@ class TestMake:
             first,
         )
 
-    def test_git_never_sees_the_secrets(self):
+    def test_git_never_sees_the_secrets(self) -> None:
         assert {".env", "var/", ".venv/", ".venv-*/"} <= set((ROOT / ".gitignore").read_text().splitlines())
 
 
 class TestContainerfile:
-    def test_the_last_stage_runs_as_a_numbered_user_that_is_not_root(self):
+    def test_the_last_stage_runs_as_a_numbered_user_that_is_not_root(self) -> None:
         *_, last = stages()
 
         assert re.findall(r"^USER (.*)$", last, re.MULTILINE) == ["10001:10001"]
         assert last.index("\nUSER ") < last.index("\nENTRYPOINT ")
 
-    def test_the_last_stage_checks_its_health_and_serves(self):
+    def test_the_last_stage_checks_its_health_and_serves(self) -> None:
         *_, last = stages()
 
         assert re.search(r"^HEALTHCHECK .*\n? *CMD .*/healthz", last, re.MULTILINE)
         assert 'ENTRYPOINT ["latchkey"]' in last
         assert 'CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]' in last
 
-    def test_nothing_of_development_gets_in(self):
+    def test_nothing_of_development_gets_in(self) -> None:
         builder, last = stages()
 
         assert "requirements-dev" not in builder + last
@@ -249,12 +252,12 @@ class TestContainerfile:
         assert "requirements-build" not in last
         assert builder.count("--require-hashes") == 2
 
-    def test_no_secret_is_built_in(self):
+    def test_no_secret_is_built_in(self) -> None:
         assert not re.search(
             r"^(ARG|ENV)\b.*(KEYRING|PASSWORD|SECRET|LATCHKEY_)", "".join(stages()), re.MULTILINE
         )
 
-    def test_only_what_is_named_reaches_the_builder(self):
+    def test_only_what_is_named_reaches_the_builder(self) -> None:
         ignored, *named = [
             line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] != "#"
         ]
@@ -267,7 +270,7 @@ class TestContainerfile:
 
 
 class TestCompose:
-    def test_whoever_serves_has_a_health_check(self):
+    def test_whoever_serves_has_a_health_check(self) -> None:
         services = compose()["services"]
 
         assert set(services) == {"db", "migrate", "api"}
@@ -278,14 +281,14 @@ class TestCompose:
         ]
         assert "/readyz" in services["api"]["healthcheck"]["test"][-1]
 
-    def test_the_api_waits_for_the_migrations_and_they_for_the_database(self):
+    def test_the_api_waits_for_the_migrations_and_they_for_the_database(self) -> None:
         services = compose()["services"]
 
         assert services["migrate"]["command"] == ["migrate"]
         assert services["migrate"]["depends_on"] == {"db": {"condition": "service_healthy"}}
         assert services["api"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
 
-    def test_no_secret_has_a_default(self):
+    def test_no_secret_has_a_default(self) -> None:
         text = (ROOT / "compose.yaml").read_text()
         secret = re.compile(r"\$\{?(\w*(?:PASSWORD|KEYRING|SECRET)\w*)([^}]*)")
 
@@ -299,7 +302,7 @@ class TestCompose:
             for name, value in service["environment"].items():
                 assert value.startswith("${") or not re.search("PASSWORD|KEYRING", name)
 
-    def test_the_api_is_published_on_this_host_alone(self):
+    def test_the_api_is_published_on_this_host_alone(self) -> None:
         services = compose()["services"]
 
         assert services["api"]["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
@@ -307,7 +310,7 @@ class TestCompose:
 
 
 class TestContinuousIntegration:
-    def test_it_requires_the_servers_and_runs_check_and_test(self):
+    def test_it_requires_the_servers_and_runs_check_and_test(self) -> None:
         script = (ROOT / ".ci" / "run").read_text()
 
         required = re.findall(r"LATCHKEY_TEST_REQUIRE_(\w+)=1", script)
@@ -318,7 +321,7 @@ class TestContinuousIntegration:
         assert re.findall(r"^make .* (\w+)$", script, re.MULTILINE) == ["check", "test"]
 
 
-def test_r2_no_middleware_moves_the_endpoint_to_another_task():
+def test_r2_no_middleware_moves_the_endpoint_to_another_task() -> None:
     """Nothing names Starlette's `BaseHTTPMiddleware`, except this test, which forbids it."""
     forbidden = b"BaseHTTPMiddleware"
 

@@ -6,20 +6,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import latchkey
 
 ROOT = Path(__file__).parent.parent
 
 
-def generator():
+def generator() -> Any:
     spec = importlib.util.spec_from_file_location("docs_api", ROOT / "docs" / "api.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_every_public_name_is_there_and_documented():
+def test_every_public_name_is_there_and_documented() -> None:
     bare = [
         name
         for name in latchkey.__all__
@@ -31,7 +32,7 @@ def test_every_public_name_is_there_and_documented():
     assert bare == []
 
 
-def test_nothing_public_stands_outside_of_the_list():
+def test_nothing_public_stands_outside_of_the_list() -> None:
     """Submodules are attributes of the package, too: they are the only other names."""
     folders = {"middleware", "migrations", "models", "service"}
     found = {name for name in vars(latchkey) if not name.startswith("_")} - folders
@@ -39,7 +40,7 @@ def test_nothing_public_stands_outside_of_the_list():
     assert found == set(latchkey.__all__) - {"__version__"}
 
 
-def test_the_page_is_what_the_docstrings_say():
+def test_the_page_is_what_the_docstrings_say() -> None:
     assert (ROOT / "docs" / "api.md").read_text() == generator().render(), "run `make api`"
 
 
@@ -50,7 +51,7 @@ def test_the_page_is_markdown() -> None:
     assert re.findall(r"^(?:Args|Raises|Returns):$|::$|^\.\. |:\w+:`", page, re.MULTILINE) == []
 
 
-def test_the_documents_import_only_what_is_public():
+def test_the_documents_import_only_what_is_public() -> None:
     """Examples for teams use only the public package; pages for maintainers may use more."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     imports = {
@@ -63,7 +64,7 @@ def test_the_documents_import_only_what_is_public():
     assert imports == set()
 
 
-def test_importing_it_does_nothing_else(tmp_path):
+def test_importing_it_does_nothing_else(tmp_path: Path) -> None:
     """No setting is read, no file is created, and no connection is opened."""
     script = "import sys, latchkey; print(latchkey.db.is_open)"
     done = subprocess.run(
@@ -79,7 +80,7 @@ def test_importing_it_does_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_module_is_imported_without_a_warning():
+def test_every_module_is_imported_without_a_warning() -> None:
     """On each Python: a deprecation in one version is an error in the next."""
     programs = {"latchkey.__main__", "latchkey.migrations.env"}  # which run when they are imported
     found = pkgutil.walk_packages(latchkey.__path__, "latchkey.")

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from benchmarks.document import DOCUMENT, keep, replace_part, write_part
 TEXT = "before\n<!-- peers:begin -->\nold\n<!-- peers:end -->\nafter\n"
 
 
-def test_a_part_is_replaced_and_all_else_stays():
+def test_a_part_is_replaced_and_all_else_stays() -> None:
     once = replace_part(TEXT, "peers", "| new |\n")
 
     assert once == "before\n<!-- peers:begin -->\n\n| new |\n\n<!-- peers:end -->\nafter\n"
@@ -24,12 +25,12 @@ def test_a_part_is_replaced_and_all_else_stays():
     ["", "<!-- peers:begin -->", "<!-- peers:end --><!-- peers:begin -->", TEXT + TEXT],
     ids=["without", "no end", "the wrong way round", "twice"],
 )
-def test_a_document_without_its_markers_is_left_alone(text):
+def test_a_document_without_its_markers_is_left_alone(text: str) -> None:
     with pytest.raises(ValueError, match="peers:begin"):
         replace_part(text, "peers", "new")
 
 
-def test_writing_a_part_leaves_the_others(tmp_path: Path):
+def test_writing_a_part_leaves_the_others(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
     document.write_text(DOCUMENT.read_text())
 
@@ -41,14 +42,14 @@ def test_writing_a_part_leaves_the_others(tmp_path: Path):
     assert len(re.findall(r"<!-- \w+:begin -->", text)) == 3
 
 
-def test_raw_results_get_a_file_of_their_own(tmp_path: Path):
+def test_raw_results_get_a_file_of_their_own(tmp_path: Path) -> None:
     file = keep("peers", {"rounds": 5}, tmp_path / "results")
 
     assert file.name.startswith("peers-")
     assert msgspec.json.decode(file.read_bytes()) == {"rounds": 5}
 
 
-def test_the_page_has_a_paragraph_for_every_peer():
+def test_the_page_has_a_paragraph_for_every_peer() -> None:
     """A figure is useless without a description of the peer."""
     text = DOCUMENT.read_text().lower()
 
@@ -56,7 +57,9 @@ def test_the_page_has_a_paragraph_for_every_peer():
 
 
 @pytest.mark.parametrize("all_jobs", [jobs.JOBS, growth.JOBS], ids=["peers", "growth"])
-def test_every_contestant_has_a_name_of_its_own_and_one_to_be_compared_with(all_jobs):
+def test_every_contestant_has_a_name_of_its_own_and_one_to_be_compared_with(
+    all_jobs: tuple[Any, ...],
+) -> None:
     for job in all_jobs:
         names = [one.name for one in job.contestants]
 

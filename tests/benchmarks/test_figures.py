@@ -17,14 +17,16 @@ from tests.benchmarks.runs import made, measured
     ],
     ids=["one", "odd", "even, in any order", "nothing"],
 )
-def test_a_figure_is_the_median_and_how_far_the_rounds_spread(values, median, spread):
+def test_a_figure_is_the_median_and_how_far_the_rounds_spread(
+    values: tuple[float, ...], median: float, spread: float
+) -> None:
     figure = Figure(values)
 
     assert figure.median == median
     assert figure.spread == pytest.approx(spread)
 
 
-def test_a_summary_gathers_the_rounds_of_one_contestant_in_one_job():
+def test_a_summary_gathers_the_rounds_of_one_contestant_in_one_job() -> None:
     run = made(
         measured("read", "ours", [900, 1000, 1300]),
         measured("read", "theirs", [10, 20, 30]),
@@ -38,7 +40,7 @@ def test_a_summary_gathers_the_rounds_of_one_contestant_in_one_job():
     assert summary.p50_ms.median == 10.0
 
 
-def test_who_failed_in_a_later_round_has_no_figures():
+def test_who_failed_in_a_later_round_has_no_figures() -> None:
     run = made(measured("read", "ours", [900]), failures={("read", "ours"): "3 timeouts"})
 
     assert run.of("read", "ours") is None
@@ -50,7 +52,7 @@ def test_who_failed_in_a_later_round_has_no_figures():
     [(("read", "theirs"), 50.0), (("read", "nobody"), None), (("read", "idle"), None)],
     ids=["both there", "one missing", "by nothing"],
 )
-def test_a_ratio_is_that_of_the_medians(other, ratio):
+def test_a_ratio_is_that_of_the_medians(other: tuple[str, ...], ratio: float | None) -> None:
     run = made(
         measured("read", "ours", [900, 1000, 1300]),
         measured("read", "theirs", [10, 20, 30]),
@@ -60,7 +62,7 @@ def test_a_ratio_is_that_of_the_medians(other, ratio):
     assert run.ratio("rps", ("read", "ours"), other) == ratio
 
 
-def test_raw_results_are_the_whole_run():
+def test_raw_results_are_the_whole_run() -> None:
     run = made(measured("read", "ours", [900]), failures={("read", "theirs"): "it said nothing"})
 
     assert msgspec.json.decode(msgspec.json.encode(run), type=Run) == run

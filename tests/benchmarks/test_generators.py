@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def generator(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def send(generator: str, server: Answering, *requests: bytes, **load) -> Outcome:
+def send(generator: str, server: Answering, *requests: bytes, **load: Any) -> Outcome:
     """Send requests for a second, the minimum of wrk."""
     return generators.run(
         generator,
@@ -38,7 +39,7 @@ def send(generator: str, server: Answering, *requests: bytes, **load) -> Outcome
     )
 
 
-def test_it_sends_what_was_prepared_again_and_again(generator, server):
+def test_it_sends_what_was_prepared_again_and_again(generator: str, server: Answering) -> None:
     bodies = [b'{"number": %d}' % number for number in range(3)]
 
     outcome = send(generator, server, *(encode_request("POST", "/200", HOST, body) for body in bodies))
@@ -50,7 +51,7 @@ def test_it_sends_what_was_prepared_again_and_again(generator, server):
     assert 0 < outcome.p50_us <= outcome.p99_us
 
 
-def test_it_sends_nothing_twice_where_that_matters(generator, server):
+def test_it_sends_nothing_twice_where_that_matters(generator: str, server: Answering) -> None:
     requests = [encode_request("POST", "/201", HOST, b"%d" % number) for number in range(50_000)]
 
     send(generator, server, *requests, cycles=False)
@@ -58,17 +59,17 @@ def test_it_sends_nothing_twice_where_that_matters(generator, server):
     assert max(server.bodies.values()) == 1
 
 
-def test_running_out_of_requests_is_an_error(generator, server):
+def test_running_out_of_requests_is_an_error(generator: str, server: Answering) -> None:
     with pytest.raises(LoadError, match="without a request left to send"):
         send(generator, server, encode_request("GET", "/200", HOST), cycles=False)
 
 
-def test_a_bad_status_is_an_error(generator, server):
+def test_a_bad_status_is_an_error(generator: str, server: Answering) -> None:
     with pytest.raises(LoadError, match="answers with an error status"):
         send(generator, server, encode_request("GET", "/200", HOST), encode_request("GET", "/500", HOST))
 
 
-def test_a_status_that_is_accepted_is_counted(generator, server):
+def test_a_status_that_is_accepted_is_counted(generator: str, server: Answering) -> None:
     requests = [encode_request("GET", path, HOST) for path in ("/200", "/503", "/401", "/200")]
 
     outcome = send(generator, server, *requests, accepts=(401, 503))
@@ -76,7 +77,7 @@ def test_a_status_that_is_accepted_is_counted(generator, server):
     assert outcome.accepted == outcome.bad_statuses == pytest.approx(outcome.requests / 2, abs=4)
 
 
-def test_nobody_there_is_an_error(generator, server):
+def test_nobody_there_is_an_error(generator: str, server: Answering) -> None:
     nobody = Answering(1, server.bodies)
 
     with pytest.raises(LoadError):
@@ -84,11 +85,11 @@ def test_nobody_there_is_an_error(generator, server):
 
 
 class TestIdleClients:
-    def test_they_ask_once_and_stay(self, server):
+    def test_they_ask_once_and_stay(self, server: Answering) -> None:
         with IdleClients(server.port, 20, encode_request("GET", "/200", HOST)):
             assert server.bodies.total() == 20
 
-    def test_a_client_that_was_cut_off_is_an_error(self, server):
+    def test_a_client_that_was_cut_off_is_an_error(self, server: Answering) -> None:
         closing = encode_request("GET", "/200", HOST | {"connection": "close"})
 
         with (
@@ -97,7 +98,7 @@ class TestIdleClients:
         ):
             time.sleep(0.2)  # the server closes after its answer
 
-    def test_a_refusal_is_an_error(self, server):
+    def test_a_refusal_is_an_error(self, server: Answering) -> None:
         with (
             pytest.raises(LoadError, match="401"),
             IdleClients(server.port, 1, encode_request("GET", "/401", HOST)),

@@ -1,15 +1,17 @@
 """Which jobs and peers a run has."""
 
+from typing import Any
+
 import pytest
 
 from benchmarks.jobs import DEPENDS, ENTITIES, INTO, JOBS, LATCHKEY, LITESTAR, OWN, PEERS, PREPARED, choose
 
 
-def test_without_names_it_is_all_of_them():
+def test_without_names_it_is_all_of_them() -> None:
     assert choose(JOBS, [], []) == list(JOBS)
 
 
-def test_jobs_and_peers_are_chosen_by_name():
+def test_jobs_and_peers_are_chosen_by_name() -> None:
     (job,) = choose(JOBS, ["create"], ["latchkey", "bare_asyncmy"])
 
     assert job.name == "create"
@@ -21,12 +23,14 @@ def test_jobs_and_peers_are_chosen_by_name():
     [(["raed"], [], "read, cached"), ([], ["django"], ", ".join(PEERS))],
     ids=["job", "peer"],
 )
-def test_a_name_that_is_not_known_is_refused_with_those_that_are(names, peers, known):
+def test_a_name_that_is_not_known_is_refused_with_those_that_are(
+    names: list[Any], peers: list[Any], known: str
+) -> None:
     with pytest.raises(ValueError, match=known):
         choose(JOBS, names, peers)
 
 
-def test_latchkey_does_every_job_and_frameworks_read_and_create():
+def test_latchkey_does_every_job_and_frameworks_read_and_create() -> None:
     by_name = {job.name: {one.name for one in job.contestants} for job in JOBS}
 
     assert set(by_name) == {"read", "cached", "create", "signed", "idle", *(job.name for job in OWN)}

@@ -1,6 +1,7 @@
 """The requests of the load, and the evaluation of their answers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def line(**numbers: int) -> str:
     return text
 
 
-def test_requests_are_read_as_they_were_written(tmp_path: Path):
+def test_requests_are_read_as_they_were_written(tmp_path: Path) -> None:
     requests = [b"GET / HTTP/1.1\r\n\r\n", b"", b"POST / HTTP/1.1\r\n\r\n{\n}\n"]
 
     write_requests(tmp_path / "requests", requests)
@@ -37,14 +38,14 @@ def test_requests_are_read_as_they_were_written(tmp_path: Path):
     assert read_requests(tmp_path / "requests") == requests
 
 
-def test_a_request_is_written_as_it_goes_over_the_wire():
+def test_a_request_is_written_as_it_goes_over_the_wire() -> None:
     assert encode_request("GET", "/v1/me", {"host": "a"}) == b"GET /v1/me HTTP/1.1\r\nhost: a\r\n\r\n"
     assert encode_request("POST", "/", {"host": "a"}, b"{}") == (
         b"POST / HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
     )
 
 
-def test_an_outcome_is_read_from_the_last_line():
+def test_an_outcome_is_read_from_the_last_line() -> None:
     outcome = parse(PRINTED + line(bad=3, accepted=3))
 
     assert outcome.requests == 4975
@@ -64,7 +65,7 @@ def test_an_outcome_is_read_from_the_last_line():
     ],
     ids=["no line", "error status", "broken", "timeout", "spent", "silence"],
 )
-def test_what_must_not_happen_makes_the_figure_void(text, fault):
+def test_what_must_not_happen_makes_the_figure_void(text: str, fault: str) -> None:
     with pytest.raises(LoadError, match=fault):
         parse(text)
 
@@ -74,11 +75,11 @@ def test_what_must_not_happen_makes_the_figure_void(text, fault):
     [([], 0, 0), ([7], 7, 7), (list(range(1, 101)), 50, 99), (list(range(1, 1001)), 500, 990)],
     ids=["none", "one", "hundred", "thousand"],
 )
-def test_a_percentile_is_a_value_that_was_measured(values, p50, p99):
+def test_a_percentile_is_a_value_that_was_measured(values: list[Any], p50: int, p99: int) -> None:
     assert (percentile(values, 50), percentile(values, 99)) == (p50, p99)
 
 
-def test_a_tally_counts_answers_by_what_is_expected():
+def test_a_tally_counts_answers_by_what_is_expected() -> None:
     tally = Tally()
     for status in (200, 201, 503, 401, 404):
         tally.note(status, 1000, frozenset({401, 404}))

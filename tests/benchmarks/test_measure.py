@@ -1,5 +1,6 @@
 """The order of the turns, and the handling of contestants that fail."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,7 +48,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     events: list[str] = []
 
     @contextmanager
-    def serving(server: Server):
+    def serving(server: Server) -> Iterator[Any]:
         if server.variant.module == "dead":
             raise ServerError("dead did not start: no such table")
         events.append(f"start {server.variant.module}")
@@ -55,17 +56,17 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         events.append(f"stop {server.variant.module}")
 
     class Fake(Server):
-        def __enter__(self):
+        def __enter__(self) -> Any:
             self.serving = serving(self)
             return self.serving.__enter__()
 
-        def __exit__(self, *error: object):
+        def __exit__(self, *error: object) -> None:
             self.serving.__exit__(*error)
 
         def last_words(self) -> str:
             return "a last line"
 
-    def fake_measure(bench: Bench, job: Job, one: Contestant, server: Server, *, round: int):
+    def fake_measure(bench: Bench, job: Job, one: Contestant, server: Server, *, round: int) -> Any:
         events.append(f"{one.name} {round}")
         if one.name == "failing" and round == 2:
             raise LoadError("3 timeouts")
@@ -81,7 +82,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return events
 
 
-def test_the_servers_run_side_by_side_and_are_measured_in_turns(bench, events):
+def test_the_servers_run_side_by_side_and_are_measured_in_turns(bench: Bench, events: list[str]) -> None:
     job = Job(name="read", title="", contestants=tuple(map(contestant, ("a", "b", "c"))))
 
     found, failures = run_job(bench, job)
@@ -95,7 +96,7 @@ def test_the_servers_run_side_by_side_and_are_measured_in_turns(bench, events):
     assert failures == []
 
 
-def test_who_fails_is_out_and_the_others_go_on(bench, events, told):
+def test_who_fails_is_out_and_the_others_go_on(bench: Bench, events: list[str], told: list[str]) -> None:
     job = Job(name="read", title="", contestants=tuple(map(contestant, ("dead", "a", "unlike", "failing"))))
 
     found, failures = run_job(bench, job)
@@ -116,7 +117,7 @@ def test_who_fails_is_out_and_the_others_go_on(bench, events, told):
     assert [one.contestant for one in found] == ["a", "failing", "a", "a"]
 
 
-def test_a_contestant_chooses_its_database_and_its_cores(bench):
+def test_a_contestant_chooses_its_database_and_its_cores(bench: Bench) -> None:
     usual = bench.server_of(contestant("a"))
     large = bench.server_of(contestant("a", rows=100, everywhere=True))
 

@@ -4,6 +4,8 @@ import importlib.util
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,12 +43,12 @@ def mariadb() -> Iterator[PrivateMariaDB]:
 
 
 @pytest.fixture(scope="module")
-def database(mariadb) -> Database:
+def database(mariadb: PrivateMariaDB) -> Database:
     return rows.make_database(mariadb, "peers", rows=20, keys_in_use=4)
 
 
 @pytest.fixture(scope="module")
-def limited(mariadb) -> Database:
+def limited(mariadb: PrivateMariaDB) -> Database:
     made = rows.make_database(mariadb, "limited", rows=20, keys_in_use=4)
     mariadb.execute(LIMIT)
     return made
@@ -68,7 +70,7 @@ def require_packages(module: str) -> None:
 
 
 @every_peer
-def test_a_peer_answers_as_latchkey_does(module, database, references):
+def test_a_peer_answers_as_latchkey_does(module: str, database: Database, references: References) -> None:
     require_packages(module)
 
     with serve(database, module) as peer:
@@ -76,7 +78,9 @@ def test_a_peer_answers_as_latchkey_does(module, database, references):
 
 
 @every_peer
-def test_a_peer_reads_limits_and_quotas_as_latchkey_does(module, limited, references):
+def test_a_peer_reads_limits_and_quotas_as_latchkey_does(
+    module: str, limited: Database, references: References
+) -> None:
     require_packages(module)
 
     with serve(limited, module) as peer:
@@ -84,7 +88,7 @@ def test_a_peer_reads_limits_and_quotas_as_latchkey_does(module, limited, refere
 
 
 @pytest.mark.parametrize("job", jobs.OWN, ids=[job.name for job in jobs.OWN])
-def test_what_a_team_writes_answers_alike_in_every_way(job, database):
+def test_what_a_team_writes_answers_alike_in_every_way(job: Any, database: Database) -> None:
     """All of Latchkey's ways, and the frameworks whose packages are installed."""
     answer = None
     for contestant in job.contestants:
@@ -106,10 +110,12 @@ def test_what_a_team_writes_answers_alike_in_every_way(job, database):
     assert all(len(one["tags"]) == 3 and one["author"]["name"].startswith("User ") for one in articles)
 
 
-def test_a_peer_that_reads_otherwise_is_found_out(database, references, monkeypatch):
+def test_a_peer_that_reads_otherwise_is_found_out(
+    database: Database, references: References, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask = likeness.ask
 
-    def careless(server: Server, key: HeldKey, method: str, target: str, body=None):
+    def careless(server: Server, key: HeldKey, method: str, target: str, body: Any = None) -> Any:
         found = ask(server, key, method, target, body)
         if server.variant.module == "bare_asgi" and method == "GET" and found.body is not None:
             found.body["key"]["name"] = "another"
@@ -121,10 +127,12 @@ def test_a_peer_that_reads_otherwise_is_found_out(database, references, monkeypa
         references.require_alike(peer)
 
 
-def test_a_peer_that_lets_anybody_in_is_found_out(database, references, monkeypatch):
+def test_a_peer_that_lets_anybody_in_is_found_out(
+    database: Database, references: References, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask = likeness.ask
 
-    def generous(server: Server, key: HeldKey, method: str, target: str, body=None):
+    def generous(server: Server, key: HeldKey, method: str, target: str, body: Any = None) -> Any:
         known = key if server.variant.module == "latchkey" else database.bearer[0]
         return ask(server, known, method, target, body)
 
@@ -134,12 +142,12 @@ def test_a_peer_that_lets_anybody_in_is_found_out(database, references, monkeypa
         references.require_alike(peer)
 
 
-def test_a_server_that_does_not_start_says_why(database):
+def test_a_server_that_does_not_start_says_why(database: Database) -> None:
     with pytest.raises(ServerError, match="there is no setting LATCHKEY_POOL_SIZES"):
         serve(database, "latchkey", LATCHKEY_POOL_SIZES="5").__enter__()
 
 
-def test_servers_hear_nothing_of_the_settings_that_happen_to_be_set(monkeypatch):
+def test_servers_hear_nothing_of_the_settings_that_happen_to_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATCHKEY_READER_URL", "mysql+asyncmy://elsewhere/latchkey")
     database = Database(url="a", keyring="b", rows=0, bearer=(), signed=(), pid=0)
 
@@ -149,7 +157,7 @@ def test_servers_hear_nothing_of_the_settings_that_happen_to_be_set(monkeypatch)
     assert environ["LATCHKEY_DATABASE_URL"] == environ["DATABASE_URL"] == "a"
 
 
-def test_no_job_opens_more_connections_than_a_server_takes():
+def test_no_job_opens_more_connections_than_a_server_takes() -> None:
     """Otherwise idle clients would be closed, and the benchmark would measure that."""
     database = Database(url="a", keyring="b", rows=0, bearer=(), signed=(), pid=0)
     opened = [one.idle + one.connections for job in (*jobs.JOBS, *growth.JOBS) for one in job.contestants]
@@ -157,12 +165,14 @@ def test_no_job_opens_more_connections_than_a_server_takes():
     assert max(opened) < int(environ_of(Variant(module="latchkey"), database)["LATCHKEY_CONNECTIONS"])
 
 
-def test_too_few_rows_for_the_keys_are_refused():
+def test_too_few_rows_for_the_keys_are_refused() -> None:
     with pytest.raises(ValueError, match="too few"):
         rows.make_database(object(), "small", rows=7, keys_in_use=4)  # type: ignore[arg-type]  # it is not reached
 
 
-def test_a_server_leaves_no_log_behind(database, tmp_path, monkeypatch):
+def test_a_server_leaves_no_log_behind(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     with serve(database, "bare_asgi"):

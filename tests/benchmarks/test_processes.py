@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -37,12 +38,12 @@ def working() -> Iterator[int]:
         process.communicate(b"\n")
 
 
-def test_a_child_counts_with_its_parent(working):
+def test_a_child_counts_with_its_parent(working: int) -> None:
     assert len(processes.tree(working)) == 2
     assert processes.cpu_s(working) >= 0.35
 
 
-def test_a_peak_is_what_was_and_begins_anew(working):
+def test_a_peak_is_what_was_and_begins_anew(working: int) -> None:
     before = processes.peak_mib(working)
     processes.reset_peak(working)
 
@@ -61,10 +62,10 @@ def test_a_peak_is_what_was_and_begins_anew(working):
     ],
     ids=["two", "one"],
 )
-def test_the_cores_say_who_has_which(cores, sentence):
+def test_the_cores_say_who_has_which(cores: Any, sentence: str) -> None:
     assert cores.sentence() == sentence
 
 
-def test_the_machine_and_the_versions_are_named():
+def test_the_machine_and_the_versions_are_named() -> None:
     assert f"{os.cpu_count()} cores" in describe()
     assert {"Python", "starlette", "sqlalchemy", "asyncmy", "uvicorn"} <= versions().keys()

@@ -17,7 +17,7 @@ SIGNING = tuple(HeldKey(new_access_key("lk"), new_secret("lk")) for _ in range(3
 DATABASE = Database(url="", keyring="", rows=10, bearer=KEYS, signed=SIGNING, pid=0)
 
 
-def test_reads_use_every_key():
+def test_reads_use_every_key() -> None:
     found = [decode_request(one) for one in requests.reads(DATABASE, 8000, 1)]
 
     assert {(method, target) for method, target, _, _ in found} == {("GET", "/v1/me")}
@@ -28,20 +28,20 @@ def test_reads_use_every_key():
 
 
 @pytest.mark.parametrize("limit", [1, 100])
-def test_lists_ask_for_so_many_rows(limit):
+def test_lists_ask_for_so_many_rows(limit: int) -> None:
     assert {decode_request(one)[1] for one in requests.lists(limit)(DATABASE, 8000, 1)} == {
         f"/v1/users?limit={limit}"
     }
 
 
-def test_no_email_is_sent_twice_not_even_by_two_rounds():
+def test_no_email_is_sent_twice_not_even_by_two_rounds() -> None:
     found = [decode_request(one) for _ in range(2) for one in requests.creates(DATABASE, 8000, 50)]
 
     bodies = [msgspec.json.decode(body, type=NewUser) for _, _, _, body in found]
     assert len({body.email for body in bodies}) == 100
 
 
-def test_no_nonce_is_sent_twice_not_even_by_two_rounds():
+def test_no_nonce_is_sent_twice_not_even_by_two_rounds() -> None:
     found = [decode_request(one) for _ in range(2) for one in requests.signed_reads(DATABASE, 8000, 50)]
 
     nonces = {re.search(r'nonce="([^"]+)"', headers["signature-input"])[1] for _, _, headers, _ in found}
@@ -50,7 +50,7 @@ def test_no_nonce_is_sent_twice_not_even_by_two_rounds():
 
 
 @pytest.mark.parametrize("public", [False, True], ids=["with a key", "public"])
-def test_articles_are_spread_over_the_table(public):
+def test_articles_are_spread_over_the_table(public: bool) -> None:
     database = msgspec.structs.replace(DATABASE, articles=1000)
     reads, pages = (
         [decode_request(one) for one in requests.articles("/into", public=public, page=page)(database, 1, 0)]
@@ -64,7 +64,7 @@ def test_articles_are_spread_over_the_table(public):
     assert all(("authorization" in headers) is not public for _, _, headers, _ in (*reads, *pages))
 
 
-def test_the_mixture_is_of_ten():
+def test_the_mixture_is_of_ten() -> None:
     found = [decode_request(one) for one in requests.mixture(DATABASE, 8000, 95)]
 
     ours = {f"Bearer {key.secret}" for key in KEYS}

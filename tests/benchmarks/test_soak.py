@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -41,13 +42,13 @@ def soak(*mib: float, remainder: Remainder = AT_REST) -> Soak:
     ],
     ids=["settled", "grown", "shrunk", "short", "a session left", "a connection left", "short, and one left"],
 )
-def test_growth_counts_from_the_settled_sample_on(found, growth_mib, verdict):
+def test_growth_counts_from_the_settled_sample_on(found: Any, growth_mib: float | None, verdict: str) -> None:
     assert found.growth_mib == growth_mib
     assert found.verdict() == verdict
     assert soak_table(found).endswith(f"| verdict | {verdict} |")
 
 
-def test_the_table_shows_the_first_the_settled_and_the_last_sample():
+def test_the_table_shows_the_first_the_settled_and_the_last_sample() -> None:
     text = soak_table(soak(80.0, 95.0, 96.0, 96.5))
 
     assert [line.split("|")[1].strip() for line in text.splitlines() if "after" in line] == [
@@ -58,7 +59,7 @@ def test_the_table_shows_the_first_the_settled_and_the_last_sample():
 
 
 @pytest.mark.parametrize(("accepted", "passes"), [(200, True), (0, False), (1000, False)])
-def test_a_soak_of_other_requests_is_refused(accepted, passes):
+def test_a_soak_of_other_requests_is_refused(accepted: int, passes: bool) -> None:
     outcome = Outcome(
         requests=1000,
         duration_us=1,
@@ -78,7 +79,7 @@ def test_a_soak_of_other_requests_is_refused(accepted, passes):
             require_mixture(outcome)
 
 
-def test_what_the_server_says_is_found_among_its_lines():
+def test_what_the_server_says_is_found_among_its_lines() -> None:
     assert find_remainder('a line\nremainder: {"sessions": 1, "checked_out": 2}\nmore') == Remainder(1, 2)
     with pytest.raises(LoadError, match="did not report"):
         find_remainder("a line")
@@ -97,20 +98,30 @@ def environ(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[pyt
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 class TestRemainder:
-    async def test_a_server_at_rest_has_nothing_left(self, environ, settings, capsys):
+    async def test_a_server_at_rest_has_nothing_left(
+        self, environ: pytest.MonkeyPatch, settings: Settings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         async with opened(latchkey.create_app, settings) as app, app.router.lifespan_context(app):
             await asyncio.create_task(User.filter().first(), name="a request")
 
         assert find_remainder(capsys.readouterr().out) == AT_REST
 
-    async def test_what_is_left_is_told(self, environ, settings, capsys, monkeypatch):
+    async def test_what_is_left_is_told(
+        self,
+        environ: pytest.MonkeyPatch,
+        settings: Settings,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         monkeypatch.setattr(latchkey, "REST_S", 0.05)
         async with opened(latchkey.create_app, settings) as app, app.state.db.reader.connect():
             left = await latchkey.at_rest(app.state.db)
 
         assert left == {"sessions": 0, "checked_out": 1}
 
-    def test_the_access_log_is_off_unless_it_is_asked_for(self, environ, settings, monkeypatch):
+    def test_the_access_log_is_off_unless_it_is_asked_for(
+        self, environ: pytest.MonkeyPatch, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(latchkey, "create_served_app", lambda: None)
         monkeypatch.delenv("TELL_REMAINDER")
         log = logging.getLogger("latchkey.access")

@@ -23,7 +23,7 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
 
 
-def test_a_table_aligns_numbers_to_the_right_and_keeps_its_columns():
+def test_a_table_aligns_numbers_to_the_right_and_keeps_its_columns() -> None:
     text = table(("server", "ms"), [("a | b", "1")])
 
     assert text == "| server | ms |\n| --- | ---: |\n| a &#124; b | 1 |"
@@ -33,11 +33,11 @@ def test_a_table_aligns_numbers_to_the_right_and_keeps_its_columns():
     ("value", "written"),
     [(0.0, "0"), (0.05321, "0.0532"), (9.999, "10"), (42.42, "42.4"), (99.96, "100"), (123456.7, "123,457")],
 )
-def test_a_number_has_three_digits_that_count(value, written):
+def test_a_number_has_three_digits_that_count(value: float, written: str) -> None:
     assert number(value) == written
 
 
-def test_a_line_is_compared_with_the_first_or_with_whom_it_names():
+def test_a_line_is_compared_with_the_first_or_with_whom_it_names() -> None:
     run = made(
         measured("read", "ours", [900, 1000, 1100], cpu_ms=1.0),
         measured("read", "theirs", [250, 250, 250], cpu_ms=4.0),
@@ -51,7 +51,7 @@ def test_a_line_is_compared_with_the_first_or_with_whom_it_names():
     assert larger[-2:] == ["2.00", "1.50"]
 
 
-def test_who_failed_stands_there_with_the_reason():
+def test_who_failed_stands_there_with_the_reason() -> None:
     run = made(
         measured("read", "ours", [900]), failures={("read", "theirs"): "it did not start: " + "x" * 500}
     )
@@ -64,7 +64,7 @@ def test_who_failed_stands_there_with_the_reason():
     assert larger[1] == "failed: not measured"
 
 
-def test_a_line_has_no_ratio_when_the_other_failed():
+def test_a_line_has_no_ratio_when_the_other_failed() -> None:
     run = made(measured("read", "theirs", [900]), failures={("read", "ours"): "3 timeouts"})
 
     _, theirs, _ = cells(job_table(run, JOB))
@@ -73,7 +73,7 @@ def test_a_line_has_no_ratio_when_the_other_failed():
     assert theirs[-2:] == ["", ""]
 
 
-def test_the_circumstances_say_when_where_and_with_what():
+def test_the_circumstances_say_when_where_and_with_what() -> None:
     run = made(measured("read", "ours", [900]))
 
     text = circumstances(run)

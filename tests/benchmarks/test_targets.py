@@ -1,5 +1,7 @@
 """Whether a target is reached depends only on the run."""
 
+from typing import Any
+
 import pytest
 
 from benchmarks import growth, targets
@@ -30,13 +32,13 @@ from tests.benchmarks.runs import made, measured
         ("at least", None, "not measured"),
     ],
 )
-def test_a_bound_belongs_to_what_is_reached(direction, found, verdict):
+def test_a_bound_belongs_to_what_is_reached(direction: str, found: float | None, verdict: str) -> None:
     target = Target(sentence="", bound=2.5, direction=direction, value=lambda _: found)
 
     assert target.verdict(found) == verdict
 
 
-def run_of(ours: float, theirs: float):
+def run_of(ours: float, theirs: float) -> Any:
     """Return a run in which Latchkey answers `ours` requests a second and every other contestant `theirs`."""
     return made(
         *(
@@ -64,14 +66,14 @@ def run_of(ours: float, theirs: float):
     [(run_of(700, 100), "reached"), (run_of(10, 100), "**not reached**"), (made(), "not measured")],
     ids=["fast", "slow", "not there"],
 )
-def test_every_target_of_the_peers_follows_from_the_run(run, verdict):
+def test_every_target_of_the_peers_follows_from_the_run(run: Any, verdict: str) -> None:
     lines = judge(targets.TARGETS, run)
 
     assert len(lines) == 27
     assert {line[-1] for line in lines} == {verdict}
 
 
-def test_the_figures_stand_beside_their_bounds():
+def test_the_figures_stand_beside_their_bounds() -> None:
     found = {line[0]: line[1:3] for line in judge(targets.TARGETS, run_of(700, 100))}
 
     assert found[f"read: requests a second, against {DEPENDS}"] == ("at least 2.5 times", "7.00 times")
@@ -81,7 +83,7 @@ def test_the_figures_stand_beside_their_bounds():
 @pytest.mark.parametrize(
     ("large", "verdict"), [(870, "reached"), (869, "**not reached**")], ids=["within 1.15", "above"]
 )
-def test_a_million_keys_may_cost_a_little_more(large, verdict):
+def test_a_million_keys_may_cost_a_little_more(large: int, verdict: str) -> None:
     run = made(
         measured("database", f"{LATCHKEY}, keys: 1,000", [1000]),
         measured("database", f"{LATCHKEY}, keys: 1,000,000", [large]),
@@ -93,7 +95,7 @@ def test_a_million_keys_may_cost_a_little_more(large, verdict):
     assert database[-1] == verdict
 
 
-def test_512_clients_are_served_when_their_measurement_stands():
+def test_512_clients_are_served_when_their_measurement_stands() -> None:
     name = f"{LATCHKEY}, clients: 512"
 
     served, _ = judge(growth.TARGETS, made(measured("clients", name, [500])))

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 from starlette.authentication import SimpleUser, UnauthenticatedUser
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from latchkey.middleware.access_log import AccessLogMiddleware
 from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouched, run, untouched
@@ -15,23 +17,23 @@ class Partner(SimpleUser):
     """A caller whose identity is a public id."""
 
     @property
-    def identity(self):
+    def identity(self) -> str:
         return "lka_1"
 
 
 @pytest.fixture(autouse=True)
-def _audible(caplog, monkeypatch):
+def _audible(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("latchkey"), "propagate", True)
     caplog.set_level(logging.INFO, "latchkey.access")
 
 
-def peer(scope):
+def peer(scope: Scope) -> str | None:
     client = scope.get("client")
     return client and client[0]
 
 
-def failing(error, *, started=False):
-    async def app(scope, receive, send):
+def failing(error: BaseException, *, started: bool = False) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if started:
             await send({"type": "http.response.start", "status": 200, "headers": []})
         raise error
@@ -39,7 +41,7 @@ def failing(error, *, started=False):
     return app
 
 
-async def test_a_visit_is_one_line_with_its_fields(caplog):
+async def test_a_visit_is_one_line_with_its_fields(caplog: pytest.LogCaptureFixture) -> None:
     scope = http(raw_path=b"/a%20b", query_string=b"key=lka_1", client=("10.0.0.1", 5), user=Partner("ann"))
 
     await run(AccessLogMiddleware(answering(201), client=peer), scope)
@@ -59,7 +61,9 @@ async def test_a_visit_is_one_line_with_its_fields(caplog):
 
 
 @pytest.mark.parametrize("scope", [{}, {"user": UnauthenticatedUser()}, {"client": None}])
-async def test_nobody_in_particular_is_nobody(caplog, scope):
+async def test_nobody_in_particular_is_nobody(
+    caplog: pytest.LogCaptureFixture, scope: dict[str, Any]
+) -> None:
     await run(AccessLogMiddleware(answering(), client=peer), http(**scope))
 
     (record,) = caplog.records
@@ -75,7 +79,9 @@ async def test_nobody_in_particular_is_nobody(caplog, scope):
         pytest.param(ClientDisconnect(), False, 0, id="a client that went away"),
     ],
 )
-async def test_a_visit_that_ends_badly_is_logged_and_goes_on(caplog, error, started, status):
+async def test_a_visit_that_ends_badly_is_logged_and_goes_on(
+    caplog: pytest.LogCaptureFixture, error: Any, started: bool, status: int
+) -> None:
     with pytest.raises(type(error)):
         await run(AccessLogMiddleware(failing(error, started=started), client=peer), http())
 
@@ -83,7 +89,7 @@ async def test_a_visit_that_ends_badly_is_logged_and_goes_on(caplog, error, star
     assert record.access["status"] == status
 
 
-async def test_where_nobody_listens_nothing_is_measured(caplog):
+async def test_where_nobody_listens_nothing_is_measured(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "latchkey.access")
 
     sent, _ = await run(AccessLogMiddleware(answering(), client=peer), http())
@@ -93,5 +99,5 @@ async def test_where_nobody_listens_nothing_is_measured(caplog):
 
 
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
-async def test_what_is_no_request_passes_untouched(scope):
+async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
     assert await passes_untouched(AccessLogMiddleware(untouched, client=peer), dict(scope))

@@ -1,6 +1,7 @@
 """Headers that depend on the request are added to every answer, whichever part sends it."""
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
 from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouched, run, untouched
@@ -8,13 +9,13 @@ from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouche
 NOTICE = (b"notice", b"on the way")
 
 
-async def noticed(scope):
+async def noticed(scope: Scope) -> list[tuple[bytes, bytes]]:
     return [NOTICE] if scope.get("seen") else []
 
 
 @pytest.mark.parametrize("status", [200, 403, 500])
-async def test_what_was_found_out_on_the_way_is_on_the_answer(status):
-    async def app(scope, receive, send):
+async def test_what_was_found_out_on_the_way_is_on_the_answer(status: int) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["seen"] = True
         await answering(status, headers=[(b"x", b"1")])(scope, receive, send)
 
@@ -24,7 +25,7 @@ async def test_what_was_found_out_on_the_way_is_on_the_answer(status):
     assert list(sent[0]["headers"]) == [(b"x", b"1"), NOTICE]
 
 
-async def test_where_nothing_was_found_out_nothing_is_added():
+async def test_where_nothing_was_found_out_nothing_is_added() -> None:
     sent, _ = await run(
         AnswerHeadersMiddleware(answering(200, headers=[(b"x", b"1")]), headers=noticed), http()
     )
@@ -33,7 +34,7 @@ async def test_where_nothing_was_found_out_nothing_is_added():
 
 
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
-async def test_what_is_no_request_passes_untouched(scope):
+async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
     middleware = AnswerHeadersMiddleware(untouched, headers=lambda _: pytest.fail("nobody asked"))
 
     assert await passes_untouched(middleware, dict(scope))

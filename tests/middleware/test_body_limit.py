@@ -1,6 +1,9 @@
 """The maximum size of a body."""
 
+from typing import Any
+
 import pytest
+from starlette.types import ASGIApp
 
 from latchkey.middleware.body_limit import BodyLimitMiddleware, BodyTooLargeError
 from tests.middleware.asgi import (
@@ -17,11 +20,11 @@ from tests.middleware.asgi import (
 LIMIT_BYTES = 10
 
 
-def limited(app):
+def limited(app: ASGIApp) -> ASGIApp:
     return BodyLimitMiddleware(app, limit_bytes=LIMIT_BYTES, problem=answering(413))
 
 
-def declaring(*lengths):
+def declaring(*lengths: Any) -> dict[str, Any]:
     return http(headers=[(b"content-length", length) for length in lengths])
 
 
@@ -29,7 +32,7 @@ def declaring(*lengths):
     "length",
     [b"11", b"0000000011", b"0" * 40 + b"11", b"9" * 19, b"9" * 5000],
 )
-async def test_a_declared_length_over_the_limit_is_refused_before_anything_happens(length):
+async def test_a_declared_length_over_the_limit_is_refused_before_anything_happens(length: bytes) -> None:
     inner = Reading()
 
     sent, left = await run(limited(inner), declaring(length), [b"x" * 11])
@@ -40,7 +43,7 @@ async def test_a_declared_length_over_the_limit_is_refused_before_anything_happe
 
 
 @pytest.mark.parametrize("length", [b"10", b"0", b"00000000000000000000000010"])
-async def test_a_declared_length_up_to_the_limit_passes(length):
+async def test_a_declared_length_up_to_the_limit_passes(length: bytes) -> None:
     inner = Reading()
 
     sent, _ = await run(limited(inner), declaring(length), [b"x" * int(length)])
@@ -61,32 +64,34 @@ async def test_a_declared_length_up_to_the_limit_passes(length):
     ],
 )
 @pytest.mark.parametrize("lengths", [(), (b"5",), (b"-1",), (b"ten",), (b"",)], ids=str)
-async def test_what_arrives_is_counted_whatever_was_declared(parts, status, lengths):
+async def test_what_arrives_is_counted_whatever_was_declared(
+    parts: list[bytes], status: int, lengths: tuple[Any, ...]
+) -> None:
     sent, _ = await run(limited(Reading()), declaring(*lengths), parts)
 
     assert status_of(sent) == status
 
 
-async def test_over_the_limit_reading_ends():
+async def test_over_the_limit_reading_ends() -> None:
     sent, left = await run(limited(Reading()), http(), [b"x" * 11, b"never", b"read"])
 
     assert status_of(sent) == 413
     assert left == [b"never", b"read"]
 
 
-async def test_after_the_start_of_an_answer_the_error_goes_on():
+async def test_after_the_start_of_an_answer_the_error_goes_on() -> None:
     with pytest.raises(BodyTooLargeError):
         await run(limited(Reading(started=True)), http(), [b"x" * 11])
 
 
-async def test_a_body_that_nobody_reads_is_not_counted():
+async def test_a_body_that_nobody_reads_is_not_counted() -> None:
     sent, left = await run(limited(answering()), http(), [b"x" * 11])
 
     assert status_of(sent) == 200
     assert left == [b"x" * 11]
 
 
-async def test_two_requests_are_counted_apart():
+async def test_two_requests_are_counted_apart() -> None:
     app = limited(Reading())
 
     for _ in range(3):
@@ -95,5 +100,5 @@ async def test_two_requests_are_counted_apart():
 
 
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
-async def test_what_is_no_request_passes_untouched(scope):
+async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
     assert await passes_untouched(limited(untouched), dict(scope))

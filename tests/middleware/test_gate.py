@@ -1,20 +1,20 @@
 """The gate runs once, before the endpoint, and may answer instead."""
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.gate import GateMiddleware
 from tests.requests import request
 
 
-async def test_what_the_gate_refuses_does_not_reach_the_endpoint():
+async def test_what_the_gate_refuses_does_not_reach_the_endpoint() -> None:
     reached: list[str] = []
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         reached.append(scope["path"])
         await PlainTextResponse("in")(scope, receive, send)
 
-    async def refusal(scope: Scope):
+    async def refusal(scope: Scope) -> Response | None:
         return PlainTextResponse("out", 401) if scope["path"] == "/closed" else None
 
     gate = GateMiddleware(endpoint, refusal=refusal)
@@ -24,13 +24,13 @@ async def test_what_the_gate_refuses_does_not_reach_the_endpoint():
     assert reached == ["/open"]
 
 
-async def test_only_http_is_asked():
+async def test_only_http_is_asked() -> None:
     seen: list[Scope] = []
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope)
 
-    async def refusal(scope: Scope):
+    async def refusal(scope: Scope) -> None:
         raise AssertionError
 
     await GateMiddleware(inner, refusal=refusal)({"type": "websocket"}, None, None)

@@ -2,29 +2,31 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from latchkey.middleware.request_id import RequestIDMiddleware, request_id
 from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouched, run, status_of, untouched
 
 
 @pytest.fixture(autouse=True)
-def _audible(caplog, monkeypatch):
+def _audible(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("latchkey"), "propagate", True)
     caplog.set_level(logging.INFO, "latchkey")
 
 
-def named(*values):
+def named(*values: Any) -> dict[str, Any]:
     return http(headers=[(b"x-request-id", value) for value in values])
 
 
-def middleware(app):
+def middleware(app: ASGIApp) -> ASGIApp:
     return RequestIDMiddleware(app, last_resort=answering(500))
 
 
-def name_of(sent):
+def name_of(sent: list[Message]) -> str:
     (value,) = (value for name, value in sent[0]["headers"] if name == b"x-request-id")
     return value
 
@@ -33,7 +35,7 @@ def name_of(sent):
     "name",
     [b"a", b"visit-7", b"A.b_c-9", b"." * 64, b"0"],
 )
-async def test_a_well_formed_name_is_taken_and_answered(name):
+async def test_a_well_formed_name_is_taken_and_answered(name: bytes) -> None:
     scope = named(name)
 
     sent, _ = await run(middleware(answering()), scope)
@@ -59,7 +61,7 @@ async def test_a_well_formed_name_is_taken_and_answered(name):
         pytest.param((b"a", b"a"), id="the same twice"),
     ],
 )
-async def test_any_other_is_replaced_by_one_of_ours(names):
+async def test_any_other_is_replaced_by_one_of_ours(names: tuple[Any, ...]) -> None:
     first, _ = await run(middleware(answering()), named(*names))
     second, _ = await run(middleware(answering()), named(*names))
 
@@ -69,13 +71,13 @@ async def test_any_other_is_replaced_by_one_of_ours(names):
     assert len(name_of(first)) == 16
 
 
-async def test_a_name_that_the_application_answers_is_replaced():
+async def test_a_name_that_the_application_answers_is_replaced() -> None:
     sent, _ = await run(middleware(answering(headers=[(b"x-request-id", b"other")])), named(b"visit-7"))
 
     assert name_of(sent) == b"visit-7"
 
 
-async def test_what_was_in_the_state_stays_there():
+async def test_what_was_in_the_state_stays_there() -> None:
     scope = {**named(b"visit-7"), "state": {"pool": 1}}
 
     await run(middleware(answering()), scope)
@@ -83,10 +85,10 @@ async def test_what_was_in_the_state_stays_there():
     assert scope["state"] == {"pool": 1, "request_id": "visit-7"}
 
 
-async def test_the_name_is_known_to_whoever_logs_meanwhile_and_only_then():
+async def test_the_name_is_known_to_whoever_logs_meanwhile_and_only_then() -> None:
     seen = []
 
-    async def app(scope, receive, send):
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(request_id.get())
         seen.append(await asyncio.create_task(asyncio.to_thread(request_id.get)))
         await answering()(scope, receive, send)
@@ -98,12 +100,14 @@ async def test_the_name_is_known_to_whoever_logs_meanwhile_and_only_then():
 
 
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
-async def test_what_is_no_request_passes_untouched(scope):
+async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
     assert await passes_untouched(middleware(untouched), dict(scope))
 
 
-async def test_an_exception_is_logged_once_and_answered_by_the_last_resort(caplog):
-    async def app(scope, receive, send):
+async def test_an_exception_is_logged_once_and_answered_by_the_last_resort(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError
 
     sent, _ = await run(middleware(app), named(b"visit-7"))
@@ -117,8 +121,8 @@ async def test_an_exception_is_logged_once_and_answered_by_the_last_resort(caplo
     assert request_id.get() is None
 
 
-async def test_an_exception_after_the_start_goes_on_to_the_server(caplog):
-    async def app(scope, receive, send):
+async def test_an_exception_after_the_start_goes_on_to_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise ZeroDivisionError
 
@@ -128,8 +132,8 @@ async def test_an_exception_after_the_start_goes_on_to_the_server(caplog):
     assert len(caplog.records) == 1
 
 
-async def test_a_client_that_went_away_is_no_error(caplog):
-    async def app(scope, receive, send):
+async def test_a_client_that_went_away_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ClientDisconnect
 
     sent, _ = await run(middleware(app), named(b"visit-7"))
@@ -138,8 +142,8 @@ async def test_a_client_that_went_away_is_no_error(caplog):
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
-async def test_an_interrupted_request_is_answered(caplog):
-    async def app(scope, receive, send):
+async def test_an_interrupted_request_is_answered(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise asyncio.CancelledError
 
     interrupted = RequestIDMiddleware(
@@ -151,8 +155,8 @@ async def test_an_interrupted_request_is_answered(caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-async def test_a_cancellation_goes_through(caplog):
-    async def app(scope, receive, send):
+async def test_a_cancellation_goes_through(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):

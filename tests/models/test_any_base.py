@@ -1,5 +1,6 @@
 """Models of any base: with the session and its promises, without Latchkey's verbs; also dataclasses and unhashable models."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -11,10 +12,11 @@ from starlette.requests import Request
 from latchkey.middleware.request_scope import UnwrittenWorkError
 from latchkey.models import Base
 from latchkey.models.types import BigId
+from latchkey.service.database import SQLAlchemy
 from latchkey.service.endpoints import answers
 from tests.conftest import tables_of
 from tests.requests import request
-from tests.sessions.conftest import make_app
+from tests.sessions.conftest import MakeApp, make_app
 from tests.sessions.endpoints import value_route
 
 __all__ = ["make_app"]  # a fixture of another folder
@@ -84,7 +86,7 @@ class Row(msgspec.Struct):
 
 
 @pytest.fixture
-async def tables(db):
+async def tables(db: SQLAlchemy) -> AsyncIterator[None]:
     async with tables_of(METADATA, db):
         yield
 
@@ -98,7 +100,7 @@ def two(model: type[Any]) -> list[Any]:
 
 
 @each_model
-async def test_a_block_adds_changes_and_deletes(db, tables, model):
+async def test_a_block_adds_changes_and_deletes(db: SQLAlchemy, tables: None, model: type[Any]) -> None:
     async with db.scoped_session() as session:
         rows = two(model)
         session.add_all(rows)
@@ -112,7 +114,9 @@ async def test_a_block_adds_changes_and_deletes(db, tables, model):
 
 
 @each_model
-async def test_endpoints_add_change_and_delete_and_answer(db, tables, make_app, model):
+async def test_endpoints_add_change_and_delete_and_answer(
+    db: SQLAlchemy, tables: None, make_app: MakeApp, model: type[Any]
+) -> None:
     async def add(request: Request) -> Any:
         rows = two(model)
         request.state.session.add_all(rows)
@@ -142,7 +146,9 @@ async def test_endpoints_add_change_and_delete_and_answer(db, tables, make_app, 
 
 
 @each_model
-async def test_a_failing_endpoint_keeps_nothing(db, tables, make_app, model):
+async def test_a_failing_endpoint_keeps_nothing(
+    db: SQLAlchemy, tables: None, make_app: MakeApp, model: type[Any]
+) -> None:
     async def add(request: Request) -> None:
         request.state.session.add_all(two(model))
         await request.state.session.flush()
@@ -154,14 +160,16 @@ async def test_a_failing_endpoint_keeps_nothing(db, tables, make_app, model):
 
 
 @each_model
-async def test_what_a_block_forgets_is_an_error(db, tables, model):
+async def test_what_a_block_forgets_is_an_error(db: SQLAlchemy, tables: None, model: type[Any]) -> None:
     with pytest.raises(UnwrittenWorkError, match=model.__name__):
         async with db.scoped_session() as session:
             session.add(model(name="a"))
 
 
 @pytest.mark.parametrize("refresh", [None, True, False])
-async def test_the_verbs_take_a_dataclass_on_our_base(db, tables, refresh):
+async def test_the_verbs_take_a_dataclass_on_our_base(
+    db: SQLAlchemy, tables: None, refresh: bool | None
+) -> None:
     one = await Mixed.create(name="a", auto_commit=True, refresh=refresh)
     other = await Mixed.create(name="a", auto_commit=True, refresh=refresh)
 

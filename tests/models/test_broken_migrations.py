@@ -108,7 +108,9 @@ async def rows(engine: AsyncEngine) -> list[tuple[Any, ...]]:
         ]
 
 
-async def test_killed_before_any_of_its_statements_it_is_completed_by_the_next_run(place, engines):
+async def test_killed_before_any_of_its_statements_it_is_completed_by_the_next_run(
+    place: Place, engines: list[AsyncEngine]
+) -> None:
     whole = await first_release(place.settings(), engines)
     await schema.upgrade(whole)
     expected = await rows(whole)
@@ -133,7 +135,7 @@ async def test_killed_before_any_of_its_statements_it_is_completed_by_the_next_r
     assert number > 15
 
 
-async def test_killed_on_an_empty_database_too(place, engines):
+async def test_killed_on_an_empty_database_too(place: Place, engines: list[AsyncEngine]) -> None:
     for number in range(8):
         engine = create_engines(place.settings()).writer
         engines.append(engine)
@@ -145,7 +147,9 @@ async def test_killed_on_an_empty_database_too(place, engines):
         await engine.dispose()
 
 
-async def test_a_table_of_somebody_else_is_not_taken_for_ours(place, engines):
+async def test_a_table_of_somebody_else_is_not_taken_for_ours(
+    place: Place, engines: list[AsyncEngine]
+) -> None:
     engine = create_engines(place.settings()).writer
     engines.append(engine)
     async with engine.begin() as connection:
@@ -155,7 +159,7 @@ async def test_a_table_of_somebody_else_is_not_taken_for_ours(place, engines):
         await schema.upgrade(engine)
 
 
-async def test_two_at_once_do_it_once(place, engines):
+async def test_two_at_once_do_it_once(place: Place, engines: list[AsyncEngine]) -> None:
     for _ in range(5):
         settings = place.settings()
         both = [create_engines(settings).writer for _ in range(2)]
@@ -169,7 +173,9 @@ async def test_two_at_once_do_it_once(place, engines):
 
 
 @pytest.mark.parametrize("place", [MARIADB], indirect=True)
-async def test_whoever_waits_for_too_long_is_told(place, engines, monkeypatch):
+async def test_whoever_waits_for_too_long_is_told(
+    place: Place, engines: list[AsyncEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(schema, "LOCK_WAIT_S", 0)
     settings = place.settings()
     both = [create_engines(settings).writer for _ in range(2)]
@@ -181,7 +187,9 @@ async def test_whoever_waits_for_too_long_is_told(place, engines, monkeypatch):
 
 
 @pytest.mark.parametrize("place", [MARIADB], indirect=True)
-async def test_a_process_that_is_killed_is_followed_by_one_that_is_not(place, engines, tmp_path):
+async def test_a_process_that_is_killed_is_followed_by_one_that_is_not(
+    place: Place, engines: list[AsyncEngine], tmp_path: Path
+) -> None:
     """`LATCHKEY_TEST_STORM=long` kills at 20 moments."""
     for kill in range(KILLS):
         settings = place.settings()

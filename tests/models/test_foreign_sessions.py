@@ -1,10 +1,13 @@
 """A plain session as `session=`: the promises of the verbs hold there too, or the call is refused (R9, R10)."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from latchkey.models import User
 from latchkey.models.errors import ForeignSessionError
+from latchkey.service.database import SQLAlchemy
 from tests.models.refresh_models import Fresh, Hooked, Named, Plain
 
 pytestmark = pytest.mark.usefixtures("refresh_tables")
@@ -15,7 +18,9 @@ pytestmark = pytest.mark.usefixtures("refresh_tables")
     [(Plain, None, False), (Plain, True, True), (Fresh, None, True), (Fresh, False, False)],
 )
 @pytest.mark.parametrize("auto_commit", [True, False])
-async def test_it_refreshes_as_the_verb_or_the_model_says(db, model, refresh, is_loaded, auto_commit):
+async def test_it_refreshes_as_the_verb_or_the_model_says(
+    db: SQLAlchemy, model: type[Any], refresh: bool | None, is_loaded: bool, auto_commit: bool
+) -> None:
     async with AsyncSession(db.engine, expire_on_commit=False) as foreign:
         row = await model.create(name="one", session=foreign)
         assert row.served
@@ -27,7 +32,7 @@ async def test_it_refreshes_as_the_verb_or_the_model_says(db, model, refresh, is
     assert (await model.filter().one()).name == "two"
 
 
-async def test_it_reads_again_what_a_model_names(db):
+async def test_it_reads_again_what_a_model_names(db: SQLAlchemy) -> None:
     async with AsyncSession(db.engine) as foreign:
         row = await Named.create(name="one ", session=foreign)
         assert row.name == "one "
@@ -36,7 +41,7 @@ async def test_it_reads_again_what_a_model_names(db):
 
 
 @pytest.mark.parametrize("verb", ["create", "save", "update", "remove"])
-async def test_a_hook_that_it_would_not_run_is_refused_by_name(db, verb):
+async def test_a_hook_that_it_would_not_run_is_refused_by_name(db: SQLAlchemy, verb: str) -> None:
     row = await Hooked.create(name="one", auto_commit=True)
 
     async with AsyncSession(db.engine) as foreign:
@@ -50,7 +55,7 @@ async def test_a_hook_that_it_would_not_run_is_refused_by_name(db, verb):
         assert not foreign.in_transaction()
 
 
-async def test_models_whose_changes_nobody_watches_are_written(db):
+async def test_models_whose_changes_nobody_watches_are_written(db: SQLAlchemy) -> None:
     async with AsyncSession(db.engine) as foreign:
         ann = await User.create(email="ann@example.com", name="Ann", session=foreign)
         assert ann.served
@@ -58,7 +63,7 @@ async def test_models_whose_changes_nobody_watches_are_written(db):
     assert await User.filter(name="Ann").exists()
 
 
-async def test_and_are_refused_where_a_key_cache_would_not_hear_of_it(db):
+async def test_and_are_refused_where_a_key_cache_would_not_hear_of_it(db: SQLAlchemy) -> None:
     async def watch(_table: str, _identity: int) -> None: ...
 
     db.watch(watch)

@@ -2,13 +2,18 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from latchkey.models import ApiKey, Base, User
 from latchkey.models.errors import NotLoadedError
+from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.session import CommitUnknownError
 from tests.conftest import loading
 from tests.models.refresh_models import Fresh, Hooked, Leaf, Named, Pair, Plain, RefreshBase
@@ -25,7 +30,9 @@ def kinds(commands: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("model", [Plain, Fresh, Hooked])
-async def test_an_insert_that_returning_filled_costs_nothing_more(wire, model, quiet, database_url):
+async def test_an_insert_that_returning_filled_costs_nothing_more(
+    wire: Callable[[], AbstractContextManager[list[str]]], model: type[Any], quiet: None, database_url: str
+) -> None:
     with wire() as commands:
         row = await model.create(name="one", auto_commit=True)
 
@@ -34,7 +41,9 @@ async def test_an_insert_that_returning_filled_costs_nothing_more(wire, model, q
     assert row.stamped_at
 
 
-async def test_the_models_of_the_service_use_it(db, ann, wire, database_url):
+async def test_the_models_of_the_service_use_it(
+    db: SQLAlchemy, ann: User, wire: Callable[[], AbstractContextManager[list[str]]], database_url: str
+) -> None:
     with wire() as commands:
         key = await ApiKey.create(
             access_key="lka_1", user_id=1, name="one", mode="bearer", scopes=(), auto_commit=True
@@ -61,7 +70,12 @@ REFRESHES = {
 
 
 @pytest.mark.parametrize(("model", "refresh", "select"), REFRESHES.values(), ids=REFRESHES)
-async def test_an_update_refreshes_as_declared_or_as_the_verb_says(wire, model, refresh, select):
+async def test_an_update_refreshes_as_declared_or_as_the_verb_says(
+    wire: Callable[[], AbstractContextManager[list[str]]],
+    model: type[Any],
+    refresh: bool | None,
+    select: list[Any],
+) -> None:
     row = await model.create(name="one", auto_commit=True)
 
     with wire() as commands:
@@ -75,7 +89,13 @@ async def test_an_update_refreshes_as_declared_or_as_the_verb_says(wire, model, 
     [(Fresh, True, ["SELECT"]), (Plain, True, ["SELECT"]), (Named, None, ["SELECT"]), (Named, False, [])],
     ids=["True", "True over False", "names", "False over names"],
 )
-async def test_an_insert_is_selected_only_if_it_is_asked_for(wire, model, refresh, select, database_url):
+async def test_an_insert_is_selected_only_if_it_is_asked_for(
+    wire: Callable[[], AbstractContextManager[list[str]]],
+    model: type[Any],
+    refresh: bool | None,
+    select: list[Any],
+    database_url: str,
+) -> None:
     with wire() as commands:
         await model.create(name="one", auto_commit=True, refresh=refresh)
 
@@ -83,7 +103,9 @@ async def test_an_insert_is_selected_only_if_it_is_asked_for(wire, model, refres
 
 
 @pytest.mark.parametrize("refresh", [None, True, False])
-async def test_what_was_inserted_can_be_read_before_commit_on_every_server(db, refresh):
+async def test_what_was_inserted_can_be_read_before_commit_on_every_server(
+    db: SQLAlchemy, refresh: bool | None
+) -> None:
     async with db.scoped_session() as session:
         row = await Plain.create(name="one", refresh=refresh)
         assert row.stamped_at
@@ -98,7 +120,9 @@ async def test_what_was_inserted_can_be_read_before_commit_on_every_server(db, r
         await session.rollback()
 
 
-async def test_true_brings_back_what_the_flush_left_unloaded(wire):
+async def test_true_brings_back_what_the_flush_left_unloaded(
+    wire: Callable[[], AbstractContextManager[list[str]]],
+) -> None:
     row = await Fresh.create(name="one", auto_commit=True)
     before = row.stamped_at
 
@@ -111,7 +135,7 @@ async def test_true_brings_back_what_the_flush_left_unloaded(wire):
     assert "name" not in select_.partition(" FROM ")[0]
 
 
-async def test_names_bring_back_exactly_those(db):
+async def test_names_bring_back_exactly_those(db: SQLAlchemy) -> None:
     row = await Named.create(name="one", auto_commit=True)
 
     async with db.scoped_session() as session:
@@ -126,7 +150,7 @@ async def test_names_bring_back_exactly_those(db):
         row.stamped_at  # noqa: B018 - reading is the test
 
 
-async def test_refresh_true_brings_everything_back(db):
+async def test_refresh_true_brings_everything_back(db: SQLAlchemy) -> None:
     row = await Plain.create(name="one", auto_commit=True)
 
     async with db.scoped_session() as session:
@@ -140,7 +164,9 @@ async def test_refresh_true_brings_everything_back(db):
     assert row.stamped_at
 
 
-async def test_refresh_true_selects_when_there_was_nothing_to_save(wire):
+async def test_refresh_true_selects_when_there_was_nothing_to_save(
+    wire: Callable[[], AbstractContextManager[list[str]]],
+) -> None:
     row = await Plain.create(name="one", auto_commit=True)
 
     with wire() as commands:
@@ -149,7 +175,9 @@ async def test_refresh_true_selects_when_there_was_nothing_to_save(wire):
     assert kinds(commands) == ["SELECT"]
 
 
-async def test_a_wish_is_for_the_write_that_it_came_with(db, wire):
+async def test_a_wish_is_for_the_write_that_it_came_with(
+    db: SQLAlchemy, wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     row = await Fresh.create(name="one", auto_commit=True)
 
     async with db.scoped_session() as session:
@@ -162,7 +190,9 @@ async def test_a_wish_is_for_the_write_that_it_came_with(db, wire):
     assert kinds(commands) == ["UPDATE", "SELECT", "COMMIT"]
 
 
-async def test_one_select_for_each_class(db, wire):
+async def test_one_select_for_each_class(
+    db: SQLAlchemy, wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     async with db.scoped_session() as session:
         trees = [await Fresh.create(name=f"tree {number}") for number in range(5)]
         leaves = [await Leaf.create(name=f"leaf {number}", fresh_id=trees[0].id) for number in range(3)]
@@ -179,7 +209,9 @@ async def test_one_select_for_each_class(db, wire):
     assert all(one.stamped_at > was for one, was in zip((*trees, *leaves), before, strict=True))
 
 
-async def test_many_inserts_at_once_need_one_select_at_most(db, wire, database_url):
+async def test_many_inserts_at_once_need_one_select_at_most(
+    db: SQLAlchemy, wire: Callable[[], AbstractContextManager[list[str]]], database_url: str
+) -> None:
     async with db.scoped_session() as session:
         rows = [Fresh(name=f"tree {number}") for number in range(5)]
         session.add_all(rows)
@@ -190,7 +222,9 @@ async def test_many_inserts_at_once_need_one_select_at_most(db, wire, database_u
     assert all(one.id and one.stamped_at for one in rows)
 
 
-async def test_a_key_of_two_columns_is_refreshed_by_both(db, wire):
+async def test_a_key_of_two_columns_is_refreshed_by_both(
+    db: SQLAlchemy, wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     async with db.scoped_session() as session:
         rows = [
             await Pair.create(id=one, other=other, name=f"{one} {other}")
@@ -208,7 +242,7 @@ async def test_a_key_of_two_columns_is_refreshed_by_both(db, wire):
     assert all(one.stamped_at for one in rows)
 
 
-async def test_what_the_select_brought_back_goes_with_a_rollback(db):
+async def test_what_the_select_brought_back_goes_with_a_rollback(db: SQLAlchemy) -> None:
     row = await Fresh.create(name="one", auto_commit=True)
 
     async with db.scoped_session() as session:
@@ -223,7 +257,9 @@ async def test_what_the_select_brought_back_goes_with_a_rollback(db):
     assert (row.name, row.stamped_at) == ("one", before)
 
 
-async def test_what_was_written_after_the_refresh_is_refreshed_again(db, wire):
+async def test_what_was_written_after_the_refresh_is_refreshed_again(
+    db: SQLAlchemy, wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     row = await Fresh.create(name="one", auto_commit=True)
 
     async with db.scoped_session() as session:
@@ -237,7 +273,7 @@ async def test_what_was_written_after_the_refresh_is_refreshed_again(db, wire):
     assert row.stamped_at
 
 
-async def test_loaded_relations_stay_loaded(db):
+async def test_loaded_relations_stay_loaded(db: SQLAlchemy) -> None:
     tree = await Fresh.create(name="tree", auto_commit=True)
     await Leaf.create(name="leaf", fresh_id=tree.id, auto_commit=True)
 
@@ -253,7 +289,9 @@ async def test_loaded_relations_stay_loaded(db):
 
 
 @pytest.mark.parametrize("model", [Plain, Fresh, Named])
-async def test_a_delete_is_not_refreshed(wire, model):
+async def test_a_delete_is_not_refreshed(
+    wire: Callable[[], AbstractContextManager[list[str]]], model: type[Any]
+) -> None:
     row = await model.create(name="one", auto_commit=True)
 
     with wire() as commands:
@@ -262,7 +300,9 @@ async def test_a_delete_is_not_refreshed(wire, model):
     assert kinds(commands) == ["DELETE", "COMMIT"]
 
 
-async def test_a_row_written_and_deleted_in_one_transaction_is_not_refreshed(db, wire):
+async def test_a_row_written_and_deleted_in_one_transaction_is_not_refreshed(
+    db: SQLAlchemy, wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     row = await Fresh.create(name="one", auto_commit=True)
 
     async with db.scoped_session() as session:
@@ -277,7 +317,9 @@ async def test_a_row_written_and_deleted_in_one_transaction_is_not_refreshed(db,
 # ---------------------------------------------------------------------- SAVEPOINTs
 
 
-async def test_a_savepoint_does_not_refresh_but_the_commit_after_it_does(db, wire):
+async def test_a_savepoint_does_not_refresh_but_the_commit_after_it_does(
+    db: SQLAlchemy, wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     row = await Fresh.create(name="one", auto_commit=True)
 
     async with db.scoped_session() as session:
@@ -292,7 +334,9 @@ async def test_a_savepoint_does_not_refresh_but_the_commit_after_it_does(db, wir
     assert row.stamped_at
 
 
-async def test_a_savepoint_that_is_rolled_back_takes_its_own_notes_only(db, ran):
+async def test_a_savepoint_that_is_rolled_back_takes_its_own_notes_only(
+    db: SQLAlchemy, ran: list[RefreshBase]
+) -> None:
     async with db.scoped_session() as session:
         kept = await Hooked.create(name="kept")
         tree = await Fresh.create(name="tree")
@@ -312,7 +356,9 @@ async def test_a_savepoint_that_is_rolled_back_takes_its_own_notes_only(db, ran)
     assert [one.name for one in await Hooked.filter().order_by("id").all()] == ["kept", "released"]
 
 
-async def test_a_change_inside_a_savepoint_that_is_rolled_back_is_forgotten(db, ran):
+async def test_a_change_inside_a_savepoint_that_is_rolled_back_is_forgotten(
+    db: SQLAlchemy, ran: list[RefreshBase]
+) -> None:
     row = await Hooked.create(name="one", auto_commit=True)
     ran.clear()
 
@@ -334,7 +380,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[RefreshBase]:
     """Return the instances whose hooks have run, in order."""
     instances: list[RefreshBase] = []
 
-    async def note(instance, session):
+    async def note(instance: Any, session: AsyncSession) -> None:
         instances.append(instance)
 
     monkeypatch.setattr(Hooked, "does", note, raising=False)
@@ -346,7 +392,7 @@ def quiet(ran: list[RefreshBase]) -> None:
     """Install hooks that do nothing."""
 
 
-async def test_the_hook_runs_once_for_each_instance(db, ran):
+async def test_the_hook_runs_once_for_each_instance(db: SQLAlchemy, ran: list[RefreshBase]) -> None:
     async with db.scoped_session() as session:
         first = await Hooked.create(name="first")
         await first.update(name="first, changed")
@@ -360,7 +406,7 @@ async def test_the_hook_runs_once_for_each_instance(db, ran):
     assert after == ran == [first, second]
 
 
-async def test_the_hook_runs_for_an_insert_an_update_and_a_delete(ran):
+async def test_the_hook_runs_for_an_insert_an_update_and_a_delete(ran: list[RefreshBase]) -> None:
     row = await Hooked.create(name="one", auto_commit=True)
     await row.update(name="two", auto_commit=True)
     await row.remove(auto_commit=True)
@@ -368,11 +414,13 @@ async def test_the_hook_runs_for_an_insert_an_update_and_a_delete(ran):
     assert ran == [row, row, row]
 
 
-async def test_the_hook_finds_the_row_durable_and_gets_a_session_of_its_own(db, monkeypatch):
+async def test_the_hook_finds_the_row_durable_and_gets_a_session_of_its_own(
+    db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The work of the hook, and its rollback, do not affect the session that committed."""
     found = []
 
-    async def look(instance, session):
+    async def look(instance: Any, session: AsyncSession) -> None:
         async with db.engine.connect() as other:
             found.append((await other.execute(select(Hooked.name))).scalar_one())
         found.append((await session.execute(select(Hooked.name))).scalar_one())
@@ -387,29 +435,31 @@ async def test_the_hook_finds_the_row_durable_and_gets_a_session_of_its_own(db, 
     assert found[2] is not session
 
 
-async def commit_by_begin(session):
+async def commit_by_begin(session: AsyncSession) -> None:
     async with session.begin():
         await Hooked.create(name="one")
 
 
-async def commit_by_auto_commit(session):
+async def commit_by_auto_commit(session: AsyncSession) -> None:
     await Hooked.create(name="one", auto_commit=True)
 
 
-async def commit_by_hand(session):
+async def commit_by_hand(session: AsyncSession) -> None:
     session.add(Hooked(name="one"))
     await session.commit()
 
 
 @pytest.mark.parametrize("commit", [commit_by_begin, commit_by_auto_commit, commit_by_hand])
-async def test_the_hook_runs_whoever_commits(db, ran, commit):
+async def test_the_hook_runs_whoever_commits(
+    db: SQLAlchemy, ran: list[RefreshBase], commit: Callable[..., Any]
+) -> None:
     async with db.scoped_session() as session:
         await commit(session)
 
     assert [one.name for one in ran] == ["one"]
 
 
-async def test_begin_refreshes_too(db):
+async def test_begin_refreshes_too(db: SQLAlchemy) -> None:
     async with db.scoped_session() as session, session.begin():
         row = await Fresh.create(name="one")
         await row.update(name="two")
@@ -417,7 +467,7 @@ async def test_begin_refreshes_too(db):
     assert row.stamped_at
 
 
-async def test_no_hook_after_a_rollback_nor_for_what_it_left(db, ran):
+async def test_no_hook_after_a_rollback_nor_for_what_it_left(db: SQLAlchemy, ran: list[RefreshBase]) -> None:
     async with db.scoped_session() as session:
         await Hooked.create(name="dropped")
         await session.rollback()
@@ -427,7 +477,7 @@ async def test_no_hook_after_a_rollback_nor_for_what_it_left(db, ran):
     assert ran == [kept]
 
 
-async def test_no_hook_for_the_leftovers_of_a_failed_try(db, ran):
+async def test_no_hook_for_the_leftovers_of_a_failed_try(db: SQLAlchemy, ran: list[RefreshBase]) -> None:
     async with db.scoped_session() as session:
         await Hooked.create(name="one")
         with pytest.raises(IntegrityError):
@@ -439,7 +489,7 @@ async def test_no_hook_for_the_leftovers_of_a_failed_try(db, ran):
     assert ran == [kept]
 
 
-async def test_no_hook_after_a_commit_that_failed(db, ran):
+async def test_no_hook_after_a_commit_that_failed(db: SQLAlchemy, ran: list[RefreshBase]) -> None:
     async with db.scoped_session() as session:
         session.add_all([Hooked(name="one"), Hooked(name="one")])
         with pytest.raises(IntegrityError):
@@ -451,9 +501,9 @@ async def test_no_hook_after_a_commit_that_failed(db, ran):
 
 @pytest.mark.parametrize("runs_in_doubt", [False, True])
 async def test_of_a_commit_of_unknown_outcome_only_those_hear_who_want_to(
-    db, ran, monkeypatch, runs_in_doubt
-):
-    def lose(_connection):
+    db: SQLAlchemy, ran: list[RefreshBase], monkeypatch: pytest.MonkeyPatch, runs_in_doubt: bool
+) -> None:
+    def lose(_connection: Any) -> None:
         raise OperationalError("COMMIT", {}, Exception(2013, "Lost"), connection_invalidated=True)
 
     monkeypatch.setattr(Hooked, "runs_in_doubt", runs_in_doubt)
@@ -467,11 +517,11 @@ async def test_of_a_commit_of_unknown_outcome_only_those_hear_who_want_to(
     assert ran == [row] * runs_in_doubt
 
 
-async def test_who_watches_is_told_of_each_row_once(db, ann):
+async def test_who_watches_is_told_of_each_row_once(db: SQLAlchemy, ann: User) -> None:
     """It covers inserted, changed and deleted rows, but not those that were rolled back or read."""
     told = []
 
-    async def watch(table, id):
+    async def watch(table: Any, id: int) -> None:
         told.append((table, id))
 
     db.watch(watch)
@@ -488,7 +538,7 @@ async def test_who_watches_is_told_of_each_row_once(db, ann):
     assert told == [("users", bob.id)] * 2
 
 
-async def test_no_hook_for_a_model_that_declares_none(db):
+async def test_no_hook_for_a_model_that_declares_none(db: SQLAlchemy) -> None:
     await User.create(email="ann@example.com", name="Ann", auto_commit=True)
 
     assert not User.has_after_commit()
@@ -496,10 +546,12 @@ async def test_no_hook_for_a_model_that_declares_none(db):
     assert Base.scoped_session is not None
 
 
-async def test_a_hook_that_fails_is_logged_and_the_commit_stands(db, monkeypatch, caplog):
+async def test_a_hook_that_fails_is_logged_and_the_commit_stands(
+    db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     seen = []
 
-    async def fail(instance, session):
+    async def fail(instance: Any, session: AsyncSession) -> None:
         seen.append(instance.name)
         if instance.name == "first":
             raise ConnectionError("the post office is closed")
@@ -519,8 +571,10 @@ async def test_a_hook_that_fails_is_logged_and_the_commit_stands(db, monkeypatch
     assert "the post office is closed" in caplog.text
 
 
-async def test_what_a_hook_writes_is_committed_after_it(db, monkeypatch):
-    async def write(instance, session):
+async def test_what_a_hook_writes_is_committed_after_it(
+    db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write(instance: Any, session: AsyncSession) -> None:
         await Plain.create(name=f"{instance.name} was here", session=session)
 
     monkeypatch.setattr(Hooked, "does", write, raising=False)
@@ -529,8 +583,10 @@ async def test_what_a_hook_writes_is_committed_after_it(db, monkeypatch):
     assert [one.name for one in await Plain.filter().all()] == ["one was here"]
 
 
-async def test_what_a_hook_fails_to_write_spoils_neither_the_commit_nor_what_follows(db, monkeypatch, caplog):
-    async def write_twice(instance, session):
+async def test_what_a_hook_fails_to_write_spoils_neither_the_commit_nor_what_follows(
+    db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def write_twice(instance: Any, session: AsyncSession) -> None:
         await session.execute(insert(Plain).values(name="half"))
         await session.execute(insert(Plain).values(name="half"))
 
@@ -546,10 +602,10 @@ async def test_what_a_hook_fails_to_write_spoils_neither_the_commit_nor_what_fol
     assert await Plain.filter().count() == 0
 
 
-async def test_a_cancelled_commit_still_runs_its_hooks(db, ran):
+async def test_a_cancelled_commit_still_runs_its_hooks(db: SQLAlchemy, ran: list[RefreshBase]) -> None:
     started = asyncio.Event()
 
-    async def work():
+    async def work() -> None:
         async with db.scoped_session() as session:
             await Hooked.create(name="one")
             started.set()

@@ -1,13 +1,18 @@
 """Reading an attribute that was never loaded names it and the fix, and takes no connection (R11)."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
 import pytest
 
 from latchkey.models import ApiKey, User
 from latchkey.models.errors import NotLoadedError
+from latchkey.service.database import SQLAlchemy
 
 
 @pytest.fixture
-async def key(ann) -> ApiKey:
+async def key(ann: User) -> ApiKey:
     return await ApiKey.create(
         access_key="lka_1", user_id=ann.id, name="import", mode="bearer", scopes=(), auto_commit=True
     )
@@ -19,7 +24,9 @@ COLUMN = (
 )
 
 
-async def test_a_column_after_an_unrefreshed_update(db, ann, wire):
+async def test_a_column_after_an_unrefreshed_update(
+    db: SQLAlchemy, ann: User, wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     async with db.scoped_session() as session:
         user = await User.get(ann.id)
         await user.update(name="Anna", refresh=False)
@@ -58,7 +65,14 @@ async def test_a_column_after_an_unrefreshed_update(db, ann, wire):
     ],
     ids=["to one", "to many"],
 )
-async def test_a_relation(db, ann, key, wire, read, sentence):
+async def test_a_relation(
+    db: SQLAlchemy,
+    ann: User,
+    key: ApiKey,
+    wire: Callable[[], AbstractContextManager[list[str]]],
+    read: Callable[..., Any],
+    sentence: str,
+) -> None:
     async with db.scoped_session():
         there = await ApiKey.get(key.id), await User.filter(id=ann.id).one()
         with wire() as commands, pytest.raises(NotLoadedError) as attached:
@@ -71,7 +85,7 @@ async def test_a_relation(db, ann, key, wire, read, sentence):
     assert commands == []
 
 
-async def test_the_whole_row_after_a_rollback(db, ann):
+async def test_the_whole_row_after_a_rollback(db: SQLAlchemy, ann: User) -> None:
     async with db.scoped_session() as session:
         user = await User.get(ann.id)
         await user.update(name="Anna")
@@ -86,7 +100,7 @@ async def test_the_whole_row_after_a_rollback(db, ann):
     assert user.name == "Ann"
 
 
-async def test_what_the_fix_says_works(db, ann, key):
+async def test_what_the_fix_says_works(db: SQLAlchemy, ann: User, key: ApiKey) -> None:
     loaded = await ApiKey.filter(id=key.id).load("user").one()
     await key.refresh("user")
     await ann.refresh("keys")
@@ -95,7 +109,7 @@ async def test_what_the_fix_says_works(db, ann, key):
     assert [one.name for one in ann.keys] == ["import"]
 
 
-async def test_a_new_instance_has_nothing_to_load():
+async def test_a_new_instance_has_nothing_to_load() -> None:
     user = User(email="ann@example.com")
 
     assert user.id is None

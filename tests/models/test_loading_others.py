@@ -26,9 +26,10 @@ from starlette.requests import Request
 from latchkey.models import Base, User
 from latchkey.models.errors import NotLoadedError
 from latchkey.models.types import BigId
+from latchkey.service.database import SQLAlchemy
 from tests.conftest import tables_of
 from tests.requests import request
-from tests.sessions.conftest import make_app
+from tests.sessions.conftest import MakeApp, make_app
 from tests.sessions.endpoints import value_route
 
 __all__ = ["make_app"]  # a fixture of another folder
@@ -124,8 +125,15 @@ def read(instance: Any, name: str) -> None:
 @both_bases
 @pytest.mark.parametrize("which, options, name, named", CASES)
 async def test_what_is_not_loaded_is_named_attached_and_detached(
-    db, rows, shelf, book, which, options, name, named
-):
+    db: SQLAlchemy,
+    rows: Any,
+    shelf: type[Any],
+    book: type[Any],
+    which: int,
+    options: tuple[Any, ...],
+    name: str,
+    named: str,
+) -> None:
     model = (shelf, book)[which]
     statement = select(model).options(*(option(model) for option in options))
     async with db.scoped_session() as session:
@@ -145,8 +153,16 @@ async def test_what_is_not_loaded_is_named_attached_and_detached(
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("which, options, name, named", CASES)
 async def test_what_is_not_loaded_is_named_in_an_endpoint(
-    rows, make_app, shelf, book, method, which, options, name, named
-):
+    rows: Any,
+    make_app: MakeApp,
+    shelf: type[Any],
+    book: type[Any],
+    method: str,
+    which: int,
+    options: tuple[Any, ...],
+    name: str,
+    named: str,
+) -> None:
     model = (shelf, book)[which]
 
     async def look(request: Request) -> str:
@@ -162,7 +178,9 @@ async def test_what_is_not_loaded_is_named_in_an_endpoint(
 
 
 @both_bases
-async def test_an_expired_row_of_any_base_is_named(db, rows, shelf, book):
+async def test_an_expired_row_of_any_base_is_named(
+    db: SQLAlchemy, rows: Any, shelf: type[Any], book: type[Any]
+) -> None:
     async with db.scoped_session() as session:
         one = await session.get(shelf, 1)
         session.expire(one)
@@ -173,7 +191,7 @@ async def test_an_expired_row_of_any_base_is_named(db, rows, shelf, book):
 
 
 @both_bases
-async def test_what_the_fixes_say_works(db, rows, shelf, book):
+async def test_what_the_fixes_say_works(db: SQLAlchemy, rows: Any, shelf: type[Any], book: type[Any]) -> None:
     async with db.scoped_session() as session:
         one = await session.get(shelf, 1)
         if shelf is Shelf:
@@ -187,7 +205,9 @@ async def test_what_the_fixes_say_works(db, rows, shelf, book):
 
 
 @both_bases
-async def test_inside_an_await_it_is_loaded_as_usual(db, rows, shelf, book):
+async def test_inside_an_await_it_is_loaded_as_usual(
+    db: SQLAlchemy, rows: Any, shelf: type[Any], book: type[Any]
+) -> None:
     async with db.scoped_session() as session:
         one = (await session.execute(select(shelf).options(load_only(shelf.id)))).scalar_one()
 
@@ -198,14 +218,14 @@ async def test_inside_an_await_it_is_loaded_as_usual(db, rows, shelf, book):
         )
 
 
-async def test_inside_an_await_a_relation_that_is_never_loaded_is_named(db, rows):
+async def test_inside_an_await_a_relation_that_is_never_loaded_is_named(db: SQLAlchemy, rows: Any) -> None:
     async with db.scoped_session() as session:
         item = await session.get(Item, 1)
         with pytest.raises(NotLoadedError, match=r"^Item\.shelf is not loaded"):
             await session.run_sync(lambda _: item.shelf)
 
 
-async def test_a_relation_whose_row_is_there_needs_no_query(db, rows):
+async def test_a_relation_whose_row_is_there_needs_no_query(db: SQLAlchemy, rows: Any) -> None:
     async with db.scoped_session() as session:
         shelf = await session.get(Shelf, 1)
         book = await session.get(Book, 1)
@@ -214,7 +234,9 @@ async def test_a_relation_whose_row_is_there_needs_no_query(db, rows):
 
 
 @pytest.mark.parametrize("error", [InvalidRequestError, DetachedInstanceError, RuntimeError])
-async def test_whoever_catches_sqlalchemys_errors_catches_ours(db, rows, error):
+async def test_whoever_catches_sqlalchemys_errors_catches_ours(
+    db: SQLAlchemy, rows: Any, error: type[Exception]
+) -> None:
     async with db.scoped_session() as session:
         crate = await session.get(Crate, 1)
     with pytest.raises(error):
@@ -222,7 +244,7 @@ async def test_whoever_catches_sqlalchemys_errors_catches_ours(db, rows, error):
 
 
 @both_bases
-def test_a_plain_session_loads_as_usual(shelf, book):
+def test_a_plain_session_loads_as_usual(shelf: type[Any], book: type[Any]) -> None:
     engine = create_engine("sqlite://")
     shelf.metadata.create_all(engine)
     with Session(engine) as session:
@@ -247,7 +269,9 @@ COPIES: list[Any] = [
 
 
 @pytest.mark.parametrize("again", COPIES)
-async def test_an_instance_that_is_served_can_be_pickled_and_copied(db, ann, again: Callable[[Any], Any]):
+async def test_an_instance_that_is_served_can_be_pickled_and_copied(
+    db: SQLAlchemy, ann: User, again: Callable[[Any], Any]
+) -> None:
     async with db.scoped_session() as session:
         user = (await User.get(ann.id)).set_session(session)
         found = again(user)
@@ -257,7 +281,9 @@ async def test_an_instance_that_is_served_can_be_pickled_and_copied(db, ann, aga
 
 
 @pytest.mark.parametrize("again", COPIES)
-async def test_a_copy_still_names_what_is_not_loaded(db, rows, again: Callable[[Any], Any]):
+async def test_a_copy_still_names_what_is_not_loaded(
+    db: SQLAlchemy, rows: Any, again: Callable[[Any], Any]
+) -> None:
     async with db.scoped_session() as session:
         shelf = (await session.execute(select(Shelf).options(load_only(Shelf.id)))).scalar_one()
         shelf.set_session(session)
@@ -270,7 +296,9 @@ async def test_a_copy_still_names_what_is_not_loaded(db, rows, again: Callable[[
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_an_instance_that_is_served_can_be_pickled_in_an_endpoint(ann, make_app, method):
+async def test_an_instance_that_is_served_can_be_pickled_in_an_endpoint(
+    ann: User, make_app: MakeApp, method: str
+) -> None:
     async def look(request: Request) -> str:
         user = (await User.get(ann.id)).set_session(request.state.session)
         return pickle.loads(pickle.dumps(user)).name

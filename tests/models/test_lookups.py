@@ -1,6 +1,9 @@
 """The verbs that read, on both databases."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
@@ -8,10 +11,11 @@ from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from latchkey.models import ApiKey, KeySecret, User
 from latchkey.models.errors import MissingRowsError, UnknownLookupError
 from latchkey.models.query import OPERATORS
+from latchkey.service.database import SQLAlchemy
 
 
 @pytest.fixture
-async def people(db) -> list[User]:
+async def people(db: SQLAlchemy) -> list[User]:
     async with db.scoped_session() as session:
         for number, (name, status) in enumerate(
             [("Ann", "active"), ("Bob", "blocked"), ("Cid", "active"), ("Dee", "deleted")], 1
@@ -22,7 +26,7 @@ async def people(db) -> list[User]:
 
 
 @pytest.fixture
-async def keys(people) -> list[ApiKey]:
+async def keys(people: list[User]) -> list[ApiKey]:
     return [
         await ApiKey.create(
             id=number,
@@ -37,7 +41,7 @@ async def keys(people) -> list[ApiKey]:
     ]
 
 
-async def test_get_answers_the_row_or_none(people):
+async def test_get_answers_the_row_or_none(people: list[User]) -> None:
     found = await User.get(2)
 
     assert found is not None
@@ -45,7 +49,9 @@ async def test_get_answers_the_row_or_none(people):
     assert await User.get(99) is None
 
 
-async def test_get_of_several_keeps_the_order_and_the_duplicates(people, wire):
+async def test_get_of_several_keeps_the_order_and_the_duplicates(
+    people: list[User], wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     with wire() as commands:
         found = await User.get(3, 1, 3, 2)
 
@@ -54,7 +60,7 @@ async def test_get_of_several_keeps_the_order_and_the_duplicates(people, wire):
     assert len(commands) == 1
 
 
-async def test_get_of_several_says_which_are_missing(people):
+async def test_get_of_several_says_which_are_missing(people: list[User]) -> None:
     with pytest.raises(MissingRowsError) as raised:
         await User.get(99, 1, 98)
 
@@ -62,7 +68,7 @@ async def test_get_of_several_says_which_are_missing(people):
     assert str(raised.value) == "User has no row for 99, 98"
 
 
-async def test_get_of_a_key_of_two_columns(db, keys):
+async def test_get_of_a_key_of_two_columns(db: SQLAlchemy, keys: list[ApiKey]) -> None:
     for version in (1, 2):
         await KeySecret.create(
             api_key_id=1, version=version, secret_sha256=bytes([version]) * 32, auto_commit=True
@@ -76,7 +82,7 @@ async def test_get_of_a_key_of_two_columns(db, keys):
     assert raised.value.missing == [(2, 1)]
 
 
-async def test_get_wants_a_key(db):
+async def test_get_wants_a_key(db: SQLAlchemy) -> None:
     with pytest.raises(TypeError, match=r"User.get\(\) needs at least one primary key."):
         await User.get()
 
@@ -101,19 +107,19 @@ FILTERS = {
 
 
 @pytest.mark.parametrize(("lookups", "names"), FILTERS.values(), ids=FILTERS)
-async def test_filter(people, lookups, names):
+async def test_filter(people: list[User], lookups: dict[str, Any], names: str) -> None:
     found = await User.filter(**lookups).order_by("id").all()
 
     assert " ".join(one.name for one in found) == names
 
 
-async def test_every_operator_has_its_case():
+async def test_every_operator_has_its_case() -> None:
     tried = {name.partition("__")[2] for lookups, _ in FILTERS.values() for name in lookups}
 
     assert tried - {""} | {"is_null"} == set(OPERATORS)
 
 
-async def test_is_null(keys):
+async def test_is_null(keys: list[ApiKey]) -> None:
     await keys[1].update(expires_at=keys[1].created_at, auto_commit=True)
 
     assert [one.name for one in await ApiKey.filter(expires_at__is_null=False).all()] == ["two"]
@@ -121,7 +127,7 @@ async def test_is_null(keys):
     assert await ApiKey.filter(expires_at=None).count() == 2
 
 
-async def test_moments_are_compared_to_the_microsecond(people):
+async def test_moments_are_compared_to_the_microsecond(people: list[User]) -> None:
     created = people[0].created_at
 
     assert await User.filter(id=1, created_at__gte=created).count() == 1
@@ -129,7 +135,7 @@ async def test_moments_are_compared_to_the_microsecond(people):
     assert await User.filter(id=1, created_at__gte=created + timedelta(microseconds=1)).count() == 0
 
 
-async def test_words_are_compared_as_words_and_searched_as_text(keys):
+async def test_words_are_compared_as_words_and_searched_as_text(keys: list[ApiKey]) -> None:
     assert [one.name for one in await ApiKey.filter(scopes=("users:read", "two")).all()] == ["two"]
     assert [one.name for one in await ApiKey.filter(scopes__like="users:read t%").order_by("id").all()] == [
         "two",
@@ -137,15 +143,15 @@ async def test_words_are_compared_as_words_and_searched_as_text(keys):
     ]
 
 
-async def test_filter_by_is_filter(people):
+async def test_filter_by_is_filter(people: list[User]) -> None:
     assert [one.name for one in await User.filter_by(name="Bob", status="blocked").all()] == ["Bob"]
 
 
-async def test_filters_add_up(people):
+async def test_filters_add_up(people: list[User]) -> None:
     assert await User.filter(status="active").filter(id__gt=1).count() == 1
 
 
-async def test_a_step_leaves_the_query_that_it_came_from_alone(people):
+async def test_a_step_leaves_the_query_that_it_came_from_alone(people: list[User]) -> None:
     everybody = User.filter()
     everybody.filter(id=1)
     everybody.limit(1)
@@ -184,7 +190,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("slip", "sentence"), UNKNOWN.values(), ids=UNKNOWN)
-def test_an_unknown_name_lists_the_right_ones(slip, sentence):
+def test_an_unknown_name_lists_the_right_ones(slip: Callable[..., Any], sentence: str) -> None:
     with pytest.raises(UnknownLookupError) as raised:
         slip()
 
@@ -196,7 +202,7 @@ def test_an_unknown_name_lists_the_right_ones(slip, sentence):
     [(["name"], "Ann Bob Cid Dee"), (["-id"], "Dee Cid Bob Ann"), (["status", "-name"], "Cid Ann Bob Dee")],
     ids=["up", "down", "two"],
 )
-async def test_order_by(people, order, names):
+async def test_order_by(people: list[User], order: list[str], names: str) -> None:
     assert " ".join(one.name for one in await User.filter().order_by(*order).all()) == names
     steps = User.filter()
     for name in order:
@@ -204,7 +210,7 @@ async def test_order_by(people, order, names):
     assert " ".join(one.name for one in await steps.all()) == names
 
 
-async def test_limit_bounds_every_answer(people):
+async def test_limit_bounds_every_answer(people: list[User]) -> None:
     two = User.filter().order_by("id").limit(2)
 
     assert [one.name for one in await two.all()] == ["Ann", "Bob"]
@@ -215,7 +221,7 @@ async def test_limit_bounds_every_answer(people):
     assert await two.limit(0).first() is None
 
 
-async def test_first_one_and_exists(people):
+async def test_first_one_and_exists(people: list[User]) -> None:
     nobody, actives = User.filter(name="Eve"), User.filter(status="active").order_by("-id")
 
     first = await actives.first()
@@ -232,7 +238,9 @@ async def test_first_one_and_exists(people):
     assert await nobody.count() == 0
 
 
-async def test_load_joins_the_one_and_selects_the_many(keys, wire):
+async def test_load_joins_the_one_and_selects_the_many(
+    keys: list[ApiKey], wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     with wire() as commands:
         found = await ApiKey.filter().order_by("id").load("user").all()
     assert [one.user.name for one in found] == ["Ann", "Ann", "Bob"]
@@ -245,7 +253,7 @@ async def test_load_joins_the_one_and_selects_the_many(keys, wire):
     assert len(commands) == 2
 
 
-async def test_what_is_loaded_does_not_change_what_is_counted(keys):
+async def test_what_is_loaded_does_not_change_what_is_counted(keys: list[ApiKey]) -> None:
     assert await User.filter().load("keys").count() == 4
     assert await ApiKey.filter().load("user", "secrets").count() == 3
     first = await User.filter().order_by("id").load("keys").first()
@@ -253,7 +261,7 @@ async def test_what_is_loaded_does_not_change_what_is_counted(keys):
     assert len(first.keys) == 2
 
 
-async def test_for_update_makes_a_stale_row_fresh(db, people):
+async def test_for_update_makes_a_stale_row_fresh(db: SQLAlchemy, people: list[User]) -> None:
     async with db.scoped_session() as session:
         stale = await User.get(1)
         async with db.engine.begin() as connection:
@@ -269,7 +277,7 @@ async def test_for_update_makes_a_stale_row_fresh(db, people):
     assert stale.name == "Anna"
 
 
-async def test_for_update_reads_afresh_under_the_lock(db, people):
+async def test_for_update_reads_afresh_under_the_lock(db: SQLAlchemy, people: list[User]) -> None:
     async with db.scoped_session() as session:
         user = await User.get(1)
         async with db.engine.begin() as connection:
@@ -282,7 +290,9 @@ async def test_for_update_reads_afresh_under_the_lock(db, people):
 
 
 @pytest.mark.parametrize("verb", ["first", "one", "all"])
-async def test_for_update_does_not_overwrite_what_is_pending(db, people, verb):
+async def test_for_update_does_not_overwrite_what_is_pending(
+    db: SQLAlchemy, people: list[User], verb: str
+) -> None:
     async with db.scoped_session() as session:
         user = await User.get(1)
         user.name = "Anna"
@@ -293,7 +303,9 @@ async def test_for_update_does_not_overwrite_what_is_pending(db, people, verb):
     assert (await User.filter(id=1).one()).name == "Anna"
 
 
-async def test_for_update_locks(db, people, wire):
+async def test_for_update_locks(
+    db: SQLAlchemy, people: list[User], wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     async with db.scoped_session() as session:
         with wire() as commands:
             await User.filter(id=1).for_update().first()

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -20,7 +22,7 @@ REVISIONS = [one.revision for one in ScriptDirectory.from_config(schema._config(
 
 
 @pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
-def empty(request, tmp_path) -> Settings:
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """A database without a table."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"
     if request.param == "mariadb":
@@ -31,7 +33,7 @@ def empty(request, tmp_path) -> Settings:
 
 
 @pytest.fixture
-async def engine(empty) -> AsyncIterator[AsyncEngine]:
+async def engine(empty: Settings) -> AsyncIterator[AsyncEngine]:
     engine = create_engines(empty).writer
     yield engine
     await engine.dispose()
@@ -49,7 +51,7 @@ async def primary_keys(engine: AsyncEngine) -> dict[str, list[str]]:
         return await connection.run_sync(look)
 
 
-async def test_from_empty_to_what_the_models_say(engine):
+async def test_from_empty_to_what_the_models_say(engine: AsyncEngine) -> None:
     assert await schema.revision(engine) is None
 
     await schema.upgrade(engine)
@@ -59,13 +61,13 @@ async def test_from_empty_to_what_the_models_say(engine):
     assert set(await primary_keys(engine)) == {"alembic_version", *Base.metadata.tables}
 
 
-async def test_every_table_has_a_primary_key(engine):
+async def test_every_table_has_a_primary_key(engine: AsyncEngine) -> None:
     await schema.upgrade(engine)
 
     assert [name for name, columns in (await primary_keys(engine)).items() if not columns] == []
 
 
-async def test_running_twice_changes_nothing(engine):
+async def test_running_twice_changes_nothing(engine: AsyncEngine) -> None:
     await schema.upgrade(engine)
     before = await primary_keys(engine)
 
@@ -75,7 +77,7 @@ async def test_running_twice_changes_nothing(engine):
     assert await schema.revision(engine) == schema.head()
 
 
-async def test_revision_by_revision_from_the_release_before(engine):
+async def test_revision_by_revision_from_the_release_before(engine: AsyncEngine) -> None:
     """Each step starts from the result of the release before it, and the last one equals the models."""
     for revision in REVISIONS:
         await schema.upgrade(engine, revision)
@@ -84,7 +86,7 @@ async def test_revision_by_revision_from_the_release_before(engine):
     assert await schema.differences(engine) == []
 
 
-async def test_the_secrets_of_the_release_before_get_a_version(engine):
+async def test_the_secrets_of_the_release_before_get_a_version(engine: AsyncEngine) -> None:
     """Revision 0001 stored the hash with the key, and a secret that signs in a separate row."""
     await schema.upgrade(engine, "0001")
     made, sealed = "2026-01-02 03:04:05.678901", "2026-01-02 03:04:06.000001"
@@ -121,14 +123,14 @@ async def test_the_secrets_of_the_release_before_get_a_version(engine):
     ]
 
 
-async def test_the_history_is_one_line_forward():
+async def test_the_history_is_one_line_forward() -> None:
     scripts = ScriptDirectory.from_config(schema._config())
 
     assert len(scripts.get_heads()) == len(scripts.get_bases()) == 1
     assert [one.revision for one in scripts.walk_revisions() if hasattr(one.module, "downgrade")] == []
 
 
-async def test_a_difference_is_told(engine):
+async def test_a_difference_is_told(engine: AsyncEngine) -> None:
     await schema.upgrade(engine)
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE users ADD COLUMN nickname VARCHAR(10)"))
@@ -146,7 +148,7 @@ async def start(settings: Settings) -> None:
         assert (await request(app, "GET", "/healthz")).status == 200
 
 
-async def test_a_migrated_database_is_started_on(empty, engine):
+async def test_a_migrated_database_is_started_on(empty: Settings, engine: AsyncEngine) -> None:
     await schema.upgrade(engine)
 
     await start(empty)
@@ -160,7 +162,9 @@ async def test_a_migrated_database_is_started_on(empty, engine):
         pytest.param(["DELETE FROM alembic_version"], "none", id="one that has lost its revision"),
     ],
 )
-async def test_a_database_that_is_not_migrated_is_refused_at_the_start(empty, engine, prepare, found):
+async def test_a_database_that_is_not_migrated_is_refused_at_the_start(
+    empty: Settings, engine: AsyncEngine, prepare: list[Any], found: str
+) -> None:
     if prepare:
         await schema.upgrade(engine)
     async with engine.begin() as connection:

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -27,9 +27,10 @@ from latchkey.models.base import ARGUMENTS
 from latchkey.models.errors import NameTakenError
 from latchkey.models.query import Query
 from latchkey.models.types import BigId
+from latchkey.service.database import SQLAlchemy
 from tests.conftest import tables_of
 from tests.requests import request
-from tests.sessions.conftest import make_app
+from tests.sessions.conftest import MakeApp, make_app
 from tests.sessions.endpoints import value_route
 
 __all__ = ["make_app"]  # a fixture of another folder
@@ -87,13 +88,13 @@ def verbs_arguments() -> set[str]:
     return found
 
 
-def test_the_rule_is_made_from_the_verbs():
+def test_the_rule_is_made_from_the_verbs() -> None:
     assert set(ARGUMENTS) == verbs_arguments()
     assert {"session", "auto_commit", "refresh", "cls", "self"} <= set(ARGUMENTS)
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES, *public_names(), *verbs_arguments()}))
-def test_a_column_of_such_a_name_is_refused_with_another_name(name):
+def test_a_column_of_such_a_name_is_refused_with_another_name(name: str) -> None:
     with pytest.raises(NameTakenError) as refused:
         make(**{name: mapped_column(String(20))})
 
@@ -114,12 +115,12 @@ MAPPED = [
 
 @pytest.mark.parametrize("name", ["update", "session", "a__b"])
 @pytest.mark.parametrize("mapped", MAPPED)
-def test_whatever_is_mapped_is_refused(name, mapped):
+def test_whatever_is_mapped_is_refused(name: str, mapped: Callable[..., Any]) -> None:
     with pytest.raises(NameTakenError, match=rf"^Team\.{name}: "):
         make(**{name: mapped()})
 
 
-def test_a_dataclass_is_refused_too(base):
+def test_a_dataclass_is_refused_too(base: type[Base]) -> None:
     with pytest.raises(NameTakenError):
 
         class Team(MappedAsDataclass, base):
@@ -129,7 +130,7 @@ def test_a_dataclass_is_refused_too(base):
             update: Mapped[str] = mapped_column(String(20), default="")
 
 
-def test_a_name_from_a_mixin_is_refused_too(base):
+def test_a_name_from_a_mixin_is_refused_too(base: type[Base]) -> None:
     class Mixin:
         auto_commit: Mapped[str] = mapped_column(String(20))
 
@@ -137,7 +138,7 @@ def test_a_name_from_a_mixin_is_refused_too(base):
         type("Team", (Mixin, base), {"__tablename__": "t", "id": mapped_column(BigId, primary_key=True)})
 
 
-def test_the_other_side_of_a_backref_is_refused_when_it_is_made(base):
+def test_the_other_side_of_a_backref_is_refused_when_it_is_made(base: type[Base]) -> None:
     class Child(base):
         __tablename__ = "names_children"
 
@@ -154,7 +155,7 @@ def test_the_other_side_of_a_backref_is_refused_when_it_is_made(base):
         base.registry.configure()
 
 
-def test_another_base_may_call_its_attributes_as_it_likes():
+def test_another_base_may_call_its_attributes_as_it_likes() -> None:
     class Foreign(DeclarativeBase):
         pass
 
@@ -181,7 +182,7 @@ class Renamed(Base):
 
 
 @pytest.fixture
-async def table(db):
+async def table(db: SQLAlchemy) -> AsyncIterator[None]:
     async with tables_of(Renamed.metadata, db):
         yield
 
@@ -196,13 +197,13 @@ async def work() -> str:
     return (await Renamed.scoped_session().execute(select(Renamed.update_))).scalar_one()
 
 
-async def test_the_other_name_reaches_the_column(db, table):
+async def test_the_other_name_reaches_the_column(db: SQLAlchemy, table: None) -> None:
     async with db.scoped_session() as session:
         assert await work() == "newer"
         await session.commit()
 
 
-async def test_the_other_name_reaches_the_column_in_an_endpoint(table, make_app):
+async def test_the_other_name_reaches_the_column_in_an_endpoint(table: None, make_app: MakeApp) -> None:
     async def endpoint(_request: Request) -> str:
         return await work()
 

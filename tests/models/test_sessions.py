@@ -6,9 +6,10 @@ import pytest
 
 from latchkey.models import User
 from latchkey.models.errors import LostWriteError
+from latchkey.service.database import SQLAlchemy
 
 
-async def test_a_verb_of_its_own_closes_what_it_opened(db):
+async def test_a_verb_of_its_own_closes_what_it_opened(db: SQLAlchemy) -> None:
     registry = db.scoped_session.registry.registry
 
     await User.create(email="ann@example.com", name="Ann", auto_commit=True)
@@ -18,7 +19,7 @@ async def test_a_verb_of_its_own_closes_what_it_opened(db):
     assert db.checked_out() == 0
 
 
-async def test_a_verb_that_fails_closes_what_it_opened(db, ann):
+async def test_a_verb_that_fails_closes_what_it_opened(db: SQLAlchemy, ann: User) -> None:
     with pytest.raises(Exception, match="email_key"):
         await User.create(email="ann@example.com", name="Ann", auto_commit=True)
 
@@ -26,7 +27,7 @@ async def test_a_verb_that_fails_closes_what_it_opened(db, ann):
     assert db.checked_out() == 0
 
 
-async def test_a_verb_joins_the_session_of_the_task_and_leaves_it_open(db, ann):
+async def test_a_verb_joins_the_session_of_the_task_and_leaves_it_open(db: SQLAlchemy, ann: User) -> None:
     async with db.scoped_session() as session:
         user = await User.get(ann.id)
         assert user in session
@@ -38,7 +39,7 @@ async def test_a_verb_joins_the_session_of_the_task_and_leaves_it_open(db, ann):
         await session.rollback()
 
 
-async def test_the_argument_wins_over_the_session_of_the_task(db, ann):
+async def test_the_argument_wins_over_the_session_of_the_task(db: SQLAlchemy, ann: User) -> None:
     async with db.scoped_session() as session, db.scoped_session.session_factory() as other:
         user = await User.get(ann.id, session=other)
         assert user in other
@@ -48,7 +49,7 @@ async def test_the_argument_wins_over_the_session_of_the_task(db, ann):
         assert (await User.get(ann.id)) is not user
 
 
-async def test_an_external_session_stays_open_and_is_not_committed(db, ann):
+async def test_an_external_session_stays_open_and_is_not_committed(db: SQLAlchemy, ann: User) -> None:
     async with db.scoped_session() as session:
         await User.create(email="bob@example.com", name="Bob", session=session)
         await ann.update(name="Anna", session=session)
@@ -58,7 +59,7 @@ async def test_an_external_session_stays_open_and_is_not_committed(db, ann):
     assert [one.name for one in await User.filter().all()] == ["Ann"]
 
 
-async def test_auto_commit_commits_an_external_session(db, ann):
+async def test_auto_commit_commits_an_external_session(db: SQLAlchemy, ann: User) -> None:
     async with db.scoped_session() as session:
         await ann.update(name="Anna", session=session)
         await User.create(email="bob@example.com", name="Bob", session=session, auto_commit=True)
@@ -67,7 +68,7 @@ async def test_auto_commit_commits_an_external_session(db, ann):
     assert [one.name for one in await User.filter().order_by("id").all()] == ["Anna", "Bob"]
 
 
-async def test_an_instance_is_served_by_the_session_that_it_was_given(db, ann):
+async def test_an_instance_is_served_by_the_session_that_it_was_given(db: SQLAlchemy, ann: User) -> None:
     assert not ann.served
 
     async with db.scoped_session.session_factory() as session:
@@ -84,7 +85,7 @@ async def test_an_instance_is_served_by_the_session_that_it_was_given(db, ann):
     assert (await User.filter().one()).name == "Anna"
 
 
-async def test_a_session_that_creates_or_saves_an_instance_serves_it(db, ann):
+async def test_a_session_that_creates_or_saves_an_instance_serves_it(db: SQLAlchemy, ann: User) -> None:
     async with db.scoped_session.session_factory() as session:
         bob = await User.create(email="bob@example.com", name="Bob", session=session)
         assert bob.served
@@ -108,7 +109,7 @@ async def rename(user: User) -> None:
 
 
 @pytest.mark.parametrize("verb", ["save", "update", "remove", "refresh"])
-async def test_every_verb_of_an_instance_uses_what_serves_it(db, ann, verb):
+async def test_every_verb_of_an_instance_uses_what_serves_it(db: SQLAlchemy, ann: User, verb: str) -> None:
     arguments = {"name": "Anna"} if verb == "update" else {}
 
     async with db.scoped_session.session_factory() as session:
@@ -119,7 +120,7 @@ async def test_every_verb_of_an_instance_uses_what_serves_it(db, ann, verb):
         await session.rollback()
 
 
-async def test_an_inner_block_joins_and_only_the_outermost_closes(db, ann):
+async def test_an_inner_block_joins_and_only_the_outermost_closes(db: SQLAlchemy, ann: User) -> None:
     async with db.scoped_session() as outer:
         user = await User.get(ann.id)
         async with db.scoped_session() as inner:
@@ -137,7 +138,7 @@ async def test_an_inner_block_joins_and_only_the_outermost_closes(db, ann):
     assert (await User.filter().one()).name == "Anna"
 
 
-async def test_an_inner_block_that_fails_leaves_the_outer_one_its_work(db, ann):
+async def test_an_inner_block_that_fails_leaves_the_outer_one_its_work(db: SQLAlchemy, ann: User) -> None:
     async with db.scoped_session() as outer:
         with pytest.raises(KeyError):
             async with db.scoped_session():
@@ -148,7 +149,7 @@ async def test_an_inner_block_that_fails_leaves_the_outer_one_its_work(db, ann):
     assert await User.filter().count() == 2
 
 
-async def test_a_child_task_reads_on_a_session_of_its_own(db, ann):
+async def test_a_child_task_reads_on_a_session_of_its_own(db: SQLAlchemy, ann: User) -> None:
     async with db.scoped_session() as session:
         mine = await User.get(ann.id)
         theirs = await asyncio.create_task(User.get(ann.id))
@@ -157,7 +158,7 @@ async def test_a_child_task_reads_on_a_session_of_its_own(db, ann):
         assert list(db.scoped_session.registry.registry.values()) == [session]
 
 
-async def test_a_child_task_commits_its_write_or_is_refused(db):
+async def test_a_child_task_commits_its_write_or_is_refused(db: SQLAlchemy) -> None:
     async with db.scoped_session():
         await asyncio.create_task(User.create(email="ann@example.com", name="Ann", auto_commit=True))
         with pytest.raises(LostWriteError):
@@ -166,14 +167,14 @@ async def test_a_child_task_commits_its_write_or_is_refused(db):
     assert await User.filter().count() == 1
 
 
-async def test_verbs_of_their_own_share_a_small_pool(db, ann):
+async def test_verbs_of_their_own_share_a_small_pool(db: SQLAlchemy, ann: User) -> None:
     found = await asyncio.gather(*(User.get(ann.id) for _ in range(20)))
 
     assert {one.name for one in found} == {"Ann"}
     assert db.checked_out() == 0
 
 
-async def test_reads_inside_a_session_hold_no_connection(db, ann):
+async def test_reads_inside_a_session_hold_no_connection(db: SQLAlchemy, ann: User) -> None:
     async with db.scoped_session():
         await User.get(ann.id)
         await User.filter().load("keys").all()

@@ -1,12 +1,14 @@
 """The column types mean the same on both databases."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import StatementError
 
 from latchkey.models.types import utc_now
+from latchkey.service.database import SQLAlchemy
 from tests.models.refresh_models import Typed
 
 pytestmark = pytest.mark.usefixtures("refresh_tables")
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("refresh_tables")
 MOMENT = datetime(2026, 11, 22, 13, 0, 0, 123456, tzinfo=UTC)
 
 
-async def stored(**values) -> Typed:
+async def stored(**values: Any) -> Typed:
     """Return a row, read again by another session."""
     row = await Typed.create(name="one", **values, auto_commit=True)
     return await Typed.filter(id=row.id).one()
@@ -32,14 +34,14 @@ async def stored(**values) -> Typed:
     ],
     ids=["UTC", "east", "west", "the first microsecond", "the last microsecond", "none"],
 )
-async def test_a_moment_comes_back_in_utc_to_the_microsecond(given):
+async def test_a_moment_comes_back_in_utc_to_the_microsecond(given: datetime | None) -> None:
     row = await stored(moment=given)
 
     assert row.moment == given
     assert given is None or row.moment.tzinfo is UTC
 
 
-async def test_a_moment_is_stored_in_utc_without_a_zone(db):
+async def test_a_moment_is_stored_in_utc_without_a_zone(db: SQLAlchemy) -> None:
     await stored(moment=MOMENT.astimezone(timezone(timedelta(hours=5, minutes=45))))
 
     async with db.engine.connect() as connection:
@@ -47,14 +49,14 @@ async def test_a_moment_is_stored_in_utc_without_a_zone(db):
     assert str(raw) == "2026-11-22 13:00:00.123456"
 
 
-async def test_a_moment_without_a_zone_is_refused(db):
+async def test_a_moment_without_a_zone_is_refused(db: SQLAlchemy) -> None:
     with pytest.raises(StatementError, match=r"has no time zone: use datetime.now\(UTC\)"):
         await Typed.create(name="one", moment=datetime(2026, 11, 22), auto_commit=True)  # noqa: DTZ001 - the slip
     with pytest.raises(StatementError, match="has no time zone"):
         await Typed.filter(moment__gt=datetime(2026, 11, 22)).count()  # noqa: DTZ001 - the slip
 
 
-async def test_the_clock_is_the_databases_and_in_utc(db):
+async def test_the_clock_is_the_databases_and_in_utc(db: SQLAlchemy) -> None:
     async with db.engine.connect() as connection:
         await connection.execute(
             text("SET time_zone = '+05:00'" if connection.dialect.name == "mysql" else "SELECT 1")
@@ -66,7 +68,7 @@ async def test_the_clock_is_the_databases_and_in_utc(db):
     assert second >= first
 
 
-async def test_moments_are_ordered(db):
+async def test_moments_are_ordered(db: SQLAlchemy) -> None:
     for number, moment in enumerate(
         [MOMENT, MOMENT - timedelta(microseconds=1), MOMENT + timedelta(microseconds=1)]
     ):
@@ -77,7 +79,7 @@ async def test_moments_are_ordered(db):
 
 
 @pytest.mark.parametrize("given", ["abc", "", "Straße", "\N{GRINNING FACE}", "a ", None])
-async def test_a_text_in_bytes_comes_back(given):
+async def test_a_text_in_bytes_comes_back(given: str | None) -> None:
     row = await stored(text=given)
 
     assert row.text == given
@@ -85,7 +87,7 @@ async def test_a_text_in_bytes_comes_back(given):
 
 
 @pytest.mark.parametrize("other", ["ABC", "Abc", "abc ", "\N{LATIN SMALL LETTER A WITH ACUTE}bc"])
-async def test_a_text_in_bytes_equals_itself_only(other):
+async def test_a_text_in_bytes_equals_itself_only(other: str) -> None:
     await stored(text="abc")
 
     assert await Typed.filter(text="abc").count() == 1
@@ -94,14 +96,16 @@ async def test_a_text_in_bytes_equals_itself_only(other):
 
 
 @pytest.mark.parametrize("given", [(), ("one",), ("users:read", "keys:write"), None])
-async def test_words_come_back_as_a_tuple(given):
+async def test_words_come_back_as_a_tuple(given: tuple[Any, ...] | None) -> None:
     assert (await stored(words=given)).words == given
 
 
 @pytest.mark.parametrize(
     "slip", [("two words",), ("",), ("tab\t",), "users:read", ("\N{NO-BREAK SPACE}",)], ids=repr
 )
-async def test_what_would_come_back_as_other_words_is_refused(db, slip):
+async def test_what_would_come_back_as_other_words_is_refused(
+    db: SQLAlchemy, slip: tuple[str, ...] | str
+) -> None:
     with pytest.raises(StatementError, match="the value must be a tuple of words without white space"):
         await Typed.create(name="one", words=slip, auto_commit=True)
 

@@ -34,7 +34,7 @@ REVEALED = {
 }
 
 
-def test_mypy_knows_what_every_verb_answers(tmp_path):
+def test_mypy_knows_what_every_verb_answers(tmp_path: Path) -> None:
     file = tmp_path / "reveal.py"
     lines = [
         *(

@@ -7,9 +7,10 @@ from sqlalchemy.exc import IntegrityError
 
 from latchkey.models import User
 from latchkey.models.user import EMAIL_KEY_BYTES, EMAIL_LENGTH
+from latchkey.service.database import SQLAlchemy
 
 
-def test_the_key_of_any_email_fits_its_column():
+def test_the_key_of_any_email_fits_its_column() -> None:
     longest = max(
         len(chr(point).casefold().encode())
         for point in range(sys.maxunicode + 1)
@@ -19,7 +20,7 @@ def test_the_key_of_any_email_fits_its_column():
     assert EMAIL_LENGTH * longest <= EMAIL_KEY_BYTES
 
 
-async def test_the_longest_email_key_is_stored(db):
+async def test_the_longest_email_key_is_stored(db: SQLAlchemy) -> None:
     widest = "\N{GREEK SMALL LETTER IOTA WITH DIALYTIKA AND TONOS}" * EMAIL_LENGTH
 
     user = await User.create(email=widest, name="Ann", auto_commit=True)
@@ -37,7 +38,7 @@ async def test_the_longest_email_key_is_stored(db):
         ("\N{KELVIN SIGN}@example.com", "k@example.com"),
     ],
 )
-async def test_an_email_is_taken_in_every_letter_case(db, first, second):
+async def test_an_email_is_taken_in_every_letter_case(db: SQLAlchemy, first: str, second: str) -> None:
     await User.create(email=first, name="Ann", auto_commit=True)
 
     with pytest.raises(IntegrityError, match="email_key"):
@@ -52,14 +53,16 @@ async def test_an_email_is_taken_in_every_letter_case(db, first, second):
     ],
     ids=["an accent", "a space at the end"],
 )
-async def test_emails_that_only_a_collation_takes_for_the_same_are_two(db, first, second):
+async def test_emails_that_only_a_collation_takes_for_the_same_are_two(
+    db: SQLAlchemy, first: str, second: str
+) -> None:
     await User.create(email=first, name="Ann", auto_commit=True)
     await User.create(email=second, name="Ann", auto_commit=True)
 
     assert await User.filter().count() == 2
 
 
-async def test_the_key_follows_the_email(db, ann):
+async def test_the_key_follows_the_email(db: SQLAlchemy, ann: User) -> None:
     await ann.update(email="Anna@Example.com", auto_commit=True)
 
     assert ann.email_key == "anna@example.com"

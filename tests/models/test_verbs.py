@@ -1,7 +1,10 @@
 """The verbs that write, on both databases."""
 
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -15,15 +18,16 @@ from latchkey.models.errors import (
     NotLoadedError,
     UnknownLookupError,
 )
+from latchkey.service.database import SQLAlchemy
 
 
-async def names_stored(db) -> list[str]:
+async def names_stored(db: SQLAlchemy) -> list[str]:
     """Return the names that another connection sees."""
     async with db.engine.connect() as connection:
         return list((await connection.execute(select(User.name).order_by(User.id))).scalars())
 
 
-async def test_create_answers_the_row_with_what_the_database_decided(db):
+async def test_create_answers_the_row_with_what_the_database_decided(db: SQLAlchemy) -> None:
     before = datetime.now(UTC)
 
     user = await User.create(email="Ann@Example.com", name="Ann", auto_commit=True)
@@ -35,7 +39,7 @@ async def test_create_answers_the_row_with_what_the_database_decided(db):
     assert await names_stored(db) == ["Ann"]
 
 
-async def test_create_without_auto_commit_waits_for_the_commit(db):
+async def test_create_without_auto_commit_waits_for_the_commit(db: SQLAlchemy) -> None:
     async with db.scoped_session() as session:
         user = await User.create(email="ann@example.com", name="Ann")
         assert user.id
@@ -46,7 +50,7 @@ async def test_create_without_auto_commit_waits_for_the_commit(db):
     assert await names_stored(db) == []
 
 
-async def test_create_refuses_an_attribute_that_is_not_there(db):
+async def test_create_refuses_an_attribute_that_is_not_there(db: SQLAlchemy) -> None:
     with pytest.raises(UnknownLookupError) as raised:
         await User.create(emial="ann@example.com", auto_commit=True)
 
@@ -61,7 +65,9 @@ async def test_create_refuses_an_attribute_that_is_not_there(db):
      (User, {"keys": [object()]}, "User.keys is a relation to ApiKey")],
     ids=["to one", "to many"],
 )  # fmt: skip
-async def test_a_relation_takes_only_rows(db, ann, model, values, relation):
+async def test_a_relation_takes_only_rows(
+    db: SQLAlchemy, ann: User, model: type[Any], values: dict[str, Any], relation: str
+) -> None:
     """As an endpoint does that passes `caller.user`, which is a Struct."""
     said = re.escape(f"{relation}, and builtins.object is not one of its rows: pass the result of ") + ".*"
 
@@ -72,14 +78,14 @@ async def test_a_relation_takes_only_rows(db, ann, model, values, relation):
             await ann.update(**values, auto_commit=True)
 
 
-async def test_create_lets_the_unique_constraint_judge(db, ann):
+async def test_create_lets_the_unique_constraint_judge(db: SQLAlchemy, ann: User) -> None:
     with pytest.raises(IntegrityError):
         await User.create(email="ANN@example.com", name="Other", auto_commit=True)
 
     assert await names_stored(db) == ["Ann"]
 
 
-async def test_save_writes_a_new_instance_and_a_changed_one(db):
+async def test_save_writes_a_new_instance_and_a_changed_one(db: SQLAlchemy) -> None:
     user = User(email="ann@example.com", name="Ann")
 
     assert await user.save(auto_commit=True) is user
@@ -89,14 +95,18 @@ async def test_save_writes_a_new_instance_and_a_changed_one(db):
     assert await names_stored(db) == ["Anna"]
 
 
-async def test_save_of_an_unchanged_instance_writes_nothing(db, ann, wire):
+async def test_save_of_an_unchanged_instance_writes_nothing(
+    db: SQLAlchemy, ann: User, wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     with wire() as commands:
         await ann.save(auto_commit=True)
 
     assert commands == []
 
 
-async def test_update_changes_what_differs(db, ann, wire):
+async def test_update_changes_what_differs(
+    db: SQLAlchemy, ann: User, wire: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
     before = ann.updated_at
 
     with wire() as commands:
@@ -110,7 +120,9 @@ async def test_update_changes_what_differs(db, ann, wire):
 
 
 @pytest.mark.parametrize("values", [{}, {"name": "Ann"}, {"name": "Ann", "status": "active"}])
-async def test_update_with_nothing_changed_answers_none_and_says_nothing(db, ann, wire, values):
+async def test_update_with_nothing_changed_answers_none_and_says_nothing(
+    db: SQLAlchemy, ann: User, wire: Callable[[], AbstractContextManager[list[str]]], values: dict[str, Any]
+) -> None:
     with wire() as commands:
         assert await ann.update(**values, auto_commit=True) is None
         assert await ann.update(**values) is None
@@ -118,11 +130,11 @@ async def test_update_with_nothing_changed_answers_none_and_says_nothing(db, ann
     assert commands == []
 
 
-async def test_update_needs_no_session_to_find_nothing_changed(db, ann):
+async def test_update_needs_no_session_to_find_nothing_changed(db: SQLAlchemy, ann: User) -> None:
     assert await ann.update(name="Ann") is None
 
 
-async def test_update_writes_what_was_never_loaded(db, ann, bob):
+async def test_update_writes_what_was_never_loaded(db: SQLAlchemy, ann: User, bob: User) -> None:
     key = await new_key(ann)
 
     assert await key.update(user=bob, auto_commit=True) is key
@@ -130,20 +142,20 @@ async def test_update_writes_what_was_never_loaded(db, ann, bob):
     assert (await ApiKey.filter(id=key.id).one()).user_id == bob.id
 
 
-async def test_update_refuses_an_attribute_that_is_not_there(db, ann):
+async def test_update_refuses_an_attribute_that_is_not_there(db: SQLAlchemy, ann: User) -> None:
     with pytest.raises(
         UnknownLookupError, match=re.escape("User has no attribute 'nmae'; it has created_at,")
     ):
         await ann.update(nmae="Anna", auto_commit=True)
 
 
-async def test_remove_deletes_the_row(db, ann, bob):
+async def test_remove_deletes_the_row(db: SQLAlchemy, ann: User, bob: User) -> None:
     await ann.remove(auto_commit=True)
 
     assert await names_stored(db) == ["Bob"]
 
 
-async def test_remove_of_an_unsaved_instance_is_an_error_and_saves_nothing(db):
+async def test_remove_of_an_unsaved_instance_is_an_error_and_saves_nothing(db: SQLAlchemy) -> None:
     async with db.scoped_session() as session:
         with pytest.raises(InvalidRequestError, match="not persisted"):
             await User(email="ann@example.com", name="Ann").remove()
@@ -158,7 +170,7 @@ async def new_key(owner: User, name: str = "import") -> ApiKey:
     )
 
 
-async def test_the_foreign_key_judges_the_removal_of_an_owner(db, ann):
+async def test_the_foreign_key_judges_the_removal_of_an_owner(db: SQLAlchemy, ann: User) -> None:
     key = await new_key(ann)
     await KeySecret.create(api_key_id=key.id, version=1, secret_sha256=b"s" * 32, auto_commit=True)
 
@@ -170,7 +182,9 @@ async def test_the_foreign_key_judges_the_removal_of_an_owner(db, ann):
     assert await ApiKey.filter(user_id=1).count() == 1
 
 
-async def test_a_write_that_failed_leaves_the_instance_to_be_refreshed(db, ann, bob):
+async def test_a_write_that_failed_leaves_the_instance_to_be_refreshed(
+    db: SQLAlchemy, ann: User, bob: User
+) -> None:
     with pytest.raises(IntegrityError):
         await bob.update(email="ann@example.com", auto_commit=True)
 
@@ -180,7 +194,7 @@ async def test_a_write_that_failed_leaves_the_instance_to_be_refreshed(db, ann, 
     assert bob.email == "bob@example.com"
 
 
-async def test_an_owner_goes_with_its_keys_in_one_commit(db, ann):
+async def test_an_owner_goes_with_its_keys_in_one_commit(db: SQLAlchemy, ann: User) -> None:
     key = await new_key(ann)
 
     async with db.scoped_session() as session:
@@ -191,7 +205,7 @@ async def test_an_owner_goes_with_its_keys_in_one_commit(db, ann):
     assert await User.filter().count() == await ApiKey.filter().count() == 0
 
 
-async def test_refresh_reads_the_row_again(db, ann):
+async def test_refresh_reads_the_row_again(db: SQLAlchemy, ann: User) -> None:
     await User.filter(id=ann.id).one()
     async with db.engine.begin() as connection:
         await connection.execute(User.__table__.update().values(name="Anna", status="blocked"))
@@ -202,7 +216,7 @@ async def test_refresh_reads_the_row_again(db, ann):
     assert ann.name == "Anna"
 
 
-async def test_refresh_flushes_what_is_pending_instead_of_losing_it(db):
+async def test_refresh_flushes_what_is_pending_instead_of_losing_it(db: SQLAlchemy) -> None:
     async with db.scoped_session() as session:
         user = await User.create(email="ann@example.com", name="Ann")
         user.name = "Anna"
@@ -213,7 +227,7 @@ async def test_refresh_flushes_what_is_pending_instead_of_losing_it(db):
     assert await names_stored(db) == ["Anna"]
 
 
-async def test_refresh_refuses_to_lose_what_is_pending(db, ann):
+async def test_refresh_refuses_to_lose_what_is_pending(db: SQLAlchemy, ann: User) -> None:
     ann.name = "Anna"
 
     with pytest.raises(
@@ -224,7 +238,7 @@ async def test_refresh_refuses_to_lose_what_is_pending(db, ann):
     assert ann.name == "Anna"
 
 
-async def test_refresh_keeps_loaded_relations_and_loads_named_ones(db, ann):
+async def test_refresh_keeps_loaded_relations_and_loads_named_ones(db: SQLAlchemy, ann: User) -> None:
     key = await new_key(ann)
 
     await ann.refresh("keys")
@@ -235,7 +249,7 @@ async def test_refresh_keeps_loaded_relations_and_loads_named_ones(db, ann):
     assert key.user.name == "Ann"
 
 
-async def test_refresh_refuses_an_attribute_that_is_not_there(db, ann):
+async def test_refresh_refuses_an_attribute_that_is_not_there(db: SQLAlchemy, ann: User) -> None:
     with pytest.raises(UnknownLookupError, match="User has no attribute 'nmae'"):
         await ann.refresh("nmae")
 
@@ -258,7 +272,9 @@ async def test_refresh_refuses_an_attribute_that_is_not_there(db, ann):
         ),
     ],
 )
-def test_a_verb_on_the_other_of_class_and_instance_is_refused(slip, sentence):
+def test_a_verb_on_the_other_of_class_and_instance_is_refused(
+    slip: Callable[..., Any], sentence: str
+) -> None:
     with pytest.raises(TypeError) as raised:
         slip(User())
 
@@ -274,7 +290,13 @@ WRITES = [
 
 
 @pytest.mark.parametrize(("verb", "write"), WRITES)
-async def test_a_write_that_nobody_would_commit_is_refused(db, ann, wire, verb, write):
+async def test_a_write_that_nobody_would_commit_is_refused(
+    db: SQLAlchemy,
+    ann: User,
+    wire: Callable[[], AbstractContextManager[list[str]]],
+    verb: str,
+    write: Callable[..., Any],
+) -> None:
     # `create` saves what it made.
     said = f"User.{'save' if verb == 'create' else verb} would be lost, because nothing commits the session"
 
@@ -299,7 +321,7 @@ async def test_a_write_that_nobody_would_commit_is_refused(db, ann, wire, verb, 
         ),
     ],
 )
-async def test_a_model_without_a_database_says_init_app(use):
+async def test_a_model_without_a_database_says_init_app(use: Callable[..., Any]) -> None:
     assert Base.scoped_session is None
 
     with pytest.raises(NotInitialisedError) as raised:
@@ -308,12 +330,12 @@ async def test_a_model_without_a_database_says_init_app(use):
     assert str(raised.value) == "no database is open: call `db.init_app(app, settings)` first."
 
 
-async def test_what_a_verb_shows_of_a_row_is_no_value(db, ann):
+async def test_what_a_verb_shows_of_a_row_is_no_value(db: SQLAlchemy, ann: User) -> None:
     assert repr(ann) == "<User (1,)>"
     assert repr(User(email="ann@example.com")) == "<User unsaved>"
 
 
-async def test_count_of_rows_is_what_the_database_has(db, ann, bob):
+async def test_count_of_rows_is_what_the_database_has(db: SQLAlchemy, ann: User, bob: User) -> None:
     async with db.engine.connect() as connection:
         counted = (await connection.execute(select(func.count(User.id)))).scalar_one()
 

@@ -134,8 +134,14 @@ HOLDS = {
 @pytest.mark.parametrize("once", [False, True], ids=["", "with an Idempotency-Key"])
 @pytest.mark.parametrize("words", HOLDS.values(), ids=[f"before {name}" for name in HOLDS])
 async def test_a_transaction_that_another_node_ends_takes_effect_whole_or_not_at_all(
-    app, operator, node, other, database_proxy, words, once
-):
+    app: Starlette,
+    operator: HeldKey,
+    node: GaleraNode,
+    other: Any,
+    database_proxy: DatabaseProxy,
+    words: bytes,
+    once: bool,
+) -> None:
     """The service stops between two statements, on a new connection, while another node writes the row."""
     aborted = int(node.status("wsrep_local_bf_aborts"))
     found: Counter[tuple[Any, ...]] = Counter()
@@ -189,8 +195,8 @@ async def slow_appliers(cluster: PrivateGalera) -> AsyncIterator[Callable[[], No
 
 
 async def test_a_key_that_is_revoked_at_one_node_is_refused_at_the_other(
-    app, operator, services, slow_appliers
-):
+    app: Starlette, operator: HeldKey, services: list[Served], slow_appliers: Callable[[], None]
+) -> None:
     statuses: Counter[int] = Counter()
     async with httpx2.AsyncClient(base_url=services[1].url, timeout=30) as client:
         for number in range(REVOKED):
@@ -216,7 +222,9 @@ async def test_a_key_that_is_revoked_at_one_node_is_refused_at_the_other(
         pytest.param(query_with_nonce, 201, id="query with nonce"),
     ],
 )
-async def test_of_fifty_copies_to_two_nodes_one_gets_through(app, services, make, success):
+async def test_of_fifty_copies_to_two_nodes_one_gets_through(
+    app: Starlette, services: list[Served], make: Callable[..., Any], success: int
+) -> None:
     signer = await hold_key(app, mode="signed")
     for _ in range(ROUNDS):
         await asyncio.sleep(1)  # without a nonce, two calls signed in the same second are the same call
@@ -227,7 +235,9 @@ async def test_of_fifty_copies_to_two_nodes_one_gets_through(app, services, make
         await run_on_writer(app, "DELETE FROM users WHERE email_key = :email", email=EMAIL)
 
 
-async def test_of_copies_with_an_idempotency_key_one_has_an_effect(app, operator, services):
+async def test_of_copies_with_an_idempotency_key_one_has_an_effect(
+    app: Starlette, operator: HeldKey, services: list[Served]
+) -> None:
     for number in range(ROUNDS):
         replies = await send_copies(services, request_of(operator, str(number)))
 
@@ -246,7 +256,9 @@ async def run_on_writer(app: Starlette, sql: str, **values: Any) -> None:
 @pytest.mark.parametrize(
     "statement, warnings", [(driver.WAIT_FOR_CLUSTER, 0), ("DO 0", 1)], ids=["as we do", "not passed on"]
 )
-async def test_the_start_warns_of_sessions_that_may_read_what_is_old(app, monkeypatch, statement, warnings):
+async def test_the_start_warns_of_sessions_that_may_read_what_is_old(
+    app: Starlette, monkeypatch: pytest.MonkeyPatch, statement: str, warnings: int
+) -> None:
     told: list[str] = []
     monkeypatch.setattr(driver, "WAIT_FOR_CLUSTER", statement)
     monkeypatch.setattr(clusters.log, "warning", lambda said, *values: told.append(said % values))

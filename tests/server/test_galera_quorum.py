@@ -178,7 +178,7 @@ CALLS = ["readiness", "a read", "a limited read", "a write", "an idempotent writ
 
 @pytest.mark.parametrize("way", ["direct", "behind HAProxy"])
 @pytest.mark.parametrize("name", CALLS)
-def test_without_quorum_a_call_is_a_503_of_ours(situation, way, name):
+def test_without_quorum_a_call_is_a_503_of_ours(situation: Situation, way: str, name: str) -> None:
     served = situation.services[way]
 
     answers = [ask(served, situation.keys, name, number) for number in range(TIMES)]
@@ -190,7 +190,7 @@ def test_without_quorum_a_call_is_a_503_of_ours(situation, way, name):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_at_a_node_that_hangs_a_call_ends_within_one_timeout(situation, name):
+def test_at_a_node_that_hangs_a_call_ends_within_one_timeout(situation: Situation, name: str) -> None:
     served = situation.services["direct"]
     with situation.cluster.nodes[0].frozen():
         begun = time.monotonic()

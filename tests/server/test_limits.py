@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -100,7 +102,13 @@ async def assert_exact(
 @on_mariadb
 @pytest.mark.parametrize("limits, quota, owners, through, remaining", CASES)
 async def test_four_processes_let_exactly_so_many_through(
-    app: Starlette, processes: list[Served], limits, quota, owners, through, remaining
+    app: Starlette,
+    processes: list[Served],
+    limits: list[Any],
+    quota: Quota | None,
+    owners: list[Any],
+    through: int,
+    remaining: dict[str, int],
 ) -> None:
     assert len(processes) == PROCESSES
 
@@ -110,7 +118,14 @@ async def test_four_processes_let_exactly_so_many_through(
 @on_sqlite
 @pytest.mark.parametrize("limits, quota, owners, through, remaining", CASES)
 async def test_one_process_on_sqlite_lets_exactly_so_many_through(
-    app: Starlette, settings: Settings, tmp_path, limits, quota, owners, through, remaining
+    app: Starlette,
+    settings: Settings,
+    tmp_path: Path,
+    limits: list[Any],
+    quota: Quota | None,
+    owners: list[Any],
+    through: int,
+    remaining: dict[str, int],
 ) -> None:
     environ = {"LATCHKEY_DATABASE_URL": settings.database_url, "LATCHKEY_KEYRING": KEYRING}
     with Served(tmp_path, "serve", environ=environ) as served:

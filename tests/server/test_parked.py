@@ -180,7 +180,9 @@ CHANGES = {
 
 @pytest.mark.parametrize("form", ["bearer", "query", "message"])
 @pytest.mark.parametrize(("change", "status", "code"), CHANGES.values(), ids=CHANGES)
-def test_a_key_that_is_narrowed_meanwhile_makes_no_key(served, form, change, status, code):
+def test_a_key_that_is_narrowed_meanwhile_makes_no_key(
+    served: ServerWithKeys, form: str, change: Callable[..., Any], status: int, code: str
+) -> None:
     caller = make_caller(served, form)
     parked = Parked(served, caller.head(form))
     time.sleep(0.1)  # the head is there
@@ -193,7 +195,7 @@ def test_a_key_that_is_narrowed_meanwhile_makes_no_key(served, form, change, sta
 
 
 @pytest.mark.parametrize("form", ["bearer", "query", "message"])
-def test_a_parked_call_of_a_good_key_is_taken(served, form):
+def test_a_parked_call_of_a_good_key_is_taken(served: ServerWithKeys, form: str) -> None:
     caller = make_caller(served, form)
     parked = Parked(served, caller.head(form))
     time.sleep(0.5)
@@ -203,7 +205,7 @@ def test_a_parked_call_of_a_good_key_is_taken(served, form):
 
 
 @pytest.mark.parametrize("form", ["bearer", "message"])
-def test_calls_that_are_parked_together_are_charged_one_by_one(served, form):
+def test_calls_that_are_parked_together_are_charged_one_by_one(served: ServerWithKeys, form: str) -> None:
     limit = {"name": "burst", "limit": 4, "window_s": 60}
     caller = make_caller(served, form, limits=[limit])
     parked = [Parked(served, caller.head(form)) for _ in range(12)]
@@ -215,7 +217,7 @@ def test_calls_that_are_parked_together_are_charged_one_by_one(served, form):
 
 
 @pytest.mark.parametrize("form", ["bearer", "query", "message"])
-def test_limits_that_a_key_gets_meanwhile_hold(served, form):
+def test_limits_that_a_key_gets_meanwhile_hold(served: ServerWithKeys, form: str) -> None:
     caller = make_caller(served, form)
     # Without a nonce the same query has the same signature within a second, and the second call would be a replay.
     parked = [Parked(served, caller.head(form, nonce=f"nonce-of-call-{n}-00")) for n in range(2)]
@@ -229,7 +231,7 @@ def test_limits_that_a_key_gets_meanwhile_hold(served, form):
 
 
 @pytest.mark.parametrize("form", ["query", "message"])
-def test_a_copy_that_waits_until_the_nonce_is_purged_is_refused(served, form):
+def test_a_copy_that_waits_until_the_nonce_is_purged_is_refused(served: ServerWithKeys, form: str) -> None:
     caller = make_caller(served, form)
     head = caller.head(form)
     copy = Parked(served, head)
@@ -248,7 +250,9 @@ def test_a_copy_that_waits_until_the_nonce_is_purged_is_refused(served, form):
 
 
 @pytest.mark.parametrize("form", ["query", "message"])
-def test_a_signature_that_ends_while_the_body_is_awaited_is_refused(served, form):
+def test_a_signature_that_ends_while_the_body_is_awaited_is_refused(
+    served: ServerWithKeys, form: str
+) -> None:
     caller = make_caller(served, form)
     parked = Parked(served, caller.head(form))
 
@@ -260,7 +264,7 @@ def test_a_signature_that_ends_while_the_body_is_awaited_is_refused(served, form
 
 
 @pytest.mark.parametrize("form", ["query", "message"])
-def test_of_two_parked_copies_one_is_taken(served, form):
+def test_of_two_parked_copies_one_is_taken(served: ServerWithKeys, form: str) -> None:
     caller = make_caller(served, form)
     head = caller.head(form)
     first, second = Parked(served, head), Parked(served, head)
@@ -271,7 +275,7 @@ def test_of_two_parked_copies_one_is_taken(served, form):
     assert len(keys_of(caller)) == 2
 
 
-def test_a_call_without_a_usable_credential_is_refused_before_its_body(served):
+def test_a_call_without_a_usable_credential_is_refused_before_its_body(served: ServerWithKeys) -> None:
     with socket.create_connection(("127.0.0.1", served.port), 10) as client:
         client.sendall(b"POST /v1/me/keys HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n")
         client.settimeout(5)

@@ -84,7 +84,9 @@ async def create(app: Starlette, key: HeldKey, name: str) -> Answer:
     ],
 )
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
-async def test_a_call_ends_within_one_timeout(app, signer, database_proxy, words, when, pooled):
+async def test_a_call_ends_within_one_timeout(
+    app: Starlette, signer: HeldKey, database_proxy: DatabaseProxy, words: bytes, when: str, pooled: bool
+) -> None:
     assert (await create(app, signer, "warm")).status == 201
     if not pooled:
         for engine in (app.state.db.engine, app.state.db.reader):

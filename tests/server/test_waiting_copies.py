@@ -76,7 +76,9 @@ def body(name: str) -> dict[str, str]:
         pytest.param([f"call{number}" for number in range(COPIES)], id="a copy of each of nine calls"),
     ],
 )
-async def test_they_are_refused_soon_and_others_write_meanwhile(app, operator, mariadb, other, names):
+async def test_they_are_refused_soon_and_others_write_meanwhile(
+    app: Starlette, operator: HeldKey, mariadb: PrivateMariaDB, other: httpx2.AsyncClient, names: list[str]
+) -> None:
     """At the default lock wait, which is 50 seconds."""
     assert mariadb.execute("SELECT @@innodb_lock_wait_timeout").strip() == "50"
     claimed = [

@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import json
+import logging
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
@@ -11,17 +13,19 @@ import pytest
 from msgspec import UNSET, UnsetType
 from sqlalchemy import select
 from sqlalchemy.orm import defer, load_only
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from latchkey.models import ApiKey, User
 from latchkey.models.errors import NotLoadedError
 from latchkey.models.query import Query
+from latchkey.service.database import SQLAlchemy
 from latchkey.service.endpoints import answers
 from latchkey.service.endpoints.answers import AnswerError
 from latchkey.service.endpoints.paging import page
-from latchkey.service.operation import Answer, RouteError, route
-from tests.api import assert_problem, call
+from latchkey.service.operation import Answer, Operation, RouteError, route
+from tests.api import HeldKey, assert_problem, call
 
 T = TypeVar("T")
 
@@ -151,11 +155,13 @@ CASES = [
 
 
 @pytest.mark.parametrize("kind, found, answered", CASES)
-def test_what_has_the_fields_is_answered(ann, kind, found, answered):
+def test_what_has_the_fields_is_answered(
+    ann: User, kind: Any, found: Callable[..., Any] | type[Any], answered: list[Any] | dict[str, Any] | None
+) -> None:
     assert shown(found(ann), kind) == answered
 
 
-def test_a_struct_with_nothing_to_convert_is_answered_as_it_is():
+def test_a_struct_with_nothing_to_convert_is_answered_as_it_is() -> None:
     found = Page([Named(1)])
 
     assert answers.convert(found, Page[Named]) is found
@@ -174,7 +180,7 @@ def test_a_struct_with_nothing_to_convert_is_answered_as_it_is():
         pytest.param(list[Named], 7, "int cannot be answered as list: Expected `array`, got `int`.", id="no list"),
     ],
 )  # fmt: skip
-def test_what_has_not_is_an_error_with_a_sentence(kind, found, sentence):
+def test_what_has_not_is_an_error_with_a_sentence(kind: Any, found: Any, sentence: str) -> None:
     with pytest.raises(AnswerError) as refused:
         answers.convert(found, kind)
 
@@ -196,7 +202,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("names, error", [({"name"}, AttributeError), ({"email"}, ZeroDivisionError)])
-def test_an_attribute_that_fails_is_no_default(names, error):
+def test_an_attribute_that_fails_is_no_default(names: set[str], error: type[Exception]) -> None:
     kind = msgspec.defstruct("Kind", [(name, str, "default") for name in sorted(names)])
 
     with pytest.raises(error):
@@ -243,7 +249,7 @@ async def answer_after_write(request: Request) -> Any:
 
 
 @pytest.fixture
-def routes():
+def routes() -> Sequence[Operation]:
     unloaded = [
         (answer_model, Named, {}),
         (answer_inside, Held, {}),
@@ -273,7 +279,7 @@ async def answer_generic() -> Page[Named]:
 
 
 @pytest.fixture
-def errors(log_lines) -> Any:
+def errors(log_lines: list[logging.LogRecord]) -> Any:
     return lambda: [one.exc_info[1] for one in log_lines if one.exc_info]
 
 
@@ -290,8 +296,8 @@ def errors(log_lines) -> Any:
     ],
 )
 async def test_what_is_not_loaded_is_an_error_by_name_and_no_default(
-    app, operator, errors, method, name, attribute
-):
+    app: Starlette, operator: HeldKey, errors: Any, method: str, name: str, attribute: str
+) -> None:
     key = (("idempotency-key", '"abc"'),) if method == "PUT" else ()
 
     answer = await call(app, method, f"/{name}", key=operator, headers=key)
@@ -305,7 +311,7 @@ async def test_what_is_not_loaded_is_an_error_by_name_and_no_default(
 
 
 @pytest.mark.parametrize("option", [load_only(User.name), defer(User.email)], ids=["load_only", "deferred"])
-async def test_what_is_not_loaded_is_an_error_in_a_block_too(db, option):
+async def test_what_is_not_loaded_is_an_error_in_a_block_too(db: SQLAlchemy, option: Any) -> None:
     await User.create(email="ann@example.com", name="Ann", auto_commit=True)
     async with db.scoped_session() as session:
         user = (await session.execute(select(User).options(option))).scalar_one()
@@ -317,7 +323,9 @@ async def test_what_is_not_loaded_is_an_error_in_a_block_too(db, option):
 
 
 @pytest.mark.parametrize("path", ["/generic", "/generic-declared"])
-async def test_a_generic_struct_is_answered_and_described(app, operator, path):
+async def test_a_generic_struct_is_answered_and_described(
+    app: Starlette, operator: HeldKey, path: str
+) -> None:
     answer = await call(app, "GET", path)
 
     assert (answer.status, answer.json["next_cursor"]) == (200, "more")
@@ -350,17 +358,17 @@ class WithModel(msgspec.Struct):
         pytest.param({"answers": Named, "status": 404}, "raise a Problem", id="a problem's status"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_at_the_start(options, sentence):
+def test_what_cannot_be_answered_is_refused_at_the_start(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(RouteError, match=sentence):
         route("GET", "/x", nothing, public=True, **options)
 
 
 @pytest.mark.parametrize("kind", [PlainTextResponse, StreamingResponse, Response])
-def test_any_response_is_a_response(kind):
+def test_any_response_is_a_response(kind: type[Any]) -> None:
     assert route("GET", "/x", nothing, public=True, answers=kind).answers is Response
 
 
-async def test_conversion_in_children_is_the_same(db):
+async def test_conversion_in_children_is_the_same(db: SQLAlchemy) -> None:
     user = User(id=1, name="Ann", email="a@b")
 
     async def child() -> Named:

@@ -2,9 +2,13 @@
 
 import asyncio
 import gc
+import logging
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event
+from starlette.applications import Starlette
 
 from latchkey.middleware.access_log import AccessLogMiddleware
 from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
@@ -20,7 +24,7 @@ from latchkey.service.database.schema import NotMigratedError
 from latchkey.service.router import ConvertedRoute
 from latchkey.service.serving import create_served_app
 from latchkey.service.settings import Settings, SettingsError
-from tests.api import assert_problem, call, stored
+from tests.api import HeldKey, assert_problem, call, stored
 from tests.conftest import KEYRING
 
 
@@ -32,7 +36,7 @@ from tests.conftest import KEYRING
         pytest.param("1:hush", "LATCHKEY_KEYRING: Entry 1 of the key ring: the key has 3 bytes", id="no key"),
     ],
 )
-def test_without_a_key_ring_nothing_starts(keyring, sentence, loggers):
+def test_without_a_key_ring_nothing_starts(keyring: str | None, sentence: str, loggers: None) -> None:
     with pytest.raises(SettingsError) as refused:
         create_app(Settings(keyring=keyring))
 
@@ -41,7 +45,7 @@ def test_without_a_key_ring_nothing_starts(keyring, sentence, loggers):
     assert not SQLAlchemy().is_open
 
 
-def test_without_settings_the_environment_is_read(monkeypatch, loggers):
+def test_without_settings_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, loggers: None) -> None:
     monkeypatch.setenv("LATCHKEY_KEYRING", KEYRING)
     monkeypatch.setenv("LATCHKEY_POOLSIZE", "5")
 
@@ -49,7 +53,7 @@ def test_without_settings_the_environment_is_read(monkeypatch, loggers):
         create_app()
 
 
-async def test_a_request_walks_in_this_order(app):
+async def test_a_request_walks_in_this_order(app: Starlette) -> None:
     assert [one.cls for one in app.user_middleware] == [
         AnswerHeadersMiddleware,
         RequestIDMiddleware,
@@ -63,7 +67,9 @@ async def test_a_request_walks_in_this_order(app):
     assert all(type(route) is ConvertedRoute for route in app.routes)
 
 
-async def test_a_database_that_is_not_migrated_is_refused_with_the_command_to_run(tmp_path, loggers):
+async def test_a_database_that_is_not_migrated_is_refused_with_the_command_to_run(
+    tmp_path: Path, loggers: None
+) -> None:
     app = create_app(Settings(database_url=f"sqlite+aiosqlite:///{tmp_path}/empty.db", keyring=KEYRING))
 
     with pytest.raises(NotMigratedError, match="run `latchkey migrate`"):
@@ -74,8 +80,8 @@ async def test_a_database_that_is_not_migrated_is_refused_with_the_command_to_ru
 
 
 async def test_a_served_application_is_none_of_the_garbage_collectors_business(
-    monkeypatch, loggers, database_url
-):
+    monkeypatch: pytest.MonkeyPatch, loggers: None, database_url: str
+) -> None:
     """A full collection would scan all of it, and stop every request meanwhile."""
     monkeypatch.setenv("LATCHKEY_KEYRING", KEYRING)
     monkeypatch.setenv("LATCHKEY_DATABASE_URL", database_url)
@@ -94,7 +100,9 @@ async def test_a_served_application_is_none_of_the_garbage_collectors_business(
         await app.state.db.close()
 
 
-async def test_closing_writes_the_last_uses_and_closes_the_database(app, operator):
+async def test_closing_writes_the_last_uses_and_closes_the_database(
+    app: Starlette, operator: HeldKey
+) -> None:
     async with app.router.lifespan_context(app):
         await call(app, "GET", "/v1/me", key=operator)
         assert "last used" in {task.get_name() for task in asyncio.all_tasks()}
@@ -106,9 +114,11 @@ async def test_closing_writes_the_last_uses_and_closes_the_database(app, operato
             pass
 
 
-async def test_a_closing_that_cannot_write_still_closes_the_database(app, operator):
+async def test_a_closing_that_cannot_write_still_closes_the_database(
+    app: Starlette, operator: HeldKey
+) -> None:
     @event.listens_for(app.state.db.engine.sync_engine, "before_cursor_execute")
-    def fail(*_):
+    def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -118,7 +128,9 @@ async def test_a_closing_that_cannot_write_still_closes_the_database(app, operat
     assert not app.state.db.is_open
 
 
-async def test_two_writers_of_one_email_are_told_apart_by_the_constraint(app, operator):
+async def test_two_writers_of_one_email_are_told_apart_by_the_constraint(
+    app: Starlette, operator: HeldKey
+) -> None:
     """The unique constraint decides; there is no SELECT before the INSERT."""
     body = {"email": "ann@example.com", "name": "Ann"}
 
@@ -132,7 +144,9 @@ async def test_two_writers_of_one_email_are_told_apart_by_the_constraint(app, op
     assert len(users) == 2
 
 
-async def test_an_ordinary_refusal_is_no_warning(app, operator, log_lines):
+async def test_an_ordinary_refusal_is_no_warning(
+    app: Starlette, operator: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     """A taken email concerns the client; warnings are for the operator."""
     body = {"email": "operator@example.com", "name": "Again"}
 
@@ -141,7 +155,9 @@ async def test_an_ordinary_refusal_is_no_warning(app, operator, log_lines):
     assert [line.getMessage() for line in log_lines if line.levelname not in {"INFO", "DEBUG"}] == []
 
 
-async def test_what_goes_on_beside_requests_is_stopped_though_a_driver_loses_a_cancellation(monkeypatch):
+async def test_what_goes_on_beside_requests_is_stopped_though_a_driver_loses_a_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(app_module, "STOP_AGAIN_S", 0.01)
     lost = []
 

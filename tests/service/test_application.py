@@ -10,10 +10,11 @@ import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from latchkey import SettingsError, command_line
 from latchkey.models import ApiKey
@@ -146,7 +147,7 @@ def ready(migrated_sqlite: Settings, run: Run) -> Settings:
     return migrated_sqlite
 
 
-def create_key(run: Run, *options: str):
+def create_key(run: Run, *options: str) -> Result:
     return run(
         *(
             "keys",
@@ -165,7 +166,7 @@ def create_key(run: Run, *options: str):
     )
 
 
-def test_migrate_runs_both_histories_and_compares_them(run):
+def test_migrate_runs_both_histories_and_compares_them(run: Run) -> None:
     first, second, compared = run("migrate", *APP), run("migrate", *APP), run("migrate", "--check", *APP)
 
     assert "Migrated the database of the schema shop from revision none to 0001.\n" in first.stderr
@@ -174,7 +175,7 @@ def test_migrate_runs_both_histories_and_compares_them(run):
     assert (compared.stdout, compared.stderr) == ("", "")
 
 
-def test_a_comparison_that_finds_something_changes_nothing_and_fails(run, shop):
+def test_a_comparison_that_finds_something_changes_nothing_and_fails(run: Run, shop: Path) -> None:
     run("migrate")
     before = (shop / "latchkey.db").read_bytes()
 
@@ -194,7 +195,7 @@ def test_a_comparison_that_finds_something_changes_nothing_and_fails(run, shop):
     assert with_app == before
 
 
-def test_the_comparison_on_an_empty_file_knows_the_application(shop):
+def test_the_comparison_on_an_empty_file_knows_the_application(shop: Path) -> None:
     compare = [sys.executable, "-m", "latchkey.migrations.check", *APP]
     same = subprocess.run(compare, capture_output=True, text=True, check=False)
     (shop / "shop_migrations" / "0001_items.py").write_text(REVISION.replace("shop_items", "shop_other"))
@@ -206,12 +207,12 @@ def test_the_comparison_on_an_empty_file_knows_the_application(shop):
     assert "a migration creates the table shop_other" in other.stderr
 
 
-def test_the_description_has_the_routes_of_the_team(run):
+def test_the_description_has_the_routes_of_the_team(run: Run) -> None:
     assert "/v1/items" in json.loads(good(run("openapi", *APP)).stdout)["paths"]
     assert "/v1/items" not in json.loads(good(run("openapi")).stdout)["paths"]
 
 
-def test_a_key_gets_a_scope_of_the_team(ready, run):
+def test_a_key_gets_a_scope_of_the_team(ready: Settings, run: Run) -> None:
     refused = create_key(run)
     given = answered(create_key(run, *APP))
 
@@ -222,7 +223,7 @@ def test_a_key_gets_a_scope_of_the_team(ready, run):
     assert answered(widened)["scopes"] == ["items:read", "items:refund"]
 
 
-def test_the_key_of_a_developer_has_every_scope(run):
+def test_the_key_of_a_developer_has_every_scope(run: Run) -> None:
     assert run("dev", "--prepare-only", *APP).exit_code == 0
 
     async def scopes() -> set[str]:
@@ -238,14 +239,16 @@ def test_the_key_of_a_developer_has_every_scope(run):
     assert "LATCHKEY_DATABASE_URL" not in os.environ
 
 
-def test_the_settings_are_those_of_the_application(run, shop):
+def test_the_settings_are_those_of_the_application(run: Run, shop: Path) -> None:
     assert run("migrate", "--app", "shop:create_elsewhere").exit_code == 0
 
     assert (shop / "elsewhere.db").exists()
     assert not (shop / "latchkey.db").exists()
 
 
-def test_reading_an_application_opens_nothing_and_writes_no_line(run, ready, environ):
+def test_reading_an_application_opens_nothing_and_writes_no_line(
+    run: Run, ready: Settings, environ: pytest.MonkeyPatch
+) -> None:
     environ.delenv("LATCHKEY_KEYRING")
     before = logging.getLogger("latchkey").handlers
 
@@ -257,7 +260,9 @@ def test_reading_an_application_opens_nothing_and_writes_no_line(run, ready, env
         _ = SQLAlchemy().engine
 
 
-def test_a_key_is_not_made_with_the_key_ring_of_a_reading(run, ready, environ):
+def test_a_key_is_not_made_with_the_key_ring_of_a_reading(
+    run: Run, ready: Settings, environ: pytest.MonkeyPatch
+) -> None:
     environ.delenv("LATCHKEY_KEYRING")
 
     refused = create_key(run, *APP)
@@ -267,24 +272,28 @@ def test_a_key_is_not_made_with_the_key_ring_of_a_reading(run, ready, environ):
 
 
 class TestWhichApplication:
-    def has_items(self, result) -> bool:
+    def has_items(self, result: Any) -> bool:
         return "/v1/items" in json.loads(good(result).stdout)["paths"]
 
-    def test_the_variable_names_it_and_the_option_goes_before(self, run, environ):
+    def test_the_variable_names_it_and_the_option_goes_before(
+        self, run: Run, environ: pytest.MonkeyPatch
+    ) -> None:
         environ.setenv("LATCHKEY_APP", "shop:create_app")
 
         assert self.has_items(run("openapi"))
         assert not self.has_items(run("openapi", "--app", "latchkey:create_app"))
         assert not self.has_items(run("--app", "latchkey:create_app", "openapi"))
 
-    def test_an_installed_package_names_it(self, run, environ, installed):
+    def test_an_installed_package_names_it(
+        self, run: Run, environ: pytest.MonkeyPatch, installed: list[str]
+    ) -> None:
         installed.append("shop:create_app")
 
         assert self.has_items(run("openapi"))
         environ.setenv("LATCHKEY_APP", "latchkey:create_app")
         assert not self.has_items(run("openapi"))
 
-    def test_two_installed_packages_are_refused_by_name(self, run, installed):
+    def test_two_installed_packages_are_refused_by_name(self, run: Run, installed: list[str]) -> None:
         installed.extend(["shop:create_app", "other:create_app"])
 
         refused = run("openapi")
@@ -293,7 +302,7 @@ class TestWhichApplication:
         assert "several applications are installed, other:create_app, shop:create_app" in refused.stderr
         assert self.has_items(run("openapi", *APP))
 
-    def test_a_command_line_of_a_team_is_about_its_own(self, environ):
+    def test_a_command_line_of_a_team_is_about_its_own(self, environ: pytest.MonkeyPatch) -> None:
         environ.setenv("LATCHKEY_APP", "latchkey:create_app")
         shop = command_line("shop:create_app", name="shop")
 
@@ -316,7 +325,7 @@ class TestWhichApplication:
         ("shop:create_nothing", "it does not call latchkey.create_app"),
     ],
 )
-def test_what_names_no_application_is_refused_with_one_sentence(run, named, sentence):
+def test_what_names_no_application_is_refused_with_one_sentence(run: Run, named: str, sentence: str) -> None:
     refused = run("openapi", "--app", named)
 
     assert (refused.exit_code, refused.stdout) == (1, "")
@@ -324,20 +333,20 @@ def test_what_names_no_application_is_refused_with_one_sentence(run, named, sent
     assert refused.stderr.count("\n") == 1
 
 
-def test_a_module_that_fails_to_import_another_shows_where(run):
+def test_a_module_that_fails_to_import_another_shows_where(run: Run) -> None:
     failed = run("openapi", "--app", "broken_shop:create_app")
 
     assert isinstance(failed.exception, ModuleNotFoundError)
     assert "no_such_module" in str(failed.exception)
 
 
-def test_two_commands_of_one_name_are_refused():
+def test_two_commands_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="the command keys exists already"):
         command_line("shop:create_app", commands=[click.Command("keys")])
     assert "stock" not in latchkey.commands
 
 
-def test_an_error_of_a_teams_command_is_one_sentence():
+def test_an_error_of_a_teams_command_is_one_sentence() -> None:
     @click.command()
     def fail() -> None:
         raise SettingsError("ORDERS_URL is not set.")
@@ -361,7 +370,7 @@ def get(url: str) -> int:
         pytest.param(("--app", "shop:create_wrapped"), id="wrapped"),
     ],
 )
-def test_the_application_is_served(ready, tmp_path, arguments):
+def test_the_application_is_served(ready: Settings, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     with Served(tmp_path, "serve", *arguments) as served:
         status = get(served.url + "/items")
 
@@ -369,21 +378,23 @@ def test_the_application_is_served(ready, tmp_path, arguments):
     assert f"Serving {arguments[1]}." in served.err.read_text()
 
 
-def test_a_database_without_the_migrations_of_the_team_is_refused(migrated_sqlite, run):
+def test_a_database_without_the_migrations_of_the_team_is_refused(
+    migrated_sqlite: Settings, run: Run
+) -> None:
     refused = run("serve", "--port", str(free_port()), *APP)
 
     assert refused.exit_code == 1
     assert "revision none of the schema shop" in refused.stderr
 
 
-def test_latchkey_alone_is_never_served_in_silence(migrated_sqlite, tmp_path):
+def test_latchkey_alone_is_never_served_in_silence(migrated_sqlite: Settings, tmp_path: Path) -> None:
     with Served(tmp_path, "serve") as served:
         pass
 
     assert "Serving Latchkey alone: neither --app, LATCHKEY_APP nor" in served.err.read_text()
 
 
-def test_the_program_of_a_team_serves_the_team_and_has_its_commands(ready, tmp_path):
+def test_the_program_of_a_team_serves_the_team_and_has_its_commands(ready: Settings, tmp_path: Path) -> None:
     own = subprocess.run(
         [sys.executable, "-m", "shop_command", "stock"], capture_output=True, text=True, check=False
     )

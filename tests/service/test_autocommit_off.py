@@ -1,40 +1,45 @@
 """A server that starts its sessions with autocommit off: autocommitted statements are still committed at once."""
 
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
 import asyncmy
 import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.engine import make_url
+from starlette.applications import Starlette
 
 from latchkey.models import Nonce, User
 from latchkey.service.database import driver
 from tests import mysql
 from tests.api import call, hold_key
 from tests.conftest import on_mariadb
+from tests.mariadb import PrivateMariaDB
 from tests.service.limits.rules import limit
 
 
 @pytest.fixture
-def database_url(request, mariadb, mariadb_url):
+def database_url(request: pytest.FixtureRequest, mariadb: PrivateMariaDB, mariadb_url: str) -> Iterator[str]:
     mariadb.execute("SET GLOBAL autocommit = 0")
     yield mariadb_url
     mariadb.execute("SET GLOBAL autocommit = 1")
 
 
-def arguments(url):
+def arguments(url: str) -> dict[str, Any]:
     url = make_url(url)
     return {
         "host": url.host, "port": url.port, "user": url.username, "password": url.password, "db": url.database
     }  # fmt: skip
 
 
-async def autocommit_of(connection):
+async def autocommit_of(connection: Any) -> int:
     async with connection.cursor() as cursor:
         await cursor.execute("SELECT @@autocommit")
         return (await cursor.fetchone())[0]
 
 
 @on_mariadb
-async def test_the_driver_alone_is_told_so_by_mariadb_only(database_url):
+async def test_the_driver_alone_is_told_so_by_mariadb_only(database_url: str) -> None:
     """MySQL reports autocommit in its flag, so asyncmy sends nothing. When this fails on MySQL, the server was corrected."""
     connection = await asyncmy.connect(**arguments(database_url), autocommit=True)
     found = await autocommit_of(connection)
@@ -45,7 +50,7 @@ async def test_the_driver_alone_is_told_so_by_mariadb_only(database_url):
 
 @on_mariadb
 @pytest.mark.parametrize("sets", [True, False])
-async def test_our_connection_is_what_it_was_made_for(database_url, sets):
+async def test_our_connection_is_what_it_was_made_for(database_url: str, sets: bool) -> None:
     connection = await driver.connect(
         **arguments(database_url), variables={"autocommit": 1} if sets else None, autocommit=sets
     )
@@ -56,7 +61,9 @@ async def test_our_connection_is_what_it_was_made_for(database_url, sets):
 
 
 @on_mariadb
-async def test_reads_nonces_limits_and_writes_are_what_they_are_elsewhere(app, open_transactions):
+async def test_reads_nonces_limits_and_writes_are_what_they_are_elsewhere(
+    app: Starlette, open_transactions: Callable[[], Awaitable[int]]
+) -> None:
     signer = await hold_key(app, mode="signed", limits=[limit("few", 2)])
     answers = [await call(app, "GET", "/v1/users", key=signer) for _ in range(3)]
     operator = await hold_key(app)
@@ -81,7 +88,7 @@ async def test_reads_nonces_limits_and_writes_are_what_they_are_elsewhere(app, o
 
 
 @on_mariadb
-async def test_a_nonce_is_committed_at_once(app):
+async def test_a_nonce_is_committed_at_once(app: Starlette) -> None:
     signer = await hold_key(app, mode="signed")
     answer = await call(app, "POST", "/v1/users", key=signer, body={"email": "a@example.com", "name": "A"})
 

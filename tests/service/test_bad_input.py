@@ -4,11 +4,14 @@ One table for the requests and one for their credentials; both pass through all 
 """
 
 import json
+import logging
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
 
 from latchkey.models import ApiKey
 from latchkey.service.logs import JsonFormatter, TextFormatter
@@ -302,7 +305,7 @@ CASES = [*MALFORMED, *SHAPES, *TYPES, *QUERIES, *PLACES, *SCOPES]
 
 
 @pytest.fixture
-async def callers(app, operator, signer) -> dict[str, HeldKey | None]:
+async def callers(app: Starlette, operator: HeldKey, signer: HeldKey) -> dict[str, HeldKey | None]:
     return {
         "operator": operator,
         "signer": signer,
@@ -313,8 +316,11 @@ async def callers(app, operator, signer) -> dict[str, HeldKey | None]:
 
 @pytest.mark.parametrize("case", CASES)
 async def test_what_is_wrong_is_the_right_problem_and_writes_nothing(
-    app, callers, open_transactions, case: Case
-):
+    app: Starlette,
+    callers: dict[str, HeldKey | None],
+    open_transactions: Callable[[], Awaitable[int]],
+    case: Case,
+) -> None:
     bystander = await hold_key(app, email="bystander@example.com")
     before = await stored(app.state.db.reader)
 
@@ -380,7 +386,9 @@ QUOTED = [
 
 
 @pytest.mark.parametrize("case", QUOTED)
-async def test_what_is_quoted_from_a_client_has_a_bound(app, callers, log_lines, case: Case):
+async def test_what_is_quoted_from_a_client_has_a_bound(
+    app: Starlette, callers: dict[str, HeldKey | None], log_lines: list[logging.LogRecord], case: Case
+) -> None:
     """In the answer with its headers, and in every line of the log."""
     bystander = await hold_key(app, email="bystander@example.com")
     del log_lines[:]
@@ -402,7 +410,9 @@ async def test_what_is_quoted_from_a_client_has_a_bound(app, callers, log_lines,
 
 
 @pytest.mark.parametrize("caller", ["operator", "signer"])
-async def test_a_refused_body_does_not_spoil_the_next_call(app, callers, caller):
+async def test_a_refused_body_does_not_spoil_the_next_call(
+    app: Starlette, callers: dict[str, HeldKey | None], caller: str
+) -> None:
     """The same connections continue to work."""
     for _ in range(5):
         await call(app, "POST", "/v1/users", key=callers[caller], body={"email": "a@b"})
@@ -421,13 +431,15 @@ async def test_a_refused_body_does_not_spoil_the_next_call(app, callers, caller)
         'application/json; charset="utf-8"',
     ],
 )
-async def test_json_in_utf_8_is_taken_however_it_is_spelt(app, operator, kind):
+async def test_json_in_utf_8_is_taken_however_it_is_spelt(
+    app: Starlette, operator: HeldKey, kind: str
+) -> None:
     answer = await call(app, "POST", "/v1/users", key=operator, body=USER, headers=[("content-type", kind)])
 
     assert answer.status == 201
 
 
-def test_the_table_is_as_large_as_promised():
+def test_the_table_is_as_large_as_promised() -> None:
     assert len(CASES) >= 80
     assert [one for one, times in Counter(case.id for case in CASES).items() if times > 1] == []
 
@@ -436,7 +448,7 @@ def test_the_table_is_as_large_as_promised():
 
 
 @pytest.fixture
-async def cursor(app, operator) -> str:
+async def cursor(app: Starlette, operator: HeldKey) -> str:
     """Return a cursor of `/v1/keys?status=active&limit=1`."""
     await hold_key(app)
     return (await call(app, "GET", "/v1/keys?status=active&limit=1", key=operator)).json["next_cursor"]
@@ -455,13 +467,17 @@ async def cursor(app, operator) -> str:
         pytest.param("/v1/keys?status=active&cursor={swapped}", id="in another letter case"),
     ],
 )
-async def test_a_cursor_fits_one_list_with_its_filters_only(app, operator, cursor, target):
+async def test_a_cursor_fits_one_list_with_its_filters_only(
+    app: Starlette, operator: HeldKey, cursor: str, target: str
+) -> None:
     target = target.format(cursor=cursor, cut=cursor[:-1], swapped=cursor.swapcase())
 
     assert_problem(await call(app, "GET", target, key=operator), 400, "invalid_cursor")
 
 
-async def test_a_cursor_with_any_character_changed_is_refused(app, operator, cursor):
+async def test_a_cursor_with_any_character_changed_is_refused(
+    app: Starlette, operator: HeldKey, cursor: str
+) -> None:
     for place, character in enumerate(cursor):
         changed = cursor[:place] + ("A" if character != "A" else "B") + cursor[place + 1 :]
 
@@ -470,7 +486,9 @@ async def test_a_cursor_with_any_character_changed_is_refused(app, operator, cur
         assert_problem(answer, 400, "invalid_cursor")
 
 
-async def test_a_cursor_is_opaque_url_safe_and_takes_another_limit(app, operator, cursor):
+async def test_a_cursor_is_opaque_url_safe_and_takes_another_limit(
+    app: Starlette, operator: HeldKey, cursor: str
+) -> None:
     answer = await call(app, "GET", f"/v1/keys?status=active&limit=7&cursor={cursor}", key=operator)
 
     keys = await ApiKey.filter().order_by("id").all()
@@ -486,7 +504,9 @@ async def test_a_cursor_is_opaque_url_safe_and_takes_another_limit(app, operator
         ({"email": "a@b", "name": "a\nb"}, "text without control characters"),
     ],
 )
-async def test_a_client_is_told_in_words_and_not_by_a_pattern(app, operator, body, words):
+async def test_a_client_is_told_in_words_and_not_by_a_pattern(
+    app: Starlette, operator: HeldKey, body: dict[str, str], words: str
+) -> None:
     answer = await call(app, "POST", "/v1/users", key=operator, body=body)
 
     assert_problem(answer, 422, "invalid_body")

@@ -48,7 +48,9 @@ class TestSigning:
             pytest.param("POST", "http://h/v1/users", '{"ü":1}', "/v1/users", '{"ü":1}'.encode(), id="body"),
         ],
     )  # fmt: skip
-    def test_everything_that_is_sent_is_covered(self, method, url, body, path, digest):
+    def test_everything_that_is_sent_is_covered(
+        self, method: str, url: str, body: str | None, path: str, digest: bytes | None
+    ) -> None:
         call = signed(method, url, body)
 
         query = call.url.partition("?")[2]
@@ -76,7 +78,9 @@ class TestSigning:
             pytest.param("POST", "http://h/v1/users", "", "h", "/v1/users", "?", id="an empty body"),
         ],
     )  # fmt: skip
-    def test_a_message_covers_the_host_too(self, method, url, body, authority, path, query):
+    def test_a_message_covers_the_host_too(
+        self, method: str, url: str, body: str | None, authority: str, path: str, query: str
+    ) -> None:
         call = signed(method, url, body, form="message")
 
         parts = urlsplit(call.url)
@@ -97,7 +101,7 @@ class TestSigning:
         assert call.headers.get("content-type") == (None if body is None else "application/json")
 
     @pytest.mark.parametrize("form", ["query", "message"])
-    def test_an_idempotency_key_is_sent_as_it_is_and_a_message_signs_it(self, form):
+    def test_an_idempotency_key_is_sent_as_it_is_and_a_message_signs_it(self, form: str) -> None:
         call = sign_call(
             "POST", "http://h/x", access_key=KEY, secret=SECRET, body="{}", now=NOW, nonce=NONCE, form=form,
             idempotency_key='"order 7"',
@@ -108,24 +112,24 @@ class TestSigning:
 
     @pytest.mark.parametrize("form", ["query", "message"])
     @pytest.mark.parametrize("key", ["", " a", "a\r\nb: c", "é"])
-    def test_an_idempotency_key_that_no_header_can_hold_is_refused(self, form, key):
+    def test_an_idempotency_key_that_no_header_can_hold_is_refused(self, form: str, key: str) -> None:
         with pytest.raises(ValueError, match="idempotency key"):
             sign_call(
                 "POST", "http://h/x", access_key=KEY, secret=SECRET, now=NOW, nonce=NONCE, form=form,
                 idempotency_key=key,
             )  # fmt: skip
 
-    def test_a_message_has_no_second_credential(self):
+    def test_a_message_has_no_second_credential(self) -> None:
         with pytest.raises(ValueError, match="second credential"):
             signed("GET", "http://h/?a=1&k%65y=lka_1", form="message")
 
-    def test_the_query_is_kept_to_the_byte(self):
+    def test_the_query_is_kept_to_the_byte(self) -> None:
         call = signed("GET", "http://h/v1/users?q=a%20b+c&Q=%7e&&x")
 
         assert call.url.endswith("&q=a%20b+c&Q=%7e&&x")
 
     @pytest.mark.parametrize("form", ["query", "message"])
-    def test_no_key_material_is_in_the_call(self, form):
+    def test_no_key_material_is_in_the_call(self, form: str) -> None:
         call = signed("POST", "http://h/v1/users", "{}", form)
 
         assert SECRET not in call.curl()
@@ -152,15 +156,15 @@ class TestSigning:
             ("http://h/?a=1&nonce=1", "nonce"),
         ],
     )
-    def test_a_url_that_cannot_be_signed_is_refused(self, url, sentence):
+    def test_a_url_that_cannot_be_signed_is_refused(self, url: str, sentence: str) -> None:
         with pytest.raises(ValueError, match=sentence):
             signed("GET", url)
 
-    def test_head_has_no_body(self):
+    def test_head_has_no_body(self) -> None:
         with pytest.raises(ValueError, match="HEAD"):
             signed("HEAD", "http://h/", "{}")
 
-    def test_a_url_is_split_where_a_server_splits_it(self):
+    def test_a_url_is_split_where_a_server_splits_it(self) -> None:
         assert split_url("http://[::1]:8000/a?b?c").query == "b?c"
 
 
@@ -271,7 +275,9 @@ CALLS = [
 class TestSending:
     @pytest.mark.parametrize("form", ["query", "message"])
     @pytest.mark.parametrize("method, target, body", CALLS)
-    def test_the_bytes_that_arrive_are_those_that_were_signed(self, partner, method, target, body, form):
+    def test_the_bytes_that_arrive_are_those_that_were_signed(
+        self, partner: Partner, method: str, target: str, body: str | None, form: str
+    ) -> None:
         call = signed(method, partner.url + target, body, form)
 
         answer = send(call)
@@ -282,7 +288,9 @@ class TestSending:
 
     @pytest.mark.parametrize("form", ["query", "message"])
     @pytest.mark.parametrize("method, target, body", CALLS)
-    def test_the_curl_line_sends_the_same(self, partner, method, target, body, form):
+    def test_the_curl_line_sends_the_same(
+        self, partner: Partner, method: str, target: str, body: str | None, form: str
+    ) -> None:
         if not shutil.which("curl"):
             pytest.skip("curl not found")
         call = signed(method, partner.url + target, body, form)
@@ -291,32 +299,34 @@ class TestSending:
 
         assert_arrived(partner, call)
 
-    def test_a_redirection_is_not_followed(self, partner):
+    def test_a_redirection_is_not_followed(self, partner: Partner) -> None:
         answer = send(signed("GET", partner.url + "/moved"))
 
         assert answer.status == 302
         assert len(partner.heard) == 1
 
-    def test_a_server_that_is_not_there_is_named(self, partner):
+    def test_a_server_that_is_not_there_is_named(self, partner: Partner) -> None:
         with Partner() as gone:
             pass
 
         with pytest.raises(CallError, match=r"127\.0\.0\.1:\d+ does not answer: Connection refused"):
             send(signed("GET", gone.url))
 
-    def test_something_that_is_no_http_is_named(self):
+    def test_something_that_is_no_http_is_named(self) -> None:
         with Partner() as strange:
             strange.server.RequestHandlerClass.send_response = lambda self, *_: self.wfile.write(b"hello\r\n")
             with pytest.raises(CallError, match="does not speak HTTP: BadStatusLine"):
                 send(signed("GET", strange.url))
 
-    def test_a_certificate_is_verified(self, tls_partner):
+    def test_a_certificate_is_verified(self, tls_partner: Partner) -> None:
         with pytest.raises(CallError, match="certificate verify failed"):
             send(signed("GET", tls_partner.url))
 
         assert tls_partner.heard == []
 
-    def test_a_certificate_that_is_trusted_is_enough(self, tls_partner, certificate, monkeypatch):
+    def test_a_certificate_that_is_trusted_is_enough(
+        self, tls_partner: Partner, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
         assert send(signed("GET", tls_partner.url)).status == 200
@@ -331,7 +341,7 @@ def assert_arrived(partner: Partner, call: SignedCall) -> None:
     assert headers.get("content-type") == (None if call.body is None else "application/json")
 
 
-def test_the_curl_line_is_one_command_of_plain_words():
+def test_the_curl_line_is_one_command_of_plain_words() -> None:
     call = signed("GET", "http://h/v1/me")
 
     assert shlex.split(call.curl()) == [

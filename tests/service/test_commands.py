@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from signal import Signals
 from typing import Any, Self
 
 import click
@@ -40,6 +41,7 @@ from latchkey.service.key_cache.channel import open_channel
 from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings
 from tests.conftest import empty
+from tests.redis import PrivateRedis
 from tests.requests import Answer, request
 
 Run = Callable[..., Result]
@@ -121,7 +123,7 @@ def ask(settings: Settings, bearer: str, *calls: tuple[str, str, str]) -> list[A
 
 
 class TestUsers:
-    def test_one_is_created_found_blocked_and_unblocked(self, migrated, run):
+    def test_one_is_created_found_blocked_and_unblocked(self, migrated: Settings, run: Run) -> None:
         made = answered(run("users", "create", "--email", "Ann@example.com", "--name", "Ann Ü", "--json"))
         listed = answered(run("users", "list", "--email", "ANN@EXAMPLE.COM", "--json"))
         blocked = answered(run("users", "block", str(made["id"]), "--json"))
@@ -132,13 +134,13 @@ class TestUsers:
         assert blocked["status"] == "blocked"
         assert unblocked == {**made, "updated_at": unblocked["updated_at"]}
 
-    def test_blocking_twice_changes_nothing(self, migrated, run):
+    def test_blocking_twice_changes_nothing(self, migrated: Settings, run: Run) -> None:
         answered(run("users", "create", "--email", "ann@example.com", "--name", "Ann", "--json"))
         once = answered(run("users", "block", "ann@example.com", "--json"))
 
         assert answered(run("users", "block", "ann@example.com", "--json")) == once
 
-    def test_a_taken_email_is_refused_in_whatever_letter_case(self, migrated, run):
+    def test_a_taken_email_is_refused_in_whatever_letter_case(self, migrated: Settings, run: Run) -> None:
         answered(run("users", "create", "--email", "ann@example.com", "--name", "Ann", "--json"))
 
         refused = run("users", "create", "--email", "ANN@example.com", "--name", "Other")
@@ -149,7 +151,7 @@ class TestUsers:
             == "Error: the email ANN@example.com is taken; that of a deleted user stays taken.\n"
         )
 
-    def test_the_list_is_whole_unless_it_is_limited(self, migrated_sqlite, run):
+    def test_the_list_is_whole_unless_it_is_limited(self, migrated_sqlite: Settings, run: Run) -> None:
         for number in range(3):
             good(run("users", "create", "--email", f"u{number}@example.com", "--name", "U"))
         good(run("users", "block", "u1@example.com"))
@@ -162,7 +164,7 @@ class TestUsers:
         assert ids("--status", "active") == [1, 3]
         assert ids("--email", "nobody@example.com") == []
 
-    def test_the_table_has_a_line_for_each(self, migrated_sqlite, run):
+    def test_the_table_has_a_line_for_each(self, migrated_sqlite: Settings, run: Run) -> None:
         good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
         good(run("users", "create", "--email", "b@example.com", "--name", "Bob Baker"))
 
@@ -171,7 +173,7 @@ class TestUsers:
         assert header.split() == ["id", "email", "name", "status", "created_at"]
         assert header.index("name") == ann.index("Ann") == bob.index("Bob Baker")
 
-    def test_one_is_shown_a_line_a_field(self, migrated_sqlite, run):
+    def test_one_is_shown_a_line_a_field(self, migrated_sqlite: Settings, run: Run) -> None:
         shown = good(run("users", "create", "--email", "ann@example.com", "--name", "Ann")).stdout
 
         assert re.match(
@@ -182,11 +184,11 @@ class TestUsers:
 
 class TestKeys:
     @pytest.fixture
-    def ann(self, migrated, run) -> int:
+    def ann(self, migrated: Settings, run: Run) -> int:
         return answered(run("users", "create", "--email", "ann@example.com", "--name", "Ann", "--json"))["id"]
 
     @pytest.mark.parametrize("mode", ["bearer", "signed"])
-    def test_one_is_created_found_and_revoked(self, ann, run, mode):
+    def test_one_is_created_found_and_revoked(self, ann: int, run: Run, mode: str) -> None:
         made = answered(
             run(
                 "keys", "create", "--user", "Ann@example.com", "--name", "import", "--mode", mode,
@@ -208,7 +210,9 @@ class TestKeys:
         assert answered(run("keys", "list", "--status", "active", "--json"))["data"] == []
 
     @pytest.mark.parametrize("mode", ["bearer", "signed"])
-    def test_one_is_rotated_as_the_endpoint_does_it(self, ann, migrated, run, mode):
+    def test_one_is_rotated_as_the_endpoint_does_it(
+        self, ann: int, migrated: Settings, run: Run, mode: str
+    ) -> None:
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", mode,
@@ -231,7 +235,7 @@ class TestKeys:
             both = [made["secret"], rotated["secret"]]
             assert [ask(migrated, secret, ("GET", "/v1/me", ""))[0].status for secret in both] == [200, 200]
 
-    def test_without_grace_the_old_secret_ends_at_once(self, ann, migrated, run):
+    def test_without_grace_the_old_secret_ends_at_once(self, ann: int, migrated: Settings, run: Run) -> None:
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "", "--json"
@@ -248,7 +252,7 @@ class TestKeys:
         both = [made["secret"], secret]
         assert [ask(migrated, one, ("GET", "/v1/me", ""))[0].status for one in both] == [401, 200]
 
-    def test_until_when_the_old_secret_works_is_told_to_people(self, ann, run):
+    def test_until_when_the_old_secret_works_is_told_to_people(self, ann: int, run: Run) -> None:
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "",
@@ -266,10 +270,10 @@ class TestKeys:
         "grace, seconds",
         [("0", 0), ("90", 90), ("90s", 90), ("30m", 1800), ("12h", 43200), ("7d", 604800), ("30d", 2592000)],
     )
-    def test_a_grace_is_a_number_of_seconds_or_has_a_unit(self, grace, seconds):
+    def test_a_grace_is_a_number_of_seconds_or_has_a_unit(self, grace: str, seconds: int) -> None:
         assert GRACE.convert(grace, None, None) == seconds
 
-    def test_a_revoked_one_is_not_rotated(self, ann, run):
+    def test_a_revoked_one_is_not_rotated(self, ann: int, run: Run) -> None:
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "", "--json"
@@ -282,7 +286,7 @@ class TestKeys:
         assert (refused.exit_code, refused.stdout) == (1, "")
         assert refused.stderr == f"Error: the key {made['access_key']} is revoked, and stays so.\n"
 
-    def test_the_secret_is_shown_once_and_only_on_standard_output(self, ann, run):
+    def test_the_secret_is_shown_once_and_only_on_standard_output(self, ann: int, run: Run) -> None:
         made = run(
             "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "users:read"
         )
@@ -292,7 +296,7 @@ class TestKeys:
         assert made.stderr == "The secret is shown only this once: keep it safe.\n"
         assert secret not in good(run("keys", "list")).stdout
 
-    def test_one_is_given_more_scopes_and_keeps_those_that_it_has(self, ann, run):
+    def test_one_is_given_more_scopes_and_keeps_those_that_it_has(self, ann: int, run: Run) -> None:
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "users:read",
@@ -311,7 +315,7 @@ class TestKeys:
         }  # fmt: skip
         assert answered(run("keys", "list", "--json"))["data"] == [given]
 
-    def test_a_revoked_one_is_given_nothing(self, ann, run):
+    def test_a_revoked_one_is_given_nothing(self, ann: int, run: Run) -> None:
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "", "--json"
@@ -324,7 +328,9 @@ class TestKeys:
         assert (refused.exit_code, refused.stdout) == (1, "")
         assert refused.stderr == f"Error: the key {made['access_key']} is revoked, and stays so.\n"
 
-    def test_one_has_at_most_a_hundred_scopes(self, ann, run, monkeypatch):
+    def test_one_has_at_most_a_hundred_scopes(
+        self, ann: int, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", EVERY_SCOPE,
@@ -338,7 +344,7 @@ class TestKeys:
         assert refused.exit_code == 1
         assert "would have 6 scopes; at most 5." in refused.stderr
 
-    def test_a_key_may_have_no_scope_at_all(self, ann, run):
+    def test_a_key_may_have_no_scope_at_all(self, ann: int, run: Run) -> None:
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", "signed", "--scopes", "", "--json"
@@ -347,7 +353,7 @@ class TestKeys:
 
         assert made["scopes"] == []
 
-    def test_a_key_may_be_bound_to_networks(self, ann, run):
+    def test_a_key_may_be_bound_to_networks(self, ann: int, run: Run) -> None:
         made = answered(
             run(
                 "keys", "create", "--user", str(ann), "--name", "k", "--mode", "signed", "--scopes", "",
@@ -357,7 +363,7 @@ class TestKeys:
 
         assert made["allowed_networks"] == ["10.0.0.0/8", "2001:db8::1/128"]
 
-    def test_a_key_may_be_limited(self, ann, run):
+    def test_a_key_may_be_limited(self, ann: int, run: Run) -> None:
         options = ("--limit", "burst=100/60s", "--limit", "hourly=1000/1h", "--quota", "10000/day")
         create = ("keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "")
         made = answered(run(*create, *options, "--json"))
@@ -371,7 +377,7 @@ class TestKeys:
         assert "name=burst limit=100 window_s=60,name=hourly limit=1000 window_s=3600\n" in shown
         assert "limit=10000 per=day\n" in shown
 
-    def test_a_blocked_owner_gets_none(self, ann, run):
+    def test_a_blocked_owner_gets_none(self, ann: int, run: Run) -> None:
         good(run("users", "block", str(ann)))
 
         refused = run(
@@ -383,7 +389,7 @@ class TestKeys:
         assert answered(run("keys", "list", "--json"))["data"] == []
 
 
-def test_the_json_is_what_the_endpoints_answer(migrated, run):
+def test_the_json_is_what_the_endpoints_answer(migrated: Settings, run: Run) -> None:
     """The command line and HTTP return the same rows in the same bytes."""
     user = good(run("users", "create", "--email", "Ann@example.com", "--name", "Ann Ü", "--json"))
     other = good(run("users", "create", "--email", "bob@example.com", "--name", "Bob", "--json"))
@@ -425,7 +431,7 @@ def test_the_json_is_what_the_endpoints_answer(migrated, run):
     assert stored["last_used_at"] is not None
 
 
-def test_a_new_key_is_shown_with_the_fields_of_the_endpoint(migrated_sqlite, run):
+def test_a_new_key_is_shown_with_the_fields_of_the_endpoint(migrated_sqlite: Settings, run: Run) -> None:
     good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
 
     made = good(
@@ -544,7 +550,9 @@ class TestMistakes:
                          "127.0.0.1:1 does not answer: Connection refused.", id="a server that is not there"),
         ],
     )  # fmt: skip
-    def test_the_sentence_says_what_to_do(self, migrated_sqlite, run, arguments, status, sentence):
+    def test_the_sentence_says_what_to_do(
+        self, migrated_sqlite: Settings, run: Run, arguments: tuple[Any, ...], status: int, sentence: str
+    ) -> None:
         good(run("users", "create", "--email", "one@example.com", "--name", "One"))
         good(run("users", "create", "--email", "two@example.com", "--name", "Two"))
         asyncio.run(delete_user(migrated_sqlite, 2))
@@ -589,8 +597,15 @@ class TestMistakes:
         ],
     )  # fmt: skip
     def test_a_wrong_setting_is_one_sentence(
-        self, migrated_sqlite, environ, run, tmp_path, settings, arguments, sentence
-    ):
+        self,
+        migrated_sqlite: Settings,
+        environ: pytest.MonkeyPatch,
+        run: Run,
+        tmp_path: Path,
+        settings: dict[str, str],
+        arguments: tuple[str, ...],
+        sentence: str,
+    ) -> None:
         (tmp_path / "text.db").write_text("not a database, though long enough to be looked at as one " * 20)
         for name, value in settings.items():
             environ.setenv(name, value)
@@ -602,7 +617,7 @@ class TestMistakes:
         assert re.fullmatch(r"Error: [^\n]+\n", result.stderr)
         assert "hunter2" not in result.stderr
 
-    def test_a_database_from_the_future_is_refused(self, migrated_sqlite, run):
+    def test_a_database_from_the_future_is_refused(self, migrated_sqlite: Settings, run: Run) -> None:
         asyncio.run(set_revision(migrated_sqlite, "9999"))
 
         for arguments in (("migrate",), ("users", "list"), SERVE):
@@ -610,7 +625,7 @@ class TestMistakes:
             assert result.exit_code == 1
             assert re.fullmatch(r"Error: [^\n]*9999[^\n]*\n", result.stderr)
 
-    def test_a_port_that_is_taken_is_one_sentence(self, migrated_sqlite, run):
+    def test_a_port_that_is_taken_is_one_sentence(self, migrated_sqlite: Settings, run: Run) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
 
@@ -641,7 +656,9 @@ class TestMistakes:
             (*CREATE_KEY, "--scopes", "", "--networks", A_SECRET),
         ],
     )
-    def test_a_secret_in_the_wrong_place_is_not_repeated(self, migrated_sqlite, run, arguments):
+    def test_a_secret_in_the_wrong_place_is_not_repeated(
+        self, migrated_sqlite: Settings, run: Run, arguments: tuple[str, ...]
+    ) -> None:
         result = run(*arguments)
 
         assert result.exit_code in {1, 2}
@@ -670,7 +687,7 @@ async def set_revision(settings: Settings, revision: str) -> None:
 
 class TestAnotherKeyRing:
     @pytest.fixture
-    def key(self, migrated_sqlite, run) -> dict[str, Any]:
+    def key(self, migrated_sqlite: Settings, run: Run) -> dict[str, Any]:
         """A signing key that was made with the ring of the database; then another one is set."""
         good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
         return answered(run(*CREATE_KEY[:-1], "signed", "--scopes", "", "--json"))
@@ -684,7 +701,9 @@ class TestAnotherKeyRing:
         ],
         ids=["serve", "create", "rotate"],
     )
-    def test_it_stops_what_needs_the_ring_with_a_sentence(self, key, run, environ, arguments):
+    def test_it_stops_what_needs_the_ring_with_a_sentence(
+        self, key: dict[str, Any], run: Run, environ: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    ) -> None:
         other = KeyRing.generate_text()
         environ.setenv("LATCHKEY_KEYRING", other)
 
@@ -696,13 +715,17 @@ class TestAnotherKeyRing:
             "If the right ring is lost, `latchkey keyring --adopt` accepts this one.\n"
         )
 
-    def test_what_needs_no_ring_goes_on(self, key, run, environ):
+    def test_what_needs_no_ring_goes_on(
+        self, key: dict[str, Any], run: Run, environ: pytest.MonkeyPatch
+    ) -> None:
         environ.setenv("LATCHKEY_KEYRING", KeyRing.generate_text())
 
         assert len(answered(run("users", "list", "--json"))["data"]) == 1
         assert good(run("keys", "revoke", key["access_key"], "--json"))
 
-    def test_it_is_adopted_when_it_is_asked_for(self, key, run, environ):
+    def test_it_is_adopted_when_it_is_asked_for(
+        self, key: dict[str, Any], run: Run, environ: pytest.MonkeyPatch
+    ) -> None:
         before = os.environ["LATCHKEY_KEYRING"]
         environ.setenv("LATCHKEY_KEYRING", KeyRing.generate_text())
 
@@ -714,7 +737,9 @@ class TestAnotherKeyRing:
         environ.setenv("LATCHKEY_KEYRING", before)
         assert run("keys", "rotate", key["access_key"]).exit_code == 1
 
-    def test_none_is_adopted_without_a_ring(self, migrated_sqlite, run, environ):
+    def test_none_is_adopted_without_a_ring(
+        self, migrated_sqlite: Settings, run: Run, environ: pytest.MonkeyPatch
+    ) -> None:
         environ.delenv("LATCHKEY_KEYRING")
 
         result = run("keyring", "--adopt")
@@ -727,7 +752,7 @@ class TestAnotherKeyRing:
 
 
 class TestSign:
-    def test_it_prints_one_line_without_the_secret(self, run):
+    def test_it_prints_one_line_without_the_secret(self, run: Run) -> None:
         result = good(run("sign", "get", "http://h/v1/users?limit=2", "--key", NO_KEY, "--secret", A_SECRET))
 
         assert re.fullmatch(
@@ -736,7 +761,7 @@ class TestSign:
             result.stdout,
         )
 
-    def test_the_secret_may_come_from_standard_input(self, run):
+    def test_the_secret_may_come_from_standard_input(self, run: Run) -> None:
         result = good(
             run("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", "-", input=A_SECRET + "\n")
         )
@@ -758,7 +783,14 @@ class TestSign:
             pytest.param(("--secret", A_SECRET), "another", None, id="the option before the environment"),
         ],
     )
-    def test_the_secret_comes_from(self, run, environ, arguments, environment, given):
+    def test_the_secret_comes_from(
+        self,
+        run: Run,
+        environ: pytest.MonkeyPatch,
+        arguments: tuple[Any, ...],
+        environment: str | None,
+        given: str | None,
+    ) -> None:
         Path("secret.txt").write_text(f"{A_SECRET}\na second line\n")
         if environment is not None:
             environ.setenv("LATCHKEY_SECRET", environment)
@@ -769,7 +801,7 @@ class TestSign:
         proof = hmac.digest(A_SECRET.encode(), url.partition("?")[2].encode(), "sha256")
         assert f"secret: {base64.b64encode(proof).decode()}" in shlex.split(line)
 
-    def test_the_secret_may_come_from_a_pipe(self):
+    def test_the_secret_may_come_from_a_pipe(self) -> None:
         """For example from a password manager; the command line never shows a secret."""
         made = subprocess.run(
             ["bash", "-c", f'"{sys.executable}" -m latchkey sign GET http://h/ --key {NO_KEY} --secret-file <(echo {A_SECRET})'],
@@ -793,7 +825,9 @@ class TestSign:
             pytest.param(("--secret-file", "a\0b"), 1, "null", id="no path"),
         ],
     )
-    def test_without_a_secret_nothing_is_signed(self, run, arguments, status, sentence):
+    def test_without_a_secret_nothing_is_signed(
+        self, run: Run, arguments: tuple[Any, ...], status: int, sentence: str
+    ) -> None:
         Path("empty.txt").touch()
         Path("binary.txt").write_bytes(b"\xff\xfe")
 
@@ -803,12 +837,14 @@ class TestSign:
         assert sentence in result.stderr
         assert isinstance(result.exception, SystemExit)
 
-    def test_the_variable_of_the_secret_stops_no_other_command(self, migrated_sqlite, run, environ):
+    def test_the_variable_of_the_secret_stops_no_other_command(
+        self, migrated_sqlite: Settings, run: Run, environ: pytest.MonkeyPatch
+    ) -> None:
         environ.setenv("LATCHKEY_SECRET", A_SECRET)
 
         assert answered(run("users", "list", "--json")) == {"data": [], "next_cursor": None}
 
-    def test_a_wrong_checksum_is_warned_about_and_signed(self, run):
+    def test_a_wrong_checksum_is_warned_about_and_signed(self, run: Run) -> None:
         wrong = A_SECRET[:-1] + "x"
 
         result = run("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", wrong)
@@ -816,7 +852,7 @@ class TestSign:
         assert (result.exit_code, result.stdout[:5]) == (0, "curl ")
         assert result.stderr == "Warning: the checksum of the secret is wrong; it may have a typo.\n"
 
-    def test_a_message_is_signed_in_headers(self, run):
+    def test_a_message_is_signed_in_headers(self, run: Run) -> None:
         line = good(
             run("sign", "GET", "http://h/x", "--key", NO_KEY, "--secret", A_SECRET, "--form", "message")
         ).stdout
@@ -827,7 +863,7 @@ class TestSign:
         assert list(headers) == ["signature-input", "signature", "host"]
         assert abs(time.time() - int(re.search(r";created=(\d+);", line)[1])) < 5
 
-    def test_every_call_has_a_nonce_of_its_own(self, run):
+    def test_every_call_has_a_nonce_of_its_own(self, run: Run) -> None:
         nonces = {
             re.search(r"nonce=([^&]+)", run("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", A_SECRET).stdout)[1]
             for _ in range(3)
@@ -849,7 +885,7 @@ def every_command(group: click.Group = latchkey, before: str = "") -> Iterator[t
 
 
 class TestMigrate:
-    def test_it_says_from_where_to_where_and_needs_no_key_ring(self, run, tmp_path):
+    def test_it_says_from_where_to_where_and_needs_no_key_ring(self, run: Run, tmp_path: Path) -> None:
         first, second = run("migrate"), run("migrate")
 
         assert (first.exit_code, second.exit_code) == (0, 0)
@@ -857,12 +893,14 @@ class TestMigrate:
         assert first.stderr == f"Migrated the database from revision none to {schema.head()}.\n"
         assert second.stderr == f"The database is at revision {schema.head()} already.\n"
 
-    def test_what_is_up_to_date_stays(self, migrated, run):
+    def test_what_is_up_to_date_stays(self, migrated: Settings, run: Run) -> None:
         assert run("migrate").stderr == f"The database is at revision {schema.head()} already.\n"
 
 
 class TestPurge:
-    def test_it_prints_how_many_rows_of_each_table_went_and_needs_no_key_ring(self, migrated, environ, run):
+    def test_it_prints_how_many_rows_of_each_table_went_and_needs_no_key_ring(
+        self, migrated: Settings, environ: pytest.MonkeyPatch, run: Run
+    ) -> None:
         environ.delenv("LATCHKEY_KEYRING")
         asyncio.run(insert_nonces(migrated, 3))
 
@@ -871,7 +909,9 @@ class TestPurge:
         assert first.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            3\n"
         assert second.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            0\n"
 
-    def test_a_long_one_says_how_far_it_is(self, migrated, environ, run, monkeypatch):
+    def test_a_long_one_says_how_far_it_is(
+        self, migrated: Settings, environ: pytest.MonkeyPatch, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(housekeeping, "BATCH_ROWS", 2)
         monkeypatch.setattr(housekeeping, "PAUSE_S", 0)
         monkeypatch.setattr(server, "TELL_EVERY_ROWS", 4)
@@ -883,7 +923,9 @@ class TestPurge:
         assert result.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            9\n"
         assert result.stderr == "nonces: 4 so far\nnonces: 8 so far\n"
 
-    def test_where_somebody_else_purges_it_says_so(self, migrated_sqlite, run, monkeypatch):
+    def test_where_somebody_else_purges_it_says_so(
+        self, migrated_sqlite: Settings, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         async def be_late(*_: object, **__: object) -> None:
             return None
 
@@ -908,34 +950,34 @@ async def insert_nonces(settings: Settings, rows: int) -> None:
 
 
 class TestPrinting:
-    def test_a_key_ring_that_works(self, run):
+    def test_a_key_ring_that_works(self, run: Run) -> None:
         first, second = (good(run("keyring")).stdout for _ in range(2))
 
         assert first != second
         KeyRing.from_text(first.removesuffix("\n"))
 
-    def test_the_description_without_settings(self, environ, run):
+    def test_the_description_without_settings(self, environ: pytest.MonkeyPatch, run: Run) -> None:
         environ.setenv("LATCHKEY_DATABASE_URL", "nowhere")
 
         assert good(run("openapi")).stdout == openapi.render(openapi.document(ROUTES))
 
-    def test_the_version(self, run):
+    def test_the_version(self, run: Run) -> None:
         assert good(run("--version")).stdout == f"latchkey, version {service.__version__}\n"
 
-    def test_these_are_the_commands(self):
+    def test_these_are_the_commands(self) -> None:
         assert sorted(name for name, _ in every_command()) == [
             "call", "dev", "keyring", "keys create", "keys grant", "keys list", "keys revoke", "keys rotate", "migrate", "openapi",
             "purge", "serve", "sign", "users block", "users create", "users list", "users unblock",
         ]  # fmt: skip
 
     @pytest.mark.parametrize("command", ["", "users", "keys", *(name for name, _ in every_command())])
-    def test_every_command_explains_itself(self, run, command):
+    def test_every_command_explains_itself(self, run: Run, command: str) -> None:
         told = good(run(*command.split(), "--help")).stdout
 
         assert told.startswith(f"Usage: latchkey {command}".rstrip())
         assert re.search(r"\n\n  [A-Z][^\n]+", told)
 
-    def test_the_documentation_names_every_command_and_option(self):
+    def test_the_documentation_names_every_command_and_option(self) -> None:
         documented = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
         named = {
             option
@@ -953,7 +995,7 @@ class TestPrinting:
         "host, url_host",
         [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("h", "h")],
     )
-    def test_an_address_to_listen_on_becomes_one_to_call(self, host, url_host):
+    def test_an_address_to_listen_on_becomes_one_to_call(self, host: str, url_host: str) -> None:
         assert reachable(host) == url_host
 
 
@@ -1023,7 +1065,9 @@ def latchkey_process(*arguments: str, **kwargs: Any) -> subprocess.CompletedProc
 class TestTellingOfChanges:
     """With Redis, the workers are notified of a command's changes, and the command does not wait long for it."""
 
-    async def test_a_command_tells_what_it_changed(self, migrated_sqlite, environ, redis, run):
+    async def test_a_command_tells_what_it_changed(
+        self, migrated_sqlite: Settings, environ: pytest.MonkeyPatch, redis: PrivateRedis, run: Run
+    ) -> None:
         environ.setenv("LATCHKEY_REDIS_URL", redis.url)
         channel = open_channel(Settings.from_env(os.environ))
         async with channel.listening() as listener:
@@ -1036,7 +1080,9 @@ class TestTellingOfChanges:
         assert [one for one in heard if one is not None] == [(1, "users 1"), (2, "users 1")]
 
     @pytest.mark.parametrize("answers", [False, True], ids=["nobody there", "somebody silent"])
-    def test_without_redis_it_warns_and_changes_all_the_same(self, migrated_sqlite, environ, run, answers):
+    def test_without_redis_it_warns_and_changes_all_the_same(
+        self, migrated_sqlite: Settings, environ: pytest.MonkeyPatch, run: Run, answers: bool
+    ) -> None:
         good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1] if answers else free_port()
@@ -1051,12 +1097,16 @@ class TestTellingOfChanges:
         assert blocked.stderr.count("\n") == 1
         assert "hush" not in blocked.stderr
 
-    def test_reading_tells_nothing(self, migrated_sqlite, environ, run):
+    def test_reading_tells_nothing(
+        self, migrated_sqlite: Settings, environ: pytest.MonkeyPatch, run: Run
+    ) -> None:
         environ.setenv("LATCHKEY_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
 
         good(run("users", "list"))
 
-    def test_a_url_that_cannot_be_used_is_one_sentence(self, migrated_sqlite, environ, run):
+    def test_a_url_that_cannot_be_used_is_one_sentence(
+        self, migrated_sqlite: Settings, environ: pytest.MonkeyPatch, run: Run
+    ) -> None:
         environ.setenv("LATCHKEY_REDIS_URL", "hush")
         refused = run("users", "list")
 
@@ -1067,7 +1117,7 @@ class TestTellingOfChanges:
 
 class TestServe:
     @pytest.fixture
-    def keys(self, migrated_sqlite, run) -> dict[str, Any]:
+    def keys(self, migrated_sqlite: Settings, run: Run) -> dict[str, Any]:
         good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
         return {
             mode: answered(
@@ -1076,7 +1126,7 @@ class TestServe:
             for mode in ("bearer", "signed")
         }  # fmt: skip
 
-    def test_a_day_in_the_life(self, keys, tmp_path):
+    def test_a_day_in_the_life(self, keys: dict[str, Any], tmp_path: Path) -> None:
         """It serves both kinds of keys, stops on request, exits with 0, and its logs contain no secret."""
         with Served(tmp_path, "serve") as served:
             asked = urllib.request.Request(
@@ -1125,7 +1175,9 @@ class TestServe:
             pytest.param(("--reload",), signal.SIGTERM, id="reload"),
         ],
     )
-    def test_it_ends_well(self, migrated_sqlite, tmp_path, arguments, how):
+    def test_it_ends_well(
+        self, migrated_sqlite: Settings, tmp_path: Path, arguments: tuple[Any, ...], how: Signals
+    ) -> None:
         with Served(tmp_path, "serve", *arguments) as served:
             ended = served.stop(how)
         logged = served.err.read_text()
@@ -1142,8 +1194,8 @@ class TestServe:
         ],
     )
     def test_only_a_trusted_proxy_says_who_the_client_is(
-        self, migrated_sqlite, run, tmp_path, trusted, status, client
-    ):
+        self, migrated_sqlite: Settings, run: Run, tmp_path: Path, trusted: str, status: int, client: str
+    ) -> None:
         """The server itself would believe any header from this machine."""
         good(run("users", "create", "--email", "ann@example.com", "--name", "Ann"))
         key = answered(
@@ -1160,7 +1212,9 @@ class TestServe:
         assert found == status
         assert [line["client"] for line in logged if line.get("path") == "/v1/me"] == [client]
 
-    def test_a_wrong_setting_stops_it_before_it_starts(self, migrated_sqlite, environ):
+    def test_a_wrong_setting_stops_it_before_it_starts(
+        self, migrated_sqlite: Settings, environ: pytest.MonkeyPatch
+    ) -> None:
         environ.setenv("LATCHKEY_KEYRING", "")
 
         done = latchkey_process("serve", "--port", str(free_port()))
@@ -1168,7 +1222,9 @@ class TestServe:
         assert (done.returncode, done.stdout) == (1, "")
         assert re.fullmatch(r"Error: LATCHKEY_KEYRING is not set: [^\n]+\n", done.stderr)
 
-    def test_letters_that_the_terminal_lacks_are_escaped(self, migrated_sqlite, run, environ):
+    def test_letters_that_the_terminal_lacks_are_escaped(
+        self, migrated_sqlite: Settings, run: Run, environ: pytest.MonkeyPatch
+    ) -> None:
         good(run("users", "create", "--email", "ann@example.com", "--name", "安"))
         environ.setenv("PYTHONIOENCODING", "latin-1")
 

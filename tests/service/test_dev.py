@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def change(sql: str, url: str = HERE) -> None:
 
 
 class TestTheFirstTime:
-    def test_it_makes_a_user_with_two_keys(self, prepare):
+    def test_it_makes_a_user_with_two_keys(self, prepare: Run) -> None:
         prepare("--port", "8123")
 
         (user,) = rows(User)
@@ -99,7 +100,7 @@ class TestTheFirstTime:
         }
 
     @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-    def test_nobody_else_may_read_it(self, prepare, umask):
+    def test_nobody_else_may_read_it(self, prepare: Run, umask: int) -> None:
         before = os.umask(umask)
         try:
             prepare()
@@ -115,7 +116,9 @@ class TestTheFirstTime:
             "var/dev.secret": "0o600",
         }
 
-    def test_nobody_else_may_read_it_from_the_first_moment(self, prepare, monkeypatch):
+    def test_nobody_else_may_read_it_from_the_first_moment(
+        self, prepare: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Files are private from the start, not only after a `chmod`."""
         monkeypatch.setattr(Path, "chmod", lambda self, mode: None)
         before = os.umask(0)
@@ -126,7 +129,9 @@ class TestTheFirstTime:
 
         assert modes() == {"var": "0o700", **{f"var/{name}": "0o600" for name in contents()}}
 
-    def test_a_file_is_never_open_to_others_not_even_at_first(self, monkeypatch, tmp_path):
+    def test_a_file_is_never_open_to_others_not_even_at_first(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         seen = []
         replace = Path.replace
         monkeypatch.setattr(
@@ -143,7 +148,7 @@ class TestTheFirstTime:
         assert seen == [0o600]
         assert [file.name for file in tmp_path.iterdir()] == ["secret"]
 
-    def test_only_the_two_commands_are_on_standard_output(self, prepare):
+    def test_only_the_two_commands_are_on_standard_output(self, prepare: Run) -> None:
         result = prepare("--port", "8123")
 
         curl, call = result.stdout.splitlines()
@@ -158,7 +163,7 @@ class TestTheFirstTime:
         assert KeyRing.from_text(Path("var/keyring").read_text().strip())
         assert Path("var/keyring").read_text().strip() not in result.output
 
-    def test_the_command_is_the_one_of_the_virtual_environment_where_there_is_one(self, prepare):
+    def test_the_command_is_the_one_of_the_virtual_environment_where_there_is_one(self, prepare: Run) -> None:
         Path(".venv/bin").mkdir(parents=True)
         Path(".venv/bin/latchkey").touch()
 
@@ -166,7 +171,7 @@ class TestTheFirstTime:
 
 
 class TestAgain:
-    def test_nothing_changes(self, prepare):
+    def test_nothing_changes(self, prepare: Run) -> None:
         first = prepare()
         before = contents()
 
@@ -179,7 +184,7 @@ class TestAgain:
 
     @pytest.mark.parametrize("name", ["dev.header", "dev.secret"])
     @pytest.mark.parametrize("text", [None, "lks_another"], ids=["lost", "another's"])
-    def test_what_the_commands_read_is_written_again(self, prepare, name, text):
+    def test_what_the_commands_read_is_written_again(self, prepare: Run, name: str, text: str | None) -> None:
         prepare()
         before = contents()
         Path("var", name).unlink() if text is None else Path("var", name).write_text(text)
@@ -188,7 +193,7 @@ class TestAgain:
 
         assert contents() == before
 
-    def test_another_port_changes_only_the_url(self, prepare):
+    def test_another_port_changes_only_the_url(self, prepare: Run) -> None:
         prepare("--port", "8001")
         before = kept()
 
@@ -196,7 +201,7 @@ class TestAgain:
 
         assert kept() == {**before, "base_url": "http://127.0.0.1:8002"}
 
-    def test_modes_that_were_loosened_are_tightened(self, prepare):
+    def test_modes_that_were_loosened_are_tightened(self, prepare: Run) -> None:
         prepare()
         before = modes()
         for path in [Path("var"), *Path("var").iterdir()]:
@@ -206,7 +211,9 @@ class TestAgain:
 
         assert modes() == before
 
-    def test_scopes_that_are_new_go_to_the_bearer_key(self, prepare, monkeypatch):
+    def test_scopes_that_are_new_go_to_the_bearer_key(
+        self, prepare: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         with monkeypatch.context() as earlier:
             earlier.setattr(server, "read_scopes", lambda: frozenset({"users:read"}))
             prepare()
@@ -244,7 +251,9 @@ class TestWhatNoLongerFits:
             pytest.param("UPDATE users SET status = 'blocked'", set(), 1, id="user blocked"),
         ],
     )  # fmt: skip
-    def test_what_does_not_work_is_made_anew_and_said(self, prepare, sql, renewed, user):
+    def test_what_does_not_work_is_made_anew_and_said(
+        self, prepare: Run, sql: str, renewed: set[Any], user: int
+    ) -> None:
         prepare()
         before = kept()
         change(sql)
@@ -267,7 +276,9 @@ class TestWhatNoLongerFits:
             pytest.param(lambda: Path("var/dev.json").write_text('{"bearer": 1}'), id="of another shape"),
         ],
     )
-    def test_keys_that_were_lost_are_made_anew_and_said(self, prepare, wreck):
+    def test_keys_that_were_lost_are_made_anew_and_said(
+        self, prepare: Run, wreck: Callable[..., Any]
+    ) -> None:
         prepare()
         wreck()
 
@@ -278,7 +289,7 @@ class TestWhatNoLongerFits:
         assert "Created the user" not in told
         assert_works()
 
-    def test_a_secret_that_is_not_the_keys_own_is_made_anew(self, prepare):
+    def test_a_secret_that_is_not_the_keys_own_is_made_anew(self, prepare: Run) -> None:
         prepare()
         before = kept()
         mixed = {**before, "signed": {**before["signed"], "secret": before["bearer"]}}
@@ -290,7 +301,7 @@ class TestWhatNoLongerFits:
         assert kept()["signed"]["access_key"] != before["signed"]["access_key"]
         assert_works()
 
-    def test_another_key_ring_makes_another_signed_key(self, prepare):
+    def test_another_key_ring_makes_another_signed_key(self, prepare: Run) -> None:
         prepare()
         before = kept()
         Path("var/keyring").unlink()
@@ -301,7 +312,7 @@ class TestWhatNoLongerFits:
         assert kept()["signed"] != before["signed"]
         assert_works()
 
-    def test_another_database_makes_other_keys(self, prepare):
+    def test_another_database_makes_other_keys(self, prepare: Run) -> None:
         prepare()
         before = kept()
         Path("var/latchkey.db").unlink()
@@ -329,7 +340,9 @@ def assert_works() -> None:
 
 
 class TestSettings:
-    def test_a_database_of_the_users_own_is_used_and_named(self, settings, environ, prepare):
+    def test_a_database_of_the_users_own_is_used_and_named(
+        self, settings: Settings, environ: pytest.MonkeyPatch, prepare: Run
+    ) -> None:
         environ.setenv("LATCHKEY_DATABASE_URL", settings.database_url)
         try:
             first, second = prepare(), prepare()
@@ -346,13 +359,15 @@ class TestSettings:
         assert first.stdout == second.stdout
         assert not Path("var/latchkey.db").exists()
 
-    def test_a_key_ring_of_the_users_own_is_used_and_named(self, environ, prepare):
+    def test_a_key_ring_of_the_users_own_is_used_and_named(
+        self, environ: pytest.MonkeyPatch, prepare: Run
+    ) -> None:
         environ.setenv("LATCHKEY_KEYRING", KeyRing.generate_text())
 
         assert "Using LATCHKEY_KEYRING, not var/keyring." in prepare().stderr
         assert not Path("var/keyring").exists()
 
-    def test_a_key_ring_that_is_none_is_one_sentence(self, run):
+    def test_a_key_ring_that_is_none_is_one_sentence(self, run: Run) -> None:
         Path("var").mkdir()
         Path("var/keyring").write_text("1:secretsecret\n")
 
@@ -362,14 +377,14 @@ class TestSettings:
         assert result.stderr.startswith("Error: var/keyring is not a key ring (Entry 1")
         assert "secretsecret" not in result.stderr
 
-    def test_a_folder_that_is_none_is_one_sentence(self, run):
+    def test_a_folder_that_is_none_is_one_sentence(self, run: Run) -> None:
         Path("var").touch()
 
         result = run("dev", "--prepare-only")
 
         assert (result.exit_code, result.stderr) == (1, "Error: var: File exists\n")
 
-    def test_a_port_that_is_taken_stops_it_before_anything_is_made(self, run):
+    def test_a_port_that_is_taken_stops_it_before_anything_is_made(self, run: Run) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
 
@@ -382,13 +397,13 @@ class TestSettings:
         )
         assert not Path("var").exists()
 
-    def test_no_secret_is_in_what_a_traceback_would_show(self):
+    def test_no_secret_is_in_what_a_traceback_would_show(self) -> None:
         held = dev.Kept(base_url="http://h", bearer="lks_1", signed=dev.SignedKey("lka_1", "lks_2"))
 
         assert "lks_" not in repr(held) + repr(held.signed)
 
 
-def test_both_commands_answer_as_the_same_user(tmp_path, environ):
+def test_both_commands_answer_as_the_same_user(tmp_path: Path, environ: pytest.MonkeyPatch) -> None:
     """The whole sequence: prepare, serve with reload, run both commands, stop."""
     with Served(tmp_path, "dev") as served:
         lines = served.out.read_text().splitlines()
@@ -416,7 +431,7 @@ def test_both_commands_answer_as_the_same_user(tmp_path, environ):
     assert "Traceback" not in logged
 
 
-def test_serve_takes_what_dev_prepared(tmp_path, environ, prepare):
+def test_serve_takes_what_dev_prepared(tmp_path: Path, environ: pytest.MonkeyPatch, prepare: Run) -> None:
     call = prepare("--port", "8000").stdout.splitlines()[1]
     mine = {"LATCHKEY_DATABASE_URL": HERE, "LATCHKEY_KEYRING": Path("var/keyring").read_text().strip()}
 

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import event
+from starlette.applications import Starlette
 
 from latchkey.service.database import driver, session
 from latchkey.service.settings import Settings
-from tests.api import assert_problem, call
+from tests.api import HeldKey, assert_problem, call
 from tests.conftest import on_mariadb
+from tests.mariadb import PrivateMariaDB
 
 pytestmark = on_mariadb
 
@@ -26,7 +28,14 @@ def settings(settings: Settings) -> Settings:
 @pytest.mark.parametrize(
     "method, path, body", [("GET", "/v1/users", None), ("POST", "/v1/users", NEW), ("GET", "/readyz", None)]
 )
-async def test_a_call_ends_with_a_503_and_the_next_one_works(app, operator, mariadb, method, path, body):
+async def test_a_call_ends_with_a_503_and_the_next_one_works(
+    app: Starlette,
+    operator: HeldKey,
+    mariadb: PrivateMariaDB,
+    method: str,
+    path: str,
+    body: dict[str, str] | None,
+) -> None:
     assert (
         await call(app, method, path, key=operator, body=body and {**body, "email": "bob@example.com"})
     ).status < 300
@@ -40,7 +49,9 @@ async def test_a_call_ends_with_a_503_and_the_next_one_works(app, operator, mari
     assert (await call(app, method, path, key=operator, body=body)).status < 300
 
 
-async def test_a_commit_ends_within_its_deadline(app, operator, mariadb, monkeypatch):
+async def test_a_commit_ends_within_its_deadline(
+    app: Starlette, operator: HeldKey, mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One deadline for COMMIT and for the work after its failure."""
     monkeypatch.setattr(session, "COMMIT_DEADLINE_S", 0.5)
     with ExitStack() as frozen:
@@ -58,7 +69,9 @@ async def test_a_commit_ends_within_its_deadline(app, operator, mariadb, monkeyp
     assert took_s < 2
 
 
-async def test_a_greeting_that_does_not_come_is_not_waited_for(mariadb, settings):
+async def test_a_greeting_that_does_not_come_is_not_waited_for(
+    mariadb: PrivateMariaDB, settings: Settings
+) -> None:
     with mariadb.frozen():
         begun = time.monotonic()
         with pytest.raises(driver.ConnectError, match="cannot connect"):

@@ -16,7 +16,9 @@ from latchkey.service.app import create_app, lifespan
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.lock import locked
 from latchkey.service.housekeeping import EXPIRING, purge
+from latchkey.service.settings import Settings
 from tests.conftest import on_mariadb, opened
+from tests.mariadb import PrivateMariaDB
 
 NOTHING = {model.__tablename__: 0 for model in EXPIRING}
 
@@ -45,7 +47,7 @@ async def count(db: SQLAlchemy, model: type[Base]) -> int:
         return (await connection.execute(select(func.count()).select_from(model))).scalar_one()
 
 
-def test_every_table_that_is_purged_is_found_by_its_end():
+def test_every_table_that_is_purged_is_found_by_its_end() -> None:
     """There is an index, otherwise each batch would scan the table."""
     for model in EXPIRING:
         table = inspect(model).local_table
@@ -53,7 +55,7 @@ def test_every_table_that_is_purged_is_found_by_its_end():
 
 
 @pytest.mark.parametrize("model", EXPIRING, ids=lambda model: model.__tablename__)
-async def test_what_has_ended_goes_and_the_rest_stays(db, model):
+async def test_what_has_ended_goes_and_the_rest_stays(db: SQLAlchemy, model: type[Any]) -> None:
     await fill(db, model, -86400, -1, 60, 86400)
 
     gone = await purge(db.engine)
@@ -71,7 +73,9 @@ async def test_what_has_ended_goes_and_the_rest_stays(db, model):
         pytest.param(-60, 0, 1, id="they agree"),
     ],
 )
-async def test_both_clocks_must_say_that_it_is_over(db, seconds, offset, gone):
+async def test_both_clocks_must_say_that_it_is_over(
+    db: SQLAlchemy, seconds: int, offset: int, gone: int
+) -> None:
     await fill(db, Nonce, seconds)
 
     found = await purge(db.engine, clock=lambda: datetime.now(UTC) + timedelta(seconds=offset))
@@ -79,7 +83,9 @@ async def test_both_clocks_must_say_that_it_is_over(db, seconds, offset, gone):
     assert found["nonces"] == gone
 
 
-async def test_it_goes_in_batches_with_pauses_between(db, monkeypatch):
+async def test_it_goes_in_batches_with_pauses_between(
+    db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(housekeeping, "BATCH_ROWS", 10)
     monkeypatch.setattr(housekeeping, "PAUSE_S", 0.001)
     await fill(db, Nonce, *[-60.0] * 35, 60)
@@ -91,7 +97,7 @@ async def test_it_goes_in_batches_with_pauses_between(db, monkeypatch):
     assert told == [("nonces", 10), ("nonces", 20), ("nonces", 30), ("nonces", 35)]
 
 
-async def test_between_two_batches_no_lock_is_held(db, monkeypatch):
+async def test_between_two_batches_no_lock_is_held(db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "BATCH_ROWS", 1)
     pauses: list[float] = []
     sleep = asyncio.sleep
@@ -110,12 +116,14 @@ async def test_between_two_batches_no_lock_is_held(db, monkeypatch):
     assert await count(db, Nonce) == 2
 
 
-async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(db, monkeypatch):
+async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(
+    db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its primary key is in the batch, but it is another row by now."""
     await fill(db, IdempotencyKey, -60)
     identify = housekeeping.identified
 
-    def renew(model, rows):
+    def renew(model: Any, rows: Any) -> Any:
         found.extend(rows)
         return identify(model, rows)
 
@@ -123,7 +131,7 @@ async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(db, monkeypatch
     monkeypatch.setattr(housekeeping, "identified", renew)
     select_of = housekeeping.AsyncConnection.execute
 
-    async def execute(self, statement, *arguments, **options):
+    async def execute(self: Any, statement: Any, *arguments: Any, **options: Any) -> Any:
         if statement.is_delete and found:
             found.clear()
             await self.commit()
@@ -138,7 +146,7 @@ async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(db, monkeypatch
 
 
 @on_mariadb
-async def test_while_one_purges_nobody_else_does(db):
+async def test_while_one_purges_nobody_else_does(db: SQLAlchemy) -> None:
     await fill(db, Nonce, -60)
 
     async with locked(db.engine, "purge"):
@@ -149,7 +157,7 @@ async def test_while_one_purges_nobody_else_does(db):
 
 
 @on_mariadb
-async def test_whoever_dies_loses_the_lock(db, mariadb):
+async def test_whoever_dies_loses_the_lock(db: SQLAlchemy, mariadb: PrivateMariaDB) -> None:
     with pytest.raises(DBAPIError, match=r"gone away|Lost connection|Not connected"):
         async with locked(db.engine, "purge") as connection:
             number = (await connection.execute(text("SELECT CONNECTION_ID()"))).scalar_one()
@@ -159,7 +167,9 @@ async def test_whoever_dies_loses_the_lock(db, mariadb):
 
 
 @on_mariadb
-async def test_a_purge_that_is_cancelled_leaves_no_lock(db, monkeypatch):
+async def test_a_purge_that_is_cancelled_leaves_no_lock(
+    db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(housekeeping, "BATCH_ROWS", 1)
     monkeypatch.setattr(housekeeping, "PAUSE_S", 60)
     await fill(db, Nonce, -60, -60)
@@ -177,7 +187,7 @@ async def test_a_purge_that_is_cancelled_leaves_no_lock(db, monkeypatch):
 
 
 @on_mariadb
-async def test_a_lock_whose_holder_is_cancelled_within_a_statement_is_free(db):
+async def test_a_lock_whose_holder_is_cancelled_within_a_statement_is_free(db: SQLAlchemy) -> None:
     """The connection does not belong to the pool, and is closed nevertheless."""
 
     async def hold() -> None:
@@ -196,13 +206,15 @@ async def test_a_lock_whose_holder_is_cancelled_within_a_statement_is_free(db):
         assert connection is not None
 
 
-async def test_a_purge_takes_no_connection_from_the_pool(db):
+async def test_a_purge_takes_no_connection_from_the_pool(db: SQLAlchemy) -> None:
     """The pool of two keeps both connections for others."""
     async with locked(db.engine, "purge"), db.engine.connect(), db.engine.connect():
         assert db.checked_out() == 2
 
 
-async def test_the_service_purges_by_itself(settings, monkeypatch, caplog):
+async def test_the_service_purges_by_itself(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(housekeeping, "PURGE_EVERY_S", 0.01)
     async with opened(lambda: create_app(settings), settings) as app:
         db = app.state.db
@@ -215,12 +227,14 @@ async def test_the_service_purges_by_itself(settings, monkeypatch, caplog):
     assert not db.is_open
 
 
-async def test_a_purge_that_fails_is_tried_again(settings, monkeypatch, caplog, loggers):
+async def test_a_purge_that_fails_is_tried_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loggers: None
+) -> None:
     monkeypatch.setattr(housekeeping, "PURGE_EVERY_S", 0.01)
     tried: list[int] = []
     done = asyncio.Event()
 
-    async def fail_once(_engine):
+    async def fail_once(_engine: Any) -> Any:
         tried.append(1)
         if len(tried) == 1:
             raise ConnectionRefusedError

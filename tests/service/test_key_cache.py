@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -49,7 +50,9 @@ async def status(app: Starlette, key: HeldKey) -> tuple[int | None, str | None]:
 
 @on_mariadb
 @pytest.mark.parametrize("trip", TRIPS.values(), ids=TRIPS)
-async def test_a_known_key_spares_a_read_its_round_trip_and_no_other(app, partner, trip: Trip):
+async def test_a_known_key_spares_a_read_its_round_trip_and_no_other(
+    app: Starlette, partner: HeldKey, trip: Trip
+) -> None:
     """Only reads are spared: a call with an effect is checked against the database. A notification costs nothing."""
     other = await hold_key(app, email="other@example.com", scopes=["users:read"])
     method, _, path = trip.operation.partition(" ")
@@ -70,7 +73,7 @@ async def test_a_known_key_spares_a_read_its_round_trip_and_no_other(app, partne
     assert len(commands) == trip.commands + reservation - spared, commands
 
 
-async def test_a_known_key_takes_no_connection(app, partner):
+async def test_a_known_key_takes_no_connection(app: Starlette, partner: HeldKey) -> None:
     checked_in = app.state.db.engine.pool.checkedin(), app.state.db.reader.pool.checkedin()
     with wire.listening() as commands:
         assert await status(app, partner) == (200, None)
@@ -80,7 +83,7 @@ async def test_a_known_key_takes_no_connection(app, partner):
 
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_an_unknown_key_is_asked_for_once(app, operator, mode):
+async def test_an_unknown_key_is_asked_for_once(app: Starlette, operator: HeldKey, mode: str) -> None:
     await status(app, operator)  # the pool has its connection
     nobody = HeldKey(id=0, user_id=0, access_key=new_access_key("lk"), secret=new_secret("lk"), mode=mode)
     with wire.listening() as commands:
@@ -91,7 +94,7 @@ async def test_an_unknown_key_is_asked_for_once(app, operator, mode):
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["a key", "an unknown key"])
-async def test_calls_at_once_with_one_key_make_one_query(app, known):
+async def test_calls_at_once_with_one_key_make_one_query(app: Starlette, known: bool) -> None:
     key = await hold_key(app)
     if not known:
         key = msgspec.structs.replace(key, secret=new_secret("lk"))
@@ -161,13 +164,21 @@ async def remove_the_row(app: Starlette, partner: HeldKey, operator: HeldKey) ->
         pytest.param(remove_the_row, (401, "unauthenticated"), id="row removed"),
     ],
 )
-async def test_a_change_is_in_force_when_it_is_answered(app, partner, operator, change, expected):
+async def test_a_change_is_in_force_when_it_is_answered(
+    app: Starlette,
+    partner: HeldKey,
+    operator: HeldKey,
+    change: Callable[..., Any],
+    expected: tuple[int | str, ...],
+) -> None:
     await change(app, partner, operator)
 
     assert await status(app, partner) == expected
 
 
-async def test_what_is_given_back_is_in_force_at_once_too(app, partner, operator):
+async def test_what_is_given_back_is_in_force_at_once_too(
+    app: Starlette, partner: HeldKey, operator: HeldKey
+) -> None:
     await block(app, partner, operator)
     blocked = await status(app, partner)
     await call(app, "PATCH", f"/v1/users/{partner.user_id}", key=operator, body={"status": "active"})
@@ -175,7 +186,9 @@ async def test_what_is_given_back_is_in_force_at_once_too(app, partner, operator
     assert (blocked, await status(app, partner)) == ((401, "owner_inactive"), (200, None))
 
 
-async def test_of_a_rotated_key_both_secrets_are_known_for_the_grace(app, partner):
+async def test_of_a_rotated_key_both_secrets_are_known_for_the_grace(
+    app: Starlette, partner: HeldKey
+) -> None:
     rotated = await rotate_held(app, partner, grace_s=60)
     for key in (partner, rotated):
         await status(app, key)
@@ -189,7 +202,7 @@ async def test_of_a_rotated_key_both_secrets_are_known_for_the_grace(app, partne
     assert commands == []
 
 
-async def test_the_end_of_a_grace_and_of_a_key_need_no_change(app, partner):
+async def test_the_end_of_a_grace_and_of_a_key_need_no_change(app: Starlette, partner: HeldKey) -> None:
     """They are checked against the clock on each call."""
     ends_at = datetime.now(UTC) + timedelta(seconds=600)
     ending = await hold_key(app, mode=partner.mode, expires_at=ends_at)
@@ -204,7 +217,7 @@ async def test_the_end_of_a_grace_and_of_a_key_need_no_change(app, partner):
     assert commands == []
 
 
-async def test_a_key_that_appears_is_known_at_once(app):
+async def test_a_key_that_appears_is_known_at_once(app: Starlette) -> None:
     """This holds even if its secret was tried before the key existed."""
     key = await hold_key(app)
     secret = new_secret("lk")
@@ -217,7 +230,7 @@ async def test_a_key_that_appears_is_known_at_once(app):
     assert (before, await status(app, made)) == ((401, "unauthenticated"), (200, None))
 
 
-async def test_a_change_that_is_rolled_back_is_no_change(app, partner):
+async def test_a_change_that_is_rolled_back_is_no_change(app: Starlette, partner: HeldKey) -> None:
     async with app.state.db.scoped_session() as session:
         row = await ApiKey.filter(id=partner.id).one()
         await row.update(status="revoked")
@@ -228,7 +241,9 @@ async def test_a_change_that_is_rolled_back_is_no_change(app, partner):
     assert commands == []
 
 
-async def test_a_commit_of_unknown_outcome_counts_as_a_change(app, partner, operator, monkeypatch):
+async def test_a_commit_of_unknown_outcome_counts_as_a_change(
+    app: Starlette, partner: HeldKey, operator: HeldKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Here it succeeded, and only its answer was lost."""
     dialect = app.state.db.engine.sync_engine.dialect
     commit = dialect.do_commit
@@ -246,7 +261,9 @@ async def test_a_commit_of_unknown_outcome_counts_as_a_change(app, partner, oper
     assert await status(app, partner) == (401, "key_revoked")
 
 
-async def test_a_commit_that_failed_is_no_change(app, partner, operator, monkeypatch):
+async def test_a_commit_that_failed_is_no_change(
+    app: Starlette, partner: HeldKey, operator: HeldKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_connection: Any) -> None:
         raise OperationalError("COMMIT", {}, Exception(1047, "WSREP has not yet prepared node"))
 
@@ -261,7 +278,7 @@ async def test_a_commit_that_failed_is_no_change(app, partner, operator, monkeyp
     assert commands == []
 
 
-async def test_the_use_of_a_key_is_no_change(app, partner):
+async def test_the_use_of_a_key_is_no_change(app: Starlette, partner: HeldKey) -> None:
     await app.state.last_used.write()
     with wire.listening() as commands:
         assert await status(app, partner) == (200, None)
@@ -277,7 +294,7 @@ class TestOff:
     def settings(self, settings: Settings) -> Settings:
         return msgspec.structs.replace(settings, key_cache_ttl_s=0)
 
-    async def test_every_call_asks_and_no_commit_runs_a_hook(self, app, partner):
+    async def test_every_call_asks_and_no_commit_runs_a_hook(self, app: Starlette, partner: HeldKey) -> None:
         with wire.listening() as commands:
             for _ in range(3):
                 await status(app, partner)
@@ -286,14 +303,16 @@ class TestOff:
         assert [model.has_after_commit() for model in (ApiKey, User)] == [False, False]
 
 
-async def test_closing_the_database_ends_the_watch(app):
+async def test_closing_the_database_ends_the_watch(app: Starlette) -> None:
     watched = Watched.watcher is not None
     await app.state.db.close()
 
     assert (watched, Watched.watcher) == (True, None)
 
 
-async def test_it_works_under_the_application_s_own_roof(app, partner, operator):
+async def test_it_works_under_the_application_s_own_roof(
+    app: Starlette, partner: HeldKey, operator: HeldKey
+) -> None:
     """From the application's start to its end, which stops the listening task."""
     async with lifespan(app):
         tasks = {task.get_name() for task in asyncio.all_tasks()}
@@ -308,7 +327,9 @@ async def test_it_works_under_the_application_s_own_roof(app, partner, operator)
 # ---------------------------------------------------------------------- cancelled
 
 
-async def test_wherever_the_one_who_asks_is_cancelled_those_who_wait_are_answered(app, operator):
+async def test_wherever_the_one_who_asks_is_cancelled_those_who_wait_are_answered(
+    app: Starlette, operator: HeldKey
+) -> None:
     """R6, with the cache: at every point, and nothing is left over."""
     cache = app.state.verifier.keys
     headers = dict([operator.bearer])

@@ -4,17 +4,20 @@ import asyncio
 import logging
 
 import pytest
+from starlette.applications import Starlette
 
 from latchkey.service.keys import last_used
-from tests.api import call, key_row
+from tests.api import HeldKey, call, key_row
 
 
-async def test_it_writes_every_few_seconds_and_outlives_a_failure(app, operator, monkeypatch, log_lines):
+async def test_it_writes_every_few_seconds_and_outlives_a_failure(
+    app: Starlette, operator: HeldKey, monkeypatch: pytest.MonkeyPatch, log_lines: list[logging.LogRecord]
+) -> None:
     monkeypatch.setattr(last_used, "WRITE_EVERY_S", 0.01)
     gathered = app.state.last_used
     write, failures = gathered.write, [ConnectionError()]
 
-    async def fail_once():
+    async def fail_once() -> None:
         if failures:
             raise failures.pop()
         await write()
@@ -34,5 +37,5 @@ async def test_it_writes_every_few_seconds_and_outlives_a_failure(app, operator,
     assert errors == ["the last uses of keys could not be written; trying again"]
 
 
-def test_a_few_seconds_is_five():
+def test_a_few_seconds_is_five() -> None:
     assert last_used.WRITE_EVERY_S == 5

@@ -4,14 +4,18 @@ import io
 import json
 import logging
 import re
+from collections.abc import Sequence
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from latchkey.service import logs
-from latchkey.service.operation import route
-from tests.api import call, hold_key
+from latchkey.service.logs import JsonFormatter, TextFormatter
+from latchkey.service.operation import Operation, route
+from tests.api import HeldKey, call, hold_key
 
 LINE = re.compile(
     r"\d\d:\d\d:\d\d\.\d{3} (INFO|WARNING|ERROR) +(\[(?P<id>[A-Za-z0-9._-]+)\] )?(?P<message>.*)"
@@ -37,12 +41,12 @@ async def fail_quoting(body: Text) -> Nothing:
 
 
 @pytest.fixture
-def routes():
+def routes() -> Sequence[Operation]:
     return (route("GET", "/fail", fail, public=True), route("POST", "/quote", fail_quoting, public=True))
 
 
 @pytest.fixture
-def shown(app):
+def shown(app: Starlette) -> io.StringIO:
     """Return the lines on standard error."""
     stream = io.StringIO()
     for name in logs.LEVELS:
@@ -52,14 +56,14 @@ def shown(app):
 
 
 @pytest.fixture
-def shown_as_json(app):
+def shown_as_json(app: Starlette) -> io.StringIO:
     logs.configure("json")
     stream = io.StringIO()
     logging.getLogger("latchkey").handlers[0].setStream(stream)
     return stream
 
 
-async def test_a_visit_is_one_line_of_text(app, operator, shown):
+async def test_a_visit_is_one_line_of_text(app: Starlette, operator: HeldKey, shown: io.StringIO) -> None:
     await call(
         app, "GET", "/v1/users?email=private@example.com", key=operator, headers=[("x-request-id", "v7")]
     )
@@ -70,7 +74,9 @@ async def test_a_visit_is_one_line_of_text(app, operator, shown):
     assert re.fullmatch(r"GET /v1/users 200 [0-9.]+ms", match["message"])
 
 
-async def test_a_visit_is_one_json_object(app, operator, shown_as_json):
+async def test_a_visit_is_one_json_object(
+    app: Starlette, operator: HeldKey, shown_as_json: io.StringIO
+) -> None:
     await call(
         app, "GET", "/v1/users?email=private@example.com", key=operator, headers=[("x-request-id", "v7")]
     )
@@ -105,17 +111,17 @@ async def test_a_visit_is_one_json_object(app, operator, shown_as_json):
         pytest.param("/a?key=lka_x&b=%0A", "/a", id="a query"),
     ],
 )
-async def test_no_path_forges_a_line(app, shown, target, path):
+async def test_no_path_forges_a_line(app: Starlette, shown: io.StringIO, target: str, path: str) -> None:
     await call(app, "GET", target)
 
     (line,) = shown.getvalue().splitlines()
     assert f"GET {path} 404 " in LINE.fullmatch(line)["message"]
 
 
-async def test_a_server_that_gives_no_raw_path_is_quoted(app, shown):
+async def test_a_server_that_gives_no_raw_path_is_quoted(app: Starlette, shown: io.StringIO) -> None:
     """`raw_path` is optional in ASGI, and the decoded path may contain anything."""
 
-    async def without_raw_path(scope, receive, send):
+    async def without_raw_path(scope: Scope, receive: Receive, send: Send) -> None:
         await app({name: value for name, value in scope.items() if name != "raw_path"}, receive, send)
 
     await call(app, "GET", "/a%0A12:00:00.000%20INFO%20%C3%A9", wrap=without_raw_path)
@@ -124,7 +130,9 @@ async def test_a_server_that_gives_no_raw_path_is_quoted(app, shown):
     assert "GET /a%0A12%3A00%3A00.000%20INFO%20%C3%A9 404 " in line
 
 
-async def test_who_called_stands_in_the_line_only_once_it_is_proved(app, operator, shown_as_json):
+async def test_who_called_stands_in_the_line_only_once_it_is_proved(
+    app: Starlette, operator: HeldKey, shown_as_json: io.StringIO
+) -> None:
     stranger = await hold_key(app, status="revoked")
 
     await call(app, "GET", "/v1/me", key=stranger)
@@ -134,7 +142,9 @@ async def test_who_called_stands_in_the_line_only_once_it_is_proved(app, operato
     assert [(line["status"], line["access_key"]) for line in lines] == [(401, None), (200, None)]
 
 
-async def test_an_error_is_logged_with_the_id_of_its_visit_and_its_trace(app, shown):
+async def test_an_error_is_logged_with_the_id_of_its_visit_and_its_trace(
+    app: Starlette, shown: io.StringIO
+) -> None:
     await call(app, "GET", "/fail", headers=[("x-request-id", "v7")])
 
     access, error, *trace = shown.getvalue().splitlines()
@@ -145,7 +155,9 @@ async def test_an_error_is_logged_with_the_id_of_its_visit_and_its_trace(app, sh
     assert any("one that looks like ours" in line for line in trace)
 
 
-async def test_an_error_is_one_json_object_with_its_trace_escaped(app, shown_as_json):
+async def test_an_error_is_one_json_object_with_its_trace_escaped(
+    app: Starlette, shown_as_json: io.StringIO
+) -> None:
     await call(app, "GET", "/fail", headers=[("x-request-id", "v7")])
 
     access, error = (json.loads(line) for line in shown_as_json.getvalue().splitlines())
@@ -155,7 +167,7 @@ async def test_an_error_is_one_json_object_with_its_trace_escaped(app, shown_as_
 
 @pytest.mark.parametrize("part", ["x", "\n", "x\n", "\x1b"])
 @pytest.mark.parametrize("form", ["text", "json"])
-async def test_an_error_that_quotes_a_body_has_a_bound(app, form, part):
+async def test_an_error_that_quotes_a_body_has_a_bound(app: Starlette, form: str, part: str) -> None:
     logs.configure(form)
     stream = io.StringIO()
     logging.getLogger("latchkey").handlers[0].setStream(stream)
@@ -168,14 +180,14 @@ async def test_an_error_that_quotes_a_body_has_a_bound(app, form, part):
 
 
 @pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JsonFormatter()], ids=["text", "json"])
-def test_a_message_has_a_bound(formatter):
+def test_a_message_has_a_bound(formatter: TextFormatter | JsonFormatter) -> None:
     line = formatter.format(logging.makeLogRecord({"msg": "x" * 1_000_000, "levelname": "INFO"}))
 
     assert len(line) < 2 * logs.LONGEST_LINE
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_line_outside_requests_has_no_id(form, loggers):
+def test_a_line_outside_requests_has_no_id(form: str, loggers: None) -> None:
     formatter = {"text": logs.TextFormatter(), "json": logs.JsonFormatter()}[form]
 
     line = formatter.format(logging.makeLogRecord({"msg": "%s away", "args": ("go",), "levelname": "INFO"}))
@@ -197,14 +209,16 @@ def test_a_line_outside_requests_has_no_id(form, loggers):
     ],
 )
 @pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JsonFormatter()], ids=["text", "json"])
-def test_whatever_is_logged_is_one_line_that_can_be_written(formatter, message):
+def test_whatever_is_logged_is_one_line_that_can_be_written(
+    formatter: TextFormatter | JsonFormatter, message: str
+) -> None:
     line = formatter.format(logging.makeLogRecord({"msg": message, "levelname": "INFO"}))
 
     assert len(line.splitlines()) == 1
     assert line.encode()
 
 
-def test_configured_twice_a_line_stands_once(loggers):
+def test_configured_twice_a_line_stands_once(loggers: None) -> None:
     logs.configure("text")
     logs.configure("json")
 

@@ -10,10 +10,11 @@ from asyncmy import errors
 from sqlalchemy import event, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.util.concurrency import await_
+from starlette.applications import Starlette
 
 from latchkey.models import ApiKey, User
 from latchkey.service.database import driver
-from tests.api import assert_problem, call, hold_key
+from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.conftest import on_mariadb
 
 
@@ -49,7 +50,9 @@ async def own(mariadb_url: str) -> AsyncIterator[driver.Connection]:
 
 @pytest.mark.mariadb
 class TestPreparing:
-    async def test_asyncmy_itself_still_swallows_the_error(self, plain, monkeypatch):
+    async def test_asyncmy_itself_still_swallows_the_error(
+        self, plain: asyncmy.Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """When a release of asyncmy raises it, this test fails; remove `latchkey.service.database.driver.Connection` then."""
         monkeypatch.setattr(plain, "prepare", refuse)
         async with plain.cursor() as cursor:
@@ -57,19 +60,19 @@ class TestPreparing:
 
             assert await cursor.fetchone() == (5,)
 
-    async def test_our_connection_raises_it(self, own, monkeypatch):
+    async def test_our_connection_raises_it(self, own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(driver.connection.Connection, "prepare", refuse)
         async with own.cursor() as cursor:
             with pytest.raises(errors.OperationalError, match="1213"):
                 await cursor.execute("SELECT %s", (5,))
 
-    async def test_what_cannot_be_prepared_is_sent_as_text(self, own):
+    async def test_what_cannot_be_prepared_is_sent_as_text(self, own: Any) -> None:
         async with own.cursor() as cursor:
             await cursor.execute("SHOW VARIABLES LIKE %s", ("autocommit",))
 
             assert await cursor.fetchone() == ("autocommit", "OFF")
 
-    async def test_a_mistake_in_the_statement_is_reported_as_ever(self, own):
+    async def test_a_mistake_in_the_statement_is_reported_as_ever(self, own: Any) -> None:
         async with own.cursor() as cursor:
             with pytest.raises(errors.ProgrammingError, match="1064"):
                 await cursor.execute("SELEKT %s", (5,))
@@ -103,7 +106,7 @@ async def standing(app: Any, user_id: int) -> tuple[str, set[str]]:
 
 
 @on_mariadb
-async def test_between_two_statements_it_is_run_again(app, operator):
+async def test_between_two_statements_it_is_run_again(app: Starlette, operator: HeldKey) -> None:
     partner = await hold_key(app, email="partner@example.com", scopes=[])
 
     with losing(app, "UPDATE users", times=1) as lost:
@@ -114,7 +117,7 @@ async def test_between_two_statements_it_is_run_again(app, operator):
 
 
 @on_mariadb
-async def test_before_commit_it_is_run_again(app, operator):
+async def test_before_commit_it_is_run_again(app: Starlette, operator: HeldKey) -> None:
     with losing(app, "INSERT INTO users", times=1) as lost:
         answer = await call(
             app, "POST", "/v1/users", key=operator, body={"email": "ann@example.com", "name": "Ann"}
@@ -125,7 +128,9 @@ async def test_before_commit_it_is_run_again(app, operator):
 
 
 @on_mariadb
-async def test_a_transaction_that_is_lost_every_time_is_a_503_and_no_half(app, operator):
+async def test_a_transaction_that_is_lost_every_time_is_a_503_and_no_half(
+    app: Starlette, operator: HeldKey
+) -> None:
     partner = await hold_key(app, email="partner@example.com", scopes=[])
 
     with losing(app, "UPDATE users", times=100):
@@ -136,7 +141,7 @@ async def test_a_transaction_that_is_lost_every_time_is_a_503_and_no_half(app, o
 
 
 @on_mariadb
-async def test_an_idempotent_call_takes_effect_once(app, operator):
+async def test_an_idempotent_call_takes_effect_once(app: Starlette, operator: HeldKey) -> None:
     partner = await hold_key(app, email="partner@example.com", scopes=[])
     headers = [("idempotency-key", "once")]
 
@@ -149,7 +154,7 @@ async def test_an_idempotent_call_takes_effect_once(app, operator):
 
 
 @on_mariadb
-async def test_a_block_that_goes_on_is_refused_by_name(app):
+async def test_a_block_that_goes_on_is_refused_by_name(app: Starlette) -> None:
     db = app.state.db
     async with db.scoped_session() as session:
         with losing(app, "INSERT INTO users", times=1):
@@ -162,7 +167,7 @@ async def test_a_block_that_goes_on_is_refused_by_name(app):
 
 
 @on_mariadb
-async def test_a_duplicate_key_ends_nothing(app):
+async def test_a_duplicate_key_ends_nothing(app: Starlette) -> None:
     """An error packet has no flag: a failed statement leaves the transaction open, and the rest is committed."""
     db = app.state.db
     async with db.scoped_session() as session:

@@ -1,6 +1,8 @@
 """Networks in CIDR notation, and the client address behind proxies."""
 
 import ipaddress
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -30,7 +32,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize("text, canonical", TAKEN)
-def test_a_block_has_one_canonical_form(text, canonical):
+def test_a_block_has_one_canonical_form(text: str, canonical: str) -> None:
     (network,) = parse_networks([text])
 
     assert str(network) == canonical
@@ -80,7 +82,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text, reason", REFUSED)
-def test_what_is_no_block_is_refused_with_its_place(text, reason):
+def test_what_is_no_block_is_refused_with_its_place(text: str, reason: str) -> None:
     with pytest.raises(NetworkError) as refused:
         parse_networks(["192.0.2.0/24", text])
 
@@ -90,14 +92,14 @@ def test_what_is_no_block_is_refused_with_its_place(text, reason):
 
 
 @pytest.mark.parametrize("again", ["10.0.0.1", "10.0.0.1/32"])
-def test_a_block_is_there_once_however_it_is_written(again):
+def test_a_block_is_there_once_however_it_is_written(again: str) -> None:
     with pytest.raises(NetworkError) as refused:
         parse_networks(["10.0.0.1", "::1", again])
 
     assert (refused.value.place, refused.value.reason) == (2, "the block is given twice")
 
 
-def test_there_are_at_most_a_hundred():
+def test_there_are_at_most_a_hundred() -> None:
     hundred = [f"10.0.{n}.0/24" for n in range(100)]
 
     assert len(parse_networks(hundred)) == 100
@@ -118,7 +120,7 @@ def test_there_are_at_most_a_hundred():
         ("::10.0.0.1", False),
     ],
 )
-def test_an_address_is_in_a_block_or_it_is_not(address, inside):
+def test_an_address_is_in_a_block_or_it_is_not(address: str, inside: bool) -> None:
     networks = parse_networks(["192.0.2.1", "10.0.0.0/8", "2001:db8::/32"])
 
     assert contains(networks, ipaddress.ip_address(address)) is inside
@@ -145,7 +147,7 @@ def test_an_address_is_in_a_block_or_it_is_not(address, inside):
         pytest.param(["2001:db8::/33", "10.0.0.1"], ["10.0.0.0/8", "2001:db8::/32"], True, id="both kinds"),
     ],
 )  # fmt: skip
-def test_a_list_is_within_another_or_it_is_not(inner, outer, covered):
+def test_a_list_is_within_another_or_it_is_not(inner: list[Any], outer: list[Any], covered: bool) -> None:
     assert covered_by(parse_networks(inner), parse_networks(outer)) is covered
 
 
@@ -155,7 +157,7 @@ ADDRESSES = V4 | V6
 
 
 @st.composite
-def blocks(draw):
+def blocks(draw: Any) -> Any:
     """Return a small or large block near the other ones that are drawn."""
     if draw(st.booleans()):
         number, length = draw(st.integers(0, 255)), draw(st.integers(24, 32))
@@ -168,7 +170,7 @@ LISTS = st.lists(blocks(), max_size=5, unique=True)
 
 
 @given(LISTS, LISTS)
-def test_a_list_is_within_another_when_every_address_of_it_is(inner, outer):
+def test_a_list_is_within_another_when_every_address_of_it_is(inner: list[Any], outer: list[Any]) -> None:
     """The rule is compared with its definition, address by address."""
     assume(inner)
 
@@ -178,12 +180,12 @@ def test_a_list_is_within_another_when_every_address_of_it_is(inner, outer):
 
 
 @given(LISTS)
-def test_blocks_survive_being_written_and_read(networks):
+def test_blocks_survive_being_written_and_read(networks: list[Any]) -> None:
     assert list(parse_networks([str(one) for one in networks])) == networks
 
 
 @given(st.text(alphabet="0123456789abcdefg.:/%[] \n", max_size=40))
-def test_whatever_is_sent_is_a_block_or_a_fault(text):
+def test_whatever_is_sent_is_a_block_or_a_fault(text: str) -> None:
     try:
         found = parse_networks([text])
     except NetworkError:
@@ -194,7 +196,7 @@ def test_whatever_is_sent_is_a_block_or_a_fault(text):
 
 
 @given(V4, st.integers(1, 32))
-def test_ipv4_in_the_disguise_of_ipv6_is_where_it_is_without(address, length):
+def test_ipv4_in_the_disguise_of_ipv6_is_where_it_is_without(address: IPv4Address, length: int) -> None:
     network = ipaddress.ip_network((int(address) >> (32 - length) << (32 - length), length))
 
     assert contains([network], ipaddress.IPv6Address(f"::ffff:{address}"))
@@ -254,19 +256,25 @@ WALKS = [
 
 
 @pytest.mark.parametrize("peer, forwarded_for, client", WALKS)
-def test_the_client_is_who_the_last_trusted_proxy_names(peer, forwarded_for, client):
+def test_the_client_is_who_the_last_trusted_proxy_names(
+    peer: str | None, forwarded_for: list[Any], client: str | None
+) -> None:
     found = client_address(peer, forwarded_for, TRUSTED)
 
     assert (None if found is None else str(found)) == client
 
 
 @given(ADDRESSES, st.lists(st.text(max_size=30), max_size=3))
-def test_without_a_trusted_proxy_nothing_that_is_sent_matters(peer, forwarded_for):
+def test_without_a_trusted_proxy_nothing_that_is_sent_matters(
+    peer: IPv6Address | IPv4Address, forwarded_for: list[Any]
+) -> None:
     assert client_address(str(peer), forwarded_for, ()) == parse_address(str(peer))
 
 
 @given(ADDRESSES, st.text(max_size=60), st.integers(0, 3), st.booleans())
-def test_nothing_that_a_client_sends_hides_its_address(client, said, proxies, in_headers):
+def test_nothing_that_a_client_sends_hides_its_address(
+    client: IPv4Address | IPv6Address, said: str, proxies: int, in_headers: bool
+) -> None:
     """The proxies append the address of their peer; the client may have sent anything before."""
     assume(not contains(TRUSTED, client))
     seen = [said, str(client), *(f"10.0.0.{n}" for n in range(proxies))]
@@ -277,7 +285,7 @@ def test_nothing_that_a_client_sends_hides_its_address(client, said, proxies, in
 
 
 @given(st.lists(st.text(alphabet="0123456789abcdef.:[]%, \t", max_size=60), max_size=4))
-def test_whatever_a_trusted_proxy_sends_is_an_address_or_none(forwarded_for):
+def test_whatever_a_trusted_proxy_sends_is_an_address_or_none(forwarded_for: list[Any]) -> None:
     found = client_address("10.0.0.1", forwarded_for, TRUSTED)
 
     assert found is None or found == parse_address(str(found))
@@ -286,7 +294,7 @@ def test_whatever_a_trusted_proxy_sends_is_an_address_or_none(forwarded_for):
 # ---------------------------------------------------------------------- of a request
 
 
-def test_the_headers_of_a_request_are_read_in_their_order():
+def test_the_headers_of_a_request_are_read_in_their_order() -> None:
     scope = {
         "client": ("10.0.0.1", 5),
         "headers": [
@@ -302,13 +310,13 @@ def test_the_headers_of_a_request_are_read_in_their_order():
     assert Proxies().client_text({"headers": []}) is None
 
 
-def test_a_header_that_is_not_ascii_names_nobody():
+def test_a_header_that_is_not_ascii_names_nobody() -> None:
     scope = {"client": ("10.0.0.1", 5), "headers": [(b"x-forwarded-for", b"\xff")]}
 
     assert Proxies.from_text("10.0.0.0/8").client(scope) is None
 
 
 @pytest.mark.parametrize("text", ["", ",", "10.0.0.0/8,", "10.0.0.0/8;::1", "*", "0.0.0.0/0"])
-def test_proxies_that_are_no_list_of_blocks_are_refused(text):
+def test_proxies_that_are_no_list_of_blocks_are_refused(text: str) -> None:
     with pytest.raises(NetworkError):
         Proxies.from_text(text)

@@ -3,6 +3,7 @@
 import enum
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def find_all(name: str, place: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("operations", [ROUTES, (*ROUTES, *TEAM)], ids=["ours", "with a team's"])
-def test_it_is_valid_openapi_3_1(operations):
+def test_it_is_valid_openapi_3_1(operations: tuple[Operation, ...]) -> None:
     document = openapi.document(operations)
 
     OpenAPIV31SpecValidator(document).validate()
@@ -133,11 +134,11 @@ def test_it_is_valid_openapi_3_1(operations):
         Draft202012Validator.check_schema(schema)
 
 
-def test_the_committed_copy_is_the_same():
+def test_the_committed_copy_is_the_same() -> None:
     assert COMMITTED.read_text(encoding="utf-8") == openapi.render(DOCUMENT), "run `make openapi`"
 
 
-def test_every_operation_is_described_and_nothing_else():
+def test_every_operation_is_described_and_nothing_else() -> None:
     described = {
         (method.upper(), path, one["operationId"])
         for path, methods in DOCUMENT["paths"].items()
@@ -147,7 +148,7 @@ def test_every_operation_is_described_and_nothing_else():
     assert described == {(one.method, one.path, one.name) for one in ROUTES}
 
 
-def test_every_operation_says_who_may_call_it():
+def test_every_operation_says_who_may_call_it() -> None:
     for one in ROUTES:
         described = DOCUMENT["paths"][one.path][one.method.lower()]
         scopes = [one.scope] if one.scope else []
@@ -158,7 +159,7 @@ def test_every_operation_says_who_may_call_it():
         assert one.scope is None or f"`{one.scope}`" in described["description"]
 
 
-async def test_what_is_served_is_the_document(app):
+async def test_what_is_served_is_the_document(app: Starlette) -> None:
     answer = await call(app, "GET", "/openapi.json")
 
     assert answer.json == json.loads(COMMITTED.read_text(encoding="utf-8"))
@@ -178,7 +179,7 @@ async def caller(app: Starlette) -> HeldKey:
 
 
 @pytest.mark.parametrize("path, method", OPERATIONS)
-async def test_every_example_works(app, caller, path, method):
+async def test_every_example_works(app: Starlette, caller: HeldKey, path: str, method: str) -> None:
     operation = DOCUMENT["paths"][path][method]
     target = path.format(**{one["name"]: one.get("example") for one in operation["parameters"]})
     body = operation.get("requestBody", {"content": {"application/json": {"example": None}}})
@@ -202,7 +203,7 @@ async def test_every_example_works(app, caller, path, method):
 
 
 @pytest.mark.parametrize("path, method", OPERATIONS)
-def test_every_example_fits_its_schema(path, method):
+def test_every_example_fits_its_schema(path: str, method: str) -> None:
     operation = DOCUMENT["paths"][path][method]
     body = operation.get("requestBody", {"content": {}})
 
@@ -214,7 +215,7 @@ def test_every_example_fits_its_schema(path, method):
         validate(content["example"], content["schema"])
 
 
-async def test_a_list_that_goes_on_links_as_described(app, caller):
+async def test_a_list_that_goes_on_links_as_described(app: Starlette, caller: HeldKey) -> None:
     described = DOCUMENT["paths"]["/v1/users"]["get"]["responses"]["200"]["headers"]
 
     answer = await call(app, "GET", "/v1/users?limit=1", key=await hold_key(app))
@@ -227,7 +228,7 @@ async def test_a_list_that_goes_on_links_as_described(app, caller):
 
 
 @pytest.mark.parametrize("code", KINDS)
-def test_every_problem_has_an_example(code):
+def test_every_problem_has_an_example(code: str) -> None:
     example = DOCUMENT["components"]["examples"][code]["value"]
 
     validate(example, {"$ref": "#/components/schemas/Problem"})
@@ -236,7 +237,7 @@ def test_every_problem_has_an_example(code):
 
 
 @pytest.mark.parametrize("path, method", OPERATIONS)
-def test_problems_stand_under_their_status(path, method):
+def test_problems_stand_under_their_status(path: str, method: str) -> None:
     for status, response in problem_responses(DOCUMENT["paths"][path][method]).items():
         content = response["content"]["application/problem+json"]
         for code, example in content["examples"].items():
@@ -253,16 +254,20 @@ PRIVATE_OPERATIONS = [
 
 
 @pytest.mark.parametrize("path, method", PRIVATE_OPERATIONS)
-async def test_a_call_without_a_key_is_answered_as_described(app, path, method):
+async def test_a_call_without_a_key_is_answered_as_described(app: Starlette, path: str, method: str) -> None:
     await assert_answers_as_described(app, path, method, 401, query="")
 
 
 @pytest.mark.parametrize("path, method", OPERATIONS)
-async def test_an_unknown_parameter_is_answered_as_described(app, caller, path, method):
+async def test_an_unknown_parameter_is_answered_as_described(
+    app: Starlette, caller: HeldKey, path: str, method: str
+) -> None:
     await assert_answers_as_described(app, path, method, 400, query="?colour=red", key=caller)
 
 
-async def assert_answers_as_described(app, path, method, status, *, query, key=None):
+async def assert_answers_as_described(
+    app: Starlette, path: str, method: str, status: int, *, query: str, key: HeldKey = None
+) -> None:
     operation = DOCUMENT["paths"][path][method]
     target = path.format(**{one["name"]: one.get("example") for one in operation["parameters"]})
 
@@ -312,7 +317,7 @@ async def write_order(body: Order) -> None:
     ids=["public", "a name in the path", "any key", "a key or none", "free", "dear", "a scope", "unsafe", "unsafe, private", "once",
          "a body", "its own"],
 )  # fmt: skip
-def test_problems_follow_from_what_an_operation_is(operation: Operation, codes: set[str]):
+def test_problems_follow_from_what_an_operation_is(operation: Operation, codes: set[str]) -> None:
     document = openapi.document([operation])
     described = document["paths"][operation.path][operation.method.lower()]
 
@@ -322,7 +327,7 @@ def test_problems_follow_from_what_an_operation_is(operation: Operation, codes: 
 # ---------------------------------------------------------------------- the schemas
 
 
-def test_an_answer_is_complete():
+def test_an_answer_is_complete() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     answers = [one.answers for one in ROUTES if one.answers not in (None, Response)]
 
@@ -331,7 +336,7 @@ def test_an_answer_is_complete():
         assert schema["required"] == list(schema["properties"])
 
 
-def test_moments_and_ids_say_their_format():
+def test_moments_and_ids_say_their_format() -> None:
     key = DOCUMENT["components"]["schemas"]["Key"]["properties"]
 
     moment = {"type": "string", "format": "date-time"}
@@ -340,7 +345,7 @@ def test_moments_and_ids_say_their_format():
     assert key["user_id"]["format"] == "int64"
 
 
-def test_null_is_never_only_where_a_change_says_so():
+def test_null_is_never_only_where_a_change_says_so() -> None:
     schemas = DOCUMENT["components"]["schemas"]
 
     validate({"expires_at": None}, schemas["KeyChange"])
@@ -351,7 +356,7 @@ def test_null_is_never_only_where_a_change_says_so():
     assert not Draft202012Validator(schemas["KeyChange"]).is_valid({"colour": "red"})
 
 
-def test_the_query_says_its_bounds_its_default_and_its_values():
+def test_the_query_says_its_bounds_its_default_and_its_values() -> None:
     (limit, cursor, status, expires_before, user_id) = DOCUMENT["paths"]["/v1/keys"]["get"]["parameters"]
 
     assert (limit["name"], limit["in"], limit["required"]) == ("limit", "query", False)
@@ -372,14 +377,14 @@ def test_the_query_says_its_bounds_its_default_and_its_values():
 ONLY_PYTHON = re.compile(r"\\[AZz]|\(\?(?:[aiLmsux-]+[:)]|P|>|#|\()|[*+?}]\+|\\U|\\N|\[:")
 
 
-def test_patterns_mean_the_same_to_clients():
+def test_patterns_mean_the_same_to_clients() -> None:
     patterns = set(find_all("pattern", DOCUMENT))
 
     assert shapes.Email.__metadata__[0].pattern in patterns
     assert [one for one in patterns if ONLY_PYTHON.search(one)] == []
 
 
-def test_no_address_passes_here_that_a_client_refuses():
+def test_no_address_passes_here_that_a_client_refuses() -> None:
     (pattern,) = (
         one for one in find_all("pattern", DOCUMENT["components"]["schemas"]["NewUser"]) if "@" in one
     )
@@ -394,10 +399,10 @@ def test_no_address_passes_here_that_a_client_refuses():
 
 class TestATeamsRoutes:
     @pytest.fixture
-    def routes(self):
+    def routes(self) -> Sequence[Operation]:
         return TEAM
 
-    async def test_they_are_served_beside_ours(self, app):
+    async def test_they_are_served_beside_ours(self, app: Starlette) -> None:
         document = (await call(app, "GET", "/openapi.json")).json
 
         assert document["paths"].keys() - DOCUMENT["paths"].keys() == {
@@ -407,13 +412,13 @@ class TestATeamsRoutes:
         }
         assert document == json.loads(openapi.render(openapi.document((*ROUTES, *TEAM))))
 
-    def test_an_endpoint_of_the_same_name_gets_an_id_of_its_own(self):
+    def test_an_endpoint_of_the_same_name_gets_an_id_of_its_own(self) -> None:
         paths = openapi.document((*ROUTES, *TEAM))["paths"]
 
         assert paths["/v1/users"]["post"]["operationId"] == "create_user"
         assert paths["/v1/orders"]["post"]["operationId"] == "create_user_2"
 
-    def test_a_class_of_the_same_name_gets_a_schema_of_its_own(self):
+    def test_a_class_of_the_same_name_gets_a_schema_of_its_own(self) -> None:
         document = openapi.document((*ROUTES, *TEAM))
         answers = [
             document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
@@ -423,7 +428,7 @@ class TestATeamsRoutes:
         validate({"nickname": "ann"}, answers[0], document)
         assert answers[0] != answers[1]
 
-    def test_the_names_in_a_query_are_those_on_the_wire(self):
+    def test_the_names_in_a_query_are_those_on_the_wire(self) -> None:
         parameters = openapi.document(TEAM)["paths"]["/v1/orders"]["get"]["parameters"]
 
         assert [(one["name"], one["required"]) for one in parameters] == [
@@ -435,7 +440,7 @@ class TestATeamsRoutes:
         assert parameters[1]["schema"]["default"] == 10
         assert [one for one in parameters[1:] if "null" in str(one)] == []
 
-    def test_an_answer_of_its_own_making_is_of_any_type(self):
+    def test_an_answer_of_its_own_making_is_of_any_type(self) -> None:
         described = openapi.document(TEAM)["paths"]["/v1/orders"]["get"]
 
         assert described["responses"]["200"]["content"] == {"*/*": {}}

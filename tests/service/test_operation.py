@@ -1,9 +1,11 @@
 """The declaration of a route, and the declarations that the service refuses at the start."""
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -13,7 +15,7 @@ from latchkey.service.app import create_app
 from latchkey.service.operation import Answer, Operation, RouteError, route
 from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings
-from tests.api import assert_problem, call, hold_key
+from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.conftest import KEYRING
 
 
@@ -86,11 +88,11 @@ async def take_a_mapping(query: dict[str, str]) -> Greeting:
     return Greeting(query["name"])
 
 
-async def take_untyped(body) -> Greeting:
+async def take_untyped(body: Any) -> Greeting:
     return Greeting(body)
 
 
-async def say_nothing(request: Request):
+async def say_nothing(request: Request) -> Greeting:
     return Greeting("hello")
 
 
@@ -152,7 +154,9 @@ ONE_OF = "set exactly one of scope=, any_key=True, optional_key=True and public=
         pytest.param(("GET", "/x", greet), {"public": True, "cost": 2}, COST, id="a cost that nobody pays"),
     ],
 )  # fmt: skip
-def test_a_route_that_cannot_work_is_refused_with_a_sentence(arguments, options, sentence):
+def test_a_route_that_cannot_work_is_refused_with_a_sentence(
+    arguments: tuple[str | Callable[..., Any], ...], options: dict[str, Any], sentence: str
+) -> None:
     method, path, _ = arguments
 
     with pytest.raises(RouteError) as refused:
@@ -171,7 +175,9 @@ TWICE = [
 
 
 @pytest.mark.parametrize("routes, place", TWICE)
-def test_two_routes_in_one_place_are_refused(routes, place, loggers):
+def test_two_routes_in_one_place_are_refused(
+    routes: tuple[Operation, ...], place: str, loggers: None
+) -> None:
     with pytest.raises(RouteError) as refused:
         create_app(Settings(keyring=KEYRING), routes=routes)
 
@@ -179,7 +185,9 @@ def test_two_routes_in_one_place_are_refused(routes, place, loggers):
 
 
 @pytest.mark.parametrize("thing", [greet, ("GET", "/x"), None])
-def test_what_is_no_operation_is_refused(thing, loggers):
+def test_what_is_no_operation_is_refused(
+    thing: Callable[..., Any] | tuple[str, ...] | None, loggers: None
+) -> None:
     with pytest.raises(
         RouteError,
         match=r"was not created by `latchkey.service.operation.route`, so its callers are not declared",
@@ -192,7 +200,7 @@ def noun_of(operation: Operation) -> str:
     return operation.path.removeprefix("/v1/").partition("/{")[0].replace("/", ".")
 
 
-def test_every_route_of_ours_says_who_may_call_it():
+def test_every_route_of_ours_says_who_may_call_it() -> None:
     public = {one.path for one in ROUTES if one.public}
     any_key = {one.path for one in ROUTES if one.scope is None and not one.public}
 
@@ -210,7 +218,7 @@ def test_every_route_of_ours_says_who_may_call_it():
     )
 
 
-def test_an_operation_describes_itself_by_its_docstring():
+def test_an_operation_describes_itself_by_its_docstring() -> None:
     (made,) = (one for one in ROUTES if one.name == "create_user")
 
     assert isinstance(made, Operation)
@@ -225,7 +233,7 @@ SCOPES = tuple(f"things:verb{n}" for n in range(96))
 
 
 @pytest.fixture
-def routes():
+def routes() -> Sequence[Operation]:
     return (
         route("GET", "/v1/greeting", greet, scope="greetings:read"),
         route("GET", "/greetings/{name}/{times}", greet_by_name, public=True),
@@ -237,7 +245,7 @@ def routes():
     )
 
 
-async def test_a_teams_own_route_asks_for_its_scope(app, operator):
+async def test_a_teams_own_route_asks_for_its_scope(app: Starlette, operator: HeldKey) -> None:
     modest = await hold_key(app, scopes=["users:read"])
 
     allowed = await call(app, "GET", "/v1/greeting", key=operator)
@@ -248,7 +256,7 @@ async def test_a_teams_own_route_asks_for_its_scope(app, operator):
     assert "greetings:read" in refused.json["detail"]
 
 
-async def test_a_teams_scope_can_be_given_to_a_key_up_to_100(app, operator):
+async def test_a_teams_scope_can_be_given_to_a_key_up_to_100(app: Starlette, operator: HeldKey) -> None:
     scopes = ["greetings:read", "users:read", "users:write", "keys:read", *SCOPES]
     body = {"user_id": operator.user_id, "name": "n", "mode": "bearer", "scopes": scopes}
 
@@ -267,7 +275,9 @@ async def test_a_teams_scope_can_be_given_to_a_key_up_to_100(app, operator):
         pytest.param("/measure", {"text": "1"}, id="a parameter left out"),
     ],
 )
-async def test_an_endpoint_gets_what_its_signature_asks_for(app, target, answered):
+async def test_an_endpoint_gets_what_its_signature_asks_for(
+    app: Starlette, target: str, answered: dict[str, str]
+) -> None:
     answer = await call(app, "GET", target)
 
     assert (answer.status, answer.json) == (200, answered)
@@ -284,11 +294,13 @@ async def test_an_endpoint_gets_what_its_signature_asks_for(app, target, answere
         ),
     ],
 )
-async def test_what_does_not_fit_the_signature_is_a_problem(app, target, status, code):
+async def test_what_does_not_fit_the_signature_is_a_problem(
+    app: Starlette, target: str, status: int, code: str
+) -> None:
     assert_problem(await call(app, "GET", target), status, code)
 
 
-async def test_a_response_is_sent_as_it_is(app):
+async def test_a_response_is_sent_as_it_is(app: Starlette) -> None:
     answer = await call(app, "GET", "/show/7")
 
     assert (answer.status, answer.body, answer.headers["content-type"]) == (
@@ -298,12 +310,12 @@ async def test_a_response_is_sent_as_it_is(app):
     )
 
 
-async def test_a_model_is_answered_as_the_declared_struct(app, operator):
+async def test_a_model_is_answered_as_the_declared_struct(app: Starlette, operator: HeldKey) -> None:
     answer = await call(app, "GET", f"/users/{operator.user_id}")
 
     assert answer.status == 200
     assert list(answer.json) == list(shapes.User.__struct_fields__)
 
 
-async def test_a_body_is_answered_back(app):
+async def test_a_body_is_answered_back(app: Starlette) -> None:
     assert (await call(app, "POST", "/echo", body={"text": "ö"})).json == {"text": "ö"}

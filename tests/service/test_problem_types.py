@@ -1,8 +1,11 @@
 """A team's own problems: registered when the application is built, answered and explained like Latchkey's."""
 
 import json
+import logging
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 
 from latchkey.service import problems
@@ -38,18 +41,18 @@ ROUTES = [
 
 
 @pytest.fixture
-def unregister():
+def unregister() -> Iterator[None]:
     yield
     register(())
 
 
 @pytest.fixture
-async def app(settings, loggers, unregister):
+async def app(settings: Settings, loggers: None, unregister: None) -> AsyncIterator[Starlette]:
     async with opened(lambda: create_app(settings, routes=ROUTES, problems=[CLOSED]), settings) as app:
         yield app
 
 
-async def test_it_is_answered_explained_and_described(app):
+async def test_it_is_answered_explained_and_described(app: Starlette) -> None:
     answer = await call(app, "POST", "/close")
     explained = await call(app, "GET", "/problems/order_closed")
     document = json.loads(app.state.openapi)
@@ -62,7 +65,9 @@ async def test_it_is_answered_explained_and_described(app):
     assert "order_closed" in document["paths"]["/close"]["post"]["responses"]["409"]["$ref"]
 
 
-async def test_a_code_that_is_not_registered_is_an_error_with_a_sentence(app, log_lines):
+async def test_a_code_that_is_not_registered_is_an_error_with_a_sentence(
+    app: Starlette, log_lines: list[logging.LogRecord]
+) -> None:
     answer = await call(app, "POST", "/misspell")
 
     assert_problem(answer, 500, "internal_error")
@@ -84,12 +89,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize("types", WRONG)
-def test_a_wrong_one_is_refused_when_the_application_is_built(types, loggers, unregister):
+def test_a_wrong_one_is_refused_when_the_application_is_built(
+    types: tuple[ProblemType, ...], loggers: None, unregister: None
+) -> None:
     with pytest.raises(ProblemTypeError):
         create_app(Settings(keyring=KEYRING), problems=types)
     assert problems.known() == problems.KINDS
 
 
-def test_a_route_that_names_an_unknown_problem_is_refused(loggers, unregister):
+def test_a_route_that_names_an_unknown_problem_is_refused(loggers: None, unregister: None) -> None:
     with pytest.raises(RouteError, match=r"POST /close: there is no problem 'order_closed'"):
         create_app(Settings(keyring=KEYRING), routes=ROUTES)

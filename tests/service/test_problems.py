@@ -3,20 +3,24 @@
 import contextlib
 import logging
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import asyncmy
 import msgspec
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from latchkey.service.database.session import CommitUnknownError
-from latchkey.service.operation import route
+from latchkey.service.operation import Operation, route
 from latchkey.service.problems import KINDS, FieldError, Problem, of_exception
+from latchkey.service.settings import Settings
 from tests.api import assert_problem, call
 
 
@@ -36,7 +40,7 @@ async def wait_for_a_connection(request: Request) -> Nothing:
 
 
 @pytest.fixture
-def routes():
+def routes() -> Sequence[Operation]:
     return (
         route("GET", "/raise/{status}", raise_of_starlette, public=True),
         route("POST", "/wait", wait_for_a_connection, public=True),
@@ -44,17 +48,21 @@ def routes():
 
 
 @pytest.mark.parametrize("status", [400, 403, 418, 503])
-async def test_an_exception_of_starlettes_is_an_error_of_ours_and_not_a_404(app, log_lines, status):
+async def test_an_exception_of_starlettes_is_an_error_of_ours_and_not_a_404(
+    app: Starlette, log_lines: list[logging.LogRecord], status: int
+) -> None:
     """Otherwise an endpoint that means 403 would return a 404."""
     assert_problem(await call(app, "GET", f"/raise/{status}"), 500, "internal_error")
     assert [line.exc_info[0] for line in log_lines if line.exc_info] == [HTTPException]
 
 
-async def test_its_404_is_ours(app):
+async def test_its_404_is_ours(app: Starlette) -> None:
     assert_problem(await call(app, "GET", "/raise/404"), 404, "not_found")
 
 
-async def test_the_operator_is_told_why_a_client_is_told_503(app, settings, log_lines):
+async def test_the_operator_is_told_why_a_client_is_told_503(
+    app: Starlette, settings: Settings, log_lines: list[logging.LogRecord]
+) -> None:
     async with contextlib.AsyncExitStack() as held:
         for _ in range(settings.pool_size):
             await held.enter_async_context(app.state.db.engine.connect())
@@ -67,7 +75,7 @@ async def test_the_operator_is_told_why_a_client_is_told_503(app, settings, log_
 
 
 @pytest.mark.parametrize("code", KINDS)
-async def test_every_code_is_explained_where_its_type_points(app, code):
+async def test_every_code_is_explained_where_its_type_points(app: Starlette, code: str) -> None:
     kind = KINDS[code]
 
     answer = await call(app, "GET", f"/problems/{code}")
@@ -82,7 +90,7 @@ async def test_every_code_is_explained_where_its_type_points(app, code):
 
 
 @pytest.mark.parametrize("code", KINDS)
-def test_every_explanation_is_made_of_full_sentences(code):
+def test_every_explanation_is_made_of_full_sentences(code: str) -> None:
     kind = KINDS[code]
 
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", code)
@@ -94,7 +102,7 @@ def test_every_explanation_is_made_of_full_sentences(code):
 
 
 @pytest.mark.parametrize("code", KINDS)
-def test_a_problem_renders_all_its_members(code):
+def test_a_problem_renders_all_its_members(code: str) -> None:
     response = Problem(code).response("visit-7")
     members = response.body.decode()
 
@@ -107,7 +115,7 @@ def test_a_problem_renders_all_its_members(code):
     assert ("retry-after" in response.headers) is waits
 
 
-def test_a_problem_says_what_it_was_told():
+def test_a_problem_says_what_it_was_told() -> None:
     problem = Problem("invalid_body", "So.", errors=[FieldError("/a", "no")], headers={"x-more": "1"})
     response = problem.response(None)
 
@@ -117,7 +125,7 @@ def test_a_problem_says_what_it_was_told():
     assert response.headers["x-more"] == "1"
 
 
-def test_a_problem_that_knows_when_to_try_again_says_so():
+def test_a_problem_that_knows_when_to_try_again_says_so() -> None:
     assert (
         Problem("too_many_failures", headers={"retry-after": "7"}).response(None).headers["retry-after"]
         == "7"
@@ -125,11 +133,13 @@ def test_a_problem_that_knows_when_to_try_again_says_so():
     assert Problem("unavailable").response(None).headers["retry-after"] == "1"
 
 
-def test_a_commit_of_unknown_outcome_asks_nobody_to_try_again():
+def test_a_commit_of_unknown_outcome_asks_nobody_to_try_again() -> None:
     assert "retry-after" not in Problem("commit_unknown").response(None).headers
 
 
-def database_error(number, kind=OperationalError, state=None):
+def database_error(
+    number: int, kind: type[DBAPIError] = OperationalError, state: str | None = None
+) -> DBAPIError:
     error = asyncmy.errors.OperationalError(number, "private")
     error.sqlstate = state
     return kind("UPDATE secret_table", {"x": 1}, error)
@@ -182,14 +192,14 @@ MAPPED = [
 
 
 @pytest.mark.parametrize("error, code", MAPPED)
-def test_what_the_database_does_is_its_problem_and_nothing_else_is(error, code):
+def test_what_the_database_does_is_its_problem_and_nothing_else_is(error: Any, code: str | None) -> None:
     problem = of_exception(error)
 
     assert (problem.code if problem else None) == code
     assert problem is None or "private" not in problem.response(None).body.decode()
 
 
-def test_a_connection_found_dead_is_unavailable_whatever_its_number():
+def test_a_connection_found_dead_is_unavailable_whatever_its_number() -> None:
     error = OperationalError("SELECT 1", {}, Exception("odd"), connection_invalidated=True)
 
     assert of_exception(error).code == UNAVAILABLE

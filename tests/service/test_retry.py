@@ -1,18 +1,21 @@
 """A unit of work that lost a conflict with another transaction is run again from the start."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
+from starlette.applications import Starlette
 from starlette.requests import Request
 
 import latchkey.service.endpoints.adapter
 from latchkey.models import User
 from latchkey.service import shapes
-from latchkey.service.operation import route
+from latchkey.service.operation import Operation, route
 from latchkey.service.problems import Problem
-from tests.api import assert_problem, call, hold_key
+from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.conftest import on_mariadb
 
 
@@ -58,7 +61,7 @@ control = EndpointControl()
 
 
 @pytest.fixture(autouse=True)
-def _new_control(monkeypatch):
+def _new_control(monkeypatch: pytest.MonkeyPatch) -> None:
     control.__init__()
     monkeypatch.setattr(latchkey.service.endpoints.adapter, "LONGEST_PAUSE_S", 0.001)
 
@@ -102,7 +105,7 @@ async def answer_by_itself(request: Request, body: Names) -> shapes.User:
 
 
 @pytest.fixture
-def routes():
+def routes() -> Sequence[Operation]:
     return (
         route("POST", "/write", write, scope="users:write"),
         route("POST", "/write-once", write, scope="users:write", retry=False),
@@ -115,7 +118,7 @@ def routes():
 BODY = {"names": ["ann", "bob"]}
 
 
-async def emails():
+async def emails() -> set[str]:
     return {user.email for user in await User.filter(name="written").all()}
 
 
@@ -125,7 +128,9 @@ async def emails():
     ids=lambda one: one.orig.args[0],
 )
 @pytest.mark.parametrize("times", [1, 2, 3])
-async def test_it_runs_again_with_a_fresh_body_until_it_goes_well(app, operator, times, error):
+async def test_it_runs_again_with_a_fresh_body_until_it_goes_well(
+    app: Starlette, operator: HeldKey, times: int, error: Any
+) -> None:
     control.errors = [error] * times
 
     answer = await call(app, "POST", "/write", key=operator, body=BODY)
@@ -135,7 +140,7 @@ async def test_it_runs_again_with_a_fresh_body_until_it_goes_well(app, operator,
     assert await emails() == {"bob@example.com"}
 
 
-async def test_it_is_told_by_its_sqlstate_too(app, operator):
+async def test_it_is_told_by_its_sqlstate_too(app: Starlette, operator: HeldKey) -> None:
     error = Conflict("serialization failure")
     error.sqlstate = "40001"
     control.errors = [OperationalError("UPDATE", {}, error)]
@@ -144,7 +149,7 @@ async def test_it_is_told_by_its_sqlstate_too(app, operator):
     assert len(control.runs) == 2
 
 
-async def test_the_fourth_time_it_gives_up(app, operator):
+async def test_the_fourth_time_it_gives_up(app: Starlette, operator: HeldKey) -> None:
     control.errors = [lost() for _ in range(9)]
 
     answer = await call(app, "POST", "/write", key=operator, body=BODY)
@@ -156,7 +161,9 @@ async def test_the_fourth_time_it_gives_up(app, operator):
     assert await emails() == set()
 
 
-async def test_the_caller_is_authenticated_once_and_the_same_in_every_run(app, operator, monkeypatch):
+async def test_the_caller_is_authenticated_once_and_the_same_in_every_run(
+    app: Starlette, operator: HeldKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     verifier = app.state.verifier
     verify = verifier.verify
@@ -189,7 +196,9 @@ async def test_the_caller_is_authenticated_once_and_the_same_in_every_run(app, o
         pytest.param("/by-itself", lost(), 409, "conflict", set(), id="what the endpoint answers by itself"),
     ],
 )
-async def test_it_runs_only_once(app, operator, path, error, status, code, kept):
+async def test_it_runs_only_once(
+    app: Starlette, operator: HeldKey, path: str, error: Any, status: int, code: str, kept: set[Any]
+) -> None:
     control.errors = [error]
 
     answer = await call(app, "POST", path, key=operator, body=BODY)
@@ -202,12 +211,14 @@ async def test_it_runs_only_once(app, operator, path, error, status, code, kept)
 @pytest.mark.parametrize(
     "error", [lost(1213), lost(3101), lost(1180, GROUP)], ids=lambda one: one.orig.args[0]
 )
-async def test_a_conflict_at_commit_runs_it_again(app, operator, monkeypatch, error):
+async def test_a_conflict_at_commit_runs_it_again(
+    app: Starlette, operator: HeldKey, monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
     """Galera and group replication report a conflict there; the transaction is rolled back."""
     dialect = app.state.db.engine.sync_engine.dialect
     commit, sent = dialect.do_commit, []
 
-    def fail_twice(connection):
+    def fail_twice(connection: Any) -> None:
         sent.append(connection)
         if len(sent) > 2:
             commit(connection)
@@ -225,7 +236,9 @@ async def test_a_conflict_at_commit_runs_it_again(app, operator, monkeypatch, er
 
 
 @on_mariadb
-async def test_of_two_requests_that_deadlock_one_runs_again_and_both_succeed(app, operator):
+async def test_of_two_requests_that_deadlock_one_runs_again_and_both_succeed(
+    app: Starlette, operator: HeldKey
+) -> None:
     for email in ("ann", "bob"):
         await hold_key(app, email=email)
 

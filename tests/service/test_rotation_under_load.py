@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx2
 import msgspec
 import pytest
+from starlette.applications import Starlette
 
 from latchkey.service.authentication.wire.query_signature import sign_query
 from latchkey.service.settings import Settings
@@ -48,7 +49,7 @@ class Four(msgspec.Struct):
 
 
 @pytest.fixture
-async def four(app, settings: Settings, tmp_path: Path) -> AsyncIterator[Four]:
+async def four(app: Starlette, settings: Settings, tmp_path: Path) -> AsyncIterator[Four]:
     environ = {
         "LATCHKEY_DATABASE_URL": settings.database_url,
         "LATCHKEY_KEYRING": settings.keyring or "",
@@ -112,7 +113,7 @@ async def use_and_rotate(
     return held, ends, calls
 
 
-async def test_rotating_under_load(app, operator, four):
+async def test_rotating_under_load(app: Starlette, operator: HeldKey, four: Four) -> None:
     """No call fails within the grace period, none succeeds after it, and each with an old secret is counted."""
     keys = [
         await hold_key(app, email="partner@example.com", scopes=[], mode=mode)

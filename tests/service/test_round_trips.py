@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
 
+from latchkey.models.limit import Quota
 from latchkey.service.routes import ROUTES, SIGNED_REQUEST
 from tests import mysql, wire
 from tests.api import HeldKey, call, hold_key
@@ -105,11 +107,11 @@ TRIPS = {
 }
 
 
-def test_no_operation_is_missing():
+def test_no_operation_is_missing() -> None:
     assert {trip.operation for trip in TRIPS.values()} == {f"{one.method} {one.path}" for one in ROUTES}
 
 
-def test_the_documentation_has_them_all():
+def test_the_documentation_has_them_all() -> None:
     rows = [
         f"| {name} | `{trip.operation}` | {trip.on_mariadb} | {trip.on_mysql} |"
         for name, trip in TRIPS.items()
@@ -120,7 +122,9 @@ def test_the_documentation_has_them_all():
 
 
 @pytest.fixture(params=["bearer", "signed"])
-async def caller(app, request, operator, signer) -> HeldKey:
+async def caller(
+    app: Starlette, request: pytest.FixtureRequest, operator: HeldKey, signer: HeldKey
+) -> HeldKey:
     """A key of each mode; the pools have their connections."""
     await call(app, "POST", "/v1/users", key=operator, body={"email": "first@example.com", "name": "First"})
     return operator if request.param == "bearer" else signer
@@ -128,7 +132,7 @@ async def caller(app, request, operator, signer) -> HeldKey:
 
 @on_mariadb
 @pytest.mark.parametrize("trip", TRIPS.values(), ids=TRIPS)
-async def test_an_operation_costs_so_many_commands(app, caller, trip: Trip):
+async def test_an_operation_costs_so_many_commands(app: Starlette, caller: HeldKey, trip: Trip) -> None:
     partner = await hold_key(app, email="partner@example.com", scopes=["users:read"])
     method, _, path = trip.operation.partition(" ")
     key = await hold_key(app, scopes=["users:read"]) if path.startswith("/v1/me/") else partner
@@ -145,7 +149,7 @@ async def test_an_operation_costs_so_many_commands(app, caller, trip: Trip):
 
 
 @on_mariadb
-async def test_a_replay_costs_as_much_as_the_call(app, caller):
+async def test_a_replay_costs_as_much_as_the_call(app: Starlette, caller: HeldKey) -> None:
     once = {"key": caller, "body": USER, "headers": [("idempotency-key", "5")]}
     await call(app, "POST", "/v1/users", **once)
 
@@ -175,7 +179,14 @@ LIMITED = {
 
 @on_mariadb
 @pytest.mark.parametrize("limits, quota, owners, commands_each", LIMITED.values(), ids=LIMITED)
-async def test_a_limited_read_costs_two_commands_more(app, operator, limits, quota, owners, commands_each):
+async def test_a_limited_read_costs_two_commands_more(
+    app: Starlette,
+    operator: HeldKey,
+    limits: tuple[Any, ...],
+    quota: Quota | None,
+    owners: tuple[Any, ...],
+    commands_each: int,
+) -> None:
     key = await hold_key(app, scopes=[], email="limited@example.com", limits=limits, quota=quota)
     await limit_owner(app, key.user_id, *owners)
     await call(app, "GET", "/v1/me", key=key)
@@ -187,7 +198,7 @@ async def test_a_limited_read_costs_two_commands_more(app, operator, limits, quo
 
 
 @on_mariadb
-async def test_the_first_limited_read_costs_no_more(app, operator):
+async def test_the_first_limited_read_costs_no_more(app: Starlette, operator: HeldKey) -> None:
     await call(app, "GET", "/v1/me", key=operator)
     key = await hold_key(app, scopes=[], limits=[LIMIT])
 
@@ -198,7 +209,7 @@ async def test_the_first_limited_read_costs_no_more(app, operator):
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/openapi.json", "/problems/conflict", "/nothing"])
-async def test_a_request_without_sql_takes_no_connection(app, path):
+async def test_a_request_without_sql_takes_no_connection(app: Starlette, path: str) -> None:
     with wire.listening() as commands:
         await call(app, "GET", path)
 

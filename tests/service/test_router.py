@@ -3,17 +3,20 @@
 import itertools
 
 import pytest
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route, Router
+from starlette.types import ASGIApp
 
 from latchkey.service.app import create_app
 from latchkey.service.router import IndexedRouter, index
 from latchkey.service.routes import ROUTES
+from latchkey.service.settings import Settings
 from tests.requests import request
 
 
-def answer(name: str):
-    async def endpoint(request):
+def answer(name: str) -> ASGIApp:
+    async def endpoint(request: Request) -> Response:
         return Response(headers={"route": name})
 
     endpoint.__name__ = name
@@ -44,7 +47,7 @@ ASKED = (
 
 @pytest.mark.parametrize("path", ASKED)
 @pytest.mark.parametrize("order", list(itertools.permutations(range(len(PATHS)), 3)), ids=str)
-async def test_it_answers_as_a_scan_would(path, order):
+async def test_it_answers_as_a_scan_would(path: str, order: tuple[int, ...]) -> None:
     """Whatever the order of overlapping routes, the first that matches answers."""
     routes = [
         Route(PATHS[place], answer(f"{method} {PATHS[place]}"), methods=[method])
@@ -60,7 +63,7 @@ async def test_it_answers_as_a_scan_would(path, order):
         assert (found.status, found.headers.get("route")) == (expected.status, expected.headers.get("route"))
 
 
-async def test_every_route_of_the_service_is_found_by_its_index(settings):
+async def test_every_route_of_the_service_is_found_by_its_index(settings: Settings) -> None:
     """None of them needs the scan."""
     app = create_app(settings)
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import ForeignKey, MetaData, String, Table, text
@@ -110,7 +111,9 @@ async def start(settings: Settings, *schemas: Schema) -> None:
         await SQLAlchemy().close()
 
 
-async def test_both_histories_are_migrated_and_compared(engine, orders, place):
+async def test_both_histories_are_migrated_and_compared(
+    engine: AsyncEngine, orders: Schema, place: Settings
+) -> None:
     await schema.upgrade(engine, schemas=[orders])
 
     assert await schema.revision(engine) == schema.head()
@@ -120,7 +123,9 @@ async def test_both_histories_are_migrated_and_compared(engine, orders, place):
     await start(place, orders)
 
 
-async def test_latchkey_is_upgraded_below_a_team_that_is_up_to_date(engine, orders):
+async def test_latchkey_is_upgraded_below_a_team_that_is_up_to_date(
+    engine: AsyncEngine, orders: Schema
+) -> None:
     """The database was one revision of Latchkey behind; the team's table existed already."""
     await schema.upgrade(engine, "0005", schemas=[orders])
 
@@ -130,7 +135,9 @@ async def test_latchkey_is_upgraded_below_a_team_that_is_up_to_date(engine, orde
     assert await schema.differences(engine, [orders]) == []
 
 
-async def test_a_team_goes_on_above_a_latchkey_that_is_up_to_date(engine, orders, folder):
+async def test_a_team_goes_on_above_a_latchkey_that_is_up_to_date(
+    engine: AsyncEngine, orders: Schema, folder: Path
+) -> None:
     await schema.upgrade(engine, schemas=[orders])
     (folder / "0002_notes.py").write_text(SECOND)
     with pytest.raises(schema.NotMigratedError):
@@ -142,7 +149,9 @@ async def test_a_team_goes_on_above_a_latchkey_that_is_up_to_date(engine, orders
     assert await schema.revision(engine, orders) == "0002"
 
 
-async def test_a_history_with_branches_is_migrated_to_all_its_ends(engine, orders, folder):
+async def test_a_history_with_branches_is_migrated_to_all_its_ends(
+    engine: AsyncEngine, orders: Schema, folder: Path
+) -> None:
     (folder / "0002_notes.py").write_text(SECOND)
     (folder / "0003_other.py").write_text(
         SECOND.replace('"0002"', '"0003"').replace('"notes"', '"other_notes"')
@@ -154,7 +163,9 @@ async def test_a_history_with_branches_is_migrated_to_all_its_ends(engine, order
     assert await schema.revision(engine, orders) == "0002, 0003"
 
 
-async def test_latchkey_alone_leaves_the_tables_of_a_team_alone(engine, orders, place):
+async def test_latchkey_alone_leaves_the_tables_of_a_team_alone(
+    engine: AsyncEngine, orders: Schema, place: Settings
+) -> None:
     """No comparison suggests dropping them, with or without the team's schema."""
     await schema.upgrade(engine, schemas=[orders])
 
@@ -163,7 +174,9 @@ async def test_latchkey_alone_leaves_the_tables_of_a_team_alone(engine, orders, 
     await start(place)
 
 
-async def test_a_team_whose_migrations_are_missing_is_refused_at_the_start(engine, orders, place):
+async def test_a_team_whose_migrations_are_missing_is_refused_at_the_start(
+    engine: AsyncEngine, orders: Schema, place: Settings
+) -> None:
     await schema.upgrade(engine)
 
     with pytest.raises(schema.NotMigratedError) as raised:
@@ -175,7 +188,7 @@ async def test_a_team_whose_migrations_are_missing_is_refused_at_the_start(engin
     )
 
 
-async def test_a_difference_of_a_team_is_told(engine, orders):
+async def test_a_difference_of_a_team_is_told(engine: AsyncEngine, orders: Schema) -> None:
     await schema.upgrade(engine, schemas=[orders])
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE orders ADD COLUMN paid INTEGER"))
@@ -186,7 +199,9 @@ async def test_a_difference_of_a_team_is_told(engine, orders):
     assert "paid" in told
 
 
-async def test_a_table_without_a_migration_and_one_without_a_model_are_told(orders, folder):
+async def test_a_table_without_a_migration_and_one_without_a_model_are_told(
+    orders: Schema, folder: Path
+) -> None:
     missing = Schema("orders", migrations=folder, metadata=[TeamBase.metadata, NOTES])
     bare = Schema("orders", migrations=folder)
 
@@ -199,12 +214,12 @@ async def test_a_table_without_a_migration_and_one_without_a_model_are_told(orde
 
 
 @pytest.mark.parametrize("name", ["", "Orders", "1st", "a-b", "latchkey", "orders; DROP", "x" * 33, "a\n"])
-def test_a_name_of_another_form_is_refused(name, folder):
+def test_a_name_of_another_form_is_refused(name: str, folder: Path) -> None:
     with pytest.raises(SchemaError, match="must be 1 to 32"):
         Schema(name, migrations=folder)
 
 
-def test_a_folder_without_revisions_is_refused(folder):
+def test_a_folder_without_revisions_is_refused(folder: Path) -> None:
     with pytest.raises(SchemaError, match="does not exist"):
         Schema("orders", migrations=folder / "versions")
     with pytest.raises(SchemaError, match="contains no revision"):
@@ -229,8 +244,8 @@ def users_of_a_team() -> MetaData:
     ],
 )
 async def test_two_owners_of_one_table_are_refused_when_the_application_is_built(
-    place, orders, folder, second, sentence
-):
+    place: Settings, orders: Schema, folder: Path, second: tuple[Any, ...], sentence: str
+) -> None:
     other = Schema(second[0], migrations=folder, metadata=second[1])
 
     with pytest.raises(SchemaError, match=sentence):

@@ -2,19 +2,21 @@
 
 import logging
 import traceback
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import pytest
 from sqlalchemy import text
+from starlette.applications import Starlette
 from starlette.requests import Request
 
 from latchkey.models import User
 from latchkey.service import logs, shapes
-from latchkey.service.operation import route
-from tests.api import assert_problem, call, stored
+from latchkey.service.operation import Operation, route
+from tests.api import HeldKey, assert_problem, call, stored
 from tests.conftest import KEYRING
 from tests.service.authentication.conftest import held_keys
-from tests.service.authentication.signed_requests import MakeAttempt, bearer, signed
+from tests.service.authentication.signed_requests import HeldKeys, MakeAttempt, bearer, signed
 from tests.service.authentication.test_backend import TAKEN, TOLD, UNAUTHENTICATED
 
 __all__ = ["held_keys"]
@@ -48,7 +50,7 @@ async def fail_elsewhere(request: Request) -> Nothing:
 
 
 @pytest.fixture
-def routes():
+def routes() -> Sequence[Operation]:
     return (
         route("POST", "/fail", fail, public=True),
         route("GET", "/fail-in-sql", fail_in_sql, public=True),
@@ -75,7 +77,9 @@ ATTEMPTS = [
 
 
 @pytest.mark.parametrize("make_attempt", ATTEMPTS)
-async def test_no_credential_is_ever_shown_or_logged(app, held_keys, log_lines, make_attempt: MakeAttempt):
+async def test_no_credential_is_ever_shown_or_logged(
+    app: Starlette, held_keys: HeldKeys, log_lines: list[logging.LogRecord], make_attempt: MakeAttempt
+) -> None:
     attempt = make_attempt(held_keys)
     proofs = [value for name, value in attempt.headers if name == "secret" and len(value) > 8]
 
@@ -89,7 +93,9 @@ async def test_no_credential_is_ever_shown_or_logged(app, held_keys, log_lines, 
 
 
 @pytest.mark.parametrize("behind", ["", "/{key}/rotate"])
-async def test_a_new_secret_is_answered_and_not_logged(app, held_keys, log_lines, behind):
+async def test_a_new_secret_is_answered_and_not_logged(
+    app: Starlette, held_keys: HeldKeys, log_lines: list[logging.LogRecord], behind: str
+) -> None:
     body = {"user_id": held_keys.bearer.user_id, "name": "n", "mode": "signed", "scopes": []}
 
     answer = await call(
@@ -119,8 +125,14 @@ async def test_a_new_secret_is_answered_and_not_logged(app, held_keys, log_lines
     ],
 )
 async def test_an_error_of_ours_is_one_500_and_logged_once_with_its_request(
-    app, operator, log_lines, open_transactions, method, path, body
-):
+    app: Starlette,
+    operator: HeldKey,
+    log_lines: list[logging.LogRecord],
+    open_transactions: Callable[[], Awaitable[int]],
+    method: str,
+    path: str,
+    body: dict[str, str] | None,
+) -> None:
     before = await stored(app.state.db.reader)
     key = operator if path == "/fail-elsewhere" else None
 
@@ -140,8 +152,8 @@ async def test_an_error_of_ours_is_one_500_and_logged_once_with_its_request(
     "make_attempt", [lambda c: bearer(c.bearer), lambda c: signed(c.signer)], ids=["bearer", "signed"]
 )
 async def test_an_error_while_a_credential_is_looked_up_shows_nothing(
-    app, held_keys, log_lines, make_attempt: MakeAttempt
-):
+    app: Starlette, held_keys: HeldKeys, log_lines: list[logging.LogRecord], make_attempt: MakeAttempt
+) -> None:
     """The values of the lookup include the hash of a secret."""
     async with app.state.db.engine.begin() as connection:
         await connection.execute(text("ALTER TABLE key_secrets RENAME TO lost"))

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy.engine import make_url
+from starlette.applications import Starlette
 
 from latchkey.service.database import driver
 from tests import mysql
-from tests.api import assert_problem, call
+from tests.api import HeldKey, assert_problem, call
 from tests.conftest import on_mariadb, only_on_mysql
+from tests.mariadb import PrivateMariaDB
 
 ACCOUNT = "'app'@'127.0.0.1'"
 
@@ -68,8 +70,15 @@ def reconnect(app: Any) -> Callable[[], Any]:
 @pytest.mark.parametrize("pooled", [True, False], ids=["on connections of the pool", "on new connections"])
 @pytest.mark.parametrize("begin, end, ready", TROUBLES)
 async def test_trouble_of_the_server_is_no_error_of_ours(
-    app, operator, mariadb, reconnect, begin, end, ready, pooled
-):
+    app: Starlette,
+    operator: HeldKey,
+    mariadb: PrivateMariaDB,
+    reconnect: Callable[[], Any],
+    begin: str,
+    end: str,
+    ready: bool,
+    pooled: bool,
+) -> None:
     new = {"email": "ann@example.com", "name": "Ann"}
     if not pooled:
         await reconnect()
@@ -96,7 +105,9 @@ async def test_trouble_of_the_server_is_no_error_of_ours(
 @pytest.mark.parametrize(
     "password", ["p\u00e4ssw\u00f6rt", "\u043f\u0430\u0440\u043e\u043b\u044c", "\U0001f511"], ids=ascii
 )
-async def test_a_password_may_have_any_letters(mariadb, mariadb_url, password):
+async def test_a_password_may_have_any_letters(
+    mariadb: PrivateMariaDB, mariadb_url: str, password: str
+) -> None:
     mariadb.execute(f"CREATE USER 'letters'@'127.0.0.1' IDENTIFIED BY '{password}'")
     url = make_url(mariadb_url)
     try:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -13,7 +13,7 @@ from latchkey.service.settings import PREFIX, SECRETS, Settings, SettingsError, 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
-def test_without_an_environment_every_setting_has_its_default_and_no_secret_has_one():
+def test_without_an_environment_every_setting_has_its_default_and_no_secret_has_one() -> None:
     settings = Settings.from_env({})
 
     assert settings == Settings()
@@ -51,7 +51,7 @@ def test_without_an_environment_every_setting_has_its_default_and_no_secret_has_
         ("LOG_FORMAT", "json", "json"),
     ],
 )
-def test_a_setting_is_read_from_its_variable(variable, text, value):
+def test_a_setting_is_read_from_its_variable(variable: str, text: str, value: str | float) -> None:
     settings = Settings.from_env({PREFIX + variable: text, "PATH": "/bin", "latchkey_pool_size": "x"})
 
     assert getattr(settings, variable.lower()) == value
@@ -94,7 +94,7 @@ def test_a_setting_is_read_from_its_variable(variable, text, value):
         ("LOG_FORMAT", "xml"),
     ],
 )
-def test_a_value_out_of_bounds_is_refused_by_name(variable, text):
+def test_a_value_out_of_bounds_is_refused_by_name(variable: str, text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.from_env({PREFIX + variable: text})
 
@@ -102,12 +102,12 @@ def test_a_value_out_of_bounds_is_refused_by_name(variable, text):
 
 
 @pytest.mark.parametrize("variable", ["KEYRING", "DATABASE_URL", "READER_URL", "REDIS_URL", "POOL_SIZE"])
-def test_an_empty_value_counts_as_absent(variable):
+def test_an_empty_value_counts_as_absent(variable: str) -> None:
     assert Settings.from_env({PREFIX + variable: ""}) == Settings()
 
 
 @pytest.mark.parametrize("text", ["null", "NULL", "Null"])
-def test_a_word_that_looks_like_nothing_is_a_value(text):
+def test_a_word_that_looks_like_nothing_is_a_value(text: str) -> None:
     """Otherwise a mistake in a deployment would silently unset the setting."""
     assert Settings.from_env({"LATCHKEY_READER_URL": text}).reader_url == text
 
@@ -127,25 +127,25 @@ def test_a_word_that_looks_like_nothing_is_a_value(text):
         ("LATCHKEY_log_format", "LATCHKEY_LOG_FORMAT"),
     ],
 )
-def test_a_typo_stops_the_start_with_the_nearest_right_name(typo, meant):
+def test_a_typo_stops_the_start_with_the_nearest_right_name(typo: str, meant: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.from_env({typo: "x"})
 
     assert str(refused.value) == f"there is no setting {typo}: did you mean {meant}?"
 
 
-def test_a_name_near_to_none_is_told_them_all():
+def test_a_name_near_to_none_is_told_them_all() -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.from_env({"LATCHKEY_ZZZ": ""})
 
     assert all(PREFIX + name.upper() in str(refused.value) for name in Settings.__struct_fields__)
 
 
-def test_the_tests_own_variables_are_passed_over():
+def test_the_tests_own_variables_are_passed_over() -> None:
     assert Settings.from_env({"LATCHKEY_TEST_REQUIRE_MARIADB": "1", "LATCHKEY_TEST_X": "y"}) == Settings()
 
 
-def test_no_secret_is_shown():
+def test_no_secret_is_shown() -> None:
     settings = Settings(**dict.fromkeys(SECRETS, "a:hush@b"))
 
     for shown in (repr(settings), str(settings), f"{settings}"):
@@ -154,14 +154,14 @@ def test_no_secret_is_shown():
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS))
-def test_no_secret_is_shown_when_it_is_refused(name):
+def test_no_secret_is_shown_when_it_is_refused(name: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.from_env({PREFIX + name.upper(): "hush", "LATCHKEY_POOL_SIZE": "hush"})
 
     assert "hush" not in str(refused.value)
 
 
-def test_settings_do_not_change():
+def test_settings_do_not_change() -> None:
     with pytest.raises(AttributeError):
         Settings().pool_size = 5
 
@@ -179,7 +179,7 @@ def read_orders(environ: dict[str, str]) -> OrderSettings:
     return read_settings(OrderSettings, environ, prefix="ORDERS_")
 
 
-def test_a_team_reads_its_own_beside_latchkeys():
+def test_a_team_reads_its_own_beside_latchkeys() -> None:
     environ = {
         "ORDERS_CARRIER": "post",
         "ORDERS_LARGEST_ORDER": "7",
@@ -208,7 +208,9 @@ def test_a_team_reads_its_own_beside_latchkeys():
         ({"ORDERS_ZZZ": "a"}, "there is no setting ORDERS_ZZZ: there are ORDERS_CARRIER, ORDERS_EXPRESS, "),
     ],
 )
-def test_a_wrong_one_of_a_team_is_refused_by_name_and_without_its_value(environ, sentence):
+def test_a_wrong_one_of_a_team_is_refused_by_name_and_without_its_value(
+    environ: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(SettingsError) as refused:
         read_orders(environ)
 
@@ -225,12 +227,12 @@ def paragraphs() -> dict[str, str]:
     return dict(zip(pieces[1::2], pieces[2::2], strict=True))
 
 
-def test_every_setting_has_its_paragraph_and_nothing_else_has():
+def test_every_setting_has_its_paragraph_and_nothing_else_has() -> None:
     assert list(paragraphs()) == [PREFIX + name.upper() for name in Settings.__struct_fields__]
 
 
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
-def test_a_paragraph_says_the_default(name):
+def test_a_paragraph_says_the_default(name: str) -> None:
     text = paragraphs()[PREFIX + name.upper()]
     default = getattr(Settings(), name)
 

@@ -1,6 +1,8 @@
 """Values that a team's own route cannot convert: a 404 or 400, never a 500."""
 
 import enum
+import logging
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
@@ -9,9 +11,10 @@ from uuid import UUID
 import msgspec
 import pytest
 from msgspec import Meta
+from starlette.applications import Starlette
 from starlette.convertors import CONVERTOR_TYPES, Convertor, register_url_convertor
 
-from latchkey.service.operation import route
+from latchkey.service.operation import Operation, route
 from tests.api import assert_problem, call
 
 
@@ -152,7 +155,7 @@ async def take_amount(body: Amount) -> Text:
 
 
 @pytest.fixture
-def routes(monkeypatch):
+def routes(monkeypatch: pytest.MonkeyPatch) -> Sequence[Operation]:
     monkeypatch.setitem(CONVERTOR_TYPES, "weekday", CONVERTOR_TYPES["str"])
     register_url_convertor("weekday", Weekday())
     return [
@@ -171,7 +174,7 @@ def routes(monkeypatch):
     ]
 
 
-async def test_no_value_of_any_type_is_a_500(app, log_lines):
+async def test_no_value_of_any_type_is_a_500(app: Starlette, log_lines: list[logging.LogRecord]) -> None:
     """A value is answered, or refused as a client's fault; no value causes an error in the log."""
     refused = 0
     for name in KINDS:
@@ -192,11 +195,11 @@ async def test_no_value_of_any_type_is_a_500(app, log_lines):
 
 @pytest.mark.parametrize("path", ["/number/" + "9" * 5000, "/weekday/sunday"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_value_that_a_convertor_refuses_names_nothing(app, path, method):
+async def test_a_value_that_a_convertor_refuses_names_nothing(app: Starlette, path: str, method: str) -> None:
     assert_problem(await call(app, method, path), 404, "not_found")
 
 
-async def test_a_value_that_a_convertor_takes_is_found(app):
+async def test_a_value_that_a_convertor_takes_is_found(app: Starlette) -> None:
     assert (await call(app, "GET", "/number/7")).json == {"text": "7"}
     assert (await call(app, "GET", "/weekday/tue")).json == {"text": "tuesday"}
 
@@ -208,14 +211,14 @@ async def test_a_value_that_a_convertor_takes_is_found(app):
         ("from=9999-12-31T00:00:00Z&days=9", "The query is wrong: the value is out of range"),
     ],
 )
-async def test_the_parameter_is_named_as_far_as_it_is_known(app, query, words):
+async def test_the_parameter_is_named_as_far_as_it_is_known(app: Starlette, query: str, words: str) -> None:
     answer = await call(app, "GET", f"/period?{query}")
 
     assert_problem(answer, 400, "invalid_parameter")
     assert answer.json["detail"].startswith(words)
 
 
-async def test_a_struct_that_refuses_its_query_is_the_clients_fault(app):
+async def test_a_struct_that_refuses_its_query_is_the_clients_fault(app: Starlette) -> None:
     assert_problem(await call(app, "GET", "/amount?amount=much"), 400, "invalid_parameter")
     assert (await call(app, "GET", "/amount?amount=7")).json == {"text": "7"}
 
@@ -224,12 +227,14 @@ async def test_a_struct_that_refuses_its_query_is_the_clients_fault(app):
     "path, body",
     [("/period", {"from": "9999-12-31T00:00:00Z", "days": 9}), ("/amount", {"amount": "much"})],
 )
-async def test_a_struct_that_refuses_its_body_is_the_clients_fault(app, path, body):
+async def test_a_struct_that_refuses_its_body_is_the_clients_fault(
+    app: Starlette, path: str, body: dict[str, Any]
+) -> None:
     answer = await call(app, "POST", path, body=body)
 
     assert_problem(answer, 422, "invalid_body")
     assert answer.json["errors"] == [{"pointer": "", "detail": "the value is out of range or cannot be read"}]
 
 
-async def test_a_body_that_goes_on_as_no_json_is_malformed_whatever_refused_it(app):
+async def test_a_body_that_goes_on_as_no_json_is_malformed_whatever_refused_it(app: Starlette) -> None:
     assert_problem(await call(app, "POST", "/amount", body=b'{"amount":"much"}x'), 400, "malformed_json")

@@ -5,6 +5,7 @@ import hashlib
 import logging
 
 import pytest
+from starlette.applications import Starlette
 
 from tests import wire
 from tests.api import assert_problem, stored
@@ -13,6 +14,7 @@ from tests.service.authentication.signed_requests import (
     NOW,
     WINDOW_S,
     Attempt,
+    HeldKeys,
     MakeAttempt,
     bearer,
     header,
@@ -25,11 +27,11 @@ BODY_SHA256 = hashlib.sha256(BODY).hexdigest()
 NONCE = "n0nce-0123456789"
 
 
-def typo(secret):
+def typo(secret: str) -> str:
     return secret[:10] + ("A" if secret[10] != "A" else "B") + secret[11:]
 
 
-def respelt(proof):
+def respelt(proof: str) -> str:
     """Return the same bytes in base64 that is not canonical: the unused bits of the last digit are set."""
     digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     return proof[:-2] + digits[digits.index(proof[-2]) + 1] + "="
@@ -119,8 +121,8 @@ UNAUTHENTICATED = [*WRONG_BEARERS, *WRONG_SIGNATURES]
 
 @pytest.mark.parametrize("make_attempt, queries", UNAUTHENTICATED)
 async def test_nothing_that_fails_up_to_the_clock_window_is_told_apart(
-    app, held_keys, make_attempt: MakeAttempt, queries
-):
+    app: Starlette, held_keys: HeldKeys, make_attempt: MakeAttempt, queries: int
+) -> None:
     """All get the same 401, byte for byte, and the same number of queries if something was looked up."""
     before = await stored(app.state.db.reader)
     reference = await Attempt().send(app, ("x-request-id", "same"))
@@ -193,7 +195,9 @@ TOLD = [
 
 
 @pytest.mark.parametrize("status, code, make_attempt", TOLD)
-async def test_what_may_be_told_is_told(app, held_keys, status, code, make_attempt: MakeAttempt):
+async def test_what_may_be_told_is_told(
+    app: Starlette, held_keys: HeldKeys, status: int, code: str, make_attempt: MakeAttempt
+) -> None:
     before = await stored(app.state.db.reader)
 
     with wire.listening() as commands:
@@ -237,7 +241,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize("make_attempt", TAKEN)
-async def test_what_is_right_is_taken(app, held_keys, make_attempt: MakeAttempt):
+async def test_what_is_right_is_taken(app: Starlette, held_keys: HeldKeys, make_attempt: MakeAttempt) -> None:
     answer = await make_attempt(held_keys).send(app)
 
     assert answer.status in {200, 201, 204}, answer.body
@@ -276,12 +280,14 @@ async def test_what_is_right_is_taken(app, held_keys, make_attempt: MakeAttempt)
     ],
 )
 async def test_the_query_is_signed_as_received_or_re_encoded(
-    app, held_keys, make_attempt: MakeAttempt, accepted
-):
+    app: Starlette, held_keys: HeldKeys, make_attempt: MakeAttempt, accepted: bool
+) -> None:
     assert ((await make_attempt(held_keys).send(app)).status == 200) is accepted
 
 
-async def test_a_signed_keys_secret_sent_as_a_bearer_is_logged_as_exposed(app, held_keys, log_lines):
+async def test_a_signed_keys_secret_sent_as_a_bearer_is_logged_as_exposed(
+    app: Starlette, held_keys: HeldKeys, log_lines: list[logging.LogRecord]
+) -> None:
     await bearer(held_keys.signer).send(app)
 
     (warning,) = [line for line in log_lines if line.levelno == logging.WARNING]
@@ -290,7 +296,7 @@ async def test_a_signed_keys_secret_sent_as_a_bearer_is_logged_as_exposed(app, h
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/openapi.json", "/problems/conflict"])
-async def test_a_public_route_looks_at_no_credential(app, held_keys, path):
+async def test_a_public_route_looks_at_no_credential(app: Starlette, held_keys: HeldKeys, path: str) -> None:
     with wire.listening() as commands:
         answer = await Attempt(f"{path}?key=x&timestamp=y", (held_keys.bearer.bearer, ("secret", "x"))).send(
             app
@@ -301,7 +307,9 @@ async def test_a_public_route_looks_at_no_credential(app, held_keys, path):
 
 
 @pytest.mark.parametrize("path, method, status", [("/nothing", "GET", 404), ("/v1/me", "PUT", 405)])
-async def test_where_nothing_answers_no_credential_is_looked_up(app, held_keys, path, method, status):
+async def test_where_nothing_answers_no_credential_is_looked_up(
+    app: Starlette, held_keys: HeldKeys, path: str, method: str, status: int
+) -> None:
     with wire.listening() as commands:
         answer = await Attempt(path, (held_keys.bearer.bearer,), method).send(app)
 

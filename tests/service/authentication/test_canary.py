@@ -54,7 +54,7 @@ async def refusal(db: SQLAlchemy, keyring: KeyRing) -> str:
     return sentence
 
 
-async def test_the_first_start_leaves_a_canary_and_the_next_one_knows_it(db):
+async def test_the_first_start_leaves_a_canary_and_the_next_one_knows_it(db: SQLAlchemy) -> None:
     for _ in range(2):
         await require_right(db.engine, ring(ONE))
 
@@ -70,7 +70,9 @@ async def test_the_first_start_leaves_a_canary_and_the_next_one_knows_it(db):
     ],
     ids=["another key of the same id", "another id", "another key behind a new one"],
 )
-async def test_another_ring_is_refused_and_changes_nothing(db, other, fault):
+async def test_another_ring_is_refused_and_changes_nothing(
+    db: SQLAlchemy, other: KeyRing, fault: str
+) -> None:
     await require_right(db.engine, ring(ONE))
 
     assert fault in await refusal(db, other)
@@ -78,7 +80,7 @@ async def test_another_ring_is_refused_and_changes_nothing(db, other, fault):
     await require_right(db.engine, ring(ONE))
 
 
-async def test_a_ring_is_changed_key_by_key(db):
+async def test_a_ring_is_changed_key_by_key(db: SQLAlchemy) -> None:
     """As docs/settings.md says: a new key in front, and the old one away once nothing is sealed with it."""
     await require_right(db.engine, ring(ONE))
     key = await make_key(db, ring(ONE))
@@ -103,7 +105,9 @@ async def test_a_ring_is_changed_key_by_key(db):
 @pytest.mark.parametrize(
     "change", ["key revoked", "key expired", "owner blocked", "secret expired", "bearer"]
 )
-async def test_a_key_of_the_ring_is_not_missed_by_what_cannot_be_called_with(db, change):
+async def test_a_key_of_the_ring_is_not_missed_by_what_cannot_be_called_with(
+    db: SQLAlchemy, change: str
+) -> None:
     await require_right(db.engine, ring(ONE))
     await require_right(db.engine, ring(TWO, ONE))
     key = await make_key(db, ring(ONE), mode="bearer" if change == "bearer" else "signed")
@@ -120,7 +124,7 @@ async def test_a_key_of_the_ring_is_not_missed_by_what_cannot_be_called_with(db,
     await require_right(db.engine, ring(TWO))
 
 
-async def test_a_database_of_an_earlier_release_is_recognized_by_its_secrets(db):
+async def test_a_database_of_an_earlier_release_is_recognized_by_its_secrets(db: SQLAlchemy) -> None:
     key = await make_key(db, ring(ONE))
 
     assert f"it does not open the secret of {key.access_key}" in await refusal(db, ring(OTHER_ONE))
@@ -129,7 +133,7 @@ async def test_a_database_of_an_earlier_release_is_recognized_by_its_secrets(db)
     assert await canaries(db) == [2]
 
 
-async def test_a_canary_of_another_row_does_not_count(db):
+async def test_a_canary_of_another_row_does_not_count(db: SQLAlchemy) -> None:
     await require_right(db.engine, ring(ONE))
     async with db.engine.begin() as connection:
         await connection.execute(update(KeyringCanary).values(key_id=2))
@@ -137,7 +141,7 @@ async def test_a_canary_of_another_row_does_not_count(db):
     assert "its key 2 is another one" in await refusal(db, ring(ONE, TWO))
 
 
-async def test_workers_that_start_at_once_leave_one(settings: Settings, db):
+async def test_workers_that_start_at_once_leave_one(settings: Settings, db: SQLAlchemy) -> None:
     """Each with a connection of its own, as processes have."""
     engines = [create_engines(settings).writer for _ in range(8)]
     try:
@@ -149,7 +153,7 @@ async def test_workers_that_start_at_once_leave_one(settings: Settings, db):
     assert await canaries(db) == [1]
 
 
-async def test_of_two_rings_that_start_at_once_one_is_refused(settings: Settings, db):
+async def test_of_two_rings_that_start_at_once_one_is_refused(settings: Settings, db: SQLAlchemy) -> None:
     engines = [create_engines(settings).writer for _ in range(2)]
     try:
         found = await asyncio.gather(
@@ -166,7 +170,9 @@ async def test_of_two_rings_that_start_at_once_one_is_refused(settings: Settings
     assert [type(one) for one in found if one is not None] == [WrongKeyRingError]
 
 
-async def test_a_database_that_takes_no_write_is_checked_all_the_same(db, monkeypatch):
+async def test_a_database_that_takes_no_write_is_checked_all_the_same(
+    db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     warnings: list[Any] = []
     monkeypatch.setattr(canary.log, "warning", lambda text, *values: warnings.append(text % values))
 
@@ -188,7 +194,7 @@ async def test_a_database_that_takes_no_write_is_checked_all_the_same(db, monkey
     assert "its key 1 is another one" in await refusal(db, ring(OTHER_ONE))
 
 
-async def test_a_ring_is_adopted_in_place_of_one_that_is_lost(db):
+async def test_a_ring_is_adopted_in_place_of_one_that_is_lost(db: SQLAlchemy) -> None:
     await require_right(db.engine, ring(ONE))
     await make_key(db, ring(ONE))
 
@@ -210,7 +216,7 @@ async def leave_another(settings: Settings) -> None:
     await engine.dispose()
 
 
-async def test_an_application_does_not_start_with_another_ring(settings: Settings, app: Starlette):
+async def test_an_application_does_not_start_with_another_ring(settings: Settings, app: Starlette) -> None:
     await leave_another(settings)
 
     with pytest.raises(WrongKeyRingError, match="its key 1 is another one"):
@@ -218,7 +224,7 @@ async def test_an_application_does_not_start_with_another_ring(settings: Setting
             raise AssertionError("it started")
 
 
-async def test_a_script_does_not_either(settings: Settings, app: Starlette):
+async def test_a_script_does_not_either(settings: Settings, app: Starlette) -> None:
     await leave_another(settings)
 
     with pytest.raises(WrongKeyRingError):
@@ -226,7 +232,7 @@ async def test_a_script_does_not_either(settings: Settings, app: Starlette):
             raise AssertionError("it opened")
 
 
-async def test_an_application_that_starts_leaves_a_canary(app: Starlette, settings: Settings):
+async def test_an_application_that_starts_leaves_a_canary(app: Starlette, settings: Settings) -> None:
     async with app.router.lifespan_context(app):
         assert await canaries(app.state.db) == [1]
     again = create_app(settings)

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -35,7 +37,7 @@ CHECKED = {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True,
         ("rediss://h?ssl_ca=/ca.pem", PLAIN | CHECKED | {"ssl_ca_certs": "/ca.pem"}),
     ],
 )
-def test_a_url_says_where_and_tls_verifies_the_server(url, arguments):
+def test_a_url_says_where_and_tls_verifies_the_server(url: str, arguments: dict[str, Any]) -> None:
     assert client_arguments(url) == arguments
 
 
@@ -56,7 +58,7 @@ def test_a_url_says_where_and_tls_verifies_the_server(url, arguments):
         "rediss://ann:hush@h?ssl_ca=/ca.pem&ssl_check_hostname=false",
     ],
 )
-def test_what_cannot_be_used_is_refused_without_its_password(url):
+def test_what_cannot_be_used_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(SettingsError) as refused:
         client_arguments(url)
 
@@ -78,18 +80,20 @@ def test_what_cannot_be_used_is_refused_without_its_password(url):
         pytest.param(("mysql+asyncmy://a@h/keys", 0), ("mysql+asyncmy://a@h/keys", 1), False, id="another Redis database"),
     ],
 )  # fmt: skip
-def test_an_installation_has_one_channel(one, other, same):
+def test_an_installation_has_one_channel(
+    one: tuple[str | int, ...], other: tuple[str | int, ...], same: bool
+) -> None:
     assert (channel_name(*one) == channel_name(*other)) is same
     assert channel_name(*one).startswith("latchkey:")
 
 
-def test_without_a_url_there_is_no_channel_and_redis_is_not_imported(monkeypatch):
+def test_without_a_url_there_is_no_channel_and_redis_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
 
     assert open_channel(Settings()) is None
 
 
-def test_without_the_package_the_start_is_refused_with_what_to_do(monkeypatch):
+def test_without_the_package_the_start_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("redis.asyncio", "redis.backoff", "redis.asyncio.retry"):
         monkeypatch.setitem(sys.modules, name, None)
 
@@ -110,7 +114,7 @@ async def hear(listener: Listener) -> tuple[int, str]:
         return said
 
 
-async def test_what_is_said_is_numbered_and_heard_by_those_who_share_the_channel(redis: PrivateRedis):
+async def test_what_is_said_is_numbered_and_heard_by_those_who_share_the_channel(redis: PrivateRedis) -> None:
     speaker, hearer, unknown = made(redis.url), made(redis.url), made(redis.url, database="other")
 
     async with hearer.listening() as listener, unknown.listening() as elsewhere:
@@ -132,7 +136,7 @@ async def test_what_is_said_is_numbered_and_heard_by_those_who_share_the_channel
 @pytest.mark.parametrize(
     "act", [Channel.count, lambda channel: channel.publish("x")], ids=["count", "publish"]
 )
-async def test_a_redis_that_is_gone_is_unreachable(redis: PrivateRedis, act):
+async def test_a_redis_that_is_gone_is_unreachable(redis: PrivateRedis, act: Callable[..., Any]) -> None:
     channel = made(redis.url)
     await act(channel)
     redis.kill()
@@ -143,7 +147,7 @@ async def test_a_redis_that_is_gone_is_unreachable(redis: PrivateRedis, act):
     await channel.close()
 
 
-async def test_a_redis_that_does_not_answer_is_not_waited_for(caplog):
+async def test_a_redis_that_does_not_answer_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     """It accepts the connection, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         channel = made(f"redis://:hush@127.0.0.1:{silent.getsockname()[1]}")
@@ -155,7 +159,7 @@ async def test_a_redis_that_does_not_answer_is_not_waited_for(caplog):
     assert "hush" not in str(unreachable.value)
 
 
-async def test_a_password_that_is_wrong_is_unreachable_and_not_shown(redis: PrivateRedis):
+async def test_a_password_that_is_wrong_is_unreachable_and_not_shown(redis: PrivateRedis) -> None:
     redis.command("CONFIG", "SET", "requirepass", "right")
     channel = made(redis.url.replace("//", "//:hush@"))
 
@@ -166,7 +170,9 @@ async def test_a_password_that_is_wrong_is_unreachable_and_not_shown(redis: Priv
     assert "hush" not in str(unreachable.value)
 
 
-async def test_a_cancellation_that_redis_py_loses_is_none_the_less_one(monkeypatch):
+async def test_a_cancellation_that_redis_py_loses_is_none_the_less_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Before Python 3.12 its `wait_for` loses a cancellation that arrives as it completes."""
     channel = open_channel(Settings(redis_url="redis://127.0.0.1:1"))
 
@@ -186,7 +192,9 @@ async def test_a_cancellation_that_redis_py_loses_is_none_the_less_one(monkeypat
     assert counting.cancelled()
 
 
-async def test_a_deadline_around_it_that_redis_py_loses_is_none_the_less_one(monkeypatch):
+async def test_a_deadline_around_it_that_redis_py_loses_is_none_the_less_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The hooks of a commit have such a deadline."""
     channel = open_channel(Settings(redis_url="redis://127.0.0.1:1"))
 

@@ -26,27 +26,27 @@ SECRET = "lks_00000000000000000000000000000000000000000003GTfko"
 prefixes = st.from_regex(r"[a-z][a-z0-9_]{0,15}", fullmatch=True)
 
 
-def test_the_golden_secret_has_a_right_checksum():
+def test_the_golden_secret_has_a_right_checksum() -> None:
     assert new_secret("lk", random_bytes=bytes) == SECRET
     assert parse_secret(SECRET, "lk") == SECRET
 
 
-def test_a_golden_access_key_is_all_zeros():
+def test_a_golden_access_key_is_all_zeros() -> None:
     assert new_access_key("lk", random_bytes=bytes) == ACCESS_KEY
 
 
-def test_base62_is_positional_and_big_endian():
-    def sixty_two(n):
+def test_base62_is_positional_and_big_endian() -> None:
+    def sixty_two(n: int) -> bytes:
         return (62).to_bytes(n, "big")
 
     assert new_access_key("lk", random_bytes=sixty_two) == "lka_" + "0" * 20 + "10"
     assert new_secret("lk", random_bytes=sixty_two).startswith("lks_" + "0" * 41 + "10")
 
 
-def test_a_secret_holds_all_of_its_256_bits():
+def test_a_secret_holds_all_of_its_256_bits() -> None:
     asked = []
 
-    def highest(n):
+    def highest(n: int) -> bytes:
         asked.append(n)
         return b"\xff" * n
 
@@ -60,20 +60,20 @@ def test_a_secret_holds_all_of_its_256_bits():
     assert math.log2(62**43) > 256
 
 
-def test_an_access_key_holds_128_bits():
+def test_an_access_key_holds_128_bits() -> None:
     asked = []
     new_access_key("lk", random_bytes=lambda n: asked.append(n) or bytes(n))
 
     assert asked == [16]
 
 
-def test_no_two_keys_are_the_same():
+def test_no_two_keys_are_the_same() -> None:
     assert len({new_secret("lk") for _ in range(100)}) == 100
     assert len({new_access_key("lk") for _ in range(100)}) == 100
 
 
 @given(prefixes, st.binary(min_size=32, max_size=32))
-def test_what_is_made_is_read_again_whatever_the_prefix(prefix, noise):
+def test_what_is_made_is_read_again_whatever_the_prefix(prefix: str, noise: bytes) -> None:
     secret = new_secret(prefix, random_bytes=lambda n: noise[:n])
     access_key = new_access_key(prefix, random_bytes=lambda n: noise[:n])
 
@@ -84,7 +84,7 @@ def test_what_is_made_is_read_again_whatever_the_prefix(prefix, noise):
 
 
 @given(st.data())
-def test_one_wrong_character_in_a_secret_is_a_typo(data):
+def test_one_wrong_character_in_a_secret_is_a_typo(data: st.DataObject) -> None:
     secret = new_secret("lk", random_bytes=lambda n: data.draw(st.binary(min_size=n, max_size=n)))
     place = data.draw(st.integers(0, len(secret) - 1))
     other = data.draw(st.sampled_from(ALPHABET + "_-") | st.characters())
@@ -94,7 +94,7 @@ def test_one_wrong_character_in_a_secret_is_a_typo(data):
 
 
 @given(st.data())
-def test_one_wrong_bit_in_a_secret_is_a_typo(data):
+def test_one_wrong_bit_in_a_secret_is_a_typo(data: st.DataObject) -> None:
     secret = new_secret("lk", random_bytes=lambda n: data.draw(st.binary(min_size=n, max_size=n)))
     bits = bytearray(secret.encode())
     bits[data.draw(st.integers(0, len(bits) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -104,7 +104,7 @@ def test_one_wrong_bit_in_a_secret_is_a_typo(data):
 
 
 @given(st.data())
-def test_two_neighbours_swapped_in_a_secret_are_a_typo(data):
+def test_two_neighbours_swapped_in_a_secret_are_a_typo(data: st.DataObject) -> None:
     secret = new_secret("lk", random_bytes=lambda n: data.draw(st.binary(min_size=n, max_size=n)))
     place = data.draw(st.integers(0, len(secret) - 2))
     swapped = secret[:place] + secret[place + 1] + secret[place] + secret[place + 2 :]
@@ -134,7 +134,7 @@ def test_two_neighbours_swapped_in_a_secret_are_a_typo(data):
         pytest.param("lks_" + "0" * 65_536, id="64 kB"),
     ],
 )
-def test_what_is_no_secret_is_refused(text):
+def test_what_is_no_secret_is_refused(text: str) -> None:
     assert parse_secret(text, "lk") is None
 
 
@@ -153,18 +153,18 @@ def test_what_is_no_secret_is_refused(text):
         pytest.param("\ud800" * 26, id="lone surrogates"),
     ],
 )
-def test_what_is_no_access_key_is_refused(text):
+def test_what_is_no_access_key_is_refused(text: str) -> None:
     assert parse_access_key(text, "lk") is None
 
 
 @given(st.text())
-def test_no_text_upsets_the_readers(text):
+def test_no_text_upsets_the_readers(text: str) -> None:
     assert parse_secret(text, "lk") is None
     assert parse_access_key(text, "lk") is None
     assert checksum_is_right(text) in {True, False}
 
 
-def test_the_checksum_covers_the_prefix():
+def test_the_checksum_covers_the_prefix() -> None:
     assert checksum_is_right(SECRET)
     assert not checksum_is_right(SECRET.replace("lks_", "lkt_"))
     assert not checksum_is_right(SECRET[:-6])
@@ -173,21 +173,21 @@ def test_the_checksum_covers_the_prefix():
 @pytest.mark.parametrize(
     "text", ["\ud800" * 55, "é" * 49 + "000000", ""], ids=["surrogates", "not ASCII", "empty"]
 )
-def test_text_without_a_checksum_has_no_right_one(text):
+def test_text_without_a_checksum_has_no_right_one(text: str) -> None:
     assert not checksum_is_right(text)
 
 
-def test_a_hash_is_the_sha256_of_the_whole_secret():
+def test_a_hash_is_the_sha256_of_the_whole_secret() -> None:
     assert hash_secret(Secret(SECRET)) == hashlib.sha256(SECRET.encode()).digest()
 
 
-def test_same_compares_bytes():
+def test_same_compares_bytes() -> None:
     assert same(b"\xff" * 32, b"\xff" * 32)
     assert not same(b"\xff" * 32, b"\xff" * 31 + b"\xfe")
     assert not same(b"", b"\0")
 
 
-def test_a_dummy_is_a_key_like_any_other_and_new_each_time():
+def test_a_dummy_is_a_key_like_any_other_and_new_each_time() -> None:
     dummy = Dummy.new("lk")
 
     assert parse_access_key(dummy.access_key, "lk")
@@ -196,7 +196,7 @@ def test_a_dummy_is_a_key_like_any_other_and_new_each_time():
     assert dummy.secret != Dummy.new("lk").secret
 
 
-def test_a_dummy_does_not_show_its_secret():
+def test_a_dummy_does_not_show_its_secret() -> None:
     dummy = Dummy.new("lk")
 
     assert dummy.secret not in repr(dummy) + str(dummy)
@@ -204,7 +204,7 @@ def test_a_dummy_does_not_show_its_secret():
 
 
 @given(st.binary())
-def test_base64_comes_back(data):
+def test_base64_comes_back(data: bytes) -> None:
     assert decode_base64(b64encode(data).decode()) == data
 
 
@@ -223,5 +223,5 @@ def test_base64_comes_back(data):
         pytest.param("\ud800", id="lone surrogate"),
     ],
 )
-def test_base64_that_is_not_canonical_is_refused(text):
+def test_base64_that_is_not_canonical_is_refused(text: str) -> None:
     assert decode_base64(text) is None

@@ -1,5 +1,6 @@
 """Stored secrets that cannot be decrypted are a 500, and rows restored from a backup are refused."""
 
+import logging
 from typing import Any
 
 import msgspec
@@ -60,7 +61,9 @@ def complaints(log_lines: Any) -> list[str]:
 # ---------------------------------------------------------------------- a ring that lost a key
 
 
-async def test_a_secret_that_does_not_open_is_our_500_in_both_forms(app, signer, log_lines):
+async def test_a_secret_that_does_not_open_is_our_500_in_both_forms(
+    app: Starlette, signer: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     """The partner signed correctly, and cannot correct the fault."""
     use(app, OTHER_RING)
 
@@ -77,7 +80,9 @@ async def test_a_secret_that_does_not_open_is_our_500_in_both_forms(app, signer,
     assert [one for one in log_lines if one.exc_info] == []
 
 
-async def test_another_key_of_the_same_id_is_named_too(app, signer, log_lines):
+async def test_another_key_of_the_same_id_is_named_too(
+    app: Starlette, signer: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     use(app, KeyRing.generate_text())
 
     assert_problem(await call(app, "GET", "/v1/me", key=signer), 500, "internal_error")
@@ -86,7 +91,9 @@ async def test_another_key_of_the_same_id_is_named_too(app, signer, log_lines):
     assert "another key 1." in line
 
 
-async def test_other_refusals_stay_alike(app, signer, log_lines):
+async def test_other_refusals_stay_alike(
+    app: Starlette, signer: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     """A signature of an unknown key, and any bearer, are checked as before."""
     bearer = await hold_key(app, email="partner@example.com")
     unknown = msgspec.structs.replace(signer, access_key="lka_" + "0" * 22)
@@ -97,14 +104,14 @@ async def test_other_refusals_stay_alike(app, signer, log_lines):
     assert complaints(log_lines) == []
 
 
-async def test_it_counts_as_no_failure_of_the_partner(app, signer):
+async def test_it_counts_as_no_failure_of_the_partner(app: Starlette, signer: HeldKey) -> None:
     app.state.verifier.failures.limit = 1
     use(app, OTHER_RING)
     for _ in range(5):
         assert_problem(await call(app, "GET", "/v1/me", key=signer), 500, "internal_error")
 
 
-async def test_with_the_ring_back_the_key_works_again(app, signer):
+async def test_with_the_ring_back_the_key_works_again(app: Starlette, signer: HeldKey) -> None:
     use(app, OTHER_RING)
     await call(app, "GET", "/v1/me", key=signer)
     use(app, f"{OTHER_RING},{KEYRING}")
@@ -112,7 +119,9 @@ async def test_with_the_ring_back_the_key_works_again(app, signer):
     assert (await call(app, "GET", "/v1/me", key=signer)).status == 200
 
 
-async def test_of_two_secrets_the_one_that_opens_still_works(app, signer, log_lines):
+async def test_of_two_secrets_the_one_that_opens_still_works(
+    app: Starlette, signer: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     """After a rotation under a ring with a new first key and without the old one."""
     rules = app.state.key_rules
     issuer = msgspec.structs.replace(rules.issuer, keyring=KeyRing.from_text(OTHER_RING))
@@ -126,7 +135,9 @@ async def test_of_two_secrets_the_one_that_opens_still_works(app, signer, log_li
     assert len(complaints(log_lines)) == 1
 
 
-async def test_what_was_altered_does_not_open(app, signer, log_lines):
+async def test_what_was_altered_does_not_open(
+    app: Starlette, signer: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     (row,) = await read_secrets(app, signer)
     altered = row["sealed"][:-1] + bytes([row["sealed"][-1] ^ 1])
     await execute(app, update(SECRETS).where(SECRETS.c.api_key_id == signer.id).values(sealed=altered))
@@ -136,13 +147,17 @@ async def test_what_was_altered_does_not_open(app, signer, log_lines):
 
 
 @pytest.mark.parametrize("sealed", [None, b"", b"x" * 10], ids=["null", "empty", "cut off"])
-async def test_what_is_no_sealed_value_does_not_open(app, signer, sealed):
+async def test_what_is_no_sealed_value_does_not_open(
+    app: Starlette, signer: HeldKey, sealed: bytes | None
+) -> None:
     await execute(app, update(SECRETS).where(SECRETS.c.api_key_id == signer.id).values(sealed=sealed))
 
     assert_problem(await call(app, "GET", "/v1/me", key=signer), 500, "internal_error")
 
 
-async def test_an_explanation_says_that_the_secret_cannot_be_opened(app, operator, signer):
+async def test_an_explanation_says_that_the_secret_cannot_be_opened(
+    app: Starlette, operator: HeldKey, signer: HeldKey
+) -> None:
     sent = sign_message(
         signer.secret, signer.access_key, app.state.verifier.clock(),
         method="GET", scheme="https", authority="h", raw_path="/", nonce="n0nce-0123456789abcdef",
@@ -163,11 +178,13 @@ async def test_an_explanation_says_that_the_secret_cannot_be_opened(app, operato
 
 
 @pytest.fixture(params=["bearer", "signed"])
-async def partner(app, request) -> HeldKey:
+async def partner(app: Starlette, request: pytest.FixtureRequest) -> HeldKey:
     return await hold_key(app, email="partner@example.com", mode=request.param)
 
 
-async def test_an_old_row_that_is_put_back_is_refused_and_logged(app, partner, log_lines):
+async def test_an_old_row_that_is_put_back_is_refused_and_logged(
+    app: Starlette, partner: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     """A leaked and replaced secret does not work again, and the new one does."""
     (old,) = await read_secrets(app, partner)
     renewed = await rotate_held(app, partner, grace_s=0)
@@ -181,7 +198,9 @@ async def test_an_old_row_that_is_put_back_is_refused_and_logged(app, partner, l
     assert (await call(app, "GET", "/v1/me", key=renewed)).status == 200
 
 
-async def test_a_row_of_two_rotations_ago_is_refused_with_an_end_too(app, partner):
+async def test_a_row_of_two_rotations_ago_is_refused_with_an_end_too(
+    app: Starlette, partner: HeldKey
+) -> None:
     """Within a grace period only the previous version works."""
     await rotate_held(app, partner, grace_s=WEEK_S)
     (oldest, _) = await read_secrets(app, partner)
@@ -198,7 +217,7 @@ async def test_a_row_of_two_rotations_ago_is_refused_with_an_end_too(app, partne
         assert (await call(app, "GET", "/v1/me", key=key)).status == 200
 
 
-async def test_a_newer_version_than_the_key_has_is_refused(app, partner):
+async def test_a_newer_version_than_the_key_has_is_refused(app: Starlette, partner: HeldKey) -> None:
     """The row of the key was restored, that of its secret was not."""
     await execute(app, update(SECRETS).where(SECRETS.c.api_key_id == partner.id).values(version=5))
 
@@ -209,7 +228,9 @@ async def test_a_newer_version_than_the_key_has_is_refused(app, partner):
     )
 
 
-async def test_an_old_ciphertext_under_the_new_version_does_not_open(app, signer, log_lines):
+async def test_an_old_ciphertext_under_the_new_version_does_not_open(
+    app: Starlette, signer: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     (old,) = await read_secrets(app, signer)
     renewed = await rotate_held(app, signer, grace_s=0)
     await execute(
@@ -224,7 +245,9 @@ async def test_an_old_ciphertext_under_the_new_version_does_not_open(app, signer
     assert all("version 2, does not open" in one for one in complaints(log_lines))
 
 
-async def test_a_key_that_signs_and_whose_newest_row_is_gone_is_our_500(app, signer, log_lines):
+async def test_a_key_that_signs_and_whose_newest_row_is_gone_is_our_500(
+    app: Starlette, signer: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     (old,) = await read_secrets(app, signer)
     renewed = await rotate_held(app, signer, grace_s=0)
     await execute(app, delete(SECRETS).where(SECRETS.c.api_key_id == signer.id), insert(SECRETS).values(old))

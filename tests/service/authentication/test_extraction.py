@@ -1,3 +1,4 @@
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
@@ -61,7 +62,7 @@ KEY = b"key=lka_0000000000000000000000&timestamp=1700000000"
         ),
     ],
 )
-def test_a_request_carries(headers, query, credential):
+def test_a_request_carries(headers: list[Any], query: bytes, credential: Any) -> None:
     assert extract(headers, query) == credential
 
 
@@ -84,12 +85,12 @@ def test_a_request_carries(headers, query, credential):
         pytest.param([BEARER], b"a=1&" * 16_384 + KEY, id="a key after 64 kB of query"),
     ],
 )
-def test_credentials_of_two_kinds_are_refused_as_such(headers, query):
+def test_credentials_of_two_kinds_are_refused_as_such(headers: list[tuple[bytes, ...]], query: bytes) -> None:
     with pytest.raises(TwoCredentials):
         extract(headers, query)
 
 
-def test_the_reason_names_the_kinds_for_the_log():
+def test_the_reason_names_the_kinds_for_the_log() -> None:
     with pytest.raises(TwoCredentials, match="bearer and message") as refusal:
         extract([BEARER, SIGNATURE], b"")
 
@@ -111,7 +112,7 @@ def test_the_reason_names_the_kinds_for_the_log():
         pytest.param([MAC], KEY + b"&a" * 32_768, id="64 kB of parameters"),
     ],
 )
-def test_one_kind_twice_or_half_of_it_proves_nobody(headers, query):
+def test_one_kind_twice_or_half_of_it_proves_nobody(headers: list[Any], query: bytes) -> None:
     with pytest.raises(Unauthenticated):
         extract(headers, query)
 
@@ -141,7 +142,7 @@ def test_one_kind_twice_or_half_of_it_proves_nobody(headers, query):
         pytest.param(b" " * 65_536, id="64 kB of spaces"),
     ],
 )
-def test_an_authorization_of_the_wrong_shape_proves_nobody(value):
+def test_an_authorization_of_the_wrong_shape_proves_nobody(value: bytes) -> None:
     with pytest.raises(Unauthenticated):
         extract([(b"authorization", value)], b"")
 
@@ -153,7 +154,7 @@ query_strings = st.lists(pieces | st.binary(max_size=2)).map(b"".join)
 
 
 @given(query_strings)
-def test_a_key_is_found_where_the_decoded_query_has_one(query):
+def test_a_key_is_found_where_the_decoded_query_has_one(query: bytes) -> None:
     decoded = [name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)]
 
     if decoded.count("key") == 1:
@@ -167,7 +168,7 @@ names = st.sampled_from([b"authorization", b"secret", b"signature", b"signature-
 
 
 @given(st.lists(st.tuples(names, st.binary()), max_size=3), query_strings)
-def test_no_request_upsets_the_extraction(headers, query):
+def test_no_request_upsets_the_extraction(headers: list[tuple[bytes, ...]], query: bytes) -> None:
     try:
         credential = extract(headers, query)
     except (Unauthenticated, TwoCredentials):
@@ -188,7 +189,7 @@ def test_no_request_upsets_the_extraction(headers, query):
         pytest.param([], b"key=" + SECRET.encode(), id="as the public id, unsigned"),
     ],
 )
-def test_nothing_shows_what_the_client_sent(headers, query):
+def test_nothing_shows_what_the_client_sent(headers: list[Any], query: bytes) -> None:
     try:
         shown = extract(headers, query)
     except (Unauthenticated, TwoCredentials) as refusal:

@@ -2,17 +2,31 @@
 
 import ipaddress
 from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from latchkey.service.authentication.failures import UNKNOWN_KEYS_FACTOR, Failures
+from latchkey.service.authentication.wire.credentials import Secret
 from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.settings import Settings
 from tests import wire
-from tests.api import assert_problem
-from tests.service.authentication.signed_requests import NOW, Attempt, bearer, header, signed, unknown_key
+from tests.api import HeldKey, assert_problem
+from tests.service.authentication.signed_requests import (
+    NOW,
+    Attempt,
+    HeldKeys,
+    bearer,
+    header,
+    signed,
+    unknown_key,
+)
 
 HERE, THERE = (ipaddress.ip_address(text) for text in ("192.0.2.1", "192.0.2.2"))
 ONE, OTHER = "lka_1", "lka_2"
@@ -34,17 +48,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def failures(clock) -> Failures:
+def failures(clock: Clock) -> Failures:
     """Return a count with at most three failures in a minute."""
     return Failures(3, clock=clock)
 
 
-def fail(failures, pair, times):
+def fail(failures: Failures, pair: tuple[str, ...], times: int) -> None:
     for _ in range(times):
         failures.note(pair)
 
 
-def test_nobody_waits_until_there_are_too_many(failures):
+def test_nobody_waits_until_there_are_too_many(failures: Failures) -> None:
     fail(failures, (HERE, ONE), 2)
     assert failures.wait_s((HERE, ONE)) == 0
 
@@ -60,13 +74,13 @@ def test_nobody_waits_until_there_are_too_many(failures):
         pytest.param((None, ONE), id="the id from an unknown address"),
     ],
 )
-def test_who_failed_locks_out_nobody_else(failures, pair):
+def test_who_failed_locks_out_nobody_else(failures: Failures, pair: tuple[Any, ...]) -> None:
     fail(failures, (HERE, ONE), 50)
 
     assert failures.wait_s(pair) == 0
 
 
-def test_a_minute_later_all_is_forgotten(failures, clock):
+def test_a_minute_later_all_is_forgotten(failures: Failures, clock: Clock) -> None:
     fail(failures, (HERE, ONE), 3)
 
     assert failures.wait_s((HERE, ONE)) == 61
@@ -76,7 +90,7 @@ def test_a_minute_later_all_is_forgotten(failures, clock):
     assert failures.wait_s((HERE, ONE)) == 0
 
 
-def test_the_minute_slides(failures, clock):
+def test_the_minute_slides(failures: Failures, clock: Clock) -> None:
     """Failures on both sides of a full minute count together, and each expires on its own."""
     for _ in range(3):
         failures.note((HERE, ONE))
@@ -88,7 +102,7 @@ def test_the_minute_slides(failures, clock):
     assert failures.wait_s((HERE, ONE)) == 1029 + 61 - 1087
 
 
-def test_of_more_than_too_many_all_but_the_newest_must_be_forgotten(failures, clock):
+def test_of_more_than_too_many_all_but_the_newest_must_be_forgotten(failures: Failures, clock: Clock) -> None:
     fail(failures, (HERE, ONE), 5)
     clock.now += 10
     fail(failures, (HERE, ONE), 3)
@@ -96,7 +110,7 @@ def test_of_more_than_too_many_all_but_the_newest_must_be_forgotten(failures, cl
     assert failures.wait_s((HERE, ONE)) == 61
 
 
-def test_zero_counts_nothing(clock):
+def test_zero_counts_nothing(clock: Clock) -> None:
     failures = Failures(0, clock=clock)
 
     fail(failures, (HERE, ONE), 50)
@@ -105,7 +119,7 @@ def test_zero_counts_nothing(clock):
     assert len(failures._pairs) == 0
 
 
-def test_beyond_its_memory_it_forgets_whose_last_failure_is_the_oldest(clock):
+def test_beyond_its_memory_it_forgets_whose_last_failure_is_the_oldest(clock: Clock) -> None:
     failures = Failures(1, clock=clock, memory=2)
     first, second, third = ((HERE, f"lka_{number}") for number in range(3))
 
@@ -116,14 +130,14 @@ def test_beyond_its_memory_it_forgets_whose_last_failure_is_the_oldest(clock):
     assert len(failures._pairs) == 2
 
 
-def test_looking_remembers_nobody(failures):
+def test_looking_remembers_nobody(failures: Failures) -> None:
     for number in range(50):
         failures.wait_s((HERE, f"lka_{number}"))
 
     assert len(failures._pairs) == 0
 
 
-def test_a_pair_holds_no_more_than_a_minute(clock):
+def test_a_pair_holds_no_more_than_a_minute(clock: Clock) -> None:
     failures = Failures(1000, clock=clock)
 
     for _ in range(5000):
@@ -138,7 +152,9 @@ def test_a_pair_holds_no_more_than_a_minute(clock):
     limit=st.integers(1, 5),
     steps=st.lists(st.floats(0, 40), min_size=1, max_size=40),
 )
-def test_no_minute_takes_too_many_and_nobody_waits_too_short_or_too_long(limit, steps):
+def test_no_minute_takes_too_many_and_nobody_waits_too_short_or_too_long(
+    limit: int, steps: list[float]
+) -> None:
     """The count is compared with a list of all failures."""
     clock = Clock()
     failures = Failures(limit, clock=clock)
@@ -163,7 +179,7 @@ def test_no_minute_takes_too_many_and_nobody_waits_too_short_or_too_long(limit, 
 # ---------------------------------------------------------------------- through all middleware
 
 
-def message(key, *, secret):
+def message(key: HeldKey, *, secret: Secret | str) -> Attempt:
     """Sign the message instead of the query."""
     headers = sign_message(
         secret, key.access_key, NOW,
@@ -176,11 +192,11 @@ class TestInTheMiddleware:
     """At most two failures in a minute."""
 
     @pytest.fixture
-    def settings(self, settings):
+    def settings(self, settings: Settings) -> Settings:
         return msgspec.structs.replace(settings, auth_failures_per_min=2)
 
     @pytest.fixture
-    def app(self, app, clock):
+    def app(self, app: Starlette, clock: Clock) -> Starlette:
         app.state.verifier.failures.clock = clock
         return app
 
@@ -193,7 +209,9 @@ class TestInTheMiddleware:
             pytest.param(lambda c: message(c.signer, secret="x"), id="a wrong signature of the message"),
         ],
     )
-    async def test_beyond_the_limit_nothing_is_looked_up(self, app, held_keys, clock, make_attempt):
+    async def test_beyond_the_limit_nothing_is_looked_up(
+        self, app: Starlette, held_keys: HeldKeys, clock: Clock, make_attempt: Callable[..., Any]
+    ) -> None:
         for _ in range(2):
             assert_problem(await make_attempt(held_keys).send(app), 401, "unauthenticated")
         clock.now += 20.5
@@ -206,7 +224,9 @@ class TestInTheMiddleware:
             assert answer.headers["retry-after"] == "41"
         assert commands == []
 
-    async def test_after_what_it_was_told_to_wait_a_call_is_looked_at(self, app, held_keys, clock):
+    async def test_after_what_it_was_told_to_wait_a_call_is_looked_at(
+        self, app: Starlette, held_keys: HeldKeys, clock: Clock
+    ) -> None:
         for _ in range(3):
             refused = await signed(held_keys.signer, secret="x").send(app)
 
@@ -215,12 +235,14 @@ class TestInTheMiddleware:
         clock.now += 1
         assert (await signed(held_keys.signer).send(app)).status == 200
 
-    async def test_below_the_limit_a_right_call_passes(self, app, held_keys):
+    async def test_below_the_limit_a_right_call_passes(self, app: Starlette, held_keys: HeldKeys) -> None:
         await signed(held_keys.signer, secret="x").send(app)
 
         assert (await signed(held_keys.signer).send(app)).status == 200
 
-    async def test_an_id_that_is_not_there_is_counted_as_one_that_is(self, app, held_keys):
+    async def test_an_id_that_is_not_there_is_counted_as_one_that_is(
+        self, app: Starlette, held_keys: HeldKeys
+    ) -> None:
         """Otherwise the limit would reveal which access keys exist."""
         answers = {
             name: [(await signed(key, secret="x").send(app)).status for _ in range(3)]
@@ -229,8 +251,10 @@ class TestInTheMiddleware:
 
         assert answers == {"there": [401, 401, 429], "not there": [401, 401, 429]}
 
-    async def test_who_fails_locks_no_other_key_and_no_other_address_out(self, app, held_keys):
-        async def elsewhere(scope, receive, send):
+    async def test_who_fails_locks_no_other_key_and_no_other_address_out(
+        self, app: Starlette, held_keys: HeldKeys
+    ) -> None:
+        async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, "client": ("192.0.2.1", 5)}, receive, send)
 
         for _ in range(5):
@@ -249,7 +273,9 @@ class TestInTheMiddleware:
             pytest.param(lambda _: header("authorization", "Bearer guess"), id="no secret at all"),
         ],
     )
-    async def test_bearer_tokens_count_together_for_their_address(self, app, held_keys, make_attempt):
+    async def test_bearer_tokens_count_together_for_their_address(
+        self, app: Starlette, held_keys: HeldKeys, make_attempt: Callable[..., Any]
+    ) -> None:
         for _ in range(2):
             assert_problem(await make_attempt(held_keys).send(app), 401, "unauthenticated")
 
@@ -270,13 +296,15 @@ class TestInTheMiddleware:
             pytest.param(lambda c: signed(c.signer, key="lka_"), 401, id="what is no public id"),
         ],
     )
-    async def test_what_was_proved_or_names_nobody_is_no_failure(self, app, held_keys, make_attempt, status):
+    async def test_what_was_proved_or_names_nobody_is_no_failure(
+        self, app: Starlette, held_keys: HeldKeys, make_attempt: Callable[..., Any], status: int
+    ) -> None:
         answers = [(await make_attempt(held_keys).send(app)).status for _ in range(4)]
 
         assert answers == [status] * 4
         assert (await bearer(held_keys.bearer).send(app)).status == 200
 
-    async def test_public_routes_are_open_to_all(self, app, held_keys):
+    async def test_public_routes_are_open_to_all(self, app: Starlette, held_keys: HeldKeys) -> None:
         for _ in range(3):
             await bearer(held_keys.unknown).send(app)
 
@@ -285,23 +313,25 @@ class TestInTheMiddleware:
 
 class TestSwitchedOff:
     @pytest.fixture
-    def settings(self, settings):
+    def settings(self, settings: Settings) -> Settings:
         return msgspec.structs.replace(settings, auth_failures_per_min=0)
 
-    async def test_any_number_is_answered_as_what_it_is(self, app, held_keys):
+    async def test_any_number_is_answered_as_what_it_is(self, app: Starlette, held_keys: HeldKeys) -> None:
         answers = {(await bearer(held_keys.unknown).send(app)).status for _ in range(20)}
 
         assert answers == {401}
 
 
 @pytest.fixture
-def few(app):
+def few(app: Starlette) -> int:
     """Allow at most three failures of a pair in a minute."""
     app.state.verifier.failures.limit = 3
     return 3
 
 
-async def test_access_keys_that_do_not_exist_are_counted_together(app, held_keys, few):
+async def test_access_keys_that_do_not_exist_are_counted_together(
+    app: Starlette, held_keys: HeldKeys, few: int
+) -> None:
     """Each is another pair, so the limit of pairs never stops a client that invents access keys."""
     assert (await signed(held_keys.signer).send(app)).status == 200
     for _ in range(few * UNKNOWN_KEYS_FACTOR):

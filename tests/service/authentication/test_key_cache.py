@@ -108,7 +108,9 @@ async def start(cache: KeyCache, table: Table, *sessions: str) -> list[asyncio.T
     ],
 )
 @pytest.mark.parametrize("name", [b"hash", "lka_1"], ids=["by secret", "by public id"])
-async def test_what_was_asked_is_remembered_for_a_while(cache, clock, table, name, there, later_s, asked):
+async def test_what_was_asked_is_remembered_for_a_while(
+    cache: KeyCache, clock: Clock, table: Table, name: bytes | str, there: bool, later_s: float, asked: int
+) -> None:
     table.rows = {name: found()} if there else {}
     first = await ask(cache, name)
 
@@ -120,7 +122,7 @@ async def test_what_was_asked_is_remembered_for_a_while(cache, clock, table, nam
     assert len(table.asked) == asked
 
 
-async def test_a_short_ttl_bounds_misses_too(clock, table):
+async def test_a_short_ttl_bounds_misses_too(clock: Clock, table: Table) -> None:
     cache = KeyCache(1, clock=clock)
     await ask(cache)
 
@@ -130,7 +132,9 @@ async def test_a_short_ttl_bounds_misses_too(clock, table):
     assert len(table.asked) == 2
 
 
-async def test_the_time_counts_from_the_beginning_of_the_query(cache, clock, table):
+async def test_the_time_counts_from_the_beginning_of_the_query(
+    cache: KeyCache, clock: Clock, table: Table
+) -> None:
     """The row may have changed right after it was read, however long the answer took."""
     table.rows = {b"a": found()}
     (slow,) = await start(cache, table, "slow")
@@ -147,7 +151,7 @@ async def test_the_time_counts_from_the_beginning_of_the_query(cache, clock, tab
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["found", "missed"])
-async def test_beyond_its_memory_the_oldest_is_forgotten(cache, table, there):
+async def test_beyond_its_memory_the_oldest_is_forgotten(cache: KeyCache, table: Table, there: bool) -> None:
     names = [b"%d" % number for number in range(4)]
     table.rows = {name: found() for name in names} if there else {}
     for name in names:
@@ -159,7 +163,7 @@ async def test_beyond_its_memory_the_oldest_is_forgotten(cache, table, there):
     assert [name for _, name in table.asked] == [*names, names[0]]
 
 
-async def test_what_is_asked_for_is_forgotten_last(cache, table):
+async def test_what_is_asked_for_is_forgotten_last(cache: KeyCache, table: Table) -> None:
     table.rows = {name: found(key_id) for key_id, name in enumerate([b"a", b"b", b"c", b"d"])}
     for name in (b"a", b"b", b"c", b"a", b"d"):
         await ask(cache, name)
@@ -171,7 +175,7 @@ async def test_what_is_asked_for_is_forgotten_last(cache, table):
     assert [name for _, name in table.asked] == [b"b"]
 
 
-async def test_misses_drive_out_nothing_that_was_found(cache, table):
+async def test_misses_drive_out_nothing_that_was_found(cache: KeyCache, table: Table) -> None:
     table.rows = {b"a": found()}
     await ask(cache)
     for number in range(10):
@@ -183,7 +187,7 @@ async def test_misses_drive_out_nothing_that_was_found(cache, table):
     assert table.asked == []
 
 
-async def test_nothing_is_kept_of_what_was_forgotten(cache, table):
+async def test_nothing_is_kept_of_what_was_forgotten(cache: KeyCache, table: Table) -> None:
     """With each entry the references from rows to names are removed, too."""
     table.rows = {b"%d" % number: found(number, number) for number in range(6)}
     for name in table.rows:
@@ -208,8 +212,8 @@ async def test_nothing_is_kept_of_what_was_forgotten(cache, table):
     ],
 )
 async def test_a_change_is_forgotten_by_every_name(
-    clock, table, forget: Callable[[KeyCache], None], asked_again
-):
+    clock: Clock, table: Table, forget: Callable[[KeyCache], None], asked_again: set[Any]
+) -> None:
     cache = KeyCache(TTL_S, clock=clock)
     table.rows = {b"a": found(1, 7), "lka_1": found(1, 7), b"b": found(2, 7)}
     for name in table.rows:
@@ -223,7 +227,7 @@ async def test_a_change_is_forgotten_by_every_name(
     assert {name for _, name in table.asked} == asked_again
 
 
-async def test_a_new_key_is_known_at_once(cache, table):
+async def test_a_new_key_is_known_at_once(cache: KeyCache, table: Table) -> None:
     assert await ask(cache) is None
     table.rows = {b"a": found(5)}
 
@@ -236,7 +240,9 @@ async def test_a_new_key_is_known_at_once(cache, table):
 @pytest.mark.parametrize(
     "forget", [lambda cache: cache.forget(("api_keys", 1)), KeyCache.empty], ids=["a row", "everything"]
 )
-async def test_what_was_read_before_a_change_is_not_remembered_after_it(cache, table, there, forget):
+async def test_what_was_read_before_a_change_is_not_remembered_after_it(
+    cache: KeyCache, table: Table, there: bool, forget: Callable[..., Any]
+) -> None:
     """The query reads, the key changes, the answer arrives: it is returned, but not cached."""
     table.rows = {b"a": found(1)} if there else {}
     before = table.rows.get(b"a")
@@ -256,7 +262,9 @@ async def test_what_was_read_before_a_change_is_not_remembered_after_it(cache, t
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["found", "missed"])
-async def test_what_was_read_before_a_change_is_not_remembered_though_nobody_asked_since(cache, table, there):
+async def test_what_was_read_before_a_change_is_not_remembered_though_nobody_asked_since(
+    cache: KeyCache, table: Table, there: bool
+) -> None:
     table.rows = {b"a": found(1)} if there else {}
     (early,) = await start(cache, table, "early")
     table.rows = {b"a": found(1)}
@@ -267,7 +275,9 @@ async def test_what_was_read_before_a_change_is_not_remembered_though_nobody_ask
     assert await ask(cache) is table.rows[b"a"]
 
 
-async def test_a_query_that_ends_late_does_not_get_in_the_way_of_a_newer_one(cache, table):
+async def test_a_query_that_ends_late_does_not_get_in_the_way_of_a_newer_one(
+    cache: KeyCache, table: Table
+) -> None:
     """It removes only itself from the queries that callers share."""
     table.rows = {b"a": found(1)}
     (early,) = await start(cache, table, "early")
@@ -290,7 +300,9 @@ async def test_a_query_that_ends_late_does_not_get_in_the_way_of_a_newer_one(cac
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["found", "missed"])
-async def test_many_who_miss_at_once_make_one_query_on_the_first_ones_session(cache, table, there):
+async def test_many_who_miss_at_once_make_one_query_on_the_first_ones_session(
+    cache: KeyCache, table: Table, there: bool
+) -> None:
     table.rows = {b"a": found()} if there else {}
     tasks = await start(cache, table, "first", "second", "third")
 
@@ -301,7 +313,7 @@ async def test_many_who_miss_at_once_make_one_query_on_the_first_ones_session(ca
     assert table.asked == [("first", b"a")]
 
 
-async def test_different_names_do_not_wait_for_each_other(cache, table):
+async def test_different_names_do_not_wait_for_each_other(cache: KeyCache, table: Table) -> None:
     table.rows = {b"a": found(1), "a": found(2)}
     tasks = [asyncio.create_task(ask(cache, name)) for name in table.rows]
 
@@ -316,7 +328,9 @@ async def test_different_names_do_not_wait_for_each_other(cache, table):
         pytest.param(["first", "second"], 3, id="the one who asks, then the one who asks in its place"),
     ],
 )
-async def test_who_is_cancelled_takes_nobody_along(cache, table, gone, asked):
+async def test_who_is_cancelled_takes_nobody_along(
+    cache: KeyCache, table: Table, gone: list[str], asked: int
+) -> None:
     """One of the waiting callers makes the query instead."""
     table.rows = {b"a": found()}
     sessions = ["first", "second", "third", "fourth"]
@@ -336,7 +350,9 @@ async def test_who_is_cancelled_takes_nobody_along(cache, table, gone, asked):
 @pytest.mark.parametrize(
     "error", [OSError("the database is gone"), OwnerNotFound("lka_1")], ids=["database", "no owner"]
 )
-async def test_a_failure_is_remembered_by_nobody(cache, table, error):
+async def test_a_failure_is_remembered_by_nobody(
+    cache: KeyCache, table: Table, error: OSError | OwnerNotFound
+) -> None:
     """The waiting callers make their own queries at once, so a database that fails slowly is waited for only once."""
     table.rows = {b"a": error}
     tasks = await start(cache, table, "first", "second", "third")
@@ -354,7 +370,7 @@ async def test_a_failure_is_remembered_by_nobody(cache, table, error):
 # ---------------------------------------------------------------------- trust
 
 
-async def test_nothing_is_served_beyond_the_trust(cache, clock, table):
+async def test_nothing_is_served_beyond_the_trust(cache: KeyCache, clock: Clock, table: Table) -> None:
     table.rows = {b"a": found()}
     await ask(cache)
     await ask(cache, b"unknown")
@@ -371,7 +387,7 @@ async def test_nothing_is_served_beyond_the_trust(cache, clock, table):
     assert (within, len(table.asked)) == (0, 2)
 
 
-async def test_without_trust_everybody_asks(cache, table):
+async def test_without_trust_everybody_asks(cache: KeyCache, table: Table) -> None:
     """A query in progress is not shared either: it may have read before a change that was not announced."""
     table.rows = {b"a": found()}
     tasks = await start(cache, table, "first")

@@ -19,19 +19,19 @@ places = st.integers(min_value=0)
 
 
 @given(st.binary(), st.binary())
-def test_what_is_sealed_opens(plaintext, associated_data):
+def test_what_is_sealed_opens(plaintext: bytes, associated_data: bytes) -> None:
     assert RING.open(RING.seal(plaintext, associated_data), associated_data) == plaintext
 
 
 @given(st.binary(), st.binary())
-def test_a_token_opens_and_fits_a_url(payload, context):
+def test_a_token_opens_and_fits_a_url(payload: bytes, context: bytes) -> None:
     token = RING.seal_token(payload, context)
 
     assert re.fullmatch(r"[A-Za-z0-9_-]+", token)
     assert RING.open_token(token, context) == payload
 
 
-def test_a_secret_opens_in_its_own_row():
+def test_a_secret_opens_in_its_own_row() -> None:
     sealed = RING.seal_secret(SECRET, ACCESS_KEY, 3)
 
     assert RING.open_secret(sealed, ACCESS_KEY, 3) == SECRET
@@ -39,7 +39,7 @@ def test_a_secret_opens_in_its_own_row():
     assert SECRET.encode() not in sealed
 
 
-def test_the_first_key_seals_and_every_key_opens():
+def test_the_first_key_seals_and_every_key_opens() -> None:
     before = KeyRing.from_text(f"1:{OLD_KEY}")
     sealed, token = before.seal(b"text", b""), before.seal_token(b"text", b"")
 
@@ -51,11 +51,11 @@ def test_the_first_key_seals_and_every_key_opens():
         before.open_token(RING.seal_token(b"text", b""), b"")
 
 
-def test_the_same_text_is_never_sealed_alike():
+def test_the_same_text_is_never_sealed_alike() -> None:
     assert len({RING.seal(b"text", b"") for _ in range(100)}) == 100
 
 
-def test_sealed_bytes_name_their_key_then_the_nonce():
+def test_sealed_bytes_name_their_key_then_the_nonce() -> None:
     sealed = RING.seal(b"text", b"")
 
     assert sealed[:4] == b"\0\0\0\2"
@@ -70,19 +70,19 @@ def test_sealed_bytes_name_their_key_then_the_nonce():
         pytest.param(new_access_key("lk"), 1, id="another key"),
     ],
 )
-def test_a_secret_opens_in_no_other_row(access_key, version):
+def test_a_secret_opens_in_no_other_row(access_key: str, version: int) -> None:
     sealed = RING.seal_secret(SECRET, ACCESS_KEY, 1)
 
     with pytest.raises(KeyRingError):
         RING.open_secret(sealed, access_key, version)
 
 
-def test_a_token_opens_in_no_other_context():
+def test_a_token_opens_in_no_other_context() -> None:
     with pytest.raises(KeyRingError):
         RING.open_token(RING.seal_token(b"text", b"users"), b"keys")
 
 
-def test_tokens_and_secrets_do_not_open_as_each_other():
+def test_tokens_and_secrets_do_not_open_as_each_other() -> None:
     row = f"{ACCESS_KEY}|1".encode()
     sealed = RING.seal_secret(SECRET, ACCESS_KEY, 1)
     token = RING.seal_token(SECRET.encode(), row)
@@ -94,7 +94,7 @@ def test_tokens_and_secrets_do_not_open_as_each_other():
 
 
 @given(places, st.integers(0, 7))
-def test_one_altered_bit_is_noticed(place, bit):
+def test_one_altered_bit_is_noticed(place: int, bit: int) -> None:
     sealed = bytearray(RING.seal(b"plaintext", b"row"))
     sealed[place % len(sealed)] ^= 1 << bit
 
@@ -103,7 +103,7 @@ def test_one_altered_bit_is_noticed(place, bit):
 
 
 @given(places, st.characters())
-def test_one_altered_character_of_a_token_is_noticed(place, other):
+def test_one_altered_character_of_a_token_is_noticed(place: int, other: str) -> None:
     token = RING.seal_token(b"payload", b"context")
     place %= len(token)
     altered = token[:place] + other + token[place + 1 :]
@@ -114,24 +114,24 @@ def test_one_altered_character_of_a_token_is_noticed(place, other):
 
 
 @given(st.binary(max_size=100))
-def test_bytes_that_were_never_sealed_do_not_open(data):
+def test_bytes_that_were_never_sealed_do_not_open(data: bytes) -> None:
     with pytest.raises(KeyRingError):
         RING.open(data, b"")
 
 
 @given(st.text())
-def test_text_that_is_no_token_does_not_open(text):
+def test_text_that_is_no_token_does_not_open(text: str) -> None:
     with pytest.raises(KeyRingError):
         RING.open_token(text, b"")
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, 16, 31], ids=lambda length: f"{length} bytes")
-def test_a_sealed_value_cut_short_does_not_open(length):
+def test_a_sealed_value_cut_short_does_not_open(length: int) -> None:
     with pytest.raises(KeyRingError, match="too short"):
         RING.open(RING.seal(b"text", b"")[:length], b"")
 
 
-def test_a_token_has_one_spelling():
+def test_a_token_has_one_spelling() -> None:
     token = RING.seal_token(b"", b"")  # 32 bytes: the last character contains two unused bits
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     spellings = [token[:-1] + last for last in alphabet]
@@ -146,7 +146,7 @@ def test_a_token_has_one_spelling():
     assert opened == [(token, b"")]
 
 
-def test_the_standard_alphabet_is_no_spelling_of_a_token():
+def test_the_standard_alphabet_is_no_spelling_of_a_token() -> None:
     token = "--__" * 16
 
     with pytest.raises(KeyRingError, match="sealed with key"):
@@ -182,7 +182,7 @@ def test_the_standard_alphabet_is_no_spelling_of_a_token():
         pytest.param(f"1:{OLD_KEY},2:{OLD_KEY}", "Entry 2 .* same key", id="one key twice"),
     ],
 )
-def test_a_ring_that_cannot_be_read_is_named_but_not_shown(text, sentence):
+def test_a_ring_that_cannot_be_read_is_named_but_not_shown(text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence) as refusal:
         KeyRing.from_text(text)
 
@@ -191,7 +191,7 @@ def test_a_ring_that_cannot_be_read_is_named_but_not_shown(text, sentence):
     assert NEW_KEY[:8] not in str(refusal.value)
 
 
-def test_a_generated_ring_can_be_used_and_is_new_each_time():
+def test_a_generated_ring_can_be_used_and_is_new_each_time() -> None:
     text = KeyRing.generate_text()
     ring = KeyRing.from_text(text)
 
@@ -199,15 +199,15 @@ def test_a_generated_ring_can_be_used_and_is_new_each_time():
     assert text != KeyRing.generate_text()
 
 
-def test_a_ring_shows_its_ids_and_no_key():
+def test_a_ring_shows_its_ids_and_no_key() -> None:
     assert repr(RING) == str(RING) == "KeyRing(ids=[2, 1])"
     assert "oooo" not in repr(vars(RING))
     assert "nnnn" not in repr(vars(RING))
 
 
-def _url_safe(sealed):
+def _url_safe(sealed: bytes) -> str:
     return urlsafe_b64encode(sealed).decode().rstrip("=")
 
 
-def _from_url_safe(token):
+def _from_url_safe(token: str) -> bytes:
     return urlsafe_b64decode(token + "=" * (-len(token) % 4))

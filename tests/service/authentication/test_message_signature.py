@@ -3,6 +3,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import random
 import time
 import traceback
 from datetime import UTC, datetime
@@ -138,7 +139,7 @@ def mac(base: str, secret: str = SECRET) -> str:
 
 
 @pytest.mark.parametrize("vector", VECTORS)
-def test_golden_vectors_prove_their_secret(vector):
+def test_golden_vectors_prove_their_secret(vector: dict[str, Any]) -> None:
     sent = Sent(
         method=vector["method"],
         raw_path=vector["raw_path"].encode(),
@@ -162,7 +163,7 @@ def test_golden_vectors_prove_their_secret(vector):
 
 
 @pytest.mark.parametrize("vector", VECTORS)
-def test_golden_vectors_are_signed_alike(vector):
+def test_golden_vectors_are_signed_alike(vector: dict[str, Any]) -> None:
     assert sign_message(
         Secret(vector["secret"]),
         ACCESS_KEY,
@@ -183,11 +184,11 @@ def test_golden_vectors_are_signed_alike(vector):
     }
 
 
-def test_the_vectors_of_the_message_form_are_all_here():
+def test_the_vectors_of_the_message_form_are_all_here() -> None:
     assert len(VECTORS) == 3
 
 
-def test_the_example_of_the_standard_comes_out():
+def test_the_example_of_the_standard_comes_out() -> None:
     """RFC 9421, appendix B.2.5."""
     shared_secret = base64.b64decode(
         "uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzNJjxBdtjUkdJPBtbmHhIDi6pcl8jsasjlTMtDQ=="
@@ -256,7 +257,7 @@ nonces = st.from_regex(r"[A-Za-z0-9_-]{16,64}", fullmatch=True)
 
 
 @given(calls, nonces)
-def test_what_is_signed_here_verifies_here_and_there(call, nonce):
+def test_what_is_signed_here_verifies_here_and_there(call: dict[str, Any], nonce: str) -> None:
     headers = sign_message(SECRET, ACCESS_KEY, NOW + 0.9, nonce=nonce, **call)
     body = call["body"] or b""
 
@@ -275,7 +276,9 @@ def test_what_is_signed_here_verifies_here_and_there(call, nonce):
 
 
 @given(calls, nonces, st.booleans(), st.sampled_from([None, 0, 3600]), st.randoms())
-def test_what_is_signed_there_verifies_here(call, nonce, include_alg, expires_in, random):
+def test_what_is_signed_there_verifies_here(
+    call: dict[str, Any], nonce: str, include_alg: bool, expires_in: int | None, random: random.Random
+) -> None:
     headers = {
         name: call[name.replace("-", "_")]
         for name in ("content-type", "idempotency-key")
@@ -300,7 +303,7 @@ def test_what_is_signed_there_verifies_here(call, nonce, include_alg, expires_in
     assert not accepted(received(call, asked.headers), new_secret("lk"))
 
 
-def test_a_signature_that_another_application_added_says_nothing_here():
+def test_a_signature_that_another_application_added_says_nothing_here() -> None:
     call = {"method": "POST", "scheme": "https", "authority": "a", "raw_path": "/", "body": BODY}
     asked = message(call, sign_message(SECRET, ACCESS_KEY, NOW, nonce=NONCE, **call))
     judge.HTTPMessageSigner(signature_algorithm=HMAC_SHA256, key_resolver=keys("theirs")).sign(
@@ -338,7 +341,7 @@ def message(call: dict[str, Any], headers: dict[str, str]) -> Message:
 # The content of a signature
 
 
-def test_everything_that_a_signature_says_is_read():
+def test_everything_that_a_signature_says_is_read() -> None:
     signature = signed(parameters=f'{PARAMETERS};expires={NOW + 5};alg="hmac-sha256"').parsed()
 
     assert signature.label == "sig1"
@@ -348,7 +351,7 @@ def test_everything_that_a_signature_says_is_read():
     assert signature.content_sha256 == hashlib.sha256(BODY).digest()
 
 
-def test_without_a_digest_the_body_must_be_empty():
+def test_without_a_digest_the_body_must_be_empty() -> None:
     signature = signed(PLAIN, content_type=None, content_digest=None, idempotency_key=None).parsed()
 
     assert signature.content_sha256 == EMPTY_SHA256 == hashlib.sha256(b"").digest()
@@ -356,19 +359,19 @@ def test_without_a_digest_the_body_must_be_empty():
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([CREATED, KEYID, NONCED, TAGGED])), ids=repr)
-def test_parameters_come_in_any_order(order):
+def test_parameters_come_in_any_order(order: tuple[str, ...]) -> None:
     assert accepted(signed(parameters=";" + ";".join(order)))
 
 
 @pytest.mark.parametrize("turn", range(7))
-def test_components_come_in_any_order(turn):
+def test_components_come_in_any_order(turn: int) -> None:
     names = FULL.split(" ")
 
     assert accepted(signed(" ".join(names[turn:] + names[:turn])))
 
 
 @pytest.mark.parametrize("label", ["s", "sig-b25", "*", "a_b.c*d-1", "s" * 100])
-def test_the_label_may_be_any_key(label):
+def test_the_label_may_be_any_key(label: str) -> None:
     sent = signed()
     sent = sent.but(
         headers=tuple((name, value.replace(b"sig1", label.encode())) for name, value in sent.headers)
@@ -388,7 +391,9 @@ def test_the_label_may_be_any_key(label):
         pytest.param({"method": "get"}, {"@method": "get"}, id="methods differ by case"),
     ],
 )
-def test_the_request_as_received_is_what_must_be_covered(changes, values):
+def test_the_request_as_received_is_what_must_be_covered(
+    changes: dict[str, Any], values: dict[str, str]
+) -> None:
     assert values.items() <= signed().but(**changes).values().items()
 
 
@@ -406,11 +411,11 @@ def test_the_request_as_received_is_what_must_be_covered(changes, values):
         pytest.param("https", "[2001:DB8::1]:443", "[2001:db8::1]", id="IPv6 with a port"),
     ],
 )
-def test_the_authority_is_the_host_without_its_default_port(scheme, host, authority):
+def test_the_authority_is_the_host_without_its_default_port(scheme: str, host: str, authority: str) -> None:
     assert replaced(signed(), host=host).but(scheme=scheme).values()["@authority"] == authority
 
 
-def test_the_authority_may_be_handed_in():
+def test_the_authority_may_be_handed_in() -> None:
     sent = replaced(signed(), host="internal:8000")
     values = component_values(
         method=sent.method,
@@ -425,7 +430,7 @@ def test_the_authority_may_be_handed_in():
     assert proves(parse(sent.headers, values), SECRET)
 
 
-def test_white_space_around_a_header_is_no_part_of_it():
+def test_white_space_around_a_header_is_no_part_of_it() -> None:
     sent = signed()
 
     assert accepted(sent.but(headers=tuple((name, b" \t" + value + b"\t ") for name, value in sent.headers)))
@@ -435,7 +440,7 @@ def test_white_space_around_a_header_is_no_part_of_it():
 
 
 @pytest.mark.parametrize("name", [name.strip('"') for name in FULL.split(" ")])
-def test_each_component_must_be_covered(name):
+def test_each_component_must_be_covered(name: str) -> None:
     sent = signed(" ".join(one for one in FULL.split(" ") if one != f'"{name}"'))
 
     assert missing_coverage(sent.parsed(), sent.values(), has_body=True) == (name,)
@@ -443,7 +448,7 @@ def test_each_component_must_be_covered(name):
     assert not accepted(sent)
 
 
-def test_a_body_asks_for_a_digest_that_is_not_there():
+def test_a_body_asks_for_a_digest_that_is_not_there() -> None:
     sent = signed(f'{PLAIN} "content-type"', content_digest=None, idempotency_key=None)
 
     assert missing_coverage(sent.parsed(), sent.values(), has_body=True) == ("content-digest",)
@@ -479,13 +484,13 @@ def test_a_body_asks_for_a_digest_that_is_not_there():
         pytest.param(FULL.replace(" ", ", "), id="commas"),
     ],
 )
-def test_other_components_are_refused_even_when_they_are_signed(components):
+def test_other_components_are_refused_even_when_they_are_signed(components: str) -> None:
     with pytest.raises(Unauthenticated):
         signed(components).parsed()
 
 
 @pytest.mark.parametrize("name", ["content-type", "content-digest", "idempotency-key"])
-def test_a_component_whose_header_is_not_there_is_refused(name):
+def test_a_component_whose_header_is_not_there_is_refused(name: str) -> None:
     sent = signed(**{name.replace("-", "_"): None})
 
     with pytest.raises(Unauthenticated, match="a component that the request has not"):
@@ -554,7 +559,7 @@ def test_a_component_whose_header_is_not_there_is_refused(name):
         pytest.param(f"{PARAMETERS};", id="a semicolon at the end"),
     ],
 )
-def test_parameters_of_the_wrong_shape_are_refused_even_when_they_are_signed(parameters):
+def test_parameters_of_the_wrong_shape_are_refused_even_when_they_are_signed(parameters: str) -> None:
     with pytest.raises(Unauthenticated):
         signed(parameters=parameters).parsed()
 
@@ -608,19 +613,19 @@ OTHER = f"({PLAIN});{CREATED}"
         ),
     ],
 )
-def test_headers_of_the_wrong_shape_are_refused(signature_input, signature):
+def test_headers_of_the_wrong_shape_are_refused(signature_input: str, signature: str) -> None:
     with pytest.raises(Unauthenticated):
         replaced(signed(), signature_input=signature_input, signature=signature).parsed()
 
 
-def test_the_headers_of_these_cases_are_right_otherwise():
+def test_the_headers_of_these_cases_are_right_otherwise() -> None:
     assert accepted(replaced(signed(), signature_input=INPUT, signature=f"sig1=:{PROOF}:"))
     assert accepted(
         replaced(signed(), signature_input=f"sig2={OTHER} , {INPUT}", signature=f"sig1=:{PROOF}:,sig2=:AA==:")
     )
 
 
-def test_the_last_character_of_the_signature_has_one_spelling():
+def test_the_last_character_of_the_signature_has_one_spelling() -> None:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     spellings = [f"sig1=:{PROOF[:-2]}{last}=:" for last in alphabet]
 
@@ -654,14 +659,14 @@ def test_the_last_character_of_the_signature_has_one_spelling():
         pytest.param("sha-256=:\xff:", id="not ASCII"),
     ],
 )
-def test_a_digest_of_the_wrong_shape_is_refused_even_when_it_is_signed(digest):
+def test_a_digest_of_the_wrong_shape_is_refused_even_when_it_is_signed(digest: str) -> None:
     with pytest.raises(Unauthenticated, match="content-digest"):
         signed(content_digest=digest).parsed()
 
 
 @pytest.mark.parametrize("name", ["host", "content-type", "idempotency-key"])
 @pytest.mark.parametrize("again", [None, b"", b"x"], ids=["the same", "empty", "another"])
-def test_each_header_that_is_no_dictionary_stands_at_most_once(name, again):
+def test_each_header_that_is_no_dictionary_stands_at_most_once(name: str, again: bytes | None) -> None:
     sent = signed()
     value = dict(sent.headers)[name.encode()] if again is None else again
 
@@ -679,7 +684,7 @@ def test_each_header_that_is_no_dictionary_stands_at_most_once(name, again):
     ],
 )
 @pytest.mark.parametrize("again", [None, b"", b"x", b","], ids=["the same", "empty", "another", "a comma"])
-def test_lines_of_a_dictionary_are_one_dictionary(name, reason, again):
+def test_lines_of_a_dictionary_are_one_dictionary(name: str, reason: str, again: bytes | None) -> None:
     """Repeated members, empty members, and invalid members are refused as they are in one line."""
     sent = signed()
     value = dict(sent.headers)[name.encode()] if again is None else again
@@ -699,7 +704,7 @@ OF_A_PROXY = (
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
-def test_a_proxy_adds_lines_of_its_own(order):
+def test_a_proxy_adds_lines_of_its_own(order: tuple[int, ...]) -> None:
     """RFC 9421, section 4.1: its lines may be before, between or after those of the client."""
     sent = signed()
     others = tuple(one for one in sent.headers if not one[0].startswith(b"signature"))
@@ -708,7 +713,7 @@ def test_a_proxy_adds_lines_of_its_own(order):
     assert accepted(sent.but(headers=(*others, *(lines[place] for place in order))))
 
 
-def test_three_lines_and_white_space_around_them_are_one_field():
+def test_three_lines_and_white_space_around_them_are_one_field() -> None:
     sent = signed()
     added = tuple(
         (name, b" \t" + value.replace(b"proxy=", label) + b"\t ")
@@ -720,7 +725,7 @@ def test_three_lines_and_white_space_around_them_are_one_field():
 
 
 @pytest.mark.parametrize("tag", [TAGGED, 'tag="another"'], ids=["ours", "another"])
-def test_a_label_in_two_lines_is_refused(tag):
+def test_a_label_in_two_lines_is_refused(tag: str) -> None:
     """This holds even if the other signature is not for this service, because readers could choose different ones."""
     sent = signed()
     again = (
@@ -732,7 +737,7 @@ def test_a_label_in_two_lines_is_refused(tag):
     assert not accepted(sent.but(headers=(*again, *sent.headers)))
 
 
-def test_two_signatures_for_this_service_are_refused_in_two_lines_too():
+def test_two_signatures_for_this_service_are_refused_in_two_lines_too() -> None:
     sent = signed()
     again = tuple(
         (name, value.replace(b"sig1=", b"sig2=")) for name, value in sent.headers if b"signature" in name
@@ -742,7 +747,7 @@ def test_two_signatures_for_this_service_are_refused_in_two_lines_too():
         sent.but(headers=(*sent.headers, *again)).parsed()
 
 
-def test_lines_are_too_long_together():
+def test_lines_are_too_long_together() -> None:
     sent = signed()
     added = tuple((b"signature", b"p%d=:%s:" % (n, base64.b64encode(bytes(256)))) for n in range(7))
 
@@ -750,14 +755,14 @@ def test_lines_are_too_long_together():
         sent.but(headers=(*sent.headers, *added)).parsed()
 
 
-def test_other_headers_may_repeat():
+def test_other_headers_may_repeat() -> None:
     sent = signed()
 
     assert accepted(sent.but(headers=(*sent.headers, (b"accept", b"a"), (b"accept", b"b"))))
 
 
 @pytest.mark.parametrize("name", [b"host", b"signature", b"signature-input"])
-def test_what_the_form_needs_must_be_there(name):
+def test_what_the_form_needs_must_be_there(name: bytes) -> None:
     sent = signed()
 
     with pytest.raises(Unauthenticated):
@@ -783,7 +788,7 @@ def test_what_the_form_needs_must_be_there(name):
         pytest.param({"query_string": b"a" * 65_536}, id="query: 64 kB"),
     ],
 )
-def test_a_request_that_cannot_be_signed_is_refused(changes):
+def test_a_request_that_cannot_be_signed_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(Unauthenticated, match="a value of @"):
         signed().but(**changes).parsed()
 
@@ -808,7 +813,7 @@ def test_a_request_that_cannot_be_signed_is_refused(changes):
     ],
     ids=lambda host: repr(host[:9]),
 )
-def test_a_host_of_the_wrong_shape_is_refused(host):
+def test_a_host_of_the_wrong_shape_is_refused(host: str) -> None:
     with pytest.raises(Unauthenticated):
         replaced(signed(), host=host).parsed()
 
@@ -817,7 +822,7 @@ def test_a_host_of_the_wrong_shape_is_refused(host):
     "value", ["a\nb", "a\r\n b", "\x00", "\x7f", "\xe4", "a" * 65_536], ids=lambda v: repr(v[:9])
 )
 @pytest.mark.parametrize("name", ["content_type", "content_digest", "idempotency_key"])
-def test_a_header_that_cannot_be_signed_is_refused(name, value):
+def test_a_header_that_cannot_be_signed_is_refused(name: str, value: str) -> None:
     with pytest.raises(Unauthenticated, match=name.replace("_", "-")):
         replaced(signed(), **{name: value}).parsed()
 
@@ -832,7 +837,7 @@ def test_a_header_that_cannot_be_signed_is_refused(name, value):
         pytest.param(INPUT, f"sig1=:{PROOF}:" + ", a=:AA==:" * 6000, id="signatures"),
     ],
 )
-def test_64_kb_are_refused_soon(signature_input, signature):
+def test_64_kb_are_refused_soon(signature_input: str, signature: str) -> None:
     sent = replaced(signed(), signature_input=signature_input, signature=signature)
     begin = time.process_time()
 
@@ -843,7 +848,7 @@ def test_64_kb_are_refused_soon(signature_input, signature):
 
 
 @pytest.mark.parametrize(("length", "taken"), [(2048, True), (2049, False)], ids=str)
-def test_there_is_room_for_other_signatures_up_to_2_kb(length, taken):
+def test_there_is_room_for_other_signatures_up_to_2_kb(length: int, taken: bool) -> None:
     label = "a" * (length - len(f"{INPUT}, =()"))
     sent = replaced(signed(), signature_input=f"{INPUT}, {label}=()", signature=f"sig1=:{PROOF}:, {label}=::")
 
@@ -867,7 +872,7 @@ def test_there_is_room_for_other_signatures_up_to_2_kb(length, taken):
     ],
     ids=str,
 )
-def test_both_edges_of_the_clock_window_are_inside(seconds, inside):
+def test_both_edges_of_the_clock_window_are_inside(seconds: float, inside: bool) -> None:
     assert accepted(signed(), now=NOW + seconds) is inside
 
 
@@ -881,7 +886,7 @@ def test_both_edges_of_the_clock_window_are_inside(seconds, inside):
         pytest.param(-1, 0, False, id="born expired"),
     ],
 )
-def test_a_signature_that_expires_holds_until_then(expires_in, seconds, inside):
+def test_a_signature_that_expires_holds_until_then(expires_in: int, seconds: float, inside: bool) -> None:
     sent = signed(parameters=f"{PARAMETERS};expires={NOW + expires_in}")
 
     assert accepted(sent, now=NOW + seconds) is inside
@@ -917,13 +922,13 @@ def means_the_same(name: str, one: bytes, other: bytes) -> bool:
     return one.strip(b" \t") == other if name.encode() in dict(WHOLE.headers) else one == other
 
 
-def test_the_request_that_is_mutated_is_accepted():
+def test_the_request_that_is_mutated_is_accepted() -> None:
     assert accepted(WHOLE)
     assert len(PARTS) == 10
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_each_flipped_bit_is_noticed(name):
+def test_each_flipped_bit_is_noticed(name: str) -> None:
     right = part(WHOLE, name)
     for place, bit in itertools.product(range(len(right)), range(8)):
         wrong = bytearray(right)
@@ -933,7 +938,7 @@ def test_each_flipped_bit_is_noticed(name):
         assert accepted(sent) is means_the_same(name, bytes(wrong), right), (place, bit)
 
 
-def test_each_flipped_bit_in_the_name_of_a_header_is_noticed():
+def test_each_flipped_bit_in_the_name_of_a_header_is_noticed() -> None:
     for index, (name, value) in enumerate(WHOLE.headers):
         for place, bit in itertools.product(range(len(name)), range(8)):
             wrong = bytearray(name)
@@ -945,7 +950,7 @@ def test_each_flipped_bit_in_the_name_of_a_header_is_noticed():
 
 
 @given(st.sampled_from(PARTS), st.data())
-def test_bytes_that_are_put_in_taken_out_or_exchanged_are_noticed(name, data):
+def test_bytes_that_are_put_in_taken_out_or_exchanged_are_noticed(name: str, data: st.DataObject) -> None:
     right = part(WHOLE, name)
     begin = data.draw(st.integers(0, len(right)))
     end = data.draw(st.integers(begin, min(begin + 8, len(right))))
@@ -955,14 +960,14 @@ def test_bytes_that_are_put_in_taken_out_or_exchanged_are_noticed(name, data):
 
 
 @given(st.sampled_from(PARTS), st.sampled_from(PARTS))
-def test_a_part_in_another_s_place_is_noticed(one, other):
+def test_a_part_in_another_s_place_is_noticed(one: str, other: str) -> None:
     sent = with_part(with_part(WHOLE, one, part(WHOLE, other)), other, part(WHOLE, one))
 
     assert accepted(sent) is (one == other)
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_that_is_dropped_or_doubled_is_noticed(name):
+def test_a_part_that_is_dropped_or_doubled_is_noticed(name: str) -> None:
     right = part(WHOLE, name)
     header = (name.encode(), right)
 
@@ -986,19 +991,19 @@ def retold(items: list[str], settings: list[str]) -> Sent:
 
 
 @pytest.mark.parametrize("index", range(len(ITEMS)), ids=ITEMS)
-def test_a_component_that_is_dropped_or_doubled_is_noticed(index):
+def test_a_component_that_is_dropped_or_doubled_is_noticed(index: int) -> None:
     assert not accepted(retold(ITEMS[:index] + ITEMS[index + 1 :], SETTINGS))
     assert not accepted(retold([*ITEMS, ITEMS[index]], SETTINGS))
 
 
 @pytest.mark.parametrize("index", range(len(SETTINGS)), ids=SETTINGS)
-def test_a_parameter_that_is_dropped_or_doubled_is_noticed(index):
+def test_a_parameter_that_is_dropped_or_doubled_is_noticed(index: int) -> None:
     assert not accepted(retold(ITEMS, SETTINGS[:index] + SETTINGS[index + 1 :]))
     assert not accepted(retold(ITEMS, [*SETTINGS, SETTINGS[index]]))
 
 
 @given(st.permutations(ITEMS), st.permutations(SETTINGS))
-def test_another_order_than_the_signed_one_is_noticed(items, settings):
+def test_another_order_than_the_signed_one_is_noticed(items: list[str], settings: list[str]) -> None:
     assert accepted(retold(items, settings)) is (items == ITEMS and settings == SETTINGS)
 
 
@@ -1016,7 +1021,9 @@ header_values = st.binary() | st.lists(pieces | st.binary(max_size=2), max_size=
     st.binary(),
     st.sampled_from(["http", "https", "", "x"]),
 )
-def test_no_request_upsets_the_checks(headers, method, raw_path, query_string, scheme):
+def test_no_request_upsets_the_checks(
+    headers: list[Any], method: str, raw_path: bytes, query_string: bytes, scheme: str
+) -> None:
     sent = WHOLE.but(headers=tuple({**dict(WHOLE.headers), **dict(headers)}.items()))
     same = all(means_the_same(name, part(sent, name), part(WHOLE, name)) for name in PARTS)
 
@@ -1047,7 +1054,7 @@ def test_no_request_upsets_the_checks(headers, method, raw_path, query_string, s
         pytest.param({"idempotency_key": "é"}, "idempotency-key", id="a header outside ASCII"),
     ],
 )
-def test_what_cannot_be_signed_is_said(changes, sentence):
+def test_what_cannot_be_signed_is_said(changes: dict[str, Any], sentence: str) -> None:
     call = {"method": "GET", "scheme": "https", "authority": "a", "raw_path": "/", "nonce": NONCE}
     call |= {"access_key": ACCESS_KEY, "now": NOW, **changes}
 
@@ -1071,7 +1078,7 @@ def test_what_cannot_be_signed_is_said(changes, sentence):
         pytest.param(signed().but(query_string=SECRET.encode()), id="in the query"),
     ],
 )
-def test_nothing_shows_what_the_client_sent(sent):
+def test_nothing_shows_what_the_client_sent(sent: Sent) -> None:
     try:
         shown = repr(sent.parsed())
     except Unauthenticated as refusal:

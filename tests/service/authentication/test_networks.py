@@ -1,16 +1,22 @@
 """A key with allowed networks works only from there, whatever a client claims."""
 
+import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from latchkey.service.app import create_app
 from latchkey.service.settings import Settings, SettingsError
 from tests import wire
-from tests.api import assert_problem, call, hold_key, key_row, stored
+from tests.api import HeldKey, assert_problem, call, hold_key, key_row, stored
 from tests.conftest import KEYRING
-from tests.service.authentication.signed_requests import NOW, bearer, mac, signed
+from tests.requests import Answer
+from tests.service.authentication.signed_requests import NOW, HeldKeys, bearer, mac, signed
 
 PROXY = "10.0.0.1"
 OFFICE = ["192.0.2.0/24", "2001:db8::/32"]
@@ -18,26 +24,33 @@ PAST = (NOW - 1, NOW)
 
 
 @pytest.fixture
-def settings(settings):
+def settings(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, trusted_proxies="10.0.0.0/8, fd00::/8")
 
 
 @pytest.fixture
-async def office_key(app):
+async def office_key(app: Starlette) -> HeldKey:
     """Return a key that may be used only from the office."""
     return await hold_key(app, allowed_networks=OFFICE)
 
 
-def seen_from(app, peer):
+def seen_from(app: Starlette, peer: str | None) -> ASGIApp:
     """Return the application as called from `peer`; None is a Unix socket."""
 
-    async def called(scope, receive, send):
+    async def called(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "client": peer and (peer, 50000)}, receive, send)
 
     return called
 
 
-async def ask(app, key, peer, *forwarded_for, method="GET", target="/v1/me"):
+async def ask(
+    app: Starlette,
+    key: HeldKey,
+    peer: str | None,
+    *forwarded_for: Any,
+    method: str = "GET",
+    target: str = "/v1/me",
+) -> Answer:
     headers = [("x-forwarded-for", value) for value in forwarded_for]
     return await call(app, method, target, key=key, headers=headers, wrap=seen_from(app, peer))
 
@@ -68,14 +81,18 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("peer, forwarded_for", ALLOWED)
-async def test_a_key_is_used_from_its_networks(app, office_key, peer, forwarded_for):
+async def test_a_key_is_used_from_its_networks(
+    app: Starlette, office_key: HeldKey, peer: str, forwarded_for: list[Any]
+) -> None:
     answer = await ask(app, office_key, peer, *forwarded_for)
 
     assert (answer.status, answer.json["key"]["allowed_networks"]) == (200, OFFICE)
 
 
 @pytest.mark.parametrize("peer, forwarded_for, shown", REFUSED)
-async def test_a_key_is_refused_from_elsewhere_and_was_not_used(app, office_key, peer, forwarded_for, shown):
+async def test_a_key_is_refused_from_elsewhere_and_was_not_used(
+    app: Starlette, office_key: HeldKey, peer: str | None, forwarded_for: list[Any], shown: str
+) -> None:
     with wire.listening() as commands:
         answer = await ask(app, office_key, peer, *forwarded_for)
 
@@ -87,11 +104,15 @@ async def test_a_key_is_refused_from_elsewhere_and_was_not_used(app, office_key,
 
 
 @pytest.mark.parametrize("peer", ["203.0.113.9", "2001:db9::7", PROXY, None])
-async def test_a_key_without_networks_is_used_from_anywhere(app, operator, peer):
+async def test_a_key_without_networks_is_used_from_anywhere(
+    app: Starlette, operator: HeldKey, peer: str | None
+) -> None:
     assert (await ask(app, operator, peer)).status == 200
 
 
-async def test_a_change_of_the_networks_holds_from_the_next_call_on(app, operator, office_key):
+async def test_a_change_of_the_networks_holds_from_the_next_call_on(
+    app: Starlette, operator: HeldKey, office_key: HeldKey
+) -> None:
     path = f"/v1/keys/{office_key.access_key}"
 
     await call(app, "PATCH", path, key=operator, body={"allowed_networks": ["203.0.113.9"]})
@@ -107,14 +128,21 @@ async def test_a_change_of_the_networks_holds_from_the_next_call_on(app, operato
 
 class TestWithoutATrustedProxy:
     @pytest.fixture
-    def settings(self, settings):
+    def settings(self, settings: Settings) -> Settings:
         return msgspec.structs.replace(settings, trusted_proxies=None)
 
     @pytest.mark.parametrize("peer", [PROXY, "127.0.0.1", "::1", "203.0.113.9"])
     @pytest.mark.parametrize(
         "forwarded", [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7"), ("x-real-ip", "192.0.2.7")]
     )  # fmt: skip
-    async def test_nothing_that_is_sent_moves_a_client(self, app, office_key, log_lines, peer, forwarded):
+    async def test_nothing_that_is_sent_moves_a_client(
+        self,
+        app: Starlette,
+        office_key: HeldKey,
+        log_lines: list[logging.LogRecord],
+        peer: str,
+        forwarded: tuple[str, ...],
+    ) -> None:
         answer = await call(
             app, "GET", "/v1/me", key=office_key, headers=[forwarded], wrap=seen_from(app, peer)
         )
@@ -140,8 +168,14 @@ class TestWithoutATrustedProxy:
 )
 @pytest.mark.parametrize("target", ["/v1/me", "/healthz", "/nothing"])
 async def test_the_access_log_says_where_a_call_came_from(
-    app, operator, log_lines, peer, forwarded_for, logged, target
-):
+    app: Starlette,
+    operator: HeldKey,
+    log_lines: list[logging.LogRecord],
+    peer: str | None,
+    forwarded_for: list[Any],
+    logged: str | None,
+    target: str,
+) -> None:
     await ask(app, operator, peer, *forwarded_for, target=target)
 
     (request_scope,) = (line.access for line in log_lines if hasattr(line, "access"))
@@ -152,10 +186,10 @@ async def test_the_access_log_says_where_a_call_came_from(
 
 
 @pytest.fixture
-async def elsewhere(app, held_keys):
+async def elsewhere(app: Starlette, held_keys: HeldKeys) -> dict[str, HeldKey]:
     """Return keys whose networks contain no caller of these tests."""
 
-    async def hold(**more):
+    async def hold(**more: Any) -> HeldKey:
         return await hold_key(app, allowed_networks=OFFICE, **more)
 
     return {
@@ -189,7 +223,14 @@ ORDER = [
 
 
 @pytest.mark.parametrize("name, status, code, make_attempt", ORDER)
-async def test_of_two_faults_the_earlier_one_answers(app, elsewhere, name, status, code, make_attempt):
+async def test_of_two_faults_the_earlier_one_answers(
+    app: Starlette,
+    elsewhere: dict[str, HeldKey],
+    name: str,
+    status: int,
+    code: str,
+    make_attempt: Callable[..., Any],
+) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await make_attempt(elsewhere[name]).send(app)
@@ -198,7 +239,7 @@ async def test_of_two_faults_the_earlier_one_answers(app, elsewhere, name, statu
     assert await stored(app.state.db.reader) == before
 
 
-async def test_an_expired_key_is_expired_wherever_it_is_used(app):
+async def test_an_expired_key_is_expired_wherever_it_is_used(app: Starlette) -> None:
     key = await hold_key(app, allowed_networks=OFFICE, expires_at=datetime(2020, 1, 1, tzinfo=UTC))
 
     assert_problem(await ask(app, key, "203.0.113.9"), 401, "key_expired")
@@ -217,7 +258,7 @@ async def test_an_expired_key_is_expired_wherever_it_is_used(app):
         ("::1,::1", "block 2: the block is given twice."),
     ],
 )
-def test_proxies_that_are_no_blocks_stop_the_start(loggers, text, sentence):
+def test_proxies_that_are_no_blocks_stop_the_start(loggers: None, text: str, sentence: str) -> None:
     with pytest.raises(SettingsError) as refused:
         create_app(Settings(keyring=KEYRING, trusted_proxies=text))
 

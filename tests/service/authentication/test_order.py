@@ -4,14 +4,17 @@ Otherwise an unauthenticated caller could learn the state of a key, and a caller
 """
 
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.authentication.wire import query_signature
 from tests import wire
-from tests.api import assert_problem, stored
-from tests.service.authentication.signed_requests import NOW, Attempt, MakeAttempt, bearer, signed
+from tests.api import HeldKey, assert_problem, stored
+from tests.service.authentication.signed_requests import NOW, Attempt, HeldKeys, MakeAttempt, bearer, signed
 
 FUTURE = str(NOW + 3600)
 TOO_LARGE = ("content-length", str(2 * 1024 * 1024))
@@ -23,7 +26,9 @@ def both(id: str, status: int, code: str, make_attempt: MakeAttempt) -> object:
     return pytest.param(status, code, make_attempt, id=id)
 
 
-def covered(key, method, path, /, *, body=BODY, sent=None, **parameters):
+def covered(
+    key: HeldKey, method: str, path: str, /, *, body: Any = BODY, sent: Any = None, **parameters: Any
+) -> Attempt:
     """Return the signature of all required parts of a call with a body."""
     return signed(
         key,
@@ -97,7 +102,9 @@ ORDER = [
 
 
 @pytest.mark.parametrize("status, code, make_attempt", ORDER)
-async def test_of_two_faults_the_earlier_one_answers(app, held_keys, status, code, make_attempt: MakeAttempt):
+async def test_of_two_faults_the_earlier_one_answers(
+    app: Starlette, held_keys: HeldKeys, status: int, code: str, make_attempt: MakeAttempt
+) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await make_attempt(held_keys).send(app)
@@ -117,7 +124,13 @@ async def test_of_two_faults_the_earlier_one_answers(app, held_keys, status, cod
         ),
     ],
 )
-async def test_an_unknown_key_costs_what_a_wrong_proof_costs(app, held_keys, monkeypatch, one, other):
+async def test_an_unknown_key_costs_what_a_wrong_proof_costs(
+    app: Starlette,
+    held_keys: HeldKeys,
+    monkeypatch: pytest.MonkeyPatch,
+    one: Callable[..., Any],
+    other: Callable[..., Any],
+) -> None:
     """The same number of queries, opened secrets and MACs, because of the dummy secret."""
     costs = []
     for make_attempt in (one, other):
@@ -135,7 +148,9 @@ async def test_an_unknown_key_costs_what_a_wrong_proof_costs(app, held_keys, mon
     assert len(costs[0][0]) == 1
 
 
-async def test_who_proves_it_with_the_newest_secret_costs_no_second_one(app, held_keys, monkeypatch):
+async def test_who_proves_it_with_the_newest_secret_costs_no_second_one(
+    app: Starlette, held_keys: HeldKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = []
     work = KeyRing.open_secret
     monkeypatch.setattr(KeyRing, "open_secret", lambda *a: opened.append(a) or work(*a))

@@ -3,6 +3,7 @@ import hashlib
 import hmac
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from latchkey.service.authentication.wire import query_signature
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret, new_secret
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS, Unauthenticated
 from latchkey.service.authentication.wire.query_signature import (
+    QuerySignature,
     covers,
     in_window,
     missing_coverage,
@@ -34,16 +36,16 @@ PLAIN = KEY + b"&timestamp=1700000000"
 NONCE = "n0nce-0123456789abcdef"
 
 
-def mac(query, secret=SECRET):
+def mac(query: bytes, secret: str = SECRET) -> bytes:
     return base64.b64encode(hmac.digest(secret.encode(), query, "sha256"))
 
 
-def signed(query):
+def signed(query: bytes) -> QuerySignature:
     return parse(query, mac(query))
 
 
 @pytest.mark.parametrize("vector", VECTORS)
-def test_golden_vectors_prove_their_secret(vector):
+def test_golden_vectors_prove_their_secret(vector: dict[str, str]) -> None:
     query = vector.get("signs_for", vector["query_string"]).encode()
     signature = parse(query, vector["secret_header"].encode())
 
@@ -53,7 +55,7 @@ def test_golden_vectors_prove_their_secret(vector):
 
 
 @pytest.mark.parametrize("vector", VECTORS)
-def test_golden_vectors_are_signed_alike(vector):
+def test_golden_vectors_are_signed_alike(vector: dict[str, str]) -> None:
     query = QueryParams(vector["query_string"])
     rest = vector["query_string"].partition("&q=")[2]
 
@@ -69,11 +71,11 @@ def test_golden_vectors_are_signed_alike(vector):
     ) == (vector["query_string"], vector["secret_header"])
 
 
-def test_the_vectors_of_the_query_form_are_all_here():
+def test_the_vectors_of_the_query_form_are_all_here() -> None:
     assert len(VECTORS) == 6
 
 
-def test_everything_that_a_query_says_is_read():
+def test_everything_that_a_query_says_is_read() -> None:
     query = PLAIN + f"&nonce={NONCE}&method=PUT&path=%2Fa%252Fb&content_sha256={'0f' * 32}".encode()
     signature = signed(query)
 
@@ -83,7 +85,7 @@ def test_everything_that_a_query_says_is_read():
     assert signature.content_sha256 == "0f" * 32
 
 
-def test_what_is_not_there_is_none():
+def test_what_is_not_there_is_none() -> None:
     signature = signed(PLAIN)
 
     assert (signature.nonce, signature.method, signature.path, signature.content_sha256) == (None,) * 4
@@ -109,11 +111,11 @@ def test_what_is_not_there_is_none():
         pytest.param(b"&q=1", b"", False, id="neither: a part"),
     ],
 )
-def test_the_query_is_signed_as_received_or_re_encoded(received, text, accepted):
+def test_the_query_is_signed_as_received_or_re_encoded(received: bytes, text: bytes, accepted: bool) -> None:
     assert proves(parse(PLAIN + received, mac(PLAIN + text)), SECRET) is accepted
 
 
-def test_the_work_is_the_same_whichever_text_was_signed(monkeypatch):
+def test_the_work_is_the_same_whichever_text_was_signed(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     monkeypatch.setattr(query_signature, "same", lambda a, b: bool(compared.append(a)) or a == b)
 
@@ -125,7 +127,7 @@ def test_the_work_is_the_same_whichever_text_was_signed(monkeypatch):
 
 @pytest.mark.parametrize("query", [PLAIN, PLAIN + b"&q=a%20b"], ids=["plain", "raw bytes kept"])
 @given(st.integers(min_value=0), st.integers(0, 255))
-def test_one_other_byte_in_the_query_is_refused(query, place, byte):
+def test_one_other_byte_in_the_query_is_refused(query: bytes, place: int, byte: int) -> None:
     place %= len(query)
     altered = query[:place] + bytes([byte]) + query[place + 1 :]
 
@@ -133,14 +135,14 @@ def test_one_other_byte_in_the_query_is_refused(query, place, byte):
 
 
 @given(st.integers(0, 43), st.integers(0, 255))
-def test_one_other_byte_in_the_header_is_refused(place, byte):
+def test_one_other_byte_in_the_header_is_refused(place: int, byte: int) -> None:
     header = mac(PLAIN)
     altered = header[:place] + bytes([byte]) + header[place + 1 :]
 
     assert _accepted(PLAIN, altered) is (altered == header)
 
 
-def test_the_last_character_of_the_header_has_one_spelling():
+def test_the_last_character_of_the_header_has_one_spelling() -> None:
     header = mac(PLAIN)
     alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     spellings = [header[:-2] + bytes([last]) + b"=" for last in alphabet]
@@ -166,7 +168,7 @@ def test_the_last_character_of_the_header_has_one_spelling():
         pytest.param(b"A" * 65_536, id="64 kB"),
     ],
 )
-def test_a_header_of_the_wrong_shape_is_refused(header):
+def test_a_header_of_the_wrong_shape_is_refused(header: bytes) -> None:
     with pytest.raises(Unauthenticated, match="secret header"):
         parse(PLAIN, header)
 
@@ -217,14 +219,14 @@ def test_a_header_of_the_wrong_shape_is_refused(header):
         pytest.param(PLAIN + b"&content_sha256=" + b"0" * 64 + b"%0A", id="digest: newline at the end"),
     ],
 )
-def test_a_query_of_the_wrong_shape_is_refused_even_when_it_is_signed(query):
+def test_a_query_of_the_wrong_shape_is_refused_even_when_it_is_signed(query: bytes) -> None:
     with pytest.raises(Unauthenticated, match=r"ill-formed|without"):
         parse(query, mac(query))
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_PARAMETERS))
 @pytest.mark.parametrize("escape", [False, True], ids=["plain", "in percent escapes"])
-def test_each_reserved_name_is_there_at_most_once(name, escape):
+def test_each_reserved_name_is_there_at_most_once(name: str, escape: bool) -> None:
     whole = PLAIN + f"&nonce={NONCE}&method=GET&path=/&content_sha256={'0' * 64}".encode()
     value = QueryParams(whole)[name]
     again = f"%{ord(name[0]):x}{name[1:]}" if escape else name
@@ -233,12 +235,12 @@ def test_each_reserved_name_is_there_at_most_once(name, escape):
         signed(whole + f"&{again}={value}".encode())
 
 
-def test_other_names_may_repeat():
+def test_other_names_may_repeat() -> None:
     assert proves(signed(PLAIN + b"&q=1&q=2"), SECRET)
 
 
 @given(st.binary(), st.binary())
-def test_no_request_upsets_the_parser(query, header):
+def test_no_request_upsets_the_parser(query: bytes, header: bytes) -> None:
     for whole in (query, PLAIN + b"&" + query):
         try:
             signature = parse(whole, header)
@@ -248,7 +250,7 @@ def test_no_request_upsets_the_parser(query, header):
 
 
 @given(st.binary(max_size=64))
-def test_whatever_the_rest_of_the_query_the_bytes_as_received_are_accepted(rest):
+def test_whatever_the_rest_of_the_query_the_bytes_as_received_are_accepted(rest: bytes) -> None:
     query = PLAIN + b"&q=" + rest.replace(b"&", b"")
 
     assert proves(signed(query), SECRET)
@@ -274,7 +276,9 @@ def test_whatever_the_rest_of_the_query_the_bytes_as_received_are_accepted(rest)
         pytest.param(b"&path=/v1", "GET", b"/v1/\xff", False, id="a raw path that is not ASCII"),
     ],
 )
-def test_a_signature_covers_the_method_and_the_path_that_it_names(parameters, method, raw_path, covered):
+def test_a_signature_covers_the_method_and_the_path_that_it_names(
+    parameters: bytes, method: str, raw_path: bytes, covered: bool | None
+) -> None:
     if covered is None:
         with pytest.raises(Unauthenticated):
             signed(PLAIN + parameters)
@@ -296,7 +300,7 @@ def test_a_signature_covers_the_method_and_the_path_that_it_names(parameters, me
     ],
     ids=str,
 )
-def test_both_edges_of_the_clock_window_are_inside(seconds, inside):
+def test_both_edges_of_the_clock_window_are_inside(seconds: float, inside: bool) -> None:
     assert in_window(NOW, NOW + seconds, 60) is inside
 
 
@@ -321,7 +325,9 @@ METHOD, PATH, DIGEST = b"&method=POST", b"&path=/", b"&content_sha256=" + b"0" *
         pytest.param(b"", "get", False, ("method", "path"), id="a method that nobody knows"),
     ],
 )
-def test_an_unsafe_method_must_be_covered(parameters, method, has_body, missing):
+def test_an_unsafe_method_must_be_covered(
+    parameters: bytes, method: str, has_body: bool, missing: tuple[Any, ...]
+) -> None:
     assert missing_coverage(signed(PLAIN + parameters), method, has_body) == missing
 
 
@@ -331,7 +337,9 @@ def test_an_unsafe_method_must_be_covered(parameters, method, has_body, missing)
     st.none() | st.binary(),
     st.sampled_from(["", "q=a%20b", "q=a+b&q=%ff", "a&&b"]),
 )
-def test_what_a_client_signs_the_service_accepts(method, path, body, query):
+def test_what_a_client_signs_the_service_accepts(
+    method: str, path: str, body: bytes | None, query: str
+) -> None:
     text, header = sign_query(SECRET, query, ACCESS_KEY, NOW + 0.9, method=method, path=path, body=body)
     signature = parse(text.encode(), header.encode())
 
@@ -342,7 +350,7 @@ def test_what_a_client_signs_the_service_accepts(method, path, body, query):
     assert signature.content_sha256 == hashlib.sha256(body or b"").hexdigest()
 
 
-def test_a_safe_call_is_signed_with_what_is_given():
+def test_a_safe_call_is_signed_with_what_is_given() -> None:
     text, _ = sign_query(SECRET, "q=1", ACCESS_KEY, NOW, body=b"")
 
     assert text == PLAIN.decode() + f"&content_sha256={hashlib.sha256(b'').hexdigest()}&q=1"
@@ -356,12 +364,12 @@ def test_a_safe_call_is_signed_with_what_is_given():
         pytest.param("", "POST", "must be signed with its path", id="an unsafe method without a path"),
     ],
 )
-def test_what_cannot_be_signed_is_said(query, method, sentence):
+def test_what_cannot_be_signed_is_said(query: str, method: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         sign_query(SECRET, query, ACCESS_KEY, NOW, method=method)
 
 
-def test_every_reserved_name_has_a_shape():
+def test_every_reserved_name_has_a_shape() -> None:
     assert query_signature._SHAPES.keys() == RESERVED_PARAMETERS
 
 
@@ -375,7 +383,7 @@ def test_every_reserved_name_has_a_shape():
         pytest.param(PLAIN + b"&q=" + SECRET.encode(), mac(PLAIN), id="in the rest of the query"),
     ],
 )
-def test_nothing_shows_what_the_client_sent(query, header):
+def test_nothing_shows_what_the_client_sent(query: bytes, header: bytes) -> None:
     try:
         shown = parse(query, header)
     except Unauthenticated as refusal:
@@ -385,7 +393,7 @@ def test_nothing_shows_what_the_client_sent(query, header):
     assert mac(PLAIN).decode() not in repr(shown) + str(shown)
 
 
-def _accepted(query, header):
+def _accepted(query: bytes, header: bytes) -> bool:
     try:
         return proves(parse(query, header), SECRET)
     except Unauthenticated:

@@ -48,7 +48,7 @@ def found(key_ends_at: datetime | None = None) -> Found:
     return Found(key_id=1, key=key, user=None, secrets=(NEW, OLD))  # type: ignore[arg-type]  # nobody asks
 
 
-def test_the_headers_are_of_the_forms_of_their_rfcs():
+def test_the_headers_are_of_the_forms_of_their_rfcs() -> None:
     """A structured-field date (RFC 9745) and an IMF-fixdate (RFC 8594), neither later than the actual time."""
     assert Retirement(1, ROTATED, END).headers() == [
         (b"deprecation", b"@1767225600"),
@@ -56,13 +56,13 @@ def test_the_headers_are_of_the_forms_of_their_rfcs():
     ]
 
 
-def test_a_moment_in_another_zone_is_told_in_gmt():
+def test_a_moment_in_another_zone_is_told_in_gmt() -> None:
     east = timezone(timedelta(hours=5, minutes=30))
 
     assert Retirement(1, ROTATED, END.astimezone(east)).headers() == Retirement(1, ROTATED, END).headers()
 
 
-def test_the_current_secret_is_told_nothing():
+def test_the_current_secret_is_told_nothing() -> None:
     assert retirement_of(found(), NEW) is None
     assert retirement_headers({"type": "http", "state": {"retirement": None}}) == []
     assert retirement_headers({"type": "http"}) == []
@@ -76,5 +76,7 @@ def test_the_current_secret_is_told_nothing():
         pytest.param(END - timedelta(seconds=1), END - timedelta(seconds=1), id="a key that ends before"),
     ],
 )
-def test_an_old_secret_is_told_since_when_and_until_when(key_ends_at, ends_at):
+def test_an_old_secret_is_told_since_when_and_until_when(
+    key_ends_at: datetime | None, ends_at: datetime
+) -> None:
     assert retirement_of(found(key_ends_at), OLD) == Retirement(1, ROTATED, ends_at)

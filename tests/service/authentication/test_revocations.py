@@ -87,7 +87,7 @@ async def workers(redis: PrivateRedis) -> AsyncIterator[list[Worker]]:
         yield made
 
 
-async def test_nothing_is_remembered_before_somebody_listens(redis: PrivateRedis):
+async def test_nothing_is_remembered_before_somebody_listens(redis: PrivateRedis) -> None:
     worker = Worker(redis.url)
 
     assert not await worker.is_on()
@@ -96,7 +96,9 @@ async def test_nothing_is_remembered_before_somebody_listens(redis: PrivateRedis
 
 
 @pytest.mark.parametrize("row", KEYS.values(), ids=KEYS)
-async def test_what_one_says_all_forget_at_once_and_nothing_else(workers, row):
+async def test_what_one_says_all_forget_at_once_and_nothing_else(
+    workers: list[Worker], row: tuple[str | int, ...]
+) -> None:
     await workers[0].revocations.announce(*row)
     forgotten_here = {name for name in KEYS if not await workers[0].remembers(name)}
     await asyncio.sleep(SOON_S)
@@ -105,7 +107,7 @@ async def test_what_one_says_all_forget_at_once_and_nothing_else(workers, row):
     assert [forgotten_here, forgotten_there] == [{name for name in KEYS if KEYS[name] == row}] * 2
 
 
-async def test_the_cache_stays_on_while_nothing_happens_and_while_much_does(workers):
+async def test_the_cache_stays_on_while_nothing_happens_and_while_much_does(workers: list[Worker]) -> None:
     for number in range(40):
         await workers[0].revocations.announce("api_keys", 100 + number)
         await asyncio.sleep(2 * TRUST_S / 40)
@@ -114,7 +116,7 @@ async def test_the_cache_stays_on_while_nothing_happens_and_while_much_does(work
         assert [await worker.remembers(name) for name in KEYS] == [True, True]
 
 
-async def test_a_lost_message_is_noticed_by_the_next_one(workers, redis):
+async def test_a_lost_message_is_noticed_by_the_next_one(workers: list[Worker], redis: PrivateRedis) -> None:
     """Its number is one too high, so the content of the lost message is unknown."""
     redis.command("INCR", workers[0].channel.name)
 
@@ -124,7 +126,9 @@ async def test_a_lost_message_is_noticed_by_the_next_one(workers, redis):
     assert not any([await workers[1].remembers(name) for name in KEYS])
 
 
-async def test_a_lost_message_is_noticed_by_the_next_heartbeat(workers, redis):
+async def test_a_lost_message_is_noticed_by_the_next_heartbeat(
+    workers: list[Worker], redis: PrivateRedis
+) -> None:
     redis.command("INCR", workers[0].channel.name)
 
     await asyncio.sleep(HEARTBEAT_S + SOON_S)
@@ -134,7 +138,9 @@ async def test_a_lost_message_is_noticed_by_the_next_heartbeat(workers, redis):
 
 
 @pytest.mark.parametrize("command", ["DEL", "SET"])
-async def test_a_counter_that_goes_back_is_noticed(workers, redis, command):
+async def test_a_counter_that_goes_back_is_noticed(
+    workers: list[Worker], redis: PrivateRedis, command: str
+) -> None:
     """This happens when Redis is replaced behind an open connection."""
     for _ in range(5):
         await workers[0].channel.publish("api_keys 99")
@@ -149,14 +155,16 @@ async def test_a_counter_that_goes_back_is_noticed(workers, redis, command):
 
 
 @pytest.mark.parametrize("words", ["*", "api_keys", "api_keys x", "api_keys 1 2", "\xff"])
-async def test_whatever_is_not_understood_means_everything(workers, words):
+async def test_whatever_is_not_understood_means_everything(workers: list[Worker], words: str) -> None:
     await workers[0].channel.publish(words)
     await asyncio.sleep(SOON_S)
 
     assert not any([await workers[1].remembers(name) for name in KEYS])
 
 
-async def test_without_redis_the_cache_is_off_and_comes_back_empty(workers, redis, caplog):
+async def test_without_redis_the_cache_is_off_and_comes_back_empty(
+    workers: list[Worker], redis: PrivateRedis, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "latchkey.authentication")
     redis.kill()
     for worker in workers:
@@ -171,7 +179,9 @@ async def test_without_redis_the_cache_is_off_and_comes_back_empty(workers, redi
     assert told == [*["the key cache is off until Redis is back"] * 2, *["Redis is back"] * 2]
 
 
-async def test_a_worker_that_cannot_reach_redis_stops_trusting_what_it_knows_in_time(workers, monkeypatch):
+async def test_a_worker_that_cannot_reach_redis_stops_trusting_what_it_knows_in_time(
+    workers: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its connections are open, but neither messages nor answers arrive."""
     stuck = asyncio.Event()
 
@@ -186,7 +196,9 @@ async def test_a_worker_that_cannot_reach_redis_stops_trusting_what_it_knows_in_
     assert time.monotonic() - began < TRUST_S + SOON_S
 
 
-async def test_what_could_not_be_said_fails_nobody_and_is_said_when_redis_is_back(workers, monkeypatch):
+async def test_what_could_not_be_said_fails_nobody_and_is_said_when_redis_is_back(
+    workers: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other worker never lost its connection, so it cannot notice by itself."""
     publish = Channel.publish
 
@@ -203,7 +215,9 @@ async def test_what_could_not_be_said_fails_nobody_and_is_said_when_redis_is_bac
     assert (here, there, later) == (False, True, False)
 
 
-async def test_an_announcement_that_is_cancelled_is_made_up_for(workers, monkeypatch):
+async def test_an_announcement_that_is_cancelled_is_made_up_for(
+    workers: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The hooks of a commit have a deadline."""
     publish = Channel.publish
 
@@ -222,7 +236,9 @@ async def test_an_announcement_that_is_cancelled_is_made_up_for(workers, monkeyp
     assert not await workers[1].remembers("lka_1")
 
 
-async def test_a_fault_of_our_own_switches_the_cache_off_for_a_moment_only(workers, monkeypatch, caplog):
+async def test_a_fault_of_our_own_switches_the_cache_off_for_a_moment_only(
+    workers: list[Worker], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     count = Channel.count
 
     async def fail(channel: Channel) -> int:
@@ -237,7 +253,7 @@ async def test_a_fault_of_our_own_switches_the_cache_off_for_a_moment_only(worke
     assert "following Redis failed" in caplog.text
 
 
-async def test_without_a_channel_the_own_cache_forgets():
+async def test_without_a_channel_the_own_cache_forgets() -> None:
     worker = KeyCache(3600)
     alone = Revocations(worker, None)
     await alone.follow()

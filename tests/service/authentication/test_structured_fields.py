@@ -1,4 +1,5 @@
 import time
+from typing import Any
 
 import http_sf
 import pytest
@@ -31,7 +32,7 @@ BYTES = "AAECAw=="
         ),
     ],
 )
-def test_an_inner_list_is_read_as_texts(text, items, parameters):
+def test_an_inner_list_is_read_as_texts(text: str, items: str, parameters: dict[str, Any]) -> None:
     (key,) = read = inner_lists(text)
 
     assert key == text.partition("=")[0]
@@ -40,7 +41,7 @@ def test_an_inner_list_is_read_as_texts(text, items, parameters):
 
 
 @pytest.mark.parametrize("comma", [", ", ",", " ,", "\t,  "], ids=repr)
-def test_several_members_are_read(comma):
+def test_several_members_are_read(comma: str) -> None:
     assert list(inner_lists(f'b=("x"){comma}a=();c')) == ["b", "a"]
     assert byte_sequences(f"b=:AAE=:{comma}a=::") == {"b": b"\0\1", "a": b""}
 
@@ -95,7 +96,7 @@ def test_several_members_are_read(comma):
         pytest.param("a=(\x00)", id="a null character"),
     ],
 )
-def test_what_is_no_dictionary_of_inner_lists_is_refused(text):
+def test_what_is_no_dictionary_of_inner_lists_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\A(no dictionary of this kind|a \w+ more than once)\Z"):
         inner_lists(text)
 
@@ -122,7 +123,7 @@ def test_what_is_no_dictionary_of_inner_lists_is_refused(text):
         pytest.param(f"a=:{BYTES}:\n", id="newline at the end"),
     ],
 )
-def test_what_is_no_dictionary_of_byte_sequences_is_refused(text):
+def test_what_is_no_dictionary_of_byte_sequences_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"no dictionary|more than once|canonical"):
         byte_sequences(text)
 
@@ -140,7 +141,9 @@ lists = st.tuples(st.lists(st.tuples(bare, parameters), max_size=4), parameters)
 
 
 @given(st.dictionaries(keys, lists, min_size=1, max_size=3))
-def test_what_another_serialiser_writes_is_read_and_covered_as_written(dictionary):
+def test_what_another_serialiser_writes_is_read_and_covered_as_written(
+    dictionary: dict[str, tuple[list[Any] | dict[str, Any], ...]],
+) -> None:
     read = inner_lists(http_sf.ser(dictionary))
 
     assert list(read) == list(dictionary)
@@ -150,7 +153,7 @@ def test_what_another_serialiser_writes_is_read_and_covered_as_written(dictionar
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
-def test_a_string_that_another_serialiser_writes_is_read(text):
+def test_a_string_that_another_serialiser_writes_is_read(text: str) -> None:
     assert string(http_sf.ser((text, {}))) == text
 
 
@@ -172,7 +175,7 @@ def test_a_string_that_another_serialiser_writes_is_read(text):
         pytest.param('"a", "b"', id="two"),
     ],
 )
-def test_what_is_no_string_is_refused(text):
+def test_what_is_no_string_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no string"):
         string(text)
 
@@ -184,7 +187,7 @@ texts = st.lists(pieces, max_size=12).map("".join)
 
 
 @given(texts)
-def test_what_both_read_another_parser_reads_alike(text):
+def test_what_both_read_another_parser_reads_alike(text: str) -> None:
     for read in (inner_lists, byte_sequences):
         for whole in (text, f'a=("x"){text}', f"a=:AA==:{text}"):
             try:
@@ -209,7 +212,7 @@ def test_what_both_read_another_parser_reads_alike(text):
         pytest.param("a=()," + ",".join(f"a{n}=()" for n in range(8192)) + ",", id="members"),
     ],
 )
-def test_64_kb_that_lead_nowhere_are_refused_soon(text):
+def test_64_kb_that_lead_nowhere_are_refused_soon(text: str) -> None:
     begin = time.process_time()
 
     for read in (inner_lists, byte_sequences):
@@ -219,5 +222,5 @@ def test_64_kb_that_lead_nowhere_are_refused_soon(text):
     assert time.process_time() - begin < 1  # some milliseconds; minutes if the pattern backtracked
 
 
-def test_nothing_shows_what_the_client_sent():
+def test_nothing_shows_what_the_client_sent() -> None:
     assert "hush" not in repr(inner_lists('a=("hush")'))

@@ -1,8 +1,12 @@
 """`allowed_networks` of a key: its values, its form in answers, and its inheritance by other keys."""
 
-import pytest
+from typing import Any
 
-from tests.api import assert_problem, call, hold_key, key_row, stored
+import pytest
+from starlette.applications import Starlette
+
+from tests.api import HeldKey, assert_problem, call, hold_key, key_row, stored
+from tests.requests import Answer
 
 NETWORKS = ["10.0.0.0/8", "2001:db8::/32"]
 NIGHTLY = {"name": "nightly import", "mode": "bearer", "scopes": []}
@@ -10,12 +14,12 @@ HERE = "127.0.0.1"
 
 
 @pytest.fixture
-async def partner(app):
+async def partner(app: Starlette) -> HeldKey:
     """A key of another owner."""
     return await hold_key(app, email="partner@example.com", scopes=[], allowed_networks=["192.0.2.0/24"])
 
 
-async def write(app, operator, partner, method, networks):
+async def write(app: Starlette, operator: HeldKey, partner: HeldKey, method: str, networks: Any) -> Answer:
     if method == "POST":
         body = {"user_id": operator.user_id, **NIGHTLY, "allowed_networks": networks}
         return await call(app, "POST", "/v1/keys", key=operator, body=body)
@@ -36,8 +40,13 @@ async def write(app, operator, partner, method, networks):
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 async def test_networks_are_stored_and_shown_in_their_canonical_form(
-    app, operator, partner, method, given, shown
-):
+    app: Starlette,
+    operator: HeldKey,
+    partner: HeldKey,
+    method: str,
+    given: list[Any],
+    shown: list[Any] | None,
+) -> None:
     answer = await write(app, operator, partner, method, given)
     access_key = answer.json["access_key"]
     read = await call(app, "GET", f"/v1/keys/{access_key}", key=operator)
@@ -51,7 +60,9 @@ async def test_networks_are_stored_and_shown_in_their_canonical_form(
     assert list((await key_row(access_key)).allowed_networks) == read.json["allowed_networks"]
 
 
-async def test_without_networks_a_key_is_for_anywhere_and_a_change_leaves_them(app, operator, partner):
+async def test_without_networks_a_key_is_for_anywhere_and_a_change_leaves_them(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     body = {"user_id": operator.user_id, **NIGHTLY}
     made = await call(app, "POST", "/v1/keys", key=operator, body=body)
     path = f"/v1/keys/{partner.access_key}"
@@ -61,7 +72,7 @@ async def test_without_networks_a_key_is_for_anywhere_and_a_change_leaves_them(a
     assert renamed.json["allowed_networks"] == ["192.0.2.0/24"]
 
 
-async def test_the_same_networks_are_no_change(app, operator, partner):
+async def test_the_same_networks_are_no_change(app: Starlette, operator: HeldKey, partner: HeldKey) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await write(app, operator, partner, "PATCH", ["192.0.2.0/24"])
@@ -92,8 +103,13 @@ FAULTS = [
 @pytest.mark.parametrize("networks, pointer", FAULTS)
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 async def test_what_is_no_list_of_blocks_is_422_where_it_is_wrong(
-    app, operator, partner, method, networks, pointer
-):
+    app: Starlette,
+    operator: HeldKey,
+    partner: HeldKey,
+    method: str,
+    networks: str | list[Any] | None,
+    pointer: str,
+) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await write(app, operator, partner, method, networks)
@@ -107,7 +123,7 @@ async def test_what_is_no_list_of_blocks_is_422_where_it_is_wrong(
 
 
 @pytest.fixture
-async def mine(app):
+async def mine(app: Starlette) -> HeldKey:
     """Return a key that manages the keys of its owner, from this machine and the two halves of a network."""
     return await hold_key(
         app, scopes=["me.keys:write", "me.keys:read"], allowed_networks=[HERE, "10.0.0.0/9", "10.128.0.0/9"]
@@ -127,7 +143,7 @@ WIDER = [
 ]
 
 
-async def write_mine(app, mine, method, networks):
+async def write_mine(app: Starlette, mine: HeldKey, method: str, networks: Any) -> Answer:
     if method == "POST":
         body = {**NIGHTLY, "allowed_networks": networks}
         return await call(app, "POST", "/v1/me/keys", key=mine, body=body)
@@ -137,7 +153,9 @@ async def write_mine(app, mine, method, networks):
 
 @pytest.mark.parametrize("networks", WITHIN)
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_an_owner_gives_a_key_networks_within_those_of_the_key_that_asks(app, mine, method, networks):
+async def test_an_owner_gives_a_key_networks_within_those_of_the_key_that_asks(
+    app: Starlette, mine: HeldKey, method: str, networks: list[str]
+) -> None:
     answer = await write_mine(app, mine, method, networks)
 
     assert answer.status in {200, 201}, answer.body
@@ -145,7 +163,7 @@ async def test_an_owner_gives_a_key_networks_within_those_of_the_key_that_asks(a
 
 @pytest.mark.parametrize("networks", WIDER)
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_and_never_wider_ones(app, mine, method, networks):
+async def test_and_never_wider_ones(app: Starlette, mine: HeldKey, method: str, networks: list[Any]) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await write_mine(app, mine, method, networks)
@@ -155,7 +173,7 @@ async def test_and_never_wider_ones(app, mine, method, networks):
     assert await stored(app.state.db.reader) == before
 
 
-async def test_who_says_nothing_asks_for_anywhere(app, mine):
+async def test_who_says_nothing_asks_for_anywhere(app: Starlette, mine: HeldKey) -> None:
     answer = await call(app, "POST", "/v1/me/keys", key=mine, body=NIGHTLY)
 
     assert_problem(answer, 422, "invalid_body")
@@ -164,7 +182,9 @@ async def test_who_says_nothing_asks_for_anywhere(app, mine):
 
 @pytest.mark.parametrize("networks", [[], ["10.0.0.0/8", "192.0.2.1"]], ids=["anywhere", "one more"])
 @pytest.mark.parametrize("step", ["PATCH", "POST"], ids=["change", "rotate"])
-async def test_a_key_with_wider_networks_is_out_of_reach(app, mine, networks, step):
+async def test_a_key_with_wider_networks_is_out_of_reach(
+    app: Starlette, mine: HeldKey, networks: list[Any], step: str
+) -> None:
     wide = await hold_key(app, scopes=[], allowed_networks=networks)
     before = await stored(app.state.db.reader)
     path = f"/v1/me/keys/{wide.access_key}" + ("/rotate" if step == "POST" else "")
@@ -176,7 +196,7 @@ async def test_a_key_with_wider_networks_is_out_of_reach(app, mine, networks, st
     assert await stored(app.state.db.reader) == before
 
 
-async def test_a_key_without_networks_gives_any(app):
+async def test_a_key_without_networks_gives_any(app: Starlette) -> None:
     free = await hold_key(app, scopes=["me.keys:write"])
 
     assert (await write_mine(app, free, "POST", NETWORKS)).status == 201
@@ -185,7 +205,9 @@ async def test_a_key_without_networks_gives_any(app):
 
 @pytest.mark.parametrize("networks", [["x"], ["10.0.0.1", "10.0.0.1"]])
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_what_is_no_block_is_told_before_what_is_too_wide(app, mine, method, networks):
+async def test_what_is_no_block_is_told_before_what_is_too_wide(
+    app: Starlette, mine: HeldKey, method: str, networks: list[str]
+) -> None:
     answer = await write_mine(app, mine, method, networks)
 
     assert_problem(answer, 422, "invalid_body")

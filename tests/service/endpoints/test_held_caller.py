@@ -1,10 +1,12 @@
 """A call that changes keys is decided by the state of its own key at COMMIT, not at its authentication."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.types import Scope
 
 from latchkey.models import ApiKey, User
 from tests.api import HeldKey, assert_problem, call, hold_key, rotate_held, stored
@@ -66,8 +68,16 @@ CALLS = {
 @pytest.mark.parametrize(("change", "status", "code"), CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize(("method", "path", "body"), CALLS.values(), ids=CALLS)
 async def test_what_changes_after_the_authentication_still_decides(
-    app: Starlette, monkeypatch, method, path, body, change, status, code, once
-):
+    app: Starlette,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None,
+    change: Callable[..., Any],
+    status: int,
+    code: str,
+    once: bool,
+) -> None:
     caller = await hold_key(app, email=PARTNER)
     other = await hold_key(app, email=PARTNER, scopes=[])
     guest = await hold_key(app, email="guest@example.com", scopes=[])
@@ -75,7 +85,7 @@ async def test_what_changes_after_the_authentication_still_decides(
     authenticate = app.state.verifier.verify
     before: list[Any] = []
 
-    async def verify(scope):
+    async def verify(scope: Scope) -> Any:
         principal = await authenticate(scope)
         await change(app, caller)
         before.append(await stored(app.state.db.reader))

@@ -1,31 +1,38 @@
 """`/v1/keys`: every sentence of its description."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 
 from latchkey.service.database.engines import create_engines
+from latchkey.service.settings import Settings
 from tests import wire
-from tests.api import assert_problem, call, hold_key, key_row, rfc3339, stored, user_row
+from tests.api import HeldKey, assert_problem, call, hold_key, key_row, rfc3339, stored, user_row
+from tests.requests import Answer
 
 NIGHTLY = {"name": "nightly import", "mode": "bearer", "scopes": ["users:read"]}
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-async def partner(app):
+async def partner(app: Starlette) -> HeldKey:
     """Return a key of another owner that may read users."""
     return await hold_key(app, email="partner@example.com", scopes=["users:read"])
 
 
-async def create(app, operator, **fields):
+async def create(app: Starlette, operator: HeldKey, **fields: Any) -> Answer:
     return await call(
         app, "POST", "/v1/keys", key=operator, body={"user_id": operator.user_id, **NIGHTLY, **fields}
     )
 
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_a_created_key_is_answered_as_it_is_stored_with_its_secret(app, operator, mode):
+async def test_a_created_key_is_answered_as_it_is_stored_with_its_secret(
+    app: Starlette, operator: HeldKey, mode: str
+) -> None:
     answer = await create(app, operator, mode=mode)
 
     key = await key_row(answer.json["access_key"])
@@ -53,7 +60,7 @@ async def test_a_created_key_is_answered_as_it_is_stored_with_its_secret(app, op
 
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_a_created_key_works_at_once(app, operator, mode):
+async def test_a_created_key_works_at_once(app: Starlette, operator: HeldKey, mode: str) -> None:
     made = (await create(app, operator, mode=mode)).json
     held = type(operator)(
         id=0, user_id=0, access_key=made["access_key"], secret=made["secret"], mode=made["mode"]
@@ -65,7 +72,9 @@ async def test_a_created_key_works_at_once(app, operator, mode):
 
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_a_secret_is_shown_only_once_and_stored_nowhere_in_plain(app, operator, mode):
+async def test_a_secret_is_shown_only_once_and_stored_nowhere_in_plain(
+    app: Starlette, operator: HeldKey, mode: str
+) -> None:
     made = await create(app, operator, mode=mode)
     path, secret = made.headers["location"], made.json["secret"]
 
@@ -92,7 +101,9 @@ async def test_a_secret_is_shown_only_once_and_stored_nowhere_in_plain(app, oper
         pytest.param(None, None, id="never"),
     ],
 )
-async def test_an_expiry_is_answered_in_utc(app, operator, given, answered):
+async def test_an_expiry_is_answered_in_utc(
+    app: Starlette, operator: HeldKey, given: str | None, answered: str | None
+) -> None:
     made = await create(app, operator, expires_at=given)
     read = await call(app, "GET", made.headers["location"], key=operator)
 
@@ -115,8 +126,8 @@ UNFIT_EXPIRIES = [
 @pytest.mark.parametrize("expires_at", UNFIT_EXPIRIES)
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 async def test_an_expiry_carries_its_offset_and_lies_in_the_future(
-    app, operator, partner, method, expires_at
-):
+    app: Starlette, operator: HeldKey, partner: HeldKey, method: str, expires_at: str | int
+) -> None:
     before = await stored(app.state.db.reader)
 
     if method == "POST":
@@ -131,14 +142,14 @@ async def test_an_expiry_carries_its_offset_and_lies_in_the_future(
     assert await stored(app.state.db.reader) == before
 
 
-async def test_an_expired_key_is_refused(app):
+async def test_an_expired_key_is_refused(app: Starlette) -> None:
     held = await hold_key(app, expires_at=PAST)
 
     assert_problem(await call(app, "GET", "/v1/me", key=held), 401, "key_expired")
 
 
 @pytest.mark.parametrize("user_id", [1, 2**63 - 1])
-async def test_a_key_of_nobody_is_422_at_the_user_id(app, operator, user_id):
+async def test_a_key_of_nobody_is_422_at_the_user_id(app: Starlette, operator: HeldKey, user_id: int) -> None:
     if user_id == operator.user_id:
         user_id += 1
 
@@ -149,7 +160,9 @@ async def test_a_key_of_nobody_is_422_at_the_user_id(app, operator, user_id):
 
 
 @pytest.mark.parametrize("status", ["blocked", "deleted"])
-async def test_an_inactive_user_gets_no_key(app, operator, partner, status):
+async def test_an_inactive_user_gets_no_key(
+    app: Starlette, operator: HeldKey, partner: HeldKey, status: str
+) -> None:
     path = f"/v1/users/{partner.user_id}"
     if status == "blocked":
         await call(app, "PATCH", path, key=operator, body={"status": "blocked"})
@@ -175,8 +188,8 @@ async def test_an_inactive_user_gets_no_key(app, operator, partner, status):
 )
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 async def test_a_scope_is_one_that_a_route_declares_and_there_once(
-    app, operator, partner, method, scopes, pointer
-):
+    app: Starlette, operator: HeldKey, partner: HeldKey, method: str, scopes: list[str], pointer: str
+) -> None:
     if method == "POST":
         answer = await create(app, operator, scopes=scopes)
     else:
@@ -192,16 +205,16 @@ async def test_a_scope_is_one_that_a_route_declares_and_there_once(
 
 
 @pytest.fixture
-async def registrar(app):
+async def registrar(app: Starlette) -> HeldKey:
     """Return a key that may only write keys and read users."""
     return await hold_key(app, email="registrar@example.com", scopes=["keys:write", "users:read"])
 
 
-async def test_a_key_gives_what_it_holds(app, registrar):
+async def test_a_key_gives_what_it_holds(app: Starlette, registrar: HeldKey) -> None:
     assert (await create(app, registrar, scopes=["users:read"])).status == 201
 
 
-async def test_a_key_cannot_give_what_it_does_not_hold(app, registrar):
+async def test_a_key_cannot_give_what_it_does_not_hold(app: Starlette, registrar: HeldKey) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await create(app, registrar, scopes=["users:read", "users:write", "keys:read"])
@@ -219,7 +232,9 @@ async def test_a_key_cannot_give_what_it_does_not_hold(app, registrar):
         pytest.param(["users:write"], None, id="the key has more, and only its name would change"),
     ],
 )
-async def test_changing_a_key_needs_every_scope_that_it_has_or_gets(app, registrar, has, gets):
+async def test_changing_a_key_needs_every_scope_that_it_has_or_gets(
+    app: Starlette, registrar: HeldKey, has: list[str], gets: list[str] | None
+) -> None:
     held = await hold_key(app, email="partner@example.com", scopes=has)
     before = await stored(app.state.db.reader)
 
@@ -249,7 +264,9 @@ async def test_changing_a_key_needs_every_scope_that_it_has_or_gets(app, registr
         pytest.param({"name": "n", "scopes": ["keys:read"], "expires_at": "2999-01-01T00:00:00Z"}, id="all"),
     ],
 )
-async def test_a_change_is_answered_as_it_is_stored_and_what_is_absent_stays(app, operator, partner, change):
+async def test_a_change_is_answered_as_it_is_stored_and_what_is_absent_stays(
+    app: Starlette, operator: HeldKey, partner: HeldKey, change: dict[str, Any]
+) -> None:
     path = f"/v1/keys/{partner.access_key}"
     before = (await call(app, "GET", path, key=operator)).json
 
@@ -262,7 +279,7 @@ async def test_a_change_is_answered_as_it_is_stored_and_what_is_absent_stays(app
     assert (await call(app, "GET", path, key=operator)).json == answer.json
 
 
-async def test_an_expiry_of_null_is_never(app, operator):
+async def test_an_expiry_of_null_is_never(app: Starlette, operator: HeldKey) -> None:
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     held = await hold_key(app, expires_at=tomorrow)
 
@@ -280,7 +297,9 @@ async def test_an_expiry_of_null_is_never(app, operator):
         ),
     ],
 )
-async def test_a_change_to_what_is_there_changes_nothing(app, operator, partner, change):
+async def test_a_change_to_what_is_there_changes_nothing(
+    app: Starlette, operator: HeldKey, partner: HeldKey, change: dict[str, Any]
+) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await call(app, "PATCH", f"/v1/keys/{partner.access_key}", key=operator, body=change)
@@ -293,7 +312,7 @@ async def test_a_change_to_what_is_there_changes_nothing(app, operator, partner,
 
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_the_next_call_with_a_revoked_key_is_401(app, operator, mode):
+async def test_the_next_call_with_a_revoked_key_is_401(app: Starlette, operator: HeldKey, mode: str) -> None:
     held = await hold_key(app, mode=mode)
 
     answer = await call(app, "DELETE", f"/v1/keys/{held.access_key}", key=operator)
@@ -302,14 +321,16 @@ async def test_the_next_call_with_a_revoked_key_is_401(app, operator, mode):
     assert_problem(await call(app, "GET", "/v1/me", key=held), 401, "key_revoked")
 
 
-async def test_a_key_may_revoke_itself(app, operator):
+async def test_a_key_may_revoke_itself(app: Starlette, operator: HeldKey) -> None:
     path = f"/v1/keys/{operator.access_key}"
 
     assert (await call(app, "DELETE", path, key=operator)).status == 204
     assert_problem(await call(app, "DELETE", path, key=operator), 401, "key_revoked")
 
 
-async def test_a_revoked_key_can_be_read_and_revoked_again_but_not_changed(app, operator, partner):
+async def test_a_revoked_key_can_be_read_and_revoked_again_but_not_changed(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     path = f"/v1/keys/{partner.access_key}"
     await call(app, "DELETE", path, key=operator)
     before = await stored(app.state.db.reader)
@@ -341,7 +362,9 @@ async def test_a_revoked_key_can_be_read_and_revoked_again_but_not_changed(app, 
         pytest.param(lambda _: "1", id="a number"),
     ],
 )
-async def test_a_public_id_that_names_no_key_is_404(app, operator, method, spoil):
+async def test_a_public_id_that_names_no_key_is_404(
+    app: Starlette, operator: HeldKey, method: str, spoil: Callable[..., Any]
+) -> None:
     answer = await call(
         app,
         method,
@@ -370,8 +393,14 @@ async def test_a_public_id_that_names_no_key_is_404(app, operator, method, spoil
 )
 @pytest.mark.parametrize("limit", [1, 2, 200])
 async def test_the_pages_hold_every_key_that_the_filters_let_through(
-    app, operator, partner, registrar, query, found, limit
-):
+    app: Starlette,
+    operator: HeldKey,
+    partner: HeldKey,
+    registrar: HeldKey,
+    query: str,
+    found: str,
+    limit: int,
+) -> None:
     revoked = await hold_key(app, email="partner@example.com", status="revoked")
     names = {"operator": operator, "partner": partner, "registrar": registrar, "revoked": revoked}
     query = query.format(partner=partner.user_id, registrar=registrar.user_id)
@@ -403,8 +432,8 @@ async def test_the_pages_hold_every_key_that_the_filters_let_through(
 )
 @pytest.mark.parametrize("limit", [1, 200])
 async def test_what_ends_before_a_moment_is_listed_and_what_never_ends_is_not(
-    app, operator, before, found, limit
-):
+    app: Starlette, operator: HeldKey, before: str, found: str, limit: int
+) -> None:
     keys = {
         "never": await hold_key(app),
         "soon": await hold_key(app, expires_at=datetime(2100, 1, 1, tzinfo=UTC)),
@@ -423,13 +452,13 @@ async def test_what_ends_before_a_moment_is_listed_and_what_never_ends_is_not(
     assert shown == [keys[name].access_key for name in found.split()]
 
 
-async def test_a_cursor_is_bound_to_the_moment_whatever_its_offset(app, operator):
+async def test_a_cursor_is_bound_to_the_moment_whatever_its_offset(app: Starlette, operator: HeldKey) -> None:
     for _ in range(2):
         await hold_key(app, expires_at=datetime(2100, 1, 1, tzinfo=UTC))
     page = await call(app, "GET", "/v1/keys?limit=1&expires_before=2101-01-01T00:00:00Z", key=operator)
     cursor = page.json["next_cursor"]
 
-    async def go_on(before):
+    async def go_on(before: str) -> Answer:
         return await call(app, "GET", f"/v1/keys?limit=1&cursor={cursor}{before}", key=operator)
 
     assert (await go_on("&expires_before=2101-01-01T05:30:00%2B05:30")).status == 200
@@ -441,7 +470,9 @@ async def test_a_cursor_is_bound_to_the_moment_whatever_its_offset(app, operator
 
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_a_use_is_gathered_in_memory_and_written_later_as_no_change_of_the_key(app, mode):
+async def test_a_use_is_gathered_in_memory_and_written_later_as_no_change_of_the_key(
+    app: Starlette, mode: str
+) -> None:
     held = await hold_key(app, mode=mode)
     before = await key_row(held.access_key)
 
@@ -459,7 +490,9 @@ async def test_a_use_is_gathered_in_memory_and_written_later_as_no_change_of_the
     assert shown.json["key"]["last_used_at"] == rfc3339(written.last_used_at)
 
 
-async def test_the_last_uses_are_written_at_closing(app, settings, partner):
+async def test_the_last_uses_are_written_at_closing(
+    app: Starlette, settings: Settings, partner: HeldKey
+) -> None:
     before = await key_row(partner.access_key)
 
     async with app.router.lifespan_context(app):
@@ -473,7 +506,7 @@ async def test_the_last_uses_are_written_at_closing(app, settings, partner):
     assert moments[1:] == [before.created_at, before.updated_at]
 
 
-async def test_a_refused_key_was_not_used(app, operator):
+async def test_a_refused_key_was_not_used(app: Starlette, operator: HeldKey) -> None:
     held = await hold_key(app, expires_at=PAST)
 
     await call(app, "GET", "/v1/me", key=held)
@@ -482,7 +515,7 @@ async def test_a_refused_key_was_not_used(app, operator):
     assert (await key_row(held.access_key)).last_used_at is None
 
 
-async def test_a_last_use_moves_only_forward(app, operator):
+async def test_a_last_use_moves_only_forward(app: Starlette, operator: HeldKey) -> None:
     """Several workers write, not in the order of the uses."""
     late, early = datetime(2026, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -493,7 +526,9 @@ async def test_a_last_use_moves_only_forward(app, operator):
     assert (await key_row(operator.access_key)).last_used_at == late
 
 
-async def test_what_could_not_be_written_is_kept_and_newer_uses_win(app, operator, monkeypatch):
+async def test_what_could_not_be_written_is_kept_and_newer_uses_win(
+    app: Starlette, operator: HeldKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, new = datetime(2025, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
     other = await hold_key(app, email="partner@example.com")
     last_used = app.state.last_used
@@ -502,7 +537,7 @@ async def test_what_could_not_be_written_is_kept_and_newer_uses_win(app, operato
     last_used.note(operator.id, old)
     last_used.note(other.id, old)
 
-    async def fail(self):
+    async def fail(self: Any) -> None:
         last_used.note(operator.id, new)
         raise ConnectionError
 
@@ -516,14 +551,16 @@ async def test_what_could_not_be_written_is_kept_and_newer_uses_win(app, operato
     assert (await key_row(other.access_key)).last_used_at == old
 
 
-async def test_writing_nothing_costs_nothing(app):
+async def test_writing_nothing_costs_nothing(app: Starlette) -> None:
     with wire.listening() as commands:
         await app.state.last_used.write()
 
     assert commands == []
 
 
-async def test_an_owner_is_not_changed_by_what_its_keys_do(app, operator, partner):
+async def test_an_owner_is_not_changed_by_what_its_keys_do(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     before = await user_row(partner.user_id)
 
     await call(app, "GET", "/v1/me", key=partner)

@@ -111,7 +111,7 @@ async def operator(app: Starlette) -> HeldKey:
 
 
 class TestWithoutACaller:
-    async def test_a_public_endpoint_gives_a_new_user_a_key_that_works(self, app):
+    async def test_a_public_endpoint_gives_a_new_user_a_key_that_works(self, app: Starlette) -> None:
         made = (await call(app, "POST", "/sign-up", body={"email": "ann@example.com"})).json
 
         bearer = ("authorization", f"Bearer {made['secret']}")
@@ -120,7 +120,7 @@ class TestWithoutACaller:
         assert me.json["user"]["email"] == "ann@example.com"
         assert me.json["key"]["scopes"] == ["items:read", "me.keys:write"]
 
-    async def test_one_whose_endpoint_fails_is_not_there(self, app):
+    async def test_one_whose_endpoint_fails_is_not_there(self, app: Starlette) -> None:
         before = await stored(app.state.db.engine)
 
         failed = await call(app, "POST", "/sign-up", body={"email": "ann@example.com", "fails": True})
@@ -128,7 +128,9 @@ class TestWithoutACaller:
         assert_problem(failed, 409, "conflict")
         assert await stored(app.state.db.engine) == before
 
-    async def test_a_script_makes_rotates_and_revokes(self, settings, app, loggers):
+    async def test_a_script_makes_rotates_and_revokes(
+        self, settings: Settings, app: Starlette, loggers: None
+    ) -> None:
         await SQLAlchemy().close()
         async with open_session(create_app(settings, routes=ROUTES)) as session:
             user = await User.create(email="ann@example.com", name="Ann")
@@ -146,7 +148,7 @@ class TestWithoutACaller:
         assert revoked.status == "revoked"
         assert not SQLAlchemy().is_open
 
-    async def test_outside_of_a_session_nothing_is_made_in_silence(self, app):
+    async def test_outside_of_a_session_nothing_is_made_in_silence(self, app: Starlette) -> None:
         key = await partner(app)
 
         with pytest.raises(LostWriteError):
@@ -154,14 +156,14 @@ class TestWithoutACaller:
         with pytest.raises(LostWriteError):
             await revoke_key(key.access_key)
 
-    async def test_without_an_application_it_says_what_to_do(self, db):
+    async def test_without_an_application_it_says_what_to_do(self, db: SQLAlchemy) -> None:
         async with db.scoped_session():
             with pytest.raises(RuntimeError, match=r"open_session\(create_app\(\)\)"):
                 await issue_key(1, name="n", scopes=[])
 
 
 class TestByTheRulesOfAnyKey:
-    async def test_it_gives_its_owner_a_key_of_its_scopes_limits_and_quota(self, app):
+    async def test_it_gives_its_owner_a_key_of_its_scopes_limits_and_quota(self, app: Starlette) -> None:
         quota = Quota(limit=5, per="day")
         key = await partner(app, limits=[LIMIT], quota=quota, expires_at=LATER)
 
@@ -192,7 +194,9 @@ class TestByTheRulesOfAnyKey:
             ),
         ],
     )
-    async def test_it_makes_none_that_is_wider_but_the_code_may(self, app, held, options, code):
+    async def test_it_makes_none_that_is_wider_but_the_code_may(
+        self, app: Starlette, held: dict[str, Any], options: dict[str, Any], code: str
+    ) -> None:
         key = await partner(app, **held)
         before = len(await ApiKey.filter().all())
 
@@ -203,7 +207,7 @@ class TestByTheRulesOfAnyKey:
         assert allowed.status == 200
         assert len(await ApiKey.filter().all()) == before + 1
 
-    async def test_it_acts_on_the_keys_of_its_owner_alone(self, app):
+    async def test_it_acts_on_the_keys_of_its_owner_alone(self, app: Starlette) -> None:
         key = await partner(app)
         other = await hold_key(app, email="other@example.com", scopes=[])
 
@@ -212,7 +216,7 @@ class TestByTheRulesOfAnyKey:
         assert_problem(await wish(app, key, "revoke", other.access_key), 404, "not_found")
         assert (await key_row(other.access_key)).status == "active"
 
-    async def test_it_rotates_none_that_is_wider(self, app):
+    async def test_it_rotates_none_that_is_wider(self, app: Starlette) -> None:
         key = await partner(app)
         more = await hold_key(app, scopes=["users:read"])
         narrow = await partner(app, expires_at=SOON)
@@ -220,7 +224,7 @@ class TestByTheRulesOfAnyKey:
         assert_problem(await wish(app, key, "rotate", more.access_key), 403, "scope_not_held")
         assert_problem(await wish(app, narrow, "rotate", key.access_key), 403, "key_wider")
 
-    async def test_one_that_is_revoked_meanwhile_makes_nothing(self, app):
+    async def test_one_that_is_revoked_meanwhile_makes_nothing(self, app: Starlette) -> None:
         key = await partner(app)
 
         refused = await call(app, "POST", "/revoke-and-issue", key=key)
@@ -230,7 +234,7 @@ class TestByTheRulesOfAnyKey:
 
 
 class TestByTheRulesOfAnOperator:
-    async def test_it_gives_any_owner_a_key_but_no_scope_that_it_lacks(self, app):
+    async def test_it_gives_any_owner_a_key_but_no_scope_that_it_lacks(self, app: Starlette) -> None:
         ops = await operator(app)
         other = await hold_key(app, email="other@example.com", scopes=[])
 
@@ -240,7 +244,7 @@ class TestByTheRulesOfAnOperator:
         assert (made.status, (await key_row(made.json["access_key"])).user_id) == (200, other.user_id)
         assert_problem(refused, 403, "scope_not_held")
 
-    async def test_it_rotates_and_revokes_any_key(self, app):
+    async def test_it_rotates_and_revokes_any_key(self, app: Starlette) -> None:
         ops = await operator(app)
         other = await hold_key(app, email="other@example.com", scopes=["items:read"], expires_at=SOON)
 
@@ -271,7 +275,9 @@ class TestByTheRulesOfAnOperator:
         ({"quota": Quota(limit=0, per="day")}, "/quota"),
     ],
 )
-async def test_what_no_key_can_have_is_refused_as_in_a_body(app, options, pointer):
+async def test_what_no_key_can_have_is_refused_as_in_a_body(
+    app: Starlette, options: dict[str, Any], pointer: str
+) -> None:
     ops = await operator(app)
 
     refused = await wish(app, ops, "issue", **options)
@@ -281,13 +287,13 @@ async def test_what_no_key_can_have_is_refused_as_in_a_body(app, options, pointe
 
 
 @pytest.mark.parametrize("grace", [timedelta(seconds=-1), timedelta(days=31)])
-async def test_a_grace_is_bounded(app, grace):
+async def test_a_grace_is_bounded(app: Starlette, grace: timedelta) -> None:
     ops = await operator(app)
 
     assert_problem(await wish(app, ops, "rotate", ops.access_key, grace=grace), 422, "invalid_body")
 
 
-async def test_an_owner_that_is_unknown_or_not_active_gets_none(app):
+async def test_an_owner_that_is_unknown_or_not_active_gets_none(app: Starlette) -> None:
     ops = await operator(app)
     other = await hold_key(app, email="other@example.com", scopes=[])
     async with app.state.db.scoped_session() as session:

@@ -1,9 +1,13 @@
 """Limits and quotas of keys and owners: which callers may set them, their values, and that no key escapes its own."""
 
+from typing import Any
+
 import pytest
+from starlette.applications import Starlette
 
 from latchkey.models.limit import Quota
-from tests.api import assert_problem, call, hold_key, key_row, user_row
+from tests.api import HeldKey, assert_problem, call, hold_key, key_row, user_row
+from tests.requests import Answer
 from tests.service.limits.rules import limit, per_day
 
 PARTNER = "partner@example.com"
@@ -16,16 +20,18 @@ KEY = {"name": "n", "mode": "bearer", "scopes": []}
 
 
 @pytest.fixture
-async def partner(app):
+async def partner(app: Starlette) -> HeldKey:
     return await hold_key(app, email=PARTNER, scopes=["users:read"])
 
 
-async def patch(app, operator, partner, kind: str, body):
+async def patch(app: Starlette, operator: HeldKey, partner: HeldKey, kind: str, body: Any) -> Answer:
     path = f"/v1/keys/{partner.access_key}" if kind == "keys" else f"/v1/users/{partner.user_id}"
     return await call(app, "PATCH", path, key=operator, body=body)
 
 
-async def test_a_key_is_created_with_limits_and_a_quota(app, operator, partner):
+async def test_a_key_is_created_with_limits_and_a_quota(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     body = {**KEY, "user_id": partner.user_id, "limits": [BURST, HOURLY], "quota": DAILY}
 
     answer = await call(app, "POST", "/v1/keys", key=operator, body=body)
@@ -38,7 +44,9 @@ async def test_a_key_is_created_with_limits_and_a_quota(app, operator, partner):
 
 
 @pytest.mark.parametrize("kind", ["keys", "users"])
-async def test_limits_are_changed_one_by_one_and_taken_away(app, operator, partner, kind):
+async def test_limits_are_changed_one_by_one_and_taken_away(
+    app: Starlette, operator: HeldKey, partner: HeldKey, kind: str
+) -> None:
     changed = [
         await patch(app, operator, partner, kind, body)
         for body in ({"limits": [BURST]}, {"quota": DAILY}, {"name": "x"}, {"limits": []}, {"quota": None})
@@ -80,7 +88,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize("body, pointer", WRONG)
-async def test_what_is_no_limit_is_pointed_at(app, operator, partner, body, pointer):
+async def test_what_is_no_limit_is_pointed_at(
+    app: Starlette, operator: HeldKey, partner: HeldKey, body: dict[str, Any], pointer: str
+) -> None:
     create = {**KEY, "user_id": partner.user_id, **body}
     answers = [
         await patch(app, operator, partner, "keys", body),
@@ -93,7 +103,7 @@ async def test_what_is_no_limit_is_pointed_at(app, operator, partner, body, poin
         assert [fault["pointer"] for fault in answer.json["errors"]] == [pointer]
 
 
-async def test_a_change_holds_from_the_next_call(app, operator, partner):
+async def test_a_change_holds_from_the_next_call(app: Starlette, operator: HeldKey, partner: HeldKey) -> None:
     assert "ratelimit" not in (await call(app, "GET", "/v1/me", key=partner)).headers
     await patch(app, operator, partner, "keys", {"limits": [{**BURST, "limit": 1}]})
 
@@ -106,7 +116,7 @@ async def test_a_change_holds_from_the_next_call(app, operator, partner):
 
 
 @pytest.fixture
-async def caller(app):
+async def caller(app: Starlette) -> HeldKey:
     """A partner's key with limits."""
     return await hold_key(
         app,
@@ -117,7 +127,7 @@ async def caller(app):
     )
 
 
-async def test_a_key_that_a_limited_one_makes_has_its_limits(app, caller):
+async def test_a_key_that_a_limited_one_makes_has_its_limits(app: Starlette, caller: HeldKey) -> None:
     answer = await call(app, "POST", "/v1/me/keys", key=caller, body=KEY)
 
     made = await key_row(answer.json["access_key"])
@@ -126,7 +136,7 @@ async def test_a_key_that_a_limited_one_makes_has_its_limits(app, caller):
 
 
 @pytest.mark.parametrize("field", [{"limits": []}, {"limits": [BURST]}, {"quota": None}, {"quota": DAILY}])
-async def test_partners_set_no_limits(app, caller, field):
+async def test_partners_set_no_limits(app: Starlette, caller: HeldKey, field: dict[str, Any]) -> None:
     path = f"/v1/me/keys/{caller.access_key}"
     answers = [
         await call(app, "POST", "/v1/me/keys", key=caller, body={**KEY, **field}),
@@ -154,7 +164,9 @@ SISTERS = [
 
 
 @pytest.mark.parametrize("limits, quota, is_allowed", SISTERS)
-async def test_a_limited_key_takes_over_no_key_that_may_do_more(app, caller, limits, quota, is_allowed):
+async def test_a_limited_key_takes_over_no_key_that_may_do_more(
+    app: Starlette, caller: HeldKey, limits: list[Any], quota: Quota | None, is_allowed: bool
+) -> None:
     """A rotation shows the secret: a key that may rotate an unlimited one would have no limits."""
     sister = await hold_key(app, email=PARTNER, scopes=[], limits=limits, quota=quota)
     path = f"/v1/me/keys/{sister.access_key}"
@@ -171,7 +183,7 @@ async def test_a_limited_key_takes_over_no_key_that_may_do_more(app, caller, lim
             assert_problem(answer, 403, "key_wider")
 
 
-async def test_a_key_without_limits_rotates_any_sister(app):
+async def test_a_key_without_limits_rotates_any_sister(app: Starlette) -> None:
     caller = await hold_key(app, email=PARTNER, scopes=MINE)
     sister = await hold_key(app, email=PARTNER, scopes=[], limits=[limit()])
 

@@ -1,12 +1,14 @@
 """`GET /v1/me`: the calling user and key."""
 
 import pytest
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
-from tests.api import assert_problem, call, hold_key, key_row, rfc3339, user_row
+from tests.api import HeldKey, assert_problem, call, hold_key, key_row, rfc3339, user_row
 
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_a_caller_reads_who_it_is_and_with_which_key(app, mode):
+async def test_a_caller_reads_who_it_is_and_with_which_key(app: Starlette, mode: str) -> None:
     held = await hold_key(app, scopes=[], mode=mode)
     user, key = await user_row(held.user_id), await key_row(held.access_key)
 
@@ -46,7 +48,7 @@ async def test_a_caller_reads_who_it_is_and_with_which_key(app, mode):
 
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_head_goes_with_get_and_signs_as_head(app, mode):
+async def test_head_goes_with_get_and_signs_as_head(app: Starlette, mode: str) -> None:
     held = await hold_key(app, scopes=[], mode=mode)
 
     answer = await call(app, "HEAD", "/v1/me", key=held)
@@ -54,8 +56,8 @@ async def test_head_goes_with_get_and_signs_as_head(app, mode):
     assert answer.status == 200
 
 
-async def test_a_signature_of_get_is_none_of_head(app, signer):
-    async def as_head(scope, receive, send):
+async def test_a_signature_of_get_is_none_of_head(app: Starlette, signer: HeldKey) -> None:
+    async def as_head(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "method": "HEAD"}, receive, send)
 
     answer = await call(app, "GET", "/v1/me", key=signer, wrap=as_head)
@@ -63,5 +65,5 @@ async def test_a_signature_of_get_is_none_of_head(app, signer):
     assert_problem(answer, 401, "unauthenticated")
 
 
-async def test_without_a_key_nobody_is_told_anything(app):
+async def test_without_a_key_nobody_is_told_anything(app: Starlette) -> None:
     assert_problem(await call(app, "GET", "/v1/me"), 401, "unauthenticated")

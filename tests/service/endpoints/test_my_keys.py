@@ -1,11 +1,14 @@
 """`/v1/me/keys`: a key manages the keys of its owner, within its own bounds."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
 
 from tests.api import HeldKey, assert_problem, call, hold_key, key_row, rfc3339, stored
+from tests.requests import Answer
 
 MINE = ["me.keys:read", "me.keys:write", "users:read"]
 NIGHTLY = {"name": "nightly import", "mode": "bearer", "scopes": ["users:read"]}
@@ -15,42 +18,44 @@ BEFORE, AFTER = rfc3339(END - timedelta(microseconds=1)), rfc3339(END + timedelt
 
 
 @pytest.fixture(params=["bearer", "signed"])
-async def caller(app, request) -> HeldKey:
+async def caller(app: Starlette, request: pytest.FixtureRequest) -> HeldKey:
     """Return a partner's key without an expiry."""
     return await hold_key(app, email="partner@example.com", scopes=MINE, mode=request.param)
 
 
 @pytest.fixture
-async def sister(app) -> HeldKey:
+async def sister(app: Starlette) -> HeldKey:
     """Return another key of the same owner."""
     return await hold_key(app, email="partner@example.com", scopes=["users:read"])
 
 
 @pytest.fixture
-async def stranger(app) -> HeldKey:
+async def stranger(app: Starlette) -> HeldKey:
     """A key of another owner, with no more scopes."""
     return await hold_key(app, email="stranger@example.com", scopes=["users:read"])
 
 
 @pytest.fixture
-async def guest(app) -> HeldKey:
+async def guest(app: Starlette) -> HeldKey:
     """Return a key of the same owner with an expiry."""
     return await hold_key(app, email="partner@example.com", scopes=MINE, expires_at=END)
 
 
-async def ask(app, key, method, access_key="", body=None, *, behind=""):
+async def ask(
+    app: Starlette, key: HeldKey, method: str, access_key: str = "", body: Any = None, *, behind: str = ""
+) -> Answer:
     target = f"/v1/me/keys{'/' if access_key else ''}{access_key}{behind}"
     return await call(app, method, target, key=key, body=body)
 
 
-async def rotate(app, key, access_key, **fields):
+async def rotate(app: Starlette, key: HeldKey, access_key: str, **fields: Any) -> Answer:
     return await ask(app, key, "POST", access_key, {"grace_s": 60, **fields}, behind="/rotate")
 
 
 # ---------------------------------------------------------------------- the operations
 
 
-async def test_a_key_is_created_for_the_owner_of_the_caller(app, caller):
+async def test_a_key_is_created_for_the_owner_of_the_caller(app: Starlette, caller: HeldKey) -> None:
     answer = await ask(app, caller, "POST", body=NIGHTLY)
 
     key = await key_row(answer.json["access_key"])
@@ -63,16 +68,18 @@ async def test_a_key_is_created_for_the_owner_of_the_caller(app, caller):
     assert {**shown, "secret": made.secret} == answer.json
 
 
-async def test_whom_the_key_is_for_cannot_be_said(app, caller, stranger):
+async def test_whom_the_key_is_for_cannot_be_said(app: Starlette, caller: HeldKey, stranger: HeldKey) -> None:
     answer = await ask(app, caller, "POST", body={**NIGHTLY, "user_id": stranger.user_id})
 
     assert_problem(answer, 422, "invalid_body")
 
 
-async def test_the_list_holds_the_keys_of_the_owner_and_no_others(app, caller, sister, stranger, guest):
+async def test_the_list_holds_the_keys_of_the_owner_and_no_others(
+    app: Starlette, caller: HeldKey, sister: HeldKey, stranger: HeldKey, guest: HeldKey
+) -> None:
     revoked = await hold_key(app, email="partner@example.com", status="revoked")
 
-    async def listed(query=""):
+    async def listed(query: str = "") -> list[str]:
         shown, target = [], f"/v1/me/keys?limit=2{query}"
         while target is not None:
             answer = await call(app, "GET", target, key=caller)
@@ -86,13 +93,15 @@ async def test_the_list_holds_the_keys_of_the_owner_and_no_others(app, caller, s
     assert await listed("&expires_before=2101-01-01T00:00:00Z") == [guest.access_key]
 
 
-async def test_a_cursor_of_the_operators_list_is_none_of_mine(app, operator, caller, sister):
+async def test_a_cursor_of_the_operators_list_is_none_of_mine(
+    app: Starlette, operator: HeldKey, caller: HeldKey, sister: HeldKey
+) -> None:
     cursor = (await call(app, "GET", "/v1/keys?limit=1", key=operator)).json["next_cursor"]
 
     assert_problem(await ask(app, caller, "GET", behind=f"?cursor={cursor}"), 400, "invalid_cursor")
 
 
-async def test_a_key_is_changed_rotated_and_revoked(app, caller, sister):
+async def test_a_key_is_changed_rotated_and_revoked(app: Starlette, caller: HeldKey, sister: HeldKey) -> None:
     other = await hold_key(app, email="partner@example.com", scopes=MINE)  # the same call is signed only once
     changed = await ask(app, caller, "PATCH", sister.access_key, {"name": "renamed"})
     rotated = await rotate(app, caller, sister.access_key, version=1)
@@ -114,7 +123,7 @@ async def test_a_key_is_changed_rotated_and_revoked(app, caller, sister):
     assert (await ask(app, other, "DELETE", sister.access_key)).status == 204
 
 
-async def test_a_key_may_rotate_itself(app, caller):
+async def test_a_key_may_rotate_itself(app: Starlette, caller: HeldKey) -> None:
     rotated = await rotate(app, caller, caller.access_key)
     new = msgspec.structs.replace(caller, secret=rotated.json["secret"])
 
@@ -136,8 +145,14 @@ async def test_a_key_may_rotate_itself(app, caller):
     ],
 )
 async def test_a_key_of_another_owner_is_as_much_there_as_one_of_nobody(
-    app, caller, stranger, named, method, body, behind
-):
+    app: Starlette,
+    caller: HeldKey,
+    stranger: HeldKey,
+    named: str,
+    method: str,
+    body: dict[str, Any] | None,
+    behind: str,
+) -> None:
     before = await stored(app.state.db.reader)
     access_key = stranger.access_key if named == "of another owner" else NEVER_MADE
 
@@ -157,7 +172,9 @@ async def test_a_key_of_another_owner_is_as_much_there_as_one_of_nobody(
         pytest.param(["me.keys:write"], {"POST", "PATCH", "DELETE"}, id="write"),
     ],
 )
-async def test_each_needs_its_scope(app, sister, scopes, works):
+async def test_each_needs_its_scope(
+    app: Starlette, sister: HeldKey, scopes: list[Any], works: set[Any]
+) -> None:
     caller = await hold_key(app, email="partner@example.com", scopes=[*scopes, "users:read"])
 
     answers = {
@@ -175,14 +192,16 @@ async def test_each_needs_its_scope(app, sister, scopes, works):
                 assert_problem(answer, 403, "scope_missing")
 
 
-async def test_my_keys_open_no_door_to_those_of_others(app, caller):
+async def test_my_keys_open_no_door_to_those_of_others(app: Starlette, caller: HeldKey) -> None:
     assert_problem(await call(app, "GET", "/v1/keys", key=caller), 403, "scope_missing")
 
 
 # ---------------------------------------------------------------------- bounds of the calling key
 
 
-async def test_a_key_never_gives_a_scope_that_it_lacks(app, caller, sister):
+async def test_a_key_never_gives_a_scope_that_it_lacks(
+    app: Starlette, caller: HeldKey, sister: HeldKey
+) -> None:
     rich = await hold_key(app, email="partner@example.com", scopes=["users:write"])
     before = (await stored(app.state.db.reader))["key_secrets"]
 
@@ -211,7 +230,9 @@ async def test_a_key_never_gives_a_scope_that_it_lacks(app, caller, sister):
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_a_key_is_never_outlived_by_what_it_makes(app, guest, method, expires_at, taken):
+async def test_a_key_is_never_outlived_by_what_it_makes(
+    app: Starlette, guest: HeldKey, method: str, expires_at: str | None, taken: bool
+) -> None:
     before = await stored(app.state.db.reader)
 
     if method == "POST":
@@ -227,12 +248,16 @@ async def test_a_key_is_never_outlived_by_what_it_makes(app, guest, method, expi
         assert await stored(app.state.db.reader) == before
 
 
-async def test_without_an_end_a_new_key_would_outlive_one_that_has_one(app, guest, caller):
+async def test_without_an_end_a_new_key_would_outlive_one_that_has_one(
+    app: Starlette, guest: HeldKey, caller: HeldKey
+) -> None:
     assert_problem(await ask(app, guest, "POST", body=NIGHTLY), 422, "invalid_body")
     assert (await ask(app, caller, "POST", body=NIGHTLY)).json["expires_at"] is None
 
 
-async def test_a_key_that_ends_gets_no_secret_of_one_that_outlives_it(app, guest, sister):
+async def test_a_key_that_ends_gets_no_secret_of_one_that_outlives_it(
+    app: Starlette, guest: HeldKey, sister: HeldKey
+) -> None:
     """Otherwise a key for a day would give access for ever."""
     before = await stored(app.state.db.reader)
 
@@ -247,10 +272,12 @@ async def test_a_key_that_ends_gets_no_secret_of_one_that_outlives_it(app, guest
     assert (await ask(app, guest, "DELETE", sister.access_key)).status == 204
 
 
-async def test_a_key_that_never_ends_changes_and_rotates_one_that_does(app, caller, guest):
+async def test_a_key_that_never_ends_changes_and_rotates_one_that_does(
+    app: Starlette, caller: HeldKey, guest: HeldKey
+) -> None:
     assert (await rotate(app, caller, guest.access_key)).status == 200
     assert (await ask(app, caller, "PATCH", guest.access_key, {"expires_at": None})).status == 200
 
 
-async def test_a_scope_that_no_route_declares_is_422(app, caller):
+async def test_a_scope_that_no_route_declares_is_422(app: Starlette, caller: HeldKey) -> None:
     assert_problem(await ask(app, caller, "POST", body={**NIGHTLY, "scopes": ["a:b"]}), 422, "invalid_body")

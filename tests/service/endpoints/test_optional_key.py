@@ -1,12 +1,13 @@
 """A route with an optional key: calls without a credential are accepted, and authenticated callers are known."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 
 from latchkey import Principal, hold_caller, issue_key
@@ -81,7 +82,7 @@ def signed(key: HeldKey, query: str = "", **options: Any) -> tuple[str, tuple[st
 
 
 class TestWithout:
-    async def test_anybody_is_answered_without_a_query(self, app):
+    async def test_anybody_is_answered_without_a_query(self, app: Starlette) -> None:
         with wire.listening() as commands:
             answer = await call(app, "GET", "/greeting")
 
@@ -89,24 +90,24 @@ class TestWithout:
         assert commands == []
         assert answer.headers["cache-control"] == "private, no-store"
 
-    async def test_anybody_may_write(self, app):
+    async def test_anybody_may_write(self, app: Starlette) -> None:
         assert (await call(app, "POST", "/notes", body={"text": "x"})).json["name"] is None
         assert (await call(app, "POST", "/notes", chunks=[b'{"text"', b':"x"}'])).json["name"] is None
 
-    async def test_a_parameter_is_read_and_those_of_a_signature_are_unknown(self, app):
+    async def test_a_parameter_is_read_and_those_of_a_signature_are_unknown(self, app: Starlette) -> None:
         assert (await call(app, "GET", "/greeting?page=2")).status == 200
         assert_problem(await call(app, "GET", "/greeting?nonce=0123456789abcdef"), 400, "invalid_parameter")
 
-    async def test_what_needs_a_caller_is_refused(self, app):
+    async def test_what_needs_a_caller_is_refused(self, app: Starlette) -> None:
         assert_problem(await call(app, "POST", "/hold"), 401, "unauthenticated")
 
-    async def test_nobodys_key_bounds_what_the_endpoint_does(self, app):
+    async def test_nobodys_key_bounds_what_the_endpoint_does(self, app: Starlette) -> None:
         assert (await call(app, "POST", "/sign-up")).status == 200
 
 
 class TestWithARightOne:
     @pytest.mark.parametrize("mode", ["bearer", "signed"])
-    async def test_the_caller_is_known(self, app, mode):
+    async def test_the_caller_is_known(self, app: Starlette, mode: str) -> None:
         key = await hold_key(app, mode=mode, scopes=["keys:read"])
 
         read = await call(app, "GET", "/greeting?page=2", key=key)
@@ -117,7 +118,7 @@ class TestWithARightOne:
         assert (written.json["name"], held.json["name"]) == ("Operator", "Operator")
         assert read.headers["cache-control"] == "private, no-store"
 
-    async def test_a_signed_message_is_one_too(self, app):
+    async def test_a_signed_message_is_one_too(self, app: Starlette) -> None:
         key = await hold_key(app, mode="signed")
         now = int(datetime.now(UTC).timestamp())
         headers = sign_message(
@@ -129,7 +130,7 @@ class TestWithARightOne:
 
         assert answer.json["name"] == "Operator"
 
-    async def test_it_is_charged_and_nobody_else_is(self, app):
+    async def test_it_is_charged_and_nobody_else_is(self, app: Starlette) -> None:
         key = await hold_key(app, limits=[limit(limit=3)])
 
         first = await call(app, "POST", "/notes", key=key, body={"text": "x"})
@@ -141,7 +142,7 @@ class TestWithARightOne:
         assert "ratelimit" not in anonymous.headers
         assert_problem(second, 429, "rate_limited")
 
-    async def test_it_is_taken_once(self, app):
+    async def test_it_is_taken_once(self, app: Starlette) -> None:
         key = await hold_key(app, mode="signed")
         query, proof = signed(key, "page=2", nonce="0123456789abcdef")
 
@@ -151,7 +152,7 @@ class TestWithARightOne:
         assert first.json["name"] == "Operator"
         assert_problem(again, 401, "replayed")
 
-    async def test_its_rules_bound_the_keys_that_the_endpoint_makes(self, app):
+    async def test_its_rules_bound_the_keys_that_the_endpoint_makes(self, app: Starlette) -> None:
         key = await hold_key(app, scopes=["keys:read"])
 
         assert_problem(await call(app, "POST", "/sign-up", key=key), 403, "scope_not_held")
@@ -176,7 +177,9 @@ WRONG = [
 class TestWithAWrongOne:
     @pytest.mark.parametrize(("query", "headers"), WRONG)
     @pytest.mark.parametrize("method", ["GET", "POST"])
-    async def test_it_is_refused_and_never_anonymous(self, app, method, query, headers):
+    async def test_it_is_refused_and_never_anonymous(
+        self, app: Starlette, method: str, query: str, headers: list[Any]
+    ) -> None:
         path = "/greeting" if method == "GET" else "/notes"
         body = None if method == "GET" else {"text": "x"}
 
@@ -185,7 +188,7 @@ class TestWithAWrongOne:
         assert_problem(refused, 401, "unauthenticated")
         assert refused.headers["cache-control"] in {"no-store", "private, no-store"}
 
-    async def test_two_are_refused(self, app, operator):
+    async def test_two_are_refused(self, app: Starlette, operator: HeldKey) -> None:
         query, proof = signed(await hold_key(app, mode="signed"))
 
         refused = await call(app, "GET", f"/greeting?{query}", headers=[proof, operator.bearer])
@@ -200,12 +203,14 @@ class TestWithAWrongOne:
             ({"allowed_networks": ["192.0.2.0/24"]}, 403, "network_not_allowed"),
         ],
     )
-    async def test_a_key_that_may_not_call_is_refused(self, app, held, status, code):
+    async def test_a_key_that_may_not_call_is_refused(
+        self, app: Starlette, held: dict[str, Any], status: int, code: str
+    ) -> None:
         key = await hold_key(app, **held)
 
         assert_problem(await call(app, "GET", "/greeting", key=key), status, code)
 
-    async def test_another_body_than_was_signed_is_refused(self, app):
+    async def test_another_body_than_was_signed_is_refused(self, app: Starlette) -> None:
         key = await hold_key(app, mode="signed")
         query, proof = sign_query(
             key.secret, "", key.access_key, datetime.now(UTC).timestamp(),
@@ -219,7 +224,7 @@ class TestWithAWrongOne:
         assert_problem(refused, 401, "digest_mismatch")
 
 
-async def test_the_description_has_an_empty_alternative(app):
+async def test_the_description_has_an_empty_alternative(app: Starlette) -> None:
     document = json.loads(app.state.openapi)
     described = document["paths"]["/greeting"]["get"]
 
@@ -242,6 +247,8 @@ async def test_the_description_has_an_empty_alternative(app):
         (sign_up, {"optional_key": True, "idempotent": True}, "needs a key, to distinguish the calls"),
     ],
 )
-def test_what_cannot_work_is_refused_at_the_start(endpoint, options, sentence):
+def test_what_cannot_work_is_refused_at_the_start(
+    endpoint: Callable[..., Any], options: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(RouteError, match=sentence):
         route("POST", "/x", endpoint, **options)

@@ -1,23 +1,29 @@
 """`POST /v1/keys/{access_key}/rotate`, and the secret that it replaces."""
 
 import asyncio
+import logging
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import msgspec
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
+from starlette.applications import Starlette
+from starlette.types import Message, Receive, Scope, Send
 
 from latchkey.models import ApiKey, KeySecret
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.wire.credentials import hash_secret
 from latchkey.service.database.session import RequestSession
-from latchkey.service.operation import route
+from latchkey.service.operation import Operation, route
 from tests import mysql, wire
 from tests.api import HeldKey, assert_problem, call, hold_key, key_row, rfc3339, rotate_held, stored
 from tests.conftest import on_mariadb
+from tests.requests import Answer
 
 DAY_S = 24 * 60 * 60
 NEVER = {"deprecation", "sunset"}
@@ -34,7 +40,7 @@ async def lose_the_database() -> None:
 
 
 @pytest.fixture
-def routes():
+def routes() -> Sequence[Operation]:
     return (
         route("GET", "/fail", fail, any_key=True),
         route("GET", "/lost", lose_the_database, any_key=True),
@@ -43,27 +49,29 @@ def routes():
 
 
 @pytest.fixture(params=["bearer", "signed"])
-async def partner(app, request) -> HeldKey:
+async def partner(app: Starlette, request: pytest.FixtureRequest) -> HeldKey:
     """Return a key of another owner that may read users, of either mode."""
     return await hold_key(app, email="partner@example.com", scopes=["users:read"], mode=request.param)
 
 
-async def rotate(app, caller, key, grace_s=DAY_S, **fields):
+async def rotate(
+    app: Starlette, caller: HeldKey, key: HeldKey, grace_s: int = DAY_S, **fields: Any
+) -> Answer:
     body = {"grace_s": grace_s, **fields}
     return await call(app, "POST", f"/v1/keys/{key.access_key}/rotate", key=caller, body=body)
 
 
-def renewed(key: HeldKey, answer) -> HeldKey:
+def renewed(key: HeldKey, answer: Answer) -> HeldKey:
     """Return the key with the new secret."""
     assert answer.status == 200, answer.body
     return msgspec.structs.replace(key, secret=answer.json["secret"])
 
 
-async def who(app, key):
+async def who(app: Starlette, key: HeldKey) -> Answer:
     return await call(app, "GET", "/v1/me", key=key)
 
 
-def later(app, seconds: float) -> None:
+def later(app: Starlette, seconds: float) -> None:
     """Set the clock of the application ahead."""
     app.state.verifier.clock = lambda: time.time() + seconds
 
@@ -75,7 +83,9 @@ async def secrets_of(key_id: int) -> list[KeySecret]:
 # ---------------------------------------------------------------------- the answer
 
 
-async def test_it_answers_the_key_as_it_is_stored_with_its_new_secret(app, operator, partner):
+async def test_it_answers_the_key_as_it_is_stored_with_its_new_secret(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     before = (await call(app, "GET", f"/v1/keys/{partner.access_key}", key=operator)).json
     asked = datetime.now(UTC)
 
@@ -99,7 +109,7 @@ async def test_it_answers_the_key_as_it_is_stored_with_its_new_secret(app, opera
     }
 
 
-async def test_scopes_and_history_stay(app, operator, partner):
+async def test_scopes_and_history_stay(app: Starlette, operator: HeldKey, partner: HeldKey) -> None:
     await who(app, partner)
     await app.state.last_used.write()
     before = await key_row(partner.access_key)
@@ -112,13 +122,15 @@ async def test_scopes_and_history_stay(app, operator, partner):
     assert (await call(app, "GET", f"/v1/users/{partner.user_id}", key=new)).status == 200
 
 
-async def test_the_new_secret_is_stored_nowhere_in_plain(app, operator, partner):
+async def test_the_new_secret_is_stored_nowhere_in_plain(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     answer = await rotate(app, operator, partner)
 
     assert answer.json["secret"] not in repr(await stored(app.state.db.reader))
 
 
-async def test_a_key_may_rotate_itself(app, operator):
+async def test_a_key_may_rotate_itself(app: Starlette, operator: HeldKey) -> None:
     new = renewed(operator, await rotate(app, operator, operator, grace_s=0))
 
     assert (await who(app, new)).status == 200
@@ -128,7 +140,9 @@ async def test_a_key_may_rotate_itself(app, operator):
 # ---------------------------------------------------------------------- the grace period
 
 
-async def test_both_secrets_work_until_the_grace_ends(app, operator, partner):
+async def test_both_secrets_work_until_the_grace_ends(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     new = renewed(partner, await rotate(app, operator, partner, grace_s=60))
 
     for ahead, old_status in ((0, 200), (55, 200), (60.5, 401), (DAY_S, 401)):
@@ -136,7 +150,9 @@ async def test_both_secrets_work_until_the_grace_ends(app, operator, partner):
         assert ((await who(app, partner)).status, (await who(app, new)).status) == (old_status, 200)
 
 
-async def test_a_secret_that_has_ended_is_like_one_that_never_was(app, operator, partner):
+async def test_a_secret_that_has_ended_is_like_one_that_never_was(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     """The same bytes, headers and number of queries as for an unknown secret."""
     await rotate(app, operator, partner, grace_s=60)
     later(app, 61)
@@ -156,7 +172,9 @@ async def test_a_secret_that_has_ended_is_like_one_that_never_was(app, operator,
     assert answers[0] == answers[1]
 
 
-async def test_without_grace_the_old_secret_ends_at_once(app, operator, partner):
+async def test_without_grace_the_old_secret_ends_at_once(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     answer = await rotate(app, operator, partner, grace_s=0)
 
     assert answer.json["old_secret_expires_at"] is None
@@ -165,7 +183,9 @@ async def test_without_grace_the_old_secret_ends_at_once(app, operator, partner)
     assert [one.version for one in await secrets_of(partner.id)] == [2]
 
 
-async def test_a_later_rotation_ends_the_oldest_at_once(app, operator, partner):
+async def test_a_later_rotation_ends_the_oldest_at_once(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     second = renewed(partner, await rotate(app, operator, partner))
     third = renewed(partner, await rotate(app, operator, partner))
 
@@ -175,7 +195,7 @@ async def test_a_later_rotation_ends_the_oldest_at_once(app, operator, partner):
     assert (await key_row(partner.access_key)).secret_version == 3
 
 
-async def test_the_old_secret_ends_at_the_latest_with_its_key(app, operator):
+async def test_the_old_secret_ends_at_the_latest_with_its_key(app: Starlette, operator: HeldKey) -> None:
     ends = datetime.now(UTC) + timedelta(hours=1)
     held = await hold_key(app, email="partner@example.com", scopes=[], expires_at=ends)
 
@@ -188,7 +208,7 @@ async def test_the_old_secret_ends_at_the_latest_with_its_key(app, operator):
     assert (await who(app, renewed(held, answer))).status == 200
 
 
-async def test_an_expired_key_can_be_rotated_and_stays_expired(app, operator):
+async def test_an_expired_key_can_be_rotated_and_stays_expired(app: Starlette, operator: HeldKey) -> None:
     held = await hold_key(app, scopes=[], expires_at=datetime(2020, 1, 1, tzinfo=UTC))
 
     answer = await rotate(app, operator, held)
@@ -197,7 +217,9 @@ async def test_an_expired_key_can_be_rotated_and_stays_expired(app, operator):
     assert_problem(await who(app, renewed(held, answer)), 401, "key_expired")
 
 
-async def test_a_signed_keys_old_secret_sent_as_a_bearer_is_logged_as_exposed(app, operator, log_lines):
+async def test_a_signed_keys_old_secret_sent_as_a_bearer_is_logged_as_exposed(
+    app: Starlette, operator: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     held = await hold_key(app, mode="signed", scopes=[])
     await rotate(app, operator, held)
 
@@ -207,7 +229,9 @@ async def test_a_signed_keys_old_secret_sent_as_a_bearer_is_logged_as_exposed(ap
     assert any("sent as a bearer" in line.getMessage() for line in log_lines)
 
 
-async def test_a_revoked_key_is_revoked_for_both_secrets(app, operator, partner):
+async def test_a_revoked_key_is_revoked_for_both_secrets(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     new = renewed(partner, await rotate(app, operator, partner))
     await call(app, "DELETE", f"/v1/keys/{partner.access_key}", key=operator)
 
@@ -235,7 +259,9 @@ async def test_a_revoked_key_is_revoked_for_both_secrets(app, operator, partner)
         pytest.param({"grace_s": 0, "scopes": []}, "/scopes", id="an unknown field"),
     ],
 )
-async def test_a_body_of_the_wrong_shape_is_422_and_changes_nothing(app, operator, body, pointer):
+async def test_a_body_of_the_wrong_shape_is_422_and_changes_nothing(
+    app: Starlette, operator: HeldKey, body: dict[str, Any], pointer: str
+) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await call(app, "POST", f"/v1/keys/{operator.access_key}/rotate", key=operator, body=body)
@@ -246,12 +272,16 @@ async def test_a_body_of_the_wrong_shape_is_422_and_changes_nothing(app, operato
 
 
 @pytest.mark.parametrize("grace_s", [0, 30 * DAY_S])
-async def test_the_longest_and_the_shortest_grace_are_taken(app, operator, grace_s):
+async def test_the_longest_and_the_shortest_grace_are_taken(
+    app: Starlette, operator: HeldKey, grace_s: int
+) -> None:
     assert (await rotate(app, operator, operator, grace_s=grace_s)).status == 200
 
 
 @pytest.mark.parametrize("version", [1, 3, 10**30])
-async def test_another_version_than_the_one_that_is_named_is_409(app, operator, partner, version):
+async def test_another_version_than_the_one_that_is_named_is_409(
+    app: Starlette, operator: HeldKey, partner: HeldKey, version: int
+) -> None:
     await rotate(app, operator, partner, version=1)
     before = await stored(app.state.db.reader)
 
@@ -262,7 +292,9 @@ async def test_another_version_than_the_one_that_is_named_is_409(app, operator, 
     assert await stored(app.state.db.reader) == before
 
 
-async def test_of_two_rotations_at_once_that_name_a_version_one_wins(app, operator, partner):
+async def test_of_two_rotations_at_once_that_name_a_version_one_wins(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     async with asyncio.TaskGroup() as group:
         both = [group.create_task(rotate(app, operator, partner, version=1)) for _ in range(2)]
 
@@ -274,7 +306,9 @@ async def test_of_two_rotations_at_once_that_name_a_version_one_wins(app, operat
 
 
 @on_mariadb
-async def test_a_rotation_waits_for_one_that_is_under_way(app, operator, partner):
+async def test_a_rotation_waits_for_one_that_is_under_way(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     """It compares its version with the result of the earlier rotation, not with the state when it was called."""
     async with app.state.db.scoped_session() as session:
         row = await ApiKey.filter_by(id=partner.id).for_update().one()
@@ -288,7 +322,9 @@ async def test_a_rotation_waits_for_one_that_is_under_way(app, operator, partner
     assert [one.version for one in await secrets_of(partner.id)] == [1, 2]
 
 
-async def test_two_rotations_at_once_that_name_none_come_one_after_the_other(app, operator, partner):
+async def test_two_rotations_at_once_that_name_none_come_one_after_the_other(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     async with asyncio.TaskGroup() as group:
         both = [group.create_task(rotate(app, operator, partner)) for _ in range(2)]
 
@@ -297,7 +333,7 @@ async def test_two_rotations_at_once_that_name_none_come_one_after_the_other(app
     assert [(await who(app, renewed(partner, answer))).status for answer in answers] == [200, 200]
 
 
-async def test_a_revoked_key_is_not_rotated(app, operator, partner):
+async def test_a_revoked_key_is_not_rotated(app: Starlette, operator: HeldKey, partner: HeldKey) -> None:
     await call(app, "DELETE", f"/v1/keys/{partner.access_key}", key=operator)
     before = await stored(app.state.db.reader)
 
@@ -305,7 +341,7 @@ async def test_a_revoked_key_is_not_rotated(app, operator, partner):
     assert await stored(app.state.db.reader) == before
 
 
-async def test_what_names_no_key_is_404(app, operator):
+async def test_what_names_no_key_is_404(app: Starlette, operator: HeldKey) -> None:
     answer = await call(
         app, "POST", "/v1/keys/lka_0000000000000000000000/rotate", key=operator, body={"grace_s": 0}
     )
@@ -313,13 +349,13 @@ async def test_what_names_no_key_is_404(app, operator):
     assert_problem(answer, 404, "not_found")
 
 
-async def test_rotating_needs_keys_write(app, partner):
+async def test_rotating_needs_keys_write(app: Starlette, partner: HeldKey) -> None:
     caller = await hold_key(app, scopes=["keys:read", "users:read"])
 
     assert_problem(await rotate(app, caller, partner), 403, "scope_missing")
 
 
-async def test_rotating_needs_every_scope_that_the_key_has(app):
+async def test_rotating_needs_every_scope_that_the_key_has(app: Starlette) -> None:
     """Otherwise a key that may write keys could get the secret of a key with more scopes."""
     caller = await hold_key(app, scopes=["keys:write", "users:read"])
     richer = await hold_key(app, email="partner@example.com", scopes=["users:read", "users:write"])
@@ -335,7 +371,9 @@ async def test_rotating_needs_every_scope_that_the_key_has(app):
 # ---------------------------------------------------------------------- answers to calls with the old secret
 
 
-async def test_only_a_call_with_the_old_secret_is_told_that_it_is_old(app, operator, partner):
+async def test_only_a_call_with_the_old_secret_is_told_that_it_is_old(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     untouched = await who(app, partner)
     answer = await rotate(app, operator, partner, grace_s=60)
     old, new = await secrets_of(partner.id)
@@ -359,7 +397,9 @@ async def test_only_a_call_with_the_old_secret_is_told_that_it_is_old(app, opera
         pytest.param("GET", "/fail", 500, "internal_error", id="500 of the last resort"),
     ],
 )
-async def test_errors_after_the_proof_tell_it_too(app, operator, partner, method, target, status, code):
+async def test_errors_after_the_proof_tell_it_too(
+    app: Starlette, operator: HeldKey, partner: HeldKey, method: str, target: str, status: int, code: str
+) -> None:
     await rotate(app, operator, partner)
 
     answer = await call(app, method, target, key=partner)
@@ -368,12 +408,12 @@ async def test_errors_after_the_proof_tell_it_too(app, operator, partner, method
     assert answer.headers.keys() >= NEVER
 
 
-async def test_a_body_that_is_not_the_signed_one_is_told_it_too(app, operator):
+async def test_a_body_that_is_not_the_signed_one_is_told_it_too(app: Starlette, operator: HeldKey) -> None:
     signer = await hold_key(app, mode="signed", email="partner@example.com")
     await rotate(app, operator, signer)
 
-    async def alter(scope, receive, send):
-        async def received():
+    async def alter(scope: Scope, receive: Receive, send: Send) -> None:
+        async def received() -> Message:
             return {**await receive(), "body": b'{"name":"y"}'}
 
         await app(scope, received, send)
@@ -386,7 +426,9 @@ async def test_a_body_that_is_not_the_signed_one_is_told_it_too(app, operator):
     assert answer.headers.keys() >= NEVER
 
 
-async def test_errors_before_the_proof_tell_nothing(app, operator, partner):
+async def test_errors_before_the_proof_tell_nothing(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     await rotate(app, operator, partner)
 
     for target, key in (("/v1/me", None), ("/nothing", partner)):
@@ -396,13 +438,15 @@ async def test_errors_before_the_proof_tell_nothing(app, operator, partner):
 # ---------------------------------------------------------------------- counters for the operator
 
 
-async def old_uses(app, operator, key):
+async def old_uses(app: Starlette, operator: HeldKey, key: HeldKey) -> tuple[int, str | None]:
     await app.state.last_used.write()
     shown = (await call(app, "GET", f"/v1/keys/{key.access_key}", key=operator)).json
     return shown["old_secret_calls"], shown["old_secret_last_used_at"]
 
 
-async def test_calls_with_the_old_secret_are_counted_and_those_with_the_new_are_not(app, operator, partner):
+async def test_calls_with_the_old_secret_are_counted_and_those_with_the_new_are_not(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     await who(app, partner)
     new = renewed(partner, await rotate(app, operator, partner))
     assert await old_uses(app, operator, partner) == (0, None)
@@ -417,7 +461,7 @@ async def test_calls_with_the_old_secret_are_counted_and_those_with_the_new_are_
     assert abs(datetime.fromisoformat(moment) - datetime.now(UTC)) < timedelta(seconds=30)
 
 
-async def test_counting_is_no_change_of_the_key(app, operator, partner):
+async def test_counting_is_no_change_of_the_key(app: Starlette, operator: HeldKey, partner: HeldKey) -> None:
     await rotate(app, operator, partner)
     before = await key_row(partner.access_key)
 
@@ -427,7 +471,9 @@ async def test_counting_is_no_change_of_the_key(app, operator, partner):
     assert (await key_row(partner.access_key)).updated_at == before.updated_at
 
 
-async def test_the_count_is_written_outside_of_requests(app, operator, partner):
+async def test_the_count_is_written_outside_of_requests(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     await rotate(app, operator, partner)
 
     with wire.listening() as commands:
@@ -436,7 +482,7 @@ async def test_the_count_is_written_outside_of_requests(app, operator, partner):
     assert not any(command.startswith("UPDATE") for command in commands)
 
 
-async def test_each_rotation_counts_anew(app, operator, partner):
+async def test_each_rotation_counts_anew(app: Starlette, operator: HeldKey, partner: HeldKey) -> None:
     second = renewed(partner, await rotate(app, operator, partner))
     await who(app, partner)
     assert (await old_uses(app, operator, partner))[0] == 1
@@ -448,7 +494,9 @@ async def test_each_rotation_counts_anew(app, operator, partner):
     assert (await old_uses(app, operator, partner))[0] == 1
 
 
-async def test_what_was_gathered_before_a_rotation_is_not_counted_after_it(app, operator, partner):
+async def test_what_was_gathered_before_a_rotation_is_not_counted_after_it(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     await rotate(app, operator, partner)
     await who(app, partner)
 
@@ -457,7 +505,9 @@ async def test_what_was_gathered_before_a_rotation_is_not_counted_after_it(app, 
     assert await old_uses(app, operator, partner) == (0, None)
 
 
-async def test_counts_of_several_workers_add_up_and_the_last_use_moves_only_forward(app, operator, partner):
+async def test_counts_of_several_workers_add_up_and_the_last_use_moves_only_forward(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     await rotate(app, operator, partner)
     late, early = datetime(2026, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -468,14 +518,16 @@ async def test_counts_of_several_workers_add_up_and_the_last_use_moves_only_forw
     assert await old_uses(app, operator, partner) == (2, rfc3339(late))
 
 
-async def test_what_could_not_be_written_is_counted_later(app, operator, partner, monkeypatch):
+async def test_what_could_not_be_written_is_counted_later(
+    app: Starlette, operator: HeldKey, partner: HeldKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await rotate(app, operator, partner)
     last_used, session_class = app.state.last_used, type(app.state.db.scoped_session())
     await app.state.db.scoped_session.remove()
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     last_used.note_old(partner.id, 1, moment)
 
-    async def fail(self):
+    async def fail(self: Any) -> None:
         last_used.note_old(partner.id, 1, moment + timedelta(seconds=1))
         raise ConnectionError
 
@@ -492,7 +544,9 @@ async def test_what_could_not_be_written_is_counted_later(app, operator, partner
 
 @pytest.mark.parametrize("rotations", [0, 1, 2])
 @on_mariadb
-async def test_asking_who_calls_is_one_round_trip_with_any_secret(app, operator, partner, rotations):
+async def test_asking_who_calls_is_one_round_trip_with_any_secret(
+    app: Starlette, operator: HeldKey, partner: HeldKey, rotations: int
+) -> None:
     old = new = partner
     for _ in range(rotations):
         old, new = new, await rotate_held(app, new, grace_s=60)
@@ -505,7 +559,7 @@ async def test_asking_who_calls_is_one_round_trip_with_any_secret(app, operator,
 
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_an_index_serves_the_lookup(app, mode):
+async def test_an_index_serves_the_lookup(app: Starlette, mode: str) -> None:
     """No lookup scans a table."""
     held = [await hold_key(app, mode=mode, email=f"u{number}@example.com", scopes=[]) for number in range(30)]
     statement, values = {
@@ -532,7 +586,9 @@ async def test_an_index_serves_the_lookup(app, mode):
             assert [row for row in plan if row["type"] in {"ALL", "index"}] == [], plan
 
 
-async def test_the_lookup_finds_one_key_with_its_two_secrets(app, operator, partner):
+async def test_the_lookup_finds_one_key_with_its_two_secrets(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     new = renewed(partner, await rotate(app, operator, partner))
 
     async with app.state.db.scoped_session() as session:
@@ -545,7 +601,7 @@ async def test_the_lookup_finds_one_key_with_its_two_secrets(app, operator, part
             assert [one.sealed is None for one in by_id.secrets] == [partner.mode == "bearer"] * 2
 
 
-async def test_no_secret_shows_in_what_a_traceback_would_show(app, partner):
+async def test_no_secret_shows_in_what_a_traceback_would_show(app: Starlette, partner: HeldKey) -> None:
     (row,) = await secrets_of(partner.id)
     found = lookup.StoredSecret(**{name: getattr(row, name) for name in lookup.SECRET_FIELDS})
 

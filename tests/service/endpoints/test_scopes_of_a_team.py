@@ -36,7 +36,7 @@ def new_key(holder: HeldKey, *scopes: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("scope", ["items:read", "items:refund"])
-async def test_a_holder_gives_it_and_the_new_key_may_give_it_too(app, scope):
+async def test_a_holder_gives_it_and_the_new_key_may_give_it_too(app: Starlette, scope: str) -> None:
     first = await hold_key(app, scopes=[*OURS, scope])
 
     given = await call(app, "POST", "/v1/keys", key=first, body=new_key(first, scope))
@@ -49,7 +49,7 @@ async def test_a_holder_gives_it_and_the_new_key_may_give_it_too(app, scope):
 
 
 @pytest.mark.parametrize("scope", ["items:read", "items:refund"])
-async def test_an_operator_who_lacks_it_gives_it_to_nobody(app, scope):
+async def test_an_operator_who_lacks_it_gives_it_to_nobody(app: Starlette, scope: str) -> None:
     operator = await hold_key(app, scopes=OURS)
 
     created = await call(app, "POST", "/v1/keys", key=operator, body=new_key(operator, scope))
@@ -61,7 +61,7 @@ async def test_an_operator_who_lacks_it_gives_it_to_nobody(app, scope):
     assert_problem(widened, 403, "scope_not_held")
 
 
-async def test_one_that_nobody_declared_is_given_by_nobody(app):
+async def test_one_that_nobody_declared_is_given_by_nobody(app: Starlette) -> None:
     operator = await hold_key(app)
 
     refused = await call(app, "POST", "/v1/keys", key=operator, body=new_key(operator, "items:fly"))
@@ -71,6 +71,6 @@ async def test_one_that_nobody_declared_is_given_by_nobody(app):
 
 
 @pytest.mark.parametrize("scope", ["", "items", "Items:read", "a:b:c", "a:b\n"])
-def test_a_scope_of_another_form_is_refused_when_the_application_is_built(scope, loggers):
+def test_a_scope_of_another_form_is_refused_when_the_application_is_built(scope: str, loggers: None) -> None:
     with pytest.raises(RouteError, match="is not of the form noun:verb"):
         create_app(Settings(keyring=KEYRING), scopes=[scope])

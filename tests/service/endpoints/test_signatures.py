@@ -4,8 +4,10 @@ import base64
 import hashlib
 import hmac
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 
 from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.authentication.wire.message_signature import sign_message
@@ -24,18 +26,26 @@ Sent = dict[str, object]
 
 
 @pytest.fixture
-async def partner(app) -> HeldKey:
+async def partner(app: Starlette) -> HeldKey:
     """Return a signing key of another owner."""
     return await hold_key(app, email="partner@example.com", scopes=["users:read"], mode="signed")
 
 
 @pytest.fixture(params=["query", "message"])
-def form(request) -> str:
+def form(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 def sign(
-    app, key: HeldKey, form: str, *, secret=None, access_key=None, late_s=0, method="POST", path=PATH
+    app: Starlette,
+    key: HeldKey,
+    form: str,
+    *,
+    secret: str | None = None,
+    access_key: str | None = None,
+    late_s: int = 0,
+    method: str = "POST",
+    path: str = PATH,
 ) -> Sent:
     """Return a request as the partner would sign and describe it."""
     now = app.state.verifier.clock() - late_s
@@ -54,7 +64,7 @@ def sign(
     return {"method": method, "url": f"https://{HOST}{path}?a=1", "headers": headers, "body": BODY}
 
 
-async def explained(app, caller: HeldKey, sent: Sent) -> Answer:
+async def explained(app: Starlette, caller: HeldKey, sent: Sent) -> Answer:
     answer = await call(app, "POST", "/v1/signatures/explain", key=caller, body=sent)
     assert answer.status == 200, answer.body
     return answer
@@ -93,7 +103,9 @@ def assert_helps_nobody(answer: Answer, key: HeldKey) -> None:
 # ---------------------------------------------------------------------- valid signatures
 
 
-async def test_a_right_call_passes_every_check(app, operator, partner, form):
+async def test_a_right_call_passes_every_check(
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str
+) -> None:
     answer = await explained(app, operator, sign(app, partner, form))
 
     assert {check["result"] for check in answer.json["checks"]} == {"passed"}
@@ -106,7 +118,9 @@ async def test_a_right_call_passes_every_check(app, operator, partner, form):
     assert_helps_nobody(answer, partner)
 
 
-async def test_the_text_that_was_signed_is_shown_to_the_byte(app, operator, partner, form):
+async def test_the_text_that_was_signed_is_shown_to_the_byte(
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str
+) -> None:
     sent = sign(app, partner, form)
     answer = await explained(app, operator, sent)
 
@@ -125,7 +139,9 @@ async def test_the_text_that_was_signed_is_shown_to_the_byte(app, operator, part
     assert right_macs(answer, partner)[0] == proof
 
 
-async def test_the_checks_stand_in_the_order_of_the_authenticator(app, operator, partner, form):
+async def test_the_checks_stand_in_the_order_of_the_authenticator(
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str
+) -> None:
     answer = await explained(app, operator, sign(app, partner, form))
 
     names = [check["name"] for check in answer.json["checks"]]
@@ -137,7 +153,9 @@ async def test_the_checks_stand_in_the_order_of_the_authenticator(app, operator,
     }[form]  # fmt: skip
 
 
-async def test_explaining_writes_nothing(app, operator, partner, form):
+async def test_explaining_writes_nothing(
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str
+) -> None:
     sent = sign(app, partner, form)
     before = await stored(app.state.db.engine)
     first = await explained(app, operator, sent)
@@ -147,14 +165,18 @@ async def test_explaining_writes_nothing(app, operator, partner, form):
     assert (await stored(app.state.db.engine))["nonces"] == before["nonces"] == []
 
 
-async def test_a_binary_body_is_given_in_base64(app, operator, partner, form):
+async def test_a_binary_body_is_given_in_base64(
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str
+) -> None:
     sent = sign(app, partner, form)
     sent["body_base64"] = base64.b64encode(sent.pop("body").encode()).decode()
 
     assert failed(await explained(app, operator, sent)) == []
 
 
-async def test_an_old_secret_in_its_grace_is_named(app, operator, partner, form):
+async def test_an_old_secret_in_its_grace_is_named(
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str
+) -> None:
     await rotate_held(app, partner, grace_s=60)
 
     answer = await explained(app, operator, sign(app, partner, form))
@@ -166,7 +188,7 @@ async def test_an_old_secret_in_its_grace_is_named(app, operator, partner, form)
 # ---------------------------------------------------------------------- the mistakes
 
 
-async def test_a_wrong_secret(app, operator, partner, form):
+async def test_a_wrong_secret(app: Starlette, operator: HeldKey, partner: HeldKey, form: str) -> None:
     answer = await explained(app, operator, sign(app, partner, form, secret=OTHER_SECRET))
 
     assert failed(answer) == ["proof"]
@@ -176,7 +198,9 @@ async def test_a_wrong_secret(app, operator, partner, form):
 @pytest.mark.parametrize(
     "change", [{"method": "PUT"}, {"path": "/v1/order"}], ids=["another method", "another path"]
 )
-async def test_another_target(app, operator, partner, form, change):
+async def test_another_target(
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str, change: dict[str, str]
+) -> None:
     meant = sign(app, partner, form)
     sent = sign(app, partner, form, **change)
     sent["method"] = meant["method"]
@@ -190,7 +214,9 @@ async def test_another_target(app, operator, partner, form, change):
 
 
 @pytest.mark.parametrize("late_s", [300, -300], ids=["slow", "fast"])
-async def test_a_clock_that_is_off(app, operator, partner, form, late_s):
+async def test_a_clock_that_is_off(
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str, late_s: int
+) -> None:
     answer = await explained(app, operator, sign(app, partner, form, late_s=late_s))
 
     assert failed(answer) == ["clock"]
@@ -199,7 +225,7 @@ async def test_a_clock_that_is_off(app, operator, partner, form, late_s):
     assert_helps_nobody(answer, partner)
 
 
-async def test_another_body(app, operator, partner, form):
+async def test_another_body(app: Starlette, operator: HeldKey, partner: HeldKey, form: str) -> None:
     answer = await explained(app, operator, {**sign(app, partner, form), "body": "{}"})
 
     assert failed(answer) == ["body"]
@@ -207,14 +233,14 @@ async def test_another_body(app, operator, partner, form):
     assert_helps_nobody(answer, partner)
 
 
-async def test_no_body(app, operator, partner, form):
+async def test_no_body(app: Starlette, operator: HeldKey, partner: HeldKey, form: str) -> None:
     sent = sign(app, partner, form)
     del sent["body"]
 
     assert failed(await explained(app, operator, sent)) == ["body"]
 
 
-async def test_a_component_that_is_not_covered(app, operator, partner):
+async def test_a_component_that_is_not_covered(app: Starlette, operator: HeldKey, partner: HeldKey) -> None:
     sent = sign(app, partner, "message")
     sent["headers"]["signature-input"] = sent["headers"]["signature-input"].replace(' "@query"', "")
 
@@ -225,7 +251,7 @@ async def test_a_component_that_is_not_covered(app, operator, partner):
     assert_helps_nobody(answer, partner)
 
 
-async def test_a_parameter_that_is_not_there(app, operator, partner):
+async def test_a_parameter_that_is_not_there(app: Starlette, operator: HeldKey, partner: HeldKey) -> None:
     query, mac = sign_query(partner.secret, "", partner.access_key, app.state.verifier.clock())
     sent = {"method": "DELETE", "url": f"https://{HOST}/v1/users/1?{query}", "headers": {"secret": mac}}
 
@@ -235,7 +261,9 @@ async def test_a_parameter_that_is_not_there(app, operator, partner):
     assert detail(answer, "coverage") == "The query lacks method, path."
 
 
-async def test_base64_that_is_not_canonical(app, operator, partner, form):
+async def test_base64_that_is_not_canonical(
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str
+) -> None:
     sent = sign(app, partner, form)
     name = "Secret" if form == "query" else "signature"
     canonical = sent["headers"][name]
@@ -253,7 +281,7 @@ async def test_base64_that_is_not_canonical(app, operator, partner, form):
     assert_helps_nobody(answer, partner)
 
 
-async def test_an_unknown_key(app, operator, partner, form):
+async def test_an_unknown_key(app: Starlette, operator: HeldKey, partner: HeldKey, form: str) -> None:
     answer = await explained(app, operator, sign(app, partner, form, access_key=NO_KEY))
 
     assert failed(answer) == ["key"]
@@ -262,7 +290,9 @@ async def test_an_unknown_key(app, operator, partner, form):
     assert_helps_nobody(answer, partner)
 
 
-async def test_a_secret_in_the_place_of_the_public_id_is_cut(app, operator, partner, form):
+async def test_a_secret_in_the_place_of_the_public_id_is_cut(
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str
+) -> None:
     answer = await explained(app, operator, sign(app, partner, form, access_key=partner.secret))
 
     assert failed(answer) == ["public_id"]
@@ -278,7 +308,9 @@ async def test_a_secret_in_the_place_of_the_public_id_is_cut(app, operator, part
     ],
     ids=["revoked", "expired"],
 )
-async def test_a_key_that_has_ended(app, operator, form, state, code):
+async def test_a_key_that_has_ended(
+    app: Starlette, operator: HeldKey, form: str, state: dict[str, Any], code: str
+) -> None:
     ended = await hold_key(app, email="partner@example.com", mode="signed", **state)
 
     answer = await explained(app, operator, sign(app, ended, form))
@@ -289,7 +321,7 @@ async def test_a_key_that_has_ended(app, operator, form, state, code):
     assert_helps_nobody(answer, ended)
 
 
-async def test_a_bearer_key_does_not_sign(app, operator, form):
+async def test_a_bearer_key_does_not_sign(app: Starlette, operator: HeldKey, form: str) -> None:
     bearer = await hold_key(app, email="partner@example.com")
 
     answer = await explained(app, operator, sign(app, bearer, form))
@@ -298,7 +330,7 @@ async def test_a_bearer_key_does_not_sign(app, operator, form):
     assert bearer.secret not in answer.body.decode()
 
 
-async def test_a_key_with_networks_is_told_from_where(app, operator, form):
+async def test_a_key_with_networks_is_told_from_where(app: Starlette, operator: HeldKey, form: str) -> None:
     bound = await hold_key(app, email="p@example.com", mode="signed", allowed_networks=["192.0.2.0/24"])
 
     answer = await explained(app, operator, sign(app, bound, form))
@@ -307,7 +339,7 @@ async def test_a_key_with_networks_is_told_from_where(app, operator, form):
     assert "192.0.2.0/24" in detail(answer, "networks")
 
 
-async def test_a_nonce_that_was_used(app, operator, partner, form):
+async def test_a_nonce_that_was_used(app: Starlette, operator: HeldKey, partner: HeldKey, form: str) -> None:
     claim = NonceClaim.of_nonce(partner.access_key, NONCE, int(app.state.verifier.clock()))
     assert await app.state.replays.reserve(claim)
 
@@ -337,7 +369,9 @@ async def test_a_nonce_that_was_used(app, operator, partner, form):
     ],
     ids=["none", "bearer", "two", "twice", "half"],
 )
-async def test_a_request_without_one_signature(app, operator, headers, reason):
+async def test_a_request_without_one_signature(
+    app: Starlette, operator: HeldKey, headers: dict[str, Any], reason: str
+) -> None:
     answer = await explained(app, operator, {"method": "GET", "url": "http://h/", "headers": headers})
 
     assert answer.json == {
@@ -359,14 +393,18 @@ async def test_a_request_without_one_signature(app, operator, headers, reason):
     ],
     ids=["no input", "no signature", "no structured field", "no host"],
 )
-async def test_a_message_that_cannot_be_read(app, operator, headers, check):
+async def test_a_message_that_cannot_be_read(
+    app: Starlette, operator: HeldKey, headers: dict[str, str], check: str
+) -> None:
     answer = await explained(app, operator, {"method": "GET", "url": "http://h/", "headers": headers})
 
     assert (answer.json["form"], failed(answer)) == ("message", [check])
     assert (answer.json["signed"], answer.json["clock"], answer.json["key"]) == ([], None, None)
 
 
-async def test_lines_that_a_proxy_added_are_one_field_with_the_partners(app, operator, partner):
+async def test_lines_that_a_proxy_added_are_one_field_with_the_partners(
+    app: Starlette, operator: HeldKey, partner: HeldKey
+) -> None:
     sent = sign(app, partner, "message")
     sent["headers"]["signature-input"] = ['proxy=("@method");created=1', sent["headers"]["signature-input"]]
     right, wrong = sent["headers"]["signature"], "sig1=:AA==:"
@@ -399,7 +437,9 @@ async def test_lines_that_a_proxy_added_are_one_field_with_the_partners(app, ope
         ({"secret": OTHER_SECRET}, "/secret"),
     ],
 )
-async def test_what_is_no_request_is_refused(app, operator, change, pointer):
+async def test_what_is_no_request_is_refused(
+    app: Starlette, operator: HeldKey, change: dict[str, Any], pointer: str
+) -> None:
     sent = {"method": "GET", "url": "http://h/", "headers": {}, **change}
 
     answer = await call(app, "POST", "/v1/signatures/explain", key=operator, body=sent)
@@ -408,7 +448,7 @@ async def test_what_is_no_request_is_refused(app, operator, change, pointer):
     assert [error["pointer"] for error in answer.json["errors"]] == [pointer]
 
 
-async def test_reading_ones_own_keys_is_not_enough(app, partner):
+async def test_reading_ones_own_keys_is_not_enough(app: Starlette, partner: HeldKey) -> None:
     caller = await hold_key(app, email="partner@example.com", scopes=["users:read", "me.keys:read"])
 
     answer = await call(app, "POST", "/v1/signatures/explain", key=caller, body=sign(app, partner, "query"))
@@ -416,7 +456,9 @@ async def test_reading_ones_own_keys_is_not_enough(app, partner):
     assert_problem(answer, 403, "scope_missing")
 
 
-async def test_a_key_may_explain_its_own_call_and_is_a_call_itself(app, signer, form):
+async def test_a_key_may_explain_its_own_call_and_is_a_call_itself(
+    app: Starlette, signer: HeldKey, form: str
+) -> None:
     answer = await explained(app, signer, sign(app, signer, form))
 
     assert failed(answer) == []

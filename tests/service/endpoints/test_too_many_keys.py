@@ -5,9 +5,10 @@ from collections import Counter
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
 
 from latchkey.service.settings import Settings
-from tests.api import assert_problem, call, hold_key, stored
+from tests.api import HeldKey, assert_problem, call, hold_key, stored
 
 LIMIT = 4
 KEY = {"name": "n", "mode": "bearer", "scopes": []}
@@ -19,7 +20,9 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.mark.parametrize("path", ["/v1/keys", "/v1/me/keys"])
-async def test_beyond_the_bound_no_key_is_created_and_revoked_ones_count(app, operator, path):
+async def test_beyond_the_bound_no_key_is_created_and_revoked_ones_count(
+    app: Starlette, operator: HeldKey, path: str
+) -> None:
     caller = await hold_key(app, email="partner@example.com")
     body = KEY if path == "/v1/me/keys" else {**KEY, "user_id": caller.user_id}
     made = [await call(app, "POST", path, key=caller, body=body) for _ in range(LIMIT - 1)]
@@ -35,7 +38,7 @@ async def test_beyond_the_bound_no_key_is_created_and_revoked_ones_count(app, op
     assert elsewhere.status == 201
 
 
-async def test_calls_at_the_same_moment_do_not_pass_the_bound_together(app):
+async def test_calls_at_the_same_moment_do_not_pass_the_bound_together(app: Starlette) -> None:
     caller = await hold_key(app, email="partner@example.com")
 
     answers = await asyncio.gather(

@@ -1,25 +1,28 @@
 """`/v1/users`: every sentence of its description."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import event
+from starlette.applications import Starlette
 
 from latchkey.models import ApiKey, User
 from tests import wire
-from tests.api import assert_problem, call, hold_key, key_row, rfc3339, stored, user_row
+from tests.api import HeldKey, assert_problem, call, hold_key, key_row, rfc3339, stored, user_row
 
 ANN = {"email": "ann@example.com", "name": "Ann"}
 
 
 @pytest.fixture
-async def ann(app, operator):
+async def ann(app: Starlette, operator: HeldKey) -> dict[str, Any]:
     """Return the answer to creating a user."""
     return (await call(app, "POST", "/v1/users", key=operator, body=ANN)).json
 
 
 @pytest.fixture
-async def crowd(app, operator):
+async def crowd(app: Starlette, operator: HeldKey) -> list[int]:
     """Return the ids of 201 users, including the operator's owner, in their order."""
     async with app.state.db.scoped_session() as session:
         session.add_all([User(email=f"user{n}@example.com", name=f"User {n}") for n in range(200)])
@@ -27,7 +30,7 @@ async def crowd(app, operator):
     return [user.id for user in await User.filter().order_by("id").all()]
 
 
-async def test_a_created_user_is_answered_as_it_is_stored(app, operator):
+async def test_a_created_user_is_answered_as_it_is_stored(app: Starlette, operator: HeldKey) -> None:
     answer = await call(app, "POST", "/v1/users", key=operator, body=ANN)
 
     user = await User.filter(email="ann@example.com").one()
@@ -44,7 +47,7 @@ async def test_a_created_user_is_answered_as_it_is_stored(app, operator):
     }
 
 
-async def test_the_location_leads_to_the_same_user(app, operator):
+async def test_the_location_leads_to_the_same_user(app: Starlette, operator: HeldKey) -> None:
     made = await call(app, "POST", "/v1/users", key=operator, body=ANN)
     read = await call(app, "GET", made.headers["location"], key=operator)
 
@@ -68,7 +71,9 @@ async def test_the_location_leads_to_the_same_user(app, operator):
         ),
     ],
 )
-async def test_what_is_within_the_bounds_comes_back_unchanged(app, operator, body):
+async def test_what_is_within_the_bounds_comes_back_unchanged(
+    app: Starlette, operator: HeldKey, body: dict[str, str]
+) -> None:
     made = await call(app, "POST", "/v1/users", key=operator, body=body)
 
     read = await call(app, "GET", f"/v1/users/{made.json['id']}", key=operator)
@@ -90,7 +95,9 @@ DIFFERENT_EMAILS = [
 
 
 @pytest.mark.parametrize("first, second", EQUAL_EMAILS)
-async def test_a_taken_email_is_409_in_whatever_letter_case(app, operator, first, second):
+async def test_a_taken_email_is_409_in_whatever_letter_case(
+    app: Starlette, operator: HeldKey, first: str, second: str
+) -> None:
     await call(app, "POST", "/v1/users", key=operator, body={"email": first, "name": "First"})
     before = await stored(app.state.db.reader)
 
@@ -101,7 +108,9 @@ async def test_a_taken_email_is_409_in_whatever_letter_case(app, operator, first
 
 
 @pytest.mark.parametrize("first, second", DIFFERENT_EMAILS)
-async def test_what_folds_differently_is_another_email(app, operator, first, second):
+async def test_what_folds_differently_is_another_email(
+    app: Starlette, operator: HeldKey, first: str, second: str
+) -> None:
     await call(app, "POST", "/v1/users", key=operator, body={"email": first, "name": "First"})
 
     answer = await call(app, "POST", "/v1/users", key=operator, body={"email": second, "name": "Second"})
@@ -109,7 +118,9 @@ async def test_what_folds_differently_is_another_email(app, operator, first, sec
     assert answer.status == 201
 
 
-async def test_a_deleted_users_email_stays_taken(app, operator, ann):
+async def test_a_deleted_users_email_stays_taken(
+    app: Starlette, operator: HeldKey, ann: dict[str, Any]
+) -> None:
     await call(app, "DELETE", f"/v1/users/{ann['id']}", key=operator)
 
     assert_problem(await call(app, "POST", "/v1/users", key=operator, body=ANN), 409, "email_taken")
@@ -128,7 +139,9 @@ async def test_a_deleted_users_email_stays_taken(app, operator, ann):
         pytest.param({"email": "c@example.com", "name": "C", "status": "blocked"}, id="all"),
     ],
 )
-async def test_a_change_is_answered_as_it_is_stored_and_what_is_absent_stays(app, operator, ann, change):
+async def test_a_change_is_answered_as_it_is_stored_and_what_is_absent_stays(
+    app: Starlette, operator: HeldKey, ann: dict[str, Any], change: dict[str, str]
+) -> None:
     answer = await call(app, "PATCH", f"/v1/users/{ann['id']}", key=operator, body=change)
 
     user = await user_row(ann["id"])
@@ -141,7 +154,9 @@ async def test_a_change_is_answered_as_it_is_stored_and_what_is_absent_stays(app
 @pytest.mark.parametrize(
     "change", [{}, {"name": "Ann"}, {**ANN, "status": "active"}], ids=["{}", "name", "all"]
 )
-async def test_a_change_to_what_is_there_changes_nothing(app, operator, ann, change):
+async def test_a_change_to_what_is_there_changes_nothing(
+    app: Starlette, operator: HeldKey, ann: dict[str, Any], change: dict[str, Any]
+) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await call(app, "PATCH", f"/v1/users/{ann['id']}", key=operator, body=change)
@@ -150,7 +165,9 @@ async def test_a_change_to_what_is_there_changes_nothing(app, operator, ann, cha
     assert await stored(app.state.db.reader) == before
 
 
-async def test_an_email_cannot_be_changed_to_a_taken_one(app, operator, ann):
+async def test_an_email_cannot_be_changed_to_a_taken_one(
+    app: Starlette, operator: HeldKey, ann: dict[str, Any]
+) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await call(
@@ -165,7 +182,9 @@ async def test_an_email_cannot_be_changed_to_a_taken_one(app, operator, ann):
     assert await stored(app.state.db.reader) == before
 
 
-async def test_the_keys_of_a_blocked_user_rest_until_it_is_unblocked(app, operator):
+async def test_the_keys_of_a_blocked_user_rest_until_it_is_unblocked(
+    app: Starlette, operator: HeldKey
+) -> None:
     held = await hold_key(app, email=ANN["email"], scopes=[])
 
     await call(app, "PATCH", f"/v1/users/{held.user_id}", key=operator, body={"status": "blocked"})
@@ -180,7 +199,9 @@ async def test_the_keys_of_a_blocked_user_rest_until_it_is_unblocked(app, operat
 # ---------------------------------------------------------------------- delete
 
 
-async def test_deleting_a_user_revokes_its_keys_in_the_same_transaction(app, operator):
+async def test_deleting_a_user_revokes_its_keys_in_the_same_transaction(
+    app: Starlette, operator: HeldKey
+) -> None:
     held = [await hold_key(app, email=ANN["email"], mode=mode) for mode in ("bearer", "signed")]
     before = await key_row(held[0].access_key)
 
@@ -197,7 +218,9 @@ async def test_deleting_a_user_revokes_its_keys_in_the_same_transaction(app, ope
         assert_problem(await call(app, "GET", "/v1/me", key=one), 401, "key_revoked")
 
 
-async def test_no_key_is_made_while_its_user_is_being_deleted(app, operator, ann):
+async def test_no_key_is_made_while_its_user_is_being_deleted(
+    app: Starlette, operator: HeldKey, ann: dict[str, Any]
+) -> None:
     """Whichever call comes first, the key is either not created, or revoked."""
     key = {"user_id": ann["id"], "name": "n", "mode": "bearer", "scopes": []}
 
@@ -211,12 +234,12 @@ async def test_no_key_is_made_while_its_user_is_being_deleted(app, operator, ann
     assert [one for one in keys if one.status != "revoked"] == []
 
 
-async def test_a_user_whose_keys_cannot_be_revoked_is_not_deleted(app, operator):
+async def test_a_user_whose_keys_cannot_be_revoked_is_not_deleted(app: Starlette, operator: HeldKey) -> None:
     held = await hold_key(app, email=ANN["email"])
     before = await stored(app.state.db.reader)
 
     @event.listens_for(app.state.db.engine.sync_engine, "before_cursor_execute")
-    def fail(_connection, _cursor, statement, *_):
+    def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith("UPDATE api_keys"):
             raise ZeroDivisionError
 
@@ -226,7 +249,9 @@ async def test_a_user_whose_keys_cannot_be_revoked_is_not_deleted(app, operator)
     assert await stored(app.state.db.reader) == before
 
 
-async def test_a_deleted_user_can_be_read_and_deleted_again_but_not_changed(app, operator, ann):
+async def test_a_deleted_user_can_be_read_and_deleted_again_but_not_changed(
+    app: Starlette, operator: HeldKey, ann: dict[str, Any]
+) -> None:
     path = f"/v1/users/{ann['id']}"
     await call(app, "DELETE", path, key=operator)
     before = await stored(app.state.db.reader)
@@ -252,8 +277,14 @@ ENDS = {"delete": ("DELETE", None), "block": ("PATCH", {"status": "blocked", "na
 @pytest.mark.parametrize("caller", ["operator", "signer"])
 @pytest.mark.parametrize("method, body", ENDS.values(), ids=ENDS)
 async def test_a_key_does_not_end_its_own_owner_by_accident(
-    app, operator, signer, caller, method, body, query
-):
+    app: Starlette,
+    operator: HeldKey,
+    signer: HeldKey,
+    caller: str,
+    method: str,
+    body: dict[str, str] | None,
+    query: str,
+) -> None:
     key = {"operator": operator, "signer": signer}[caller]
     before = await stored(app.state.db.reader)
     path = f"/v1/users/{operator.user_id}"
@@ -267,7 +298,9 @@ async def test_a_key_does_not_end_its_own_owner_by_accident(
 
 
 @pytest.mark.parametrize("method, body", ENDS.values(), ids=ENDS)
-async def test_it_does_when_it_is_forced_and_ends_with_it(app, operator, signer, method, body):
+async def test_it_does_when_it_is_forced_and_ends_with_it(
+    app: Starlette, operator: HeldKey, signer: HeldKey, method: str, body: dict[str, str] | None
+) -> None:
     answer = await call(app, method, f"/v1/users/{operator.user_id}?force=true", key=signer, body=body)
 
     assert answer.status == {"DELETE": 204, "PATCH": 200}[method]
@@ -277,20 +310,24 @@ async def test_it_does_when_it_is_forced_and_ends_with_it(app, operator, signer,
 
 
 @pytest.mark.parametrize("body", [{}, {"name": "x"}, {"status": "active"}, {"limits": []}], ids=str)
-async def test_any_other_change_of_its_owner_needs_no_force(app, operator, body):
+async def test_any_other_change_of_its_owner_needs_no_force(
+    app: Starlette, operator: HeldKey, body: dict[str, Any]
+) -> None:
     answer = await call(app, "PATCH", f"/v1/users/{operator.user_id}", key=operator, body=body)
 
     assert answer.status == 200
 
 
 @pytest.mark.parametrize("method, body", ENDS.values(), ids=ENDS)
-async def test_force_changes_nothing_for_another_user(app, operator, ann, method, body):
+async def test_force_changes_nothing_for_another_user(
+    app: Starlette, operator: HeldKey, ann: dict[str, Any], method: str, body: dict[str, str] | None
+) -> None:
     answer = await call(app, method, f"/v1/users/{ann['id']}?force=true", key=operator, body=body)
 
     assert answer.status == {"DELETE": 204, "PATCH": 200}[method]
 
 
-async def test_a_refused_end_of_its_owner_stores_no_answer(app, operator):
+async def test_a_refused_end_of_its_owner_stores_no_answer(app: Starlette, operator: HeldKey) -> None:
     """The Idempotency-Key belongs to this call, which may be made again."""
     once = [("idempotency-key", "5")]
     path = f"/v1/users/{operator.user_id}"
@@ -313,7 +350,9 @@ async def test_a_refused_end_of_its_owner_stores_no_answer(app, operator):
         *(str(2**63 - 1), str(2**63), str(10**30), "999999999"),
     ],
 )
-async def test_an_id_that_names_no_user_is_404(app, operator, method, id):
+async def test_an_id_that_names_no_user_is_404(
+    app: Starlette, operator: HeldKey, method: str, id: str
+) -> None:
     answer = await call(
         app, method, f"/v1/users/{id}", key=operator, body={"name": "x"} if method == "PATCH" else None
     )
@@ -324,7 +363,7 @@ async def test_an_id_that_names_no_user_is_404(app, operator, method, id):
 # ---------------------------------------------------------------------- lists
 
 
-async def every_page(app, operator, target):
+async def every_page(app: Starlette, operator: HeldKey, target: str) -> AsyncIterator[Any]:
     """Follow the links of a list to its end."""
     pages = []
     while target is not None:
@@ -348,15 +387,15 @@ async def every_page(app, operator, target):
     ],
 )
 async def test_following_the_links_shows_every_user_once_in_the_order_of_ids(
-    app, operator, crowd, query, sizes
-):
+    app: Starlette, operator: HeldKey, crowd: list[int], query: str, sizes: list[int]
+) -> None:
     pages = await every_page(app, operator, f"/v1/users{query}")
 
     assert [len(page) for page in pages] == sizes
     assert [user["id"] for page in pages for user in page] == crowd
 
 
-async def test_a_page_may_hold_one(app, operator, ann):
+async def test_a_page_may_hold_one(app: Starlette, operator: HeldKey, ann: dict[str, Any]) -> None:
     pages = await every_page(app, operator, "/v1/users?limit=1")
 
     assert [[user["id"] for user in page] for page in pages] == [[operator.user_id], [ann["id"]]]
@@ -382,8 +421,8 @@ async def test_a_page_may_hold_one(app, operator, ann):
     ],
 )
 async def test_a_filter_narrows_and_one_that_matches_nothing_is_an_empty_page(
-    app, operator, ann, query, found
-):
+    app: Starlette, operator: HeldKey, ann: dict[str, Any], query: str, found: list[Any]
+) -> None:
     await call(app, "DELETE", f"/v1/users/{ann['id']}", key=operator)
 
     answer = await call(app, "GET", f"/v1/users?{query}", key=operator)
@@ -393,7 +432,7 @@ async def test_a_filter_narrows_and_one_that_matches_nothing_is_an_empty_page(
     assert answer.json["next_cursor"] is None
 
 
-async def test_head_of_a_list_links_on(app, operator, ann):
+async def test_head_of_a_list_links_on(app: Starlette, operator: HeldKey, ann: dict[str, Any]) -> None:
     answer = await call(app, "HEAD", "/v1/users?limit=1", key=operator)
 
     assert answer.status == 200

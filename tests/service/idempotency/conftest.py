@@ -1,10 +1,12 @@
 """The application with a team's routes that accept an idempotency key."""
 
+from collections.abc import Sequence
+
 import pytest
 
 import latchkey.service.endpoints.adapter
 from latchkey.service import shapes
-from latchkey.service.operation import route
+from latchkey.service.operation import Operation, route
 from latchkey.service.settings import Settings
 from tests.conftest import KEYRING
 from tests.service.idempotency.endpoints import (
@@ -23,19 +25,19 @@ from tests.service.idempotency.endpoints import (
 
 
 @pytest.fixture(autouse=True)
-def _new_control(monkeypatch):
+def _new_control(monkeypatch: pytest.MonkeyPatch) -> None:
     control.__init__()
     monkeypatch.setattr(latchkey.service.endpoints.adapter, "LONGEST_PAUSE_S", 0.001)
 
 
 @pytest.fixture
-def settings(database_url):
+def settings(database_url: str) -> Settings:
     """Use a pool of two with a long timeout: many copies arrive at once, on a machine that may be slow."""
     return Settings(database_url=database_url, keyring=KEYRING, pool_size=2, pool_timeout_s=10.0)
 
 
 @pytest.fixture
-def routes():
+def routes() -> Sequence[Operation]:
     return (
         team("/write", write),
         team("/slow", write_slowly),

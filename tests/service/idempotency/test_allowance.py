@@ -4,10 +4,11 @@ import asyncio
 from collections import Counter
 
 import pytest
+from starlette.applications import Starlette
 
 from latchkey.service.settings import Settings
 from tests import wire
-from tests.api import assert_problem, hold_key
+from tests.api import HeldKey, assert_problem, hold_key
 from tests.conftest import KEYRING
 from tests.service.idempotency.endpoints import ANN, is_replay, rows, send
 
@@ -15,7 +16,7 @@ LIMIT = 3
 
 
 @pytest.fixture
-def settings(database_url, limit):
+def settings(database_url: str, limit: int) -> Settings:
     return Settings(
         database_url=database_url,
         keyring=KEYRING,
@@ -26,15 +27,17 @@ def settings(database_url, limit):
 
 
 @pytest.fixture
-def limit(request):
+def limit(request: pytest.FixtureRequest) -> int:
     return getattr(request, "param", LIMIT)
 
 
-def person(number):
+def person(number: int) -> dict[str, str]:
     return {**ANN, "email": f"p{number}@example.com"}
 
 
-async def test_beyond_the_bound_nothing_is_changed_and_replays_go_on(app, operator):
+async def test_beyond_the_bound_nothing_is_changed_and_replays_go_on(
+    app: Starlette, operator: HeldKey
+) -> None:
     answers = [await send(app, key=operator, body=person(one), once=str(one)) for one in range(LIMIT + 2)]
     replay = await send(app, key=operator, body=person(0), once="0")
     other = await send(app, key=await hold_key(app), body=person(9), once="9")
@@ -48,7 +51,7 @@ async def test_beyond_the_bound_nothing_is_changed_and_replays_go_on(app, operat
     assert len(await rows(app)) == LIMIT + 1
 
 
-async def test_a_call_that_stores_no_answer_does_not_count(app, operator):
+async def test_a_call_that_stores_no_answer_does_not_count(app: Starlette, operator: HeldKey) -> None:
     for one in range(LIMIT + 2):
         assert_problem(
             await send(app, "/v1/users", key=operator, body=b"{", once=f"f{one}"), 400, "malformed_json"
@@ -62,7 +65,9 @@ async def test_a_call_that_stores_no_answer_does_not_count(app, operator):
     assert [one.status for one in answers] == [201] * (LIMIT - 1)
 
 
-async def test_calls_at_the_same_moment_do_not_pass_the_bound_together(app, operator):
+async def test_calls_at_the_same_moment_do_not_pass_the_bound_together(
+    app: Starlette, operator: HeldKey
+) -> None:
     answers = await asyncio.gather(
         *(
             asyncio.create_task(send(app, key=operator, body=person(one), once=str(one)))
@@ -75,7 +80,7 @@ async def test_calls_at_the_same_moment_do_not_pass_the_bound_together(app, oper
 
 
 @pytest.mark.parametrize("limit", [64 * 3], indirect=True)
-async def test_within_a_share_nothing_is_asked(app, operator):
+async def test_within_a_share_nothing_is_asked(app: Starlette, operator: HeldKey) -> None:
     await send(app, key=operator, body=person(0), once="0")
 
     costs = []

@@ -1,16 +1,20 @@
 """Only successful answers are stored: after any failure the call runs again, and has one effect."""
 
 import asyncio
+import logging
+from typing import Any
 
 import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from starlette.applications import Starlette
 
 from latchkey.models import IdempotencyKey, User
 from latchkey.models.types import utc_in
 from latchkey.service.idempotency.key import identify
-from tests.api import assert_problem, call, stored
+from tests.api import HeldKey, assert_problem, call, stored
 from tests.service.idempotency.endpoints import (
     ANN,
     control,
@@ -28,7 +32,7 @@ from tests.service.idempotency.endpoints import (
         pytest.param(OperationalError("", {}, Exception(2013, "lost")), 503, id="the database is gone"),
     ],
 )
-async def test_what_failed_runs_again(app, operator, error, status):
+async def test_what_failed_runs_again(app: Starlette, operator: HeldKey, error: Any, status: int) -> None:
     control.errors = [error]
 
     answers = [await send(app, "/write", key=operator) for _ in range(3)]
@@ -37,7 +41,7 @@ async def test_what_failed_runs_again(app, operator, error, status):
     assert control.runs == 2
 
 
-async def test_what_was_refused_runs_again(app, operator):
+async def test_what_was_refused_runs_again(app: Starlette, operator: HeldKey) -> None:
     await call(app, "POST", "/v1/users", key=operator, body=ANN)
     path = f"/v1/users/{operator.user_id}"
 
@@ -52,7 +56,9 @@ async def test_what_was_refused_runs_again(app, operator):
     assert again.status == 200
 
 
-async def test_a_refusal_drops_nothing_that_anybody_would_miss(app, operator, log_lines):
+async def test_a_refusal_drops_nothing_that_anybody_would_miss(
+    app: Starlette, operator: HeldKey, log_lines: list[logging.LogRecord]
+) -> None:
     answer = await send(app, "/v1/users/77", key=operator, method="PATCH", body={"name": "Ann"})
 
     assert_problem(answer, 404, "not_found")
@@ -61,7 +67,7 @@ async def test_a_refusal_drops_nothing_that_anybody_would_miss(app, operator, lo
 
 
 @pytest.mark.parametrize("number", [1213, 1020])
-async def test_a_unit_of_work_that_lost_claims_anew(app, operator, number):
+async def test_a_unit_of_work_that_lost_claims_anew(app: Starlette, operator: HeldKey, number: int) -> None:
     control.errors = [OperationalError("", {}, Exception(number, "lost"))] * 2
 
     answers = [await send(app, "/write", key=operator) for _ in range(2)]
@@ -71,12 +77,14 @@ async def test_a_unit_of_work_that_lost_claims_anew(app, operator, number):
     assert await User.filter_by(email_key=ANN["email"]).count() == 1
 
 
-async def test_a_conflict_at_commit_claims_anew(app, operator, monkeypatch):
+async def test_a_conflict_at_commit_claims_anew(
+    app: Starlette, operator: HeldKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The answer that a failed COMMIT would have stored is not returned: the endpoint runs again."""
     commit_of = Session.commit
     errors = [OperationalError("", {}, Exception(1213, "certification"))]
 
-    def fail_once(session):
+    def fail_once(session: AsyncSession) -> None:
         if errors and session.in_transaction():
             raise errors.pop()
         commit_of(session)
@@ -91,12 +99,12 @@ async def test_a_conflict_at_commit_claims_anew(app, operator, monkeypatch):
 
 @pytest.mark.parametrize("kept", [True, False], ids=["it was kept", "it was not"])
 async def test_after_a_commit_of_unknown_outcome_the_retry_makes_it_one_effect(
-    app, operator, monkeypatch, kept
-):
+    app: Starlette, operator: HeldKey, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
     dialect = app.state.db.engine.sync_engine.dialect
     do_commit = dialect.do_commit
 
-    def lose(connection):
+    def lose(connection: Any) -> None:
         if kept:
             do_commit(connection)
         raise OperationalError("COMMIT", {}, Exception(2013, "lost"), connection_invalidated=True)
@@ -114,7 +122,9 @@ async def test_after_a_commit_of_unknown_outcome_the_retry_makes_it_one_effect(
 
 @pytest.mark.parametrize("path", ["/commit-by-verb", "/commit-session", "/commit-inside"])
 @pytest.mark.parametrize("headers", [[], [("idempotency-key", "5")]], ids=["without a key", "with one"])
-async def test_an_endpoint_that_commits_by_itself_is_refused_by_name(app, operator, log_lines, path, headers):
+async def test_an_endpoint_that_commits_by_itself_is_refused_by_name(
+    app: Starlette, operator: HeldKey, log_lines: list[logging.LogRecord], path: str, headers: list[Any]
+) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await call(app, "POST", path, key=operator, body=ANN, headers=headers)
@@ -125,7 +135,9 @@ async def test_an_endpoint_that_commits_by_itself_is_refused_by_name(app, operat
 
 
 @pytest.mark.parametrize("quicker", [False, True], ids=["alone", "a copy is quicker"])
-async def test_an_endpoint_that_rolls_its_claim_back_is_refused_by_name(app, operator, log_lines, quicker):
+async def test_an_endpoint_that_rolls_its_claim_back_is_refused_by_name(
+    app: Starlette, operator: HeldKey, log_lines: list[logging.LogRecord], quicker: bool
+) -> None:
     async def be_quicker() -> None:
         scope = {"user": type("", (), {"key": operator}), "method": "POST", "path": "/roll-back"}
         values = {
@@ -148,13 +160,15 @@ async def test_an_endpoint_that_rolls_its_claim_back_is_refused_by_name(app, ope
     assert [row.status for row in await rows(app)] == [200] * quicker
 
 
-async def test_a_part_may_be_taken_back_in_a_savepoint(app, operator):
+async def test_a_part_may_be_taken_back_in_a_savepoint(app: Starlette, operator: HeldKey) -> None:
     answers = [await send(app, "/savepoint", key=operator) for _ in range(2)]
 
     assert [(one.status, is_replay(one)) for one in answers] == [(200, False), (200, True)]
 
 
-async def test_a_call_that_is_cancelled_leaves_the_key_to_the_next_one(app, operator):
+async def test_a_call_that_is_cancelled_leaves_the_key_to_the_next_one(
+    app: Starlette, operator: HeldKey
+) -> None:
     cancelled = asyncio.create_task(send(app, "/slow", key=operator))
     await control.entered.wait()
     cancelled.cancel()

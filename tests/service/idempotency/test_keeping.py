@@ -2,14 +2,19 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from latchkey.models import IdempotencyKey, User
 from latchkey.models.types import utc_in
-from tests.api import stored
+from latchkey.service.settings import Settings
+from tests.api import HeldKey, stored
 from tests.service.idempotency.endpoints import (
     ANN,
     BOB,
@@ -21,7 +26,9 @@ from tests.service.idempotency.endpoints import (
 
 
 @pytest.mark.parametrize("seconds, status", [(0, 409), (60, 201)], ids=["it is over", "not yet"])
-async def test_a_key_is_kept_for_a_day_and_then_forgotten(app, operator, seconds, status):
+async def test_a_key_is_kept_for_a_day_and_then_forgotten(
+    app: Starlette, operator: HeldKey, seconds: int, status: int
+) -> None:
     await send(app, key=operator)
     ((_, _, _, _, _, expires_at),) = await rows(app)
     created_at = (await User.filter_by(email_key=ANN["email"]).one()).created_at
@@ -34,7 +41,9 @@ async def test_a_key_is_kept_for_a_day_and_then_forgotten(app, operator, seconds
     assert answer.status == status, "the email is taken when the call runs again"
 
 
-async def test_a_key_that_is_over_is_taken_by_one_of_those_who_want_it(app, operator):
+async def test_a_key_that_is_over_is_taken_by_one_of_those_who_want_it(
+    app: Starlette, operator: HeldKey
+) -> None:
     await send(app, "/write", key=operator)
     async with app.state.db.engine.begin() as connection:
         await connection.execute(update(IdempotencyKey.__table__).values(expires_at=utc_in(0)))
@@ -47,7 +56,9 @@ async def test_a_key_that_is_over_is_taken_by_one_of_those_who_want_it(app, oper
 
 
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_a_secret_is_stored_nowhere(app, operator, settings, mode):
+async def test_a_secret_is_stored_nowhere(
+    app: Starlette, operator: HeldKey, settings: Settings, mode: str
+) -> None:
     body = {"user_id": operator.user_id, "name": "n", "mode": mode, "scopes": ["users:read"]}
     created = await send(app, "/v1/keys", key=operator, body=body)
     rotate = f"/v1/keys/{created.json['access_key']}/rotate"
@@ -84,11 +95,11 @@ class Charge:
         self.refunds += 1
 
 
-async def test_a_replay_gives_back_what_was_charged(app, operator):
+async def test_a_replay_gives_back_what_was_charged(app: Starlette, operator: HeldKey) -> None:
     charges = [Charge(), Charge(), Charge()]
 
-    def charged(charge):
-        async def wrap(scope, receive, send):
+    def charged(charge: Callable[..., Any]) -> Callable[..., Any]:
+        async def wrap(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, "state": {"charge": charge}}, receive, send)
 
         return wrap
@@ -110,7 +121,9 @@ async def test_a_replay_gives_back_what_was_charged(app, operator):
         pytest.param({"headers": [(b"idempotency-key", b"a,b")]}, False, id="no key that can be read"),
     ],
 )
-async def test_it_can_be_asked_whether_there_is_an_answer(app, operator, changes, known):
+async def test_it_can_be_asked_whether_there_is_an_answer(
+    app: Starlette, operator: HeldKey, changes: dict[str, Any], known: bool
+) -> None:
     await send(app, key=operator)
     scope = {
         "user": type("", (), {"key": operator}),

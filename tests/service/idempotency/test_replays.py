@@ -7,11 +7,13 @@ from itertools import count
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
 
 from latchkey.models import User
 from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.operation import Operation
 from latchkey.service.routes import ROUTES
-from tests.api import assert_problem, call, hold_key, stored
+from tests.api import HeldKey, assert_problem, call, hold_key, stored
 from tests.service.idempotency.endpoints import (
     ANN,
     BOB,
@@ -25,13 +27,15 @@ from tests.service.test_matrix import BODIES, Target
 ONCE = [one for one in ROUTES if one.idempotent]
 
 
-def test_every_operation_of_ours_that_may_change_something_takes_a_key():
+def test_every_operation_of_ours_that_may_change_something_takes_a_key() -> None:
     assert [one.name for one in ROUTES if not one.safe] == [one.name for one in ONCE]
     assert {one.method for one in ONCE} == {"POST", "PATCH", "DELETE"}
 
 
 @pytest.mark.parametrize("operation", ONCE, ids=lambda one: one.name)
-async def test_the_second_call_changes_nothing_and_is_answered_as_the_first(app, operator, operation):
+async def test_the_second_call_changes_nothing_and_is_answered_as_the_first(
+    app: Starlette, operator: HeldKey, operation: Operation
+) -> None:
     scopes = () if operation.scope is None else (operation.scope,)
     held = await hold_key(app, scopes=scopes)
     target = Target(user_id=held.user_id, access_key=held.access_key, scopes=scopes)
@@ -61,7 +65,9 @@ async def test_the_second_call_changes_nothing_and_is_answered_as_the_first(app,
     "first, second",
     [('"a b"', '"a b"'), ("abc", '"abc"'), ('"abc"', "abc"), (r'"a\"b"', r'"a\"b"'), (" abc ", "abc")],
 )
-async def test_the_same_key_may_be_spelled_in_two_ways(app, operator, first, second):
+async def test_the_same_key_may_be_spelled_in_two_ways(
+    app: Starlette, operator: HeldKey, first: str, second: str
+) -> None:
     await send(app, key=operator, once=first)
 
     assert is_replay(await send(app, key=operator, once=second))
@@ -77,7 +83,9 @@ async def test_the_same_key_may_be_spelled_in_two_ways(app, operator, first, sec
     ],
 )
 @pytest.mark.parametrize("mode", ["bearer", "signed"])
-async def test_another_call_under_the_same_key_is_refused(app, mode, query, body):
+async def test_another_call_under_the_same_key_is_refused(
+    app: Starlette, mode: str, query: str, body: dict[str, str] | bytes
+) -> None:
     caller = await hold_key(app, mode=mode)
     app.state.verifier.clock = count(int(time.time())).__next__
     await send(app, "/asked?note=a", key=caller)
@@ -90,7 +98,9 @@ async def test_another_call_under_the_same_key_is_refused(app, mode, query, body
     assert is_replay(await send(app, "/asked?note=a", key=caller))
 
 
-async def test_a_key_belongs_to_one_access_key_one_method_and_one_path(app, operator):
+async def test_a_key_belongs_to_one_access_key_one_method_and_one_path(
+    app: Starlette, operator: HeldKey
+) -> None:
     other = await hold_key(app)
     user = (await send(app, key=operator)).json["id"]
     change = {"name": "Anna"}
@@ -109,7 +119,7 @@ async def test_a_key_belongs_to_one_access_key_one_method_and_one_path(app, oper
 
 
 @pytest.mark.parametrize("form", ["query", "message"])
-async def test_a_retry_is_signed_anew(app, signer, form):
+async def test_a_retry_is_signed_anew(app: Starlette, signer: HeldKey, form: str) -> None:
     """A signature is valid for one call, and its parameters are not part of the call."""
     answers = []
     for second in range(2):
@@ -137,7 +147,7 @@ async def test_a_retry_is_signed_anew(app, signer, form):
     assert [is_replay(one) for one in answers] == [False, True]
 
 
-async def test_the_very_same_signed_call_is_no_retry(app, signer):
+async def test_the_very_same_signed_call_is_no_retry(app: Starlette, signer: HeldKey) -> None:
     now = time.time()
     app.state.verifier.clock = lambda: now
 
@@ -146,7 +156,7 @@ async def test_the_very_same_signed_call_is_no_retry(app, signer):
     assert_problem(await send(app, key=signer), 401, "replayed")
 
 
-async def test_a_message_must_sign_its_key(app, signer):
+async def test_a_message_must_sign_its_key(app: Starlette, signer: HeldKey) -> None:
     body = msgspec.json.encode(ANN)
     headers = sign_message(
         signer.secret,
@@ -169,7 +179,7 @@ async def test_a_message_must_sign_its_key(app, signer):
 
 
 @pytest.mark.parametrize("path", ["/v1/users", "/slow"], ids=["quick", "slow"])
-async def test_of_copies_that_come_at_once_one_runs(app, operator, path):
+async def test_of_copies_that_come_at_once_one_runs(app: Starlette, operator: HeldKey, path: str) -> None:
     async with asyncio.TaskGroup() as group:
         calls = [group.create_task(send(app, path, key=operator)) for _ in range(COPIES)]
         if path == "/slow":

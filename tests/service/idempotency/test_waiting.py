@@ -3,11 +3,14 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from sqlalchemy import insert, select
 from starlette.applications import Starlette
+from starlette.types import Scope
 
 from latchkey.models import IdempotencyKey, User
 from latchkey.models.types import utc_in
@@ -26,7 +29,7 @@ from tests.service.idempotency.endpoints import (
 )
 
 
-async def test_a_copy_waits_a_second_and_no_longer(app, operator):
+async def test_a_copy_waits_a_second_and_no_longer(app: Starlette, operator: HeldKey) -> None:
     first = asyncio.create_task(send(app, "/slow", key=operator))
     await control.entered.wait()
 
@@ -42,7 +45,7 @@ async def test_a_copy_waits_a_second_and_no_longer(app, operator):
     assert is_replay(await send(app, "/slow", key=operator))
 
 
-async def test_those_who_wait_leave_the_pool_to_others(app, operator):
+async def test_those_who_wait_leave_the_pool_to_others(app: Starlette, operator: HeldKey) -> None:
     """The pool has two connections."""
     async with asyncio.TaskGroup() as group:
         copies = [group.create_task(send(app, "/slow", key=operator)) for _ in range(COPIES)]
@@ -57,7 +60,7 @@ async def test_those_who_wait_leave_the_pool_to_others(app, operator):
     assert Counter(one.result().status for one in copies) == {200: COPIES}
 
 
-async def test_those_who_waited_are_answered_from_memory(app, operator):
+async def test_those_who_waited_are_answered_from_memory(app: Starlette, operator: HeldKey) -> None:
     with wire.listening() as commands:
         async with asyncio.TaskGroup() as group:
             copies = [group.create_task(send(app, "/slow", key=operator)) for _ in range(COPIES)]
@@ -87,7 +90,9 @@ class Elsewhere:
 
 
 @on_mariadb
-async def test_a_claim_of_another_process_is_waited_for_without_a_connection(app, operator):
+async def test_a_claim_of_another_process_is_waited_for_without_a_connection(
+    app: Starlette, operator: HeldKey
+) -> None:
     """It holds one of the two connections itself."""
     begun = time.monotonic()
     async with Elsewhere(app, operator), asyncio.TaskGroup() as group:
@@ -104,7 +109,9 @@ async def test_a_claim_of_another_process_is_waited_for_without_a_connection(app
 
 
 @on_mariadb
-async def test_a_claim_of_another_process_that_ends_is_followed_at_once(app, operator):
+async def test_a_claim_of_another_process_that_ends_is_followed_at_once(
+    app: Starlette, operator: HeldKey
+) -> None:
     async with Elsewhere(app, operator) as connection:
         copy = asyncio.create_task(send(app, key=operator))
         await asyncio.sleep(0.1)
@@ -115,7 +122,7 @@ async def test_a_claim_of_another_process_that_ends_is_followed_at_once(app, ope
 
 
 @on_mariadb
-async def test_a_range_that_is_locked_is_not_waited_for(app, operator):
+async def test_a_range_that_is_locked_is_not_waited_for(app: Starlette, operator: HeldKey) -> None:
     """MySQL finds no row to lock, and its INSERT waits for the gap."""
     elsewhere = Elsewhere(app, operator)
     async with app.state.db.engine.connect() as connection:
@@ -133,7 +140,9 @@ async def test_a_range_that_is_locked_is_not_waited_for(app, operator):
 
 
 @on_mariadb
-async def test_copies_in_many_processes_leave_the_database_to_others(app, operator, monkeypatch):
+async def test_copies_in_many_processes_leave_the_database_to_others(
+    app: Starlette, operator: HeldKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As if each was alone in its process: none waits in memory for another."""
     monkeypatch.setattr(Idempotency, "turn", turn_without_memory)
     waits: list[float] = []
@@ -158,11 +167,11 @@ async def test_copies_in_many_processes_leave_the_database_to_others(app, operat
 
 
 @asynccontextmanager
-async def turn_without_memory(idempotency, key, scope):
+async def turn_without_memory(idempotency: Any, key: HeldKey, scope: Scope) -> AsyncIterator[Claim]:
     yield Claim(key, scope, idempotency.primary, idempotency.allowance)
 
 
-async def test_a_claim_without_an_answer_is_never_run_again(app, operator):
+async def test_a_claim_without_an_answer_is_never_run_again(app: Starlette, operator: HeldKey) -> None:
     """Whatever committed it, such as a statement that defines a table, it is unknown how much of its effect exists."""
     async with Elsewhere(app, operator) as connection:
         await connection.commit()

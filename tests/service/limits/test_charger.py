@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -32,11 +33,11 @@ async def charger(db: SQLAlchemy) -> AsyncIterator[Charger]:
     assert charger._queues == {}
 
 
-async def left(charger: Charger, accounts=ONE) -> dict[str, int]:
+async def left(charger: Charger, accounts: Any = ONE) -> dict[str, int]:
     return {figure.name: figure.remaining for figure in await charger.look(accounts)}
 
 
-async def granted(charger: Charger, accounts, calls: int) -> int:
+async def granted(charger: Charger, accounts: Any, calls: int) -> int:
     receipts = await asyncio.gather(*(charger.charge(accounts, 1) for _ in range(calls)))
     return sum(receipt.refusal is None for receipt in receipts)
 
@@ -104,10 +105,12 @@ async def test_who_leaves_before_it_is_charged_is_not_charged(charger: Charger) 
     assert await left(charger) == {"burst": 295, "wide": 395}
 
 
-async def test_who_leaves_while_it_is_charged_gets_it_back(charger: Charger, monkeypatch) -> None:
+async def test_who_leaves_while_it_is_charged_gets_it_back(
+    charger: Charger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = charger._counters.write
 
-    async def write_while_it_leaves(writes):
+    async def write_while_it_leaves(writes: Any) -> Any:
         call.cancel()
         await asyncio.sleep(0)
         return await write(writes)
@@ -144,10 +147,12 @@ async def test_whenever_a_caller_leaves_it_is_charged_only_if_it_was_told(charge
     }
 
 
-async def test_who_leaves_at_the_moment_it_is_told_gets_it_back(charger: Charger, monkeypatch) -> None:
+async def test_who_leaves_at_the_moment_it_is_told_gets_it_back(
+    charger: Charger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     enqueue = charger._enqueue
 
-    def enqueue_and_leave_when_told(order) -> None:
+    def enqueue_and_leave_when_told(order: Any) -> None:
         order.receipt.add_done_callback(lambda _: call.cancel())
         enqueue(order)
 
@@ -203,7 +208,7 @@ async def test_an_owner_who_is_limited_later_gets_a_counter_beside_its_keys(char
 
 
 @pytest.mark.parametrize("accounts", [ONE, BOTH], ids=["one", "both"])
-async def test_of_two_that_read_the_same_one_writes(charger: Charger, accounts) -> None:
+async def test_of_two_that_read_the_same_one_writes(charger: Charger, accounts: tuple[Account, ...]) -> None:
     counters = charger._counters
     await charger.charge(accounts, 1)
     reading = await counters.read([one.subject for one in accounts])
@@ -251,7 +256,9 @@ async def test_the_clock_is_that_of_the_database(charger: Charger) -> None:
     assert first <= second < first + 60_000_000
 
 
-async def test_an_error_reaches_all_who_wait_and_nobody_later(charger: Charger, monkeypatch) -> None:
+async def test_an_error_reaches_all_who_wait_and_nobody_later(
+    charger: Charger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail(_subjects: object) -> None:
         raise OperationalError("SELECT", {}, Exception(2003, "Can't connect"))
 
@@ -264,7 +271,7 @@ async def test_an_error_reaches_all_who_wait_and_nobody_later(charger: Charger, 
     assert await granted(charger, BOTH, 1) == 1
 
 
-async def test_who_is_never_first_gives_up(charger: Charger, monkeypatch) -> None:
+async def test_who_is_never_first_gives_up(charger: Charger, monkeypatch: pytest.MonkeyPatch) -> None:
     async def lose(_writes: object) -> bool:
         return False
 

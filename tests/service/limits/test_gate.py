@@ -200,7 +200,9 @@ async def test_the_replay_of_an_idempotent_call_costs_nothing_and_is_answered_wh
     assert_problem(other, 429, "quota_exceeded")
 
 
-async def test_a_replay_whose_answer_has_gone_is_charged(app: Starlette, monkeypatch) -> None:
+async def test_a_replay_whose_answer_has_gone_is_charged(
+    app: Starlette, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The stored answer may expire between the check for it and its use: the call is then an ordinary one."""
     key = await hold_key(app, scopes=["users:write"], quota=per_day(2))
     look = app.state.limits._exempt
@@ -307,7 +309,9 @@ async def test_who_proves_nothing_is_told_nothing(app: Starlette) -> None:
     assert await LimitCounter.filter().count() == 0
 
 
-async def test_a_call_that_is_exempt_is_told_and_not_charged(app: Starlette, monkeypatch) -> None:
+async def test_a_call_that_is_exempt_is_told_and_not_charged(
+    app: Starlette, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def exempt(scope: Any) -> bool:
         return bool(scope["query_string"] == b"x=1")
 
@@ -337,7 +341,13 @@ FULL = PoolTimeoutError("QueuePool limit")
     indirect=["on_outage"],
 )
 async def test_out_of_reach_it_refuses_or_allows(
-    app: Starlette, monkeypatch, log_lines, error: Exception, on_outage: Any, quota: Quota | None, status: int
+    app: Starlette,
+    monkeypatch: pytest.MonkeyPatch,
+    log_lines: list[logging.LogRecord],
+    error: Exception,
+    on_outage: Any,
+    quota: Quota | None,
+    status: int,
 ) -> None:
     tried = []
 
@@ -359,7 +369,9 @@ async def test_out_of_reach_it_refuses_or_allows(
     assert ("let in uncounted" in warnings[0].getMessage()) is (status == 200)
 
 
-async def test_an_answer_does_not_wait_for_its_headers(app: Starlette, monkeypatch) -> None:
+async def test_an_answer_does_not_wait_for_its_headers(
+    app: Starlette, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def hang(_subjects: object) -> None:
         await asyncio.Event().wait()
 
@@ -374,7 +386,7 @@ async def test_an_answer_does_not_wait_for_its_headers(app: Starlette, monkeypat
     assert "ratelimit" not in answer.headers
 
 
-async def test_an_error_of_ours_is_no_outage(app: Starlette, monkeypatch) -> None:
+async def test_an_error_of_ours_is_no_outage(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(_subjects: object) -> None:
         raise OperationalError("SELECT", {}, Exception(1146, "no such table"))
 
@@ -384,7 +396,7 @@ async def test_an_error_of_ours_is_no_outage(app: Starlette, monkeypatch) -> Non
     assert (await call(app, "GET", "/job", key=key)).status == 500
 
 
-async def test_an_outage_is_told_again_after_a_while(caplog) -> None:
+async def test_an_outage_is_told_again_after_a_while(caplog: pytest.LogCaptureFixture) -> None:
     class Lost(Charger):
         def __init__(self) -> None: ...
         async def charge(self, accounts: object, cost: int) -> Any:

@@ -216,7 +216,9 @@ def test_what_is_spent_while_the_clock_is_behind_counts_from_the_latest_moment()
         pytest.param(limit(limit=5), limit("other", 5), 5, id="another name begins anew"),
     ],
 )
-def test_what_was_counted_is_kept_for_the_same_name_and_window(before, after, remaining: int) -> None:
+def test_what_was_counted_is_kept_for_the_same_name_and_window(
+    before: RateLimit, after: RateLimit, remaining: int
+) -> None:
     subject = Subject(account(before))
     for _ in range(3):
         assert subject.call(START) is None

@@ -1,6 +1,7 @@
 """A key at its limit leaves no nonces behind."""
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -8,7 +9,7 @@ from sqlalchemy import func, select
 from starlette.applications import Starlette
 
 from latchkey.models import Nonce
-from latchkey.service.operation import route
+from latchkey.service.operation import Operation, route
 from tests import wire
 from tests.api import HeldKey, assert_problem, hold_key
 from tests.conftest import on_mariadb
@@ -26,7 +27,7 @@ async def work() -> Done:
 
 
 @pytest.fixture
-def routes():
+def routes() -> Sequence[Operation]:
     return (
         route("GET", "/job", work, any_key=True),
         route("POST", "/job", work, any_key=True),
