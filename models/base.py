@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self, overload
 
 from sqlalchemy import MetaData, event, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import DeclarativeBase, Mapper
+from sqlalchemy.orm import DeclarativeBase, Mapper, RelationshipDirection
 
 from latchkey.models import hooks, loading, names
 from latchkey.models.binding import belongs_to_class, belongs_to_instance
@@ -27,6 +27,9 @@ NAMES = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+NEVER_LOADED = frozenset({"dynamic", "write_only"})
+"""Values of `lazy` for collections that are changed without being loaded."""
 
 
 class Base(DeclarativeBase):
@@ -113,7 +116,7 @@ class Base(DeclarativeBase):
             session: the session to use, also for later verbs of the instance, as after `set_session`; None resolves one.
             auto_commit: commit at once. Without it, the code that opened the session commits; if no session is open, the
                 write is refused with `LostWriteError`.
-            refresh: True selects the row again before COMMIT, False never does, None follows the model's declaration.
+            refresh: True selects the row again at once, False never does, None selects before COMMIT what the model declares.
             values: the attributes.
         """
         cls._require_values(values)
@@ -141,10 +144,9 @@ class Base(DeclarativeBase):
             work.add(self)
             if inspect(self).pending or work.is_modified(self):
                 hooks.wish(work.sync_session, self, refresh)
-                if not is_followed:
-                    await work.flush()
-                    if names := hooks.columns_to_refresh(inspect(self), refresh):
-                        await work.refresh(self, names)
+                await work.flush()
+                if refresh or not is_followed:
+                    await work.run_sync(hooks.refresh_now, self, refresh)
             elif refresh:
                 await self.refresh(session=work)
             await (work.commit() if auto_commit else work.flush())
@@ -178,10 +180,24 @@ class Base(DeclarativeBase):
             return None
         session = session or self._served_by
         self._guard_write(f"{type(self).__name__}.update", session, auto_commit=auto_commit)
+        await self._load_replaced(changed.keys() & unloaded, session)
         for name, value in changed.items():
             setattr(self, name, value)
         await self._write(session, auto_commit=auto_commit, refresh=refresh)
         return self
+
+    async def _load_replaced(self, unloaded: Iterable[str], session: AsyncSession | None) -> None:
+        """Load relations whose rows an assignment replaces: the rows that are no longer related change too."""
+        relations = inspect(type(self)).relationships
+        replaced = [
+            name
+            for name in unloaded
+            if name in relations
+            and relations[name].direction is not RelationshipDirection.MANYTOONE
+            and relations[name].lazy not in NEVER_LOADED
+        ]
+        if replaced and inspect(self).has_identity:
+            await self.refresh(*replaced, session=session)
 
     @belongs_to_instance
     async def remove(self, *, session: AsyncSession | None = None, auto_commit: bool = False) -> None:

@@ -56,9 +56,8 @@ class NotLoadedError(ModelError, RuntimeError, InvalidRequestError, DetachedInst
 
     code = None  # type: ignore[assignment]  # no link to SQLAlchemy's page: the message explains what to do
 
-    def __init__(self, what: str, fix: str | None = None) -> None:
-        fix = fix or "`await instance.refresh()`, or pass refresh=True to the verb that wrote it,"
-        super().__init__(f"{what} is not loaded: {fix} before it is read.")
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(f"{what} is not loaded: {fix}.")
 
 
 class UnknownLookupError(ModelError, TypeError):

@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import inspect, select
-from sqlalchemy.orm import InstanceState, Mapper, Session
+from sqlalchemy import Column, inspect, select
+from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from latchkey.models.query import identified
@@ -82,16 +83,23 @@ def wish(session: Session, instance: "Base", refresh: bool | None) -> None:
 
 
 def load_inserted(session: Session, inserted: Iterable[InstanceState[Any]]) -> None:
-    """Load values that the database generated for new rows, on a server whose INSERT does not return them.
+    """Load values that the database generated for new rows, and that INSERT did not return.
 
-    The attributes of an inserted row are then loaded, or not, alike on every server.
+    The attributes of an inserted row are then loaded, or not, alike on every server. With RETURNING, only the results of
+    SQL expressions that were assigned are still missing.
     """
     wanted: Wanted = {}
     for state in inserted:
-        names = frozenset(state.expired_attributes.intersection(state.mapper.column_attrs.keys()))
+        names = frozenset(filter(partial(is_stored, state.mapper), state.expired_attributes))
         if names and state.persistent and state.mapper.eager_defaults:
             wanted.setdefault((state.mapper, names), []).append(state)
     select_all(session, wanted)
+
+
+def is_stored(mapper: Mapper[Any], name: str) -> bool:
+    """Return whether an attribute is a column of a table, and not a relation or an expression of `column_property`."""
+    attribute = mapper.attrs.get(name)
+    return isinstance(attribute, ColumnProperty) and isinstance(attribute.columns[0], Column)
 
 
 def refresh_written(session: Session, levels: Iterable[Changes]) -> None:
@@ -106,10 +114,28 @@ def refresh_written(session: Session, levels: Iterable[Changes]) -> None:
     select_all(session, wanted)
 
 
+def refresh_now(session: Session, instance: "Base", refresh: bool | None) -> None:
+    """Select columns of a flushed instance again at once; COMMIT then does not select them once more."""
+    state = inspect(instance)
+    if names := columns_to_refresh(state, refresh):
+        select_again(session, state.mapper, sorted(names), [state])
+    if are_followed(session):
+        changes: Changes = session.changes  # type: ignore[attr-defined]  # checked by are_followed
+        changes.written.pop(state, None)
+
+
 def select_all(session: Session, wanted: Wanted) -> None:
     """Select the wanted columns again, with one SELECT for each class and set of columns."""
     for (mapper, names), states in wanted.items():
         select_again(session, mapper, sorted(names), states)
+
+
+def awaits_refresh(session: Any, state: InstanceState[Any], name: str) -> bool:
+    """Return whether an attribute of a written instance will be selected again before COMMIT."""
+    return are_followed(session) and any(
+        state in changes.written and name in columns_to_refresh(state, changes.written[state])
+        for changes in session.all_changes
+    )
 
 
 def want_refresh(levels: Iterable[Changes]) -> bool:

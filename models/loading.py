@@ -18,7 +18,10 @@ from sqlalchemy.orm import Mapper, PassiveFlag
 from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlalchemy.util.concurrency import in_greenlet
 
+from latchkey.models import hooks
 from latchkey.models.errors import NotLoadedError
+
+BEFORE_READ = "before it is read"
 
 
 def raise_by_name(mapper: Mapper[Any], model: type[Any]) -> None:
@@ -59,7 +62,8 @@ class Loader:
         except InvalidRequestError as error:
             if "is not available due to" not in str(error):  # lazy="raise", raiseload=True
                 raise
-        raise NotLoadedError(f"{state.class_.__name__}.{self.key}", self._fix(state))
+        before = "before it is assigned, which needs its current value" if assigns(passive) else BEFORE_READ
+        raise NotLoadedError(f"{state.class_.__name__}.{self.key}", f"{self._fix(state)} {before}")
 
     def _fix(self, state: Any) -> str:
         is_relation = self.key in state.mapper.relationships
@@ -83,8 +87,24 @@ def _expired(model: type[Any], columns: set[str], load: Callable[..., Any]) -> C
     def load_or_raise(state: Any, names: set[str], passive: Any) -> Any:
         if state.session is None or (state.async_session is not None and not in_greenlet()):
             missing = [f"{model.__name__}.{name}" for name in sorted(names & columns)]
-            fix = None if hasattr(model, "set_session") else "`await session.refresh(instance)`"
-            raise NotLoadedError(", ".join(missing), fix)
+            raise NotLoadedError(", ".join(missing), fix_of_expired(state, names & columns))
         return load(state, names, passive)
 
     return load_or_raise
+
+
+def fix_of_expired(state: Any, names: set[str]) -> str:
+    """Return how to load columns that a flush, a rollback or `expire` has unloaded."""
+    if not hasattr(state.class_, "set_session"):
+        return f"`await session.refresh(instance)` {BEFORE_READ}"
+    if state.expired:  # as a whole, which no write does
+        return f"`await instance.refresh()` {BEFORE_READ}"
+    again = "`await instance.refresh()`, or pass refresh=True to the verb that wrote it,"
+    if state.session is not None and all(hooks.awaits_refresh(state.session, state, name) for name in names):
+        return f"it is selected again before COMMIT; to read it earlier, {again.rstrip(',')}"
+    return f"{again} {BEFORE_READ}"
+
+
+def assigns(passive: PassiveFlag) -> bool:
+    """Return whether an attribute is loaded only because a value is assigned to it; a read has no special flags."""
+    return passive != PassiveFlag.PASSIVE_OFF

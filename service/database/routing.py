@@ -307,9 +307,7 @@ class RoutingSession(Session):
         outer, self.is_flushing = self.is_flushing, True
         try:
             super().flush(objects)
-            inserted = self.changes.take_inserted()
-            if not self.rules.engines.writer.dialect.insert_returning:
-                hooks.load_inserted(self, inserted)
+            hooks.load_inserted(self, self.changes.take_inserted())
         except PendingRollbackError as error:
             raise BrokenTransactionError from error
         finally:
