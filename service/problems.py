@@ -83,9 +83,10 @@ KINDS: Mapping[str, Kind] = {
     "unauthenticated": Kind(
         401,
         "Not authenticated",
-        "The request has no credential, or the credential is not valid: it is unknown, mistyped, outside the "
-        "clock window, or its signature belongs to another request. All of these cases have the same answer "
-        "on purpose. Check the key, the clock, and the text that was signed.",
+        "The request has no credential, or the credential is not valid. If it has a wrong shape, the detail names the "
+        "part and the expected form. Otherwise it is unknown, outside the clock window, or its signature belongs to "
+        "another request or secret: these cases have the same answer on purpose. Check the key, the clock, and the "
+        "text that was signed, or let the service explain the signature.",
     ),
     "key_revoked": Kind(
         401,

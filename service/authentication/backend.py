@@ -25,7 +25,7 @@ from latchkey.service.authentication.lookup import Found, NoKeyMatch, StoredSecr
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.authentication.retirement import retirement_of
-from latchkey.service.authentication.wire import message_signature, query_signature
+from latchkey.service.authentication.wire import advice, message_signature, query_signature
 from latchkey.service.authentication.wire.credentials import (
     AccessKey,
     Dummy,
@@ -37,6 +37,7 @@ from latchkey.service.authentication.wire.credentials import (
 )
 from latchkey.service.authentication.wire.extraction import (
     Bearer,
+    IllFormed,
     MessageSigned,
     QuerySigned,
     TwoCredentials,
@@ -157,7 +158,9 @@ class Verifier:
             case MessageSigned():
                 proved = await self._message_signed(scope, keys)
             case None:
-                raise Unauthenticated("no credential")
+                raise IllFormed(
+                    "no credential", advice.NO_CREDENTIAL.advice(scope["query_string"].decode("latin-1"))
+                )
         found = proved.found
         now = self.moment()
         require_active(found, now)
@@ -227,7 +230,10 @@ class Verifier:
     async def _bearer(self, scope: Scope, credential: Bearer, keys: Keys) -> Proved:
         secret = parse_secret(credential.token, self.prefix)
         if secret is None:
-            raise Unauthenticated("a bearer token that is no secret, or has a typo")
+            raise IllFormed(
+                "a bearer token that is no secret, or has a typo",
+                advice.token_part(self.prefix).advice(credential.token),
+            )
         digest = hash_secret(secret)
         found = await keys.by_secret(scope["state"]["session"], digest)
         stored = next((one for one in found.secrets if same(one.secret_sha256, digest)), None)
@@ -246,7 +252,10 @@ class Verifier:
         signature = query_signature.parse(credential.query_string, credential.secret_header)
         access_key = parse_access_key(signature.access_key, self.prefix)
         if access_key is None:
-            raise Unauthenticated("a key parameter that is no public id")
+            raise IllFormed(
+                "a key parameter that is no access key",
+                advice.access_key_part("key", self.prefix).advice(signature.access_key),
+            )
         with self._counting(scope, access_key):
             return await self._check_query(scope, signature, access_key, keys)
 
@@ -279,11 +288,17 @@ class Verifier:
             public_authority=self.public_authority,
         )
         signature = message_signature.parse(scope["headers"], values)
-        if message_signature.missing_coverage(signature, values, has_body(scope)):
-            raise Unauthenticated("a message signature that covers too little")
+        if missing := message_signature.missing_coverage(signature, values, has_body(scope)):
+            raise IllFormed(
+                f"a message signature that does not cover {', '.join(missing)}",
+                advice.of_coverage(missing, tuple(values)),
+            )
         access_key = parse_access_key(signature.access_key, self.prefix)
         if access_key is None:
-            raise Unauthenticated("a keyid that is no public id")
+            raise IllFormed(
+                "a keyid that is no access key",
+                advice.access_key_part("keyid", self.prefix).advice(signature.access_key),
+            )
         with self._counting(scope, access_key):
             found, stored = await self._find_signer(
                 scope, access_key, keys, lambda secret: message_signature.proves(signature, secret)
@@ -442,7 +457,10 @@ class KeyBackend(AuthenticationBackend):
         try:
             principal = await self.verifier.verify(conn.scope)
         except TwoCredentials as error:
-            raise Refused(Problem("two_credentials")) from error
+            raise Refused(Problem("two_credentials", error.detail)) from error
+        except IllFormed as error:
+            log.info("refused: %s", error.reason)
+            raise Refused(Problem("unauthenticated", error.detail)) from error
         except Unauthenticated as error:
             log.info("refused: %s", error.reason)
             raise Refused(Problem("unauthenticated")) from error

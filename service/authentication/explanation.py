@@ -122,7 +122,7 @@ async def explain(
             case None:
                 report.failed("credential", "The request carries no signature.")
     except CredentialError as error:
-        report.failed("credential", f"The request has {error.reason}.")
+        report.failed("credential", error.detail)
 
     found = None if read is None else await check_key(report, verifier, session, read)
     if read is not None:
@@ -157,7 +157,7 @@ def read_query(
     try:
         signature = query_signature.parse(credential.query_string, credential.secret_header)
     except Unauthenticated as error:
-        report.failed("shape", f"The request has {error.reason}.")
+        report.failed("shape", error.detail)
         legible = False
         try:
             signature = query_signature.parse(credential.query_string, STAND_IN)
@@ -208,14 +208,14 @@ def read_message(report: Report, verifier: Verifier, scope: Scope, now: float) -
             public_authority=verifier.public_authority,
         )
     except Unauthenticated as error:
-        report.failed("components", f"The request has {error.reason}.")
+        report.failed("components", error.detail)
         return None
     report.passed("components", f"A signature of this request must cover {', '.join(values)}.")
     legible = True
     try:
         signature = message_signature.parse(scope["headers"], values)
     except Unauthenticated as error:
-        report.failed("shape", f"The request has {error.reason}.")
+        report.failed("shape", error.detail)
         legible = False
         try:
             signature = message_signature.parse(with_stand_ins(scope["headers"]), values)

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from latchkey.service.authentication.wire import advice
+
 RESERVED_PARAMETERS = frozenset({"key", "timestamp", "nonce", "method", "path", "content_sha256"})
 """The query parameters that belong to the signature; no route may declare one of them."""
 
@@ -45,10 +47,26 @@ class CredentialError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.detail = f"The request has {reason}."
 
 
 class Unauthenticated(CredentialError):  # noqa: N818 - a verdict on a request, and the name of its problem
     """Nothing proves the sender's identity; the client gets the same answer for every reason."""
+
+
+class IllFormed(Unauthenticated):
+    """The credential has a wrong shape, which is visible without any lookup; the client learns the fault.
+
+    It must be raised before the key is looked up. Otherwise the answer could reveal whether the key exists.
+
+    Args:
+        reason: for the log, as in every refusal.
+        advised: sentences for the client, without any part of the request.
+    """
+
+    def __init__(self, reason: str, advised: str) -> None:
+        super().__init__(reason)
+        self.detail = f"{self.detail} {advised}"
 
 
 class TwoCredentials(CredentialError):  # noqa: N818 - as above
@@ -110,7 +128,7 @@ def extract(
 
     for name, values in sent.items():
         if len(values) > 1 and name not in _DICTIONARIES:
-            raise Unauthenticated(f"more than one {name.decode()} header")
+            raise IllFormed(f"more than one {name.decode()} header", "Send it once.")
     match found:
         case ["bearer"]:
             return _bearer(*sent[b"authorization"])
@@ -124,18 +142,32 @@ def extract(
 
 def _bearer(value: bytes) -> Bearer:
     if len(value) > _AUTHORIZATION_LIMIT_BYTES:
-        raise Unauthenticated("an authorization header that is too long")
+        raise IllFormed(
+            "an authorization header that is too long",
+            f"At most {_AUTHORIZATION_LIMIT_BYTES} bytes are accepted.",
+        )
     match = _BEARER.fullmatch(value)
     if match is None:
-        raise Unauthenticated("an authorization header that is not a bearer token")
+        raise IllFormed(
+            "an authorization header that is not a bearer token",
+            advice.AUTHORIZATION.advice(value.decode("latin-1")),
+        )
     return Bearer(match[1].decode("ascii"))
 
 
 def _query_signed(keys: int, secret_headers: list[bytes], query_string: bytes) -> QuerySigned:
+    query = query_string.decode("latin-1")
     if not secret_headers:
-        raise Unauthenticated("a key parameter without a secret header")
+        raise IllFormed(
+            "a key parameter without a secret header", advice.SIGNED_QUERY_WITHOUT_MAC.advice(query)
+        )
     if keys != 1:
-        raise Unauthenticated("a secret header with no key parameter, or with more than one")
+        raise IllFormed(
+            f"a secret header with {'more than one' if keys else 'no'} key parameter",
+            advice.SIGNED_QUERY_WITHOUT_KEY.advice(f"{query}\n{secret_headers[0].decode('latin-1')}"),
+        )
     if len(query_string) > _SIGNED_QUERY_LIMIT_BYTES:
-        raise Unauthenticated("a signed query that is too long")
+        raise IllFormed(
+            "a signed query that is too long", f"At most {_SIGNED_QUERY_LIMIT_BYTES} bytes are accepted."
+        )
     return QuerySigned(query_string, secret_headers[0])

@@ -21,10 +21,11 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from latchkey.service.authentication.wire import advice
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret, same
-from latchkey.service.authentication.wire.extraction import Unauthenticated
+from latchkey.service.authentication.wire.extraction import IllFormed
 from latchkey.service.authentication.wire.query_signature import in_window
-from latchkey.service.authentication.wire.structured_fields import byte_sequences, inner_lists
+from latchkey.service.authentication.wire.structured_fields import InnerList, byte_sequences, inner_lists
 
 TAG = "latchkey-v1"
 EMPTY_SHA256 = hashlib.sha256(b"").digest()
@@ -105,7 +106,7 @@ def component_values(
     headers: Headers,
     public_authority: str | None = None,
 ) -> dict[str, str]:
-    """Return all values that a signature of this request must cover, by component name, or raise Unauthenticated.
+    """Return all values that a signature of this request must cover, by component name, or raise IllFormed.
 
     Args:
         method: as received.
@@ -126,12 +127,15 @@ def component_values(
     }
     for name, value in values.items():
         if len(value) > _VALUE_LIMIT_BYTES or not _DERIVED.get(name, _FIELD).fullmatch(value):
-            raise Unauthenticated(f"a value of {name} that cannot be signed")
+            raise IllFormed(
+                f"a value of {name} that cannot be signed",
+                f"It must be visible ASCII, percent-encoded where necessary, of at most {_VALUE_LIMIT_BYTES} bytes.",
+            )
     return values
 
 
 def parse(headers: Headers, values: Mapping[str, str]) -> MessageSignature:
-    """Parse the only signature that is tagged for this service, or raise Unauthenticated.
+    """Parse the only signature that is tagged for this service, or raise IllFormed.
 
     Signatures with other tags, such as those of a proxy, may appear beside it, in the same header lines or in others.
     They are ignored.
@@ -141,31 +145,32 @@ def parse(headers: Headers, values: Mapping[str, str]) -> MessageSignature:
         values: what `component_values` returned for the same request; a signature that covers anything else is
             refused.
     """
-    sent = _fields(headers, ("signature-input", "signature"), _SIGNATURE_LIMIT_BYTES)
-    if len(sent) < 2:  # noqa: PLR2004 - both
-        raise Unauthenticated("a signature without its input, or an input without its signature")
-    try:
-        inputs = inner_lists(sent["signature-input"])
-        macs = byte_sequences(sent["signature"])
-    except ValueError as error:
-        raise Unauthenticated(f"an ill-formed signature or its input: {error}") from None
-    if inputs.keys() != macs.keys():
-        raise Unauthenticated("signatures and inputs of different labels")
+    inputs, macs = _dictionaries(headers)
+    tags = [one.parameters["tag"] for one in inputs.values() if "tag" in one.parameters]
     ours = [label for label, one in inputs.items() if one.parameters.get("tag") == f'"{TAG}"']
     if len(ours) != 1:
-        raise Unauthenticated("no signature with the tag, or more than one")
+        raise IllFormed(
+            f"{'more than one' if ours else 'no'} signature with the tag of this service",
+            advice.TAG.expected if ours else advice.TAG.advice(tags[0] if len(tags) == 1 else ""),
+        )
 
     label = ours[0]
     given, mac = inputs[label], macs[label]
     if len(mac) != _SHA256_BYTES:
-        raise Unauthenticated("a signature of another length")
+        raise IllFormed("a signature of another length", advice.MAC_OF_MESSAGE.advice(_base64(mac)))
     for name, text in given.parameters.items():
         if name not in _SHAPES:
-            raise Unauthenticated("a parameter that is not known")
+            raise IllFormed(
+                "a parameter that is not known",
+                f"Only these are accepted in `Signature-Input`: {', '.join(_SHAPES)}.",
+            )
         if not _SHAPES[name].fullmatch(text):
-            raise Unauthenticated(f"an ill-formed {name} parameter")
+            raise IllFormed(f"an ill-formed {name} parameter", advice.MESSAGE[name].advice(text))
     if absent := sorted(_REQUIRED - given.parameters.keys()):
-        raise Unauthenticated(f"a signature without {', '.join(absent)}")
+        raise IllFormed(
+            f"a signature without {', '.join(absent)}",
+            " ".join(advice.MESSAGE[name].expected for name in absent),
+        )
     components = _components(given.items, values)
     expires = given.parameters.get("expires")
     return MessageSignature(
@@ -258,7 +263,7 @@ def sign_message(
                 (name.encode(), value.encode()) for name, value in {"host": authority, **headers}.items()
             ],
         )
-    except Unauthenticated as refusal:
+    except IllFormed as refusal:
         raise ValueError(f"The call has {refusal.reason}.") from None
     parameters = {
         "created": str(int(now)),
@@ -275,6 +280,32 @@ def sign_message(
     return {**headers, "signature-input": f"sig1={params}", "signature": f"sig1=:{_base64(mac)}:"}
 
 
+def _dictionaries(headers: Headers) -> tuple[dict[str, InnerList], dict[str, bytes]]:
+    """Return the inputs and the signatures by their labels, which are the same, or raise IllFormed."""
+    sent = _fields(headers, ("signature-input", "signature"), _SIGNATURE_LIMIT_BYTES)
+    if len(sent) < 2:  # noqa: PLR2004 - both
+        raise IllFormed(
+            f"no header {'signature' if 'signature-input' in sent else 'signature-input'}",
+            advice.SIGNED_MESSAGE.advice(str(sent)),
+        )
+    try:
+        inputs = inner_lists(sent["signature-input"])
+    except ValueError as error:
+        raise IllFormed(
+            f"an ill-formed header signature-input: {error}",
+            advice.SIGNATURE_INPUT.advice(sent["signature-input"]),
+        ) from None
+    try:
+        macs = byte_sequences(sent["signature"])
+    except ValueError as error:
+        raise IllFormed(
+            f"an ill-formed header signature: {error}", advice.of_signature(sent["signature"])
+        ) from None
+    if inputs.keys() != macs.keys():
+        raise IllFormed("signatures and inputs of different labels", advice.SIGNED_MESSAGE.expected)
+    return inputs, macs
+
+
 def _fields(headers: Headers, names: tuple[str, ...], limit_bytes: int) -> dict[str, str]:
     # Of two equal headers, Starlette reads the first, and the upstream of a gateway may read the last.
     wanted = {name.encode(): name for name in names}
@@ -287,10 +318,10 @@ def _fields(headers: Headers, names: tuple[str, ...], limit_bytes: int) -> dict[
         text = value.strip(b" \t").decode("latin-1")
         if name in found:
             if name not in _DICTIONARIES:
-                raise Unauthenticated(f"more than one {name} header")
+                raise IllFormed(f"more than one {name} header", "Send it once.")
             text = f"{found[name]}, {text}"
         if len(value) > limit_bytes or len(text) > limit_bytes:
-            raise Unauthenticated(f"a {name} header that is too long")
+            raise IllFormed(f"a {name} header that is too long", f"At most {limit_bytes} bytes are accepted.")
         found[name] = text
     return found
 
@@ -299,19 +330,25 @@ def _authority(host: str, scheme: str) -> str:
     # RFC 9421, section 2.2.3
     match = _HOST.fullmatch(host)
     if match is None:
-        raise Unauthenticated("no host, or an ill-formed one")
+        raise IllFormed(
+            "no host, or an ill-formed one",
+            "`Host` must be the host of the URL and, unless it is usual, its port.",
+        )
     port = match[2]
     return match[1].lower() + ("" if port in {None, "", _DEFAULT_PORTS.get(scheme)} else f":{port}")
 
 
 def _components(items: str, values: Mapping[str, str]) -> tuple[str, ...]:
     if not _COMPONENTS.fullmatch(items):
-        raise Unauthenticated("components with parameters, or none")
+        raise IllFormed("an ill-formed list of components", advice.COMPONENTS.advice(items))
     components = tuple(items.replace('"', "").split(" "))
     if len(set(components)) < len(components):
-        raise Unauthenticated("a component more than once")
-    if not values.keys() >= set(components):
-        raise Unauthenticated("a component that the request has not, or that is not covered here")
+        raise IllFormed("a component more than once", "Cover each component once.")
+    if surplus := set(components) - values.keys():
+        raise IllFormed(
+            "a component that the request has not, or that is not covered here",
+            advice.of_components(surplus, tuple(values)),
+        )
     return components
 
 
@@ -325,7 +362,10 @@ def _content_sha256(values: Mapping[str, str]) -> bytes:
                 return digest
     except ValueError:
         pass
-    raise Unauthenticated("a content-digest header that is not one SHA-256")
+    raise IllFormed(
+        "a content-digest header that is not one SHA-256",
+        advice.CONTENT_DIGEST.advice(values["content-digest"]),
+    )
 
 
 def _mac(key: bytes, text: str) -> bytes:

@@ -19,8 +19,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 from starlette.datastructures import QueryParams
 
+from latchkey.service.authentication.wire import advice
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret, decode_base64, same
-from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS, Unauthenticated
+from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS, IllFormed
 
 # RFC 9110, section 9.2.1
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -59,7 +60,7 @@ class QuerySignature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse(query_string: bytes, secret_header: bytes) -> QuerySignature:
-    """Parse a signed query, or raise Unauthenticated.
+    """Parse a signed query, or raise IllFormed.
 
     The query is decoded exactly as `request.query_params` decodes it, so the checked values are those that endpoints see.
     Escapes that are not UTF-8 become U+FFFD, which no reserved parameter may contain.
@@ -68,16 +69,19 @@ def parse(query_string: bytes, secret_header: bytes) -> QuerySignature:
     given = [(name, value) for name, value in query.multi_items() if name in RESERVED_PARAMETERS]
     values = dict(given)
     if len(values) < len(given):
-        raise Unauthenticated("a reserved parameter more than once")
+        twice = sorted({name for name, _ in given if sum(name == one for one, _ in given) > 1})
+        raise IllFormed(f"the parameter {', '.join(twice)} more than once", "Each may appear once.")
     for name, value in values.items():
         if not _SHAPES[name].fullmatch(value):
-            raise Unauthenticated(f"an ill-formed {name} parameter")
-    if not {"key", "timestamp"} <= values.keys():
-        raise Unauthenticated("a signed query without a key or a timestamp")
+            raise IllFormed(f"an ill-formed {name} parameter", advice.QUERY[name].advice(value))
+    for name in ("key", "timestamp"):
+        if name not in values:
+            raise IllFormed(f"a signed query without the parameter {name}", advice.QUERY[name].expected)
 
-    mac = decode_base64(secret_header.decode("latin-1"))
+    proof = secret_header.decode("latin-1")
+    mac = decode_base64(proof)
     if mac is None or len(mac) != _MAC_BYTES:
-        raise Unauthenticated("an ill-formed secret header")
+        raise IllFormed("an ill-formed secret header", advice.MAC_OF_QUERY.advice(proof))
     return QuerySignature(
         access_key=values["key"],
         timestamp=int(values["timestamp"]),

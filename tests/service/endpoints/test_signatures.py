@@ -361,10 +361,13 @@ async def test_a_nonce_that_was_used(app: Starlette, operator: HeldKey, partner:
             {"authorization": f"Bearer {OTHER_SECRET}", "secret": "x"},
             "The request has credentials of the kinds bearer and query.",
         ),
-        ({"secret": ["x", "y"]}, "The request has more than one secret header."),
+        ({"secret": ["x", "y"]}, "The request has more than one secret header. Send it once."),
         (
             {"secret": "x"},
-            "The request has a secret header with no key parameter, or with more than one.",
+            (
+                "The request has a secret header with no key parameter. A signed query has one parameter `key`, with the access "
+                "key, and one header `secret`, with the signature of the query."
+            ),
         ),
     ],
     ids=["none", "bearer", "two", "twice", "half"],
