@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Protocol, Self
@@ -87,6 +87,9 @@ class EndedRequestError(RuntimeError):
         )
 
 
+Compartment = tuple[str, Hashable]
+"""A part of a connection pool: its kind, and the row or owner that the requests in it have in common."""
+
 _request_scope: ContextVar["RequestScope | None"] = ContextVar("latchkey_request_scope", default=None)
 
 
@@ -102,6 +105,7 @@ class RequestScope:
         "children",
         "closing",
         "commits",
+        "compartments",
         "finished",
         "lost",
         "session",
@@ -123,6 +127,7 @@ class RequestScope:
         self.commits = (
             0  # by any session of the request; after the first commit the endpoint is not run again
         )
+        self.compartments: tuple[Compartment, ...] = ()  # in which it takes connections
         self.settled = False
         self.stalled = False  # the database did not answer in time: the request does not wait for it again
         self.finished = False

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
-from latchkey.middleware.request_scope import RequestScope
+from latchkey.middleware.request_scope import Compartment, RequestScope
 from latchkey.service import shapes
 from latchkey.service.authentication.current_call import answering, caller_of
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
@@ -85,6 +85,8 @@ class Adapter:
         raw = await read_json(request) if self.decode is not None else b""
         session: RequestSession = scope["state"]["session"]
         session.enter_endpoint(safe=operation.safe)
+        if not operation.safe:
+            request_scope.compartments = compartments_of(operation, request)
         key = None if operation.safe else await key_of(operation, request)
         if key is None:
             status, content, headers = await run(
@@ -99,6 +101,18 @@ class Adapter:
             await content(scope, receive, send)
         else:
             await answer(send, status, content, headers)
+
+
+def compartments_of(operation: Operation, request: Request) -> tuple[Compartment, ...]:
+    """Return the row that a call changes, as its path names it, and the owner of its key: it may wait for their locks."""
+    found: list[Compartment] = []
+    if operation.parameters:
+        row, _, _ = operation.path.rpartition("}")
+        found.append(("row", (row, *request.path_params.values())))
+    caller = caller_of(request.scope)
+    if caller is not None:
+        found.append(("owner", caller.user.id))
+    return tuple(found)
 
 
 async def answer(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:

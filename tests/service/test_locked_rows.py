@@ -1,5 +1,6 @@
 """A lock that another transaction holds delays a call by `LATCHKEY_LOCK_WAIT_S`, once."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -12,16 +13,19 @@ from starlette.applications import Starlette
 from latchkey.service.database.engines import create_engines
 from latchkey.service.database.lock import locked
 from latchkey.service.settings import Settings
-from tests.api import HeldKey, assert_problem, call
+from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.conftest import on_mariadb
 
 LOCK_WAIT_S = 1
+WRITERS = 40
+KEY = {"mode": "bearer", "scopes": []}
+WRITTEN_WITHIN_S = 1.0
 SLACK_S = 0.9  # less than a second wait
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return msgspec.structs.replace(settings, lock_wait_s=LOCK_WAIT_S)
+    return msgspec.structs.replace(settings, lock_wait_s=LOCK_WAIT_S, pool_size=10)
 
 
 @pytest.fixture
@@ -67,6 +71,43 @@ async def test_a_table_that_is_being_altered_is_waited_for_once(
 
     assert_problem(answer, 503, "unavailable")
     assert took_s < LOCK_WAIT_S + SLACK_S
+
+
+@on_mariadb
+@pytest.mark.parametrize("locked_row", ["the path's", "the owner's"])
+async def test_the_writers_of_a_locked_row_leave_connections_to_others(
+    app: Starlette, operator: HeldKey, outside: AsyncConnection, locked_row: str
+) -> None:
+    other = await hold_key(app, email="other@example.com")
+    made = await call(
+        app, "POST", "/v1/users", key=operator, body={"email": "ann@example.com", "name": "Ann"}
+    )
+    path = f"/v1/users/{made.json['id']}"
+    locked_id = made.json["id"] if locked_row == "the path's" else operator.user_id
+    await outside.execute(text("SELECT id FROM users WHERE id = :id FOR UPDATE"), {"id": locked_id})
+    blocked = [
+        asyncio.create_task(
+            call(app, "PATCH", path, key=operator, body={"name": f"name {number}"})
+            if locked_row == "the path's"
+            else call(app, "POST", "/v1/me/keys", key=operator, body={**KEY, "name": f"key {number}"})
+        )
+        for number in range(WRITERS)
+    ]
+    took_s = []
+    while not all(one.done() for one in blocked):
+        begun = time.monotonic()
+        answer = await call(
+            app, "PATCH", f"/v1/users/{other.user_id}", key=other, body={"name": f"name {len(took_s)}"}
+        )
+        took_s.append(time.monotonic() - begun)
+        assert answer.status == 200
+        await asyncio.sleep(0.01)
+    await outside.rollback()
+
+    for one in blocked:
+        assert_problem(one.result(), 503, "unavailable")
+    assert len(took_s) > WRITERS / 4
+    assert max(took_s) < WRITTEN_WITHIN_S
 
 
 @on_mariadb

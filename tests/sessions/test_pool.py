@@ -11,6 +11,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from latchkey.middleware.request_scope import RequestScope
 from latchkey.service.database import pool as module
 from latchkey.service.database.pool import FairPool
 
@@ -39,7 +40,13 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opening]:
         assert pool_of(engine).checkedout() == 0
         assert not pool_of(engine)._waiters
         assert pool_of(engine)._promised == 0
+        assert pool_of(engine)._bulkhead.is_empty
+        assert not pool_of(engine)._holders
         await engine.dispose()
+
+
+async def noop() -> None:
+    """Return at once."""
 
 
 def pool_of(engine: AsyncEngine) -> FairPool:
@@ -49,6 +56,16 @@ def pool_of(engine: AsyncEngine) -> FairPool:
 
 async def take(engine: AsyncEngine, number: int) -> list[AsyncConnection]:
     return [await engine.connect() for _ in range(number)]
+
+
+async def of_row(engine: AsyncEngine, row: str, work: Callable[[], Awaitable[Any]]) -> None:
+    """Work on a connection in a request that changes a row."""
+    task = asyncio.current_task()
+    assert task is not None
+    with RequestScope(task) as request_scope:
+        request_scope.compartments = (("row", row),)
+        async with engine.connect():
+            await work()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -195,6 +212,80 @@ async def test_a_connection_that_is_dropped_is_replaced_for_the_next_waiter(open
     await held.close()
 
     assert await asyncio.gather(*waiting) == [0, 1, 2]
+
+
+async def test_requests_for_one_row_hold_a_part_of_it(opened: Opening) -> None:
+    engine = opened(8)
+    release = asyncio.Event()
+    blocked = [asyncio.ensure_future(of_row(engine, "locked", release.wait)) for _ in range(20)]
+    await until(lambda: pool_of(engine).checkedout() == 2 and len(pool_of(engine)._waiters) == 18)
+
+    async with asyncio.timeout(1):
+        await asyncio.gather(*(of_row(engine, f"row {number}", noop) for number in range(20)))
+    held = pool_of(engine).checkedout()
+    release.set()
+    await asyncio.gather(*blocked)
+
+    assert held == 2
+
+
+async def test_a_waiter_is_passed_over_while_its_row_is_locked(opened: Opening) -> None:
+    engine = opened(3)
+    release = asyncio.Event()
+    blocked = [asyncio.ensure_future(of_row(engine, "locked", release.wait)) for _ in range(2)]
+    await until(lambda: pool_of(engine).checkedout() == 2)
+    held = await engine.connect()
+    blocked.append(asyncio.ensure_future(of_row(engine, "locked", release.wait)))
+    await until(lambda: len(pool_of(engine)._waiters) == 1)
+    other = asyncio.ensure_future(of_row(engine, "other", noop))
+    await until(lambda: len(pool_of(engine)._waiters) == 2)
+
+    await held.close()
+    async with asyncio.timeout(1):
+        await other
+    assert len(pool_of(engine)._waiters) == 1
+    release.set()
+    await asyncio.gather(*blocked)
+
+
+async def test_a_request_does_not_wait_for_itself(opened: Opening) -> None:
+    engine = opened(8)
+
+    async def take_more() -> None:
+        async with asyncio.timeout(1), engine.connect(), engine.connect():
+            await meeting.wait()
+
+    meeting = asyncio.Barrier(2)
+    await asyncio.gather(*(of_row(engine, "row", take_more) for _ in range(2)))
+
+
+async def test_requests_for_one_row_take_a_part_of_the_queue(
+    opened: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITERS_PER_CONNECTION", 2)
+    engine = opened(8)
+    release = asyncio.Event()
+    blocked = [asyncio.ensure_future(of_row(engine, "locked", release.wait)) for _ in range(6)]
+    await until(lambda: len(pool_of(engine)._waiters) == 4)
+
+    with pytest.raises(exc.TimeoutError, match="4 callers are waiting"):
+        await of_row(engine, "locked", noop)
+    await of_row(engine, "other", noop)
+    release.set()
+    await asyncio.gather(*blocked)
+
+
+async def test_a_waiter_that_gave_up_leaves_its_row(opened: Opening) -> None:
+    engine = opened(8, timeout_s=0.05)
+    release = asyncio.Event()
+    blocked = [asyncio.ensure_future(of_row(engine, "locked", release.wait)) for _ in range(4)]
+
+    with pytest.raises(exc.TimeoutError):
+        await blocked[2]
+    blocked[3].cancel()
+    release.set()
+    await asyncio.gather(*blocked, return_exceptions=True)
+    await of_row(engine, "locked", noop)
 
 
 async def test_what_it_says_is_said_by_sqlalchemy(opened: Opening, caplog: pytest.LogCaptureFixture) -> None:
