@@ -55,7 +55,11 @@ async def other(
     """Start another process, which stops after its claim and before the effect."""
     url = mariadb_url.replace(f":{mariadb.port}/", f":{database_proxy.port}/")
     pool_size = 2 * COPIES  # one owner holds at most half of it
-    environ = {"LATCHKEY_DATABASE_URL": url, "LATCHKEY_KEYRING": KEYRING, "LATCHKEY_POOL_SIZE": str(pool_size)}
+    environ = {
+        "LATCHKEY_DATABASE_URL": url,
+        "LATCHKEY_KEYRING": KEYRING,
+        "LATCHKEY_POOL_SIZE": str(pool_size),
+    }
     served = Served(tmp_path, "serve", environ=environ)
     await asyncio.to_thread(served.__enter__)
     database_proxy.hold(b"INSERT INTO users", "before")
