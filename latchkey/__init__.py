@@ -37,6 +37,7 @@ from latchkey.service.app import create_app
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.commands import command_line
+from latchkey.service.conversion import convert
 from latchkey.service.database import SQLAlchemy, db
 from latchkey.service.database.own_task import OtherTaskError
 from latchkey.service.database.rules import (
@@ -49,7 +50,6 @@ from latchkey.service.database.schema import NotMigratedError, Schema, SchemaErr
 from latchkey.service.database.session import CommitUnknownError, RequestSession
 from latchkey.service.database.streams import StreamClosedError
 from latchkey.service.database.transaction import TransactionEndedError
-from latchkey.service.endpoints.answers import convert
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.idempotency.claims import ClaimLostError
 from latchkey.service.keys.from_code import IssuedKey, issue_key, revoke_key, rotate_key

@@ -53,8 +53,9 @@ from latchkey.service.limits.charger import Charger
 from latchkey.service.limits.counters import Counters
 from latchkey.service.limits.gate import Limits
 from latchkey.service.limits.headers import Headers
+from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.networks import NetworkError, Proxies
-from latchkey.service.operation import SAFE_METHODS, Operation, RouteError, checked_scope
+from latchkey.service.operation import Operation, RouteError, checked_scope
 from latchkey.service.problems import (
     Problem,
     ProblemType,

@@ -18,13 +18,12 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 from starlette.responses import Response
 
+from latchkey.service import conversion
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
-from latchkey.service.endpoints import answers as answering
+from latchkey.service.methods import METHODS, SAFE_METHODS
 
 SCOPE_SHAPE = re.compile(r"[a-z][a-z0-9_.-]{0,39}:[a-z][a-z0-9_-]{0,39}")
-METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-SAFE_METHODS = frozenset({"GET", "HEAD"})
 NO_CONTENT = frozenset({204, 205, 304})  # RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5
 
 Endpoint = Callable[..., Awaitable[Any]]
@@ -271,7 +270,7 @@ def _require_answerable(where: str, answers: Any, status: int) -> None:
             f"{where}: an answer of status {status} has no content, so the endpoint must return None."
         )
     try:
-        answering.converter(answers)
+        conversion.converter(answers)
     except (TypeError, NameError) as error:
         first = str(error).partition("\n")[0]
         raise RouteError(f"{where}: {answers} cannot be answered as JSON: {first}") from error

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError
@@ -17,12 +18,12 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
-from latchkey.service import shapes
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.failures import Failures
 from latchkey.service.authentication.keyring import KeyRing, KeyRingError
-from latchkey.service.authentication.lookup import Found, NoKeyMatch, StoredSecret
+from latchkey.service.authentication.lookup import Found, KeyLookup, NoKeyMatch, StoredSecret
 from latchkey.service.authentication.principal import Principal
+from latchkey.service.authentication.records import KeyRecord, UserRecord
 from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.authentication.retirement import retirement_of
 from latchkey.service.authentication.wire import advice, message_signature, query_signature
@@ -44,10 +45,8 @@ from latchkey.service.authentication.wire.extraction import (
     Unauthenticated,
     extract,
 )
-from latchkey.service.key_cache.cache import Keys
-from latchkey.service.limits.account import accounts_of
+from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.networks import Address, Proxies, contains, read_networks
-from latchkey.service.operation import SAFE_METHODS
 from latchkey.service.problems import Problem
 
 log = logging.getLogger("latchkey.authentication")
@@ -108,7 +107,7 @@ class Verifier:
         self,
         *,
         keyring: KeyRing,
-        keys: Keys,
+        keys: KeyLookup,
         prefix: str,
         window_s: int,
         note_use: Callable[[int, datetime], None],
@@ -120,7 +119,7 @@ class Verifier:
     ) -> None:
         self.keyring = keyring
         self.keys = keys
-        self.primary: Keys = lookup
+        self.primary: KeyLookup = lookup
         self.prefix = prefix
         self.window_s = window_s
         self.note_use = note_use
@@ -167,7 +166,7 @@ class Verifier:
         retirement = scope["state"]["retirement"] = retirement_of(found, proved.secret)
         if retirement is not None:
             self.note_old_use(found.key_id, retirement.version, now)
-        scope["state"]["accounts"] = accounts_of(found.key_id, found.key, found.user)
+        scope["state"]["found"] = found
         self._require_network(scope, found)
         if proved.missing:
             raise Refused(
@@ -215,7 +214,7 @@ class Verifier:
             self._require_network(scope, found)
         except Refused as refused:
             raise refused.problem from None
-        if accounts_of(found.key_id, found.key, found.user) != state["accounts"]:
+        if limits_of(found.key, found.user) != limits_of(principal.key, principal.user):
             raise Problem("unavailable", "The limits of the key or its owner changed during the call.")
         scopes = frozenset(found.key.scopes)
         require_scope(state["required_scope"], scopes)
@@ -227,7 +226,7 @@ class Verifier:
         if found.key.allowed_networks:
             require_allowed(found.key, self.proxies.client(scope))
 
-    async def _bearer(self, scope: Scope, credential: Bearer, keys: Keys) -> Proved:
+    async def _bearer(self, scope: Scope, credential: Bearer, keys: KeyLookup) -> Proved:
         secret = parse_secret(credential.token, self.prefix)
         if secret is None:
             raise IllFormed(
@@ -248,7 +247,7 @@ class Verifier:
             raise Unauthenticated("a signing key's secret sent as a bearer")
         return Proved(found=found, secret=stored)
 
-    async def _query_signed(self, scope: Scope, credential: QuerySigned, keys: Keys) -> Proved:
+    async def _query_signed(self, scope: Scope, credential: QuerySigned, keys: KeyLookup) -> Proved:
         signature = query_signature.parse(credential.query_string, credential.secret_header)
         access_key = parse_access_key(signature.access_key, self.prefix)
         if access_key is None:
@@ -260,7 +259,7 @@ class Verifier:
             return await self._check_query(scope, signature, access_key, keys)
 
     async def _check_query(
-        self, scope: Scope, signature: query_signature.QuerySignature, access_key: AccessKey, keys: Keys
+        self, scope: Scope, signature: query_signature.QuerySignature, access_key: AccessKey, keys: KeyLookup
     ) -> Proved:
         found, stored = await self._find_signer(
             scope, access_key, keys, lambda secret: query_signature.proves(signature, secret)
@@ -278,7 +277,7 @@ class Verifier:
             claim=query_claim(signature, scope["method"]),
         )
 
-    async def _message_signed(self, scope: Scope, keys: Keys) -> Proved:
+    async def _message_signed(self, scope: Scope, keys: KeyLookup) -> Proved:
         values = message_signature.component_values(
             method=scope["method"],
             scheme=scope["scheme"],
@@ -313,7 +312,7 @@ class Verifier:
         )
 
     async def _find_signer(
-        self, scope: Scope, access_key: AccessKey, keys: Keys, proves: Callable[[Secret], bool]
+        self, scope: Scope, access_key: AccessKey, keys: KeyLookup, proves: Callable[[Secret], bool]
     ) -> tuple[Found, StoredSecret]:
         """Return a key that signs, and the live secret of it for which `proves` returns True.
 
@@ -394,7 +393,7 @@ def query_claim(signature: query_signature.QuerySignature, method: str) -> Nonce
     """Return the nonce that a signed query uses up; None when the call may be repeated."""
     if signature.nonce is not None:
         return NonceClaim.of_nonce(signature.access_key, signature.nonce, signature.timestamp)
-    if method in query_signature.SAFE_METHODS:
+    if method in SAFE_METHODS:
         return None
     return NonceClaim.of_mac(signature.access_key, signature.mac, signature.timestamp)
 
@@ -404,7 +403,7 @@ def query_digest(signature: query_signature.QuerySignature, method: str) -> byte
     if signature.content_sha256 is not None:
         return bytes.fromhex(signature.content_sha256)
     # A signature of an unsafe call without a digest states that the body is empty.
-    return None if method in query_signature.SAFE_METHODS else message_signature.EMPTY_SHA256
+    return None if method in SAFE_METHODS else message_signature.EMPTY_SHA256
 
 
 def require_active(found: Found, now: datetime) -> None:
@@ -417,11 +416,16 @@ def require_active(found: Found, now: datetime) -> None:
         raise Refused(Problem("owner_inactive"))
 
 
-def require_allowed(key: shapes.Key, address: Address | None) -> None:
+def require_allowed(key: KeyRecord, address: Address | None) -> None:
     """Raise `Refused` for a key that is used from outside its allowed networks, or from an unknown address."""
     if address is None or not contains(read_networks(key.allowed_networks), address):
         shown = "an unknown address" if address is None else str(address)
         raise Refused(Problem("network_not_allowed", f"The key may not be used from {shown}."))
+
+
+def limits_of(key: KeyRecord, user: UserRecord) -> tuple[Any, ...]:
+    """Return all limits that apply to the calls of a key."""
+    return key.limits, key.quota, user.limits, user.quota
 
 
 def require_scope(required: str | None, scopes: frozenset[str]) -> None:

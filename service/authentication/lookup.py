@@ -1,23 +1,23 @@
 """The single query of an authenticated call: a key, its owner, and the versions of its secret."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from sqlalchemy import bindparam, select
 
 from latchkey.models import ApiKey, KeySecret, User
-from latchkey.service import shapes
+from latchkey.service.authentication.records import KeyRecord, UserRecord
 from latchkey.service.authentication.wire.extraction import Unauthenticated
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.database.session import RequestSession
 
 log = logging.getLogger("latchkey.authentication")
 
-KEY_FIELDS = shapes.Key.__struct_fields__
-USER_FIELDS = shapes.User.__struct_fields__
+KEY_FIELDS = KeyRecord.__struct_fields__
+USER_FIELDS = UserRecord.__struct_fields__
 
 
 class NoKeyMatch(Unauthenticated):
@@ -57,12 +57,24 @@ class Found(msgspec.Struct, frozen=True):
     """The result of a lookup."""
 
     key_id: int
-    key: shapes.Key
-    user: shapes.User
+    key: KeyRecord
+    user: UserRecord
     secrets: tuple[StoredSecret, ...]
     """At most two, newest first; some may have expired. Versions that the key no longer has are left out."""
     lacks_newest: bool = False
     """Whether the key has secrets but not its newest one, because the database was changed by hand."""
+
+
+class KeyLookup(Protocol):
+    """The lookups that a cache can answer; this module is the one that asks the database."""
+
+    def by_secret(self, session: RequestSession, secret_sha256: bytes, /) -> Awaitable[Found]:
+        """Return the key that has this secret."""
+        ...
+
+    def by_access_key(self, session: RequestSession, access_key: str, /) -> Awaitable[Found]:
+        """Return the key with this access key."""
+        ...
 
 
 SECRET_FIELDS = StoredSecret.__struct_fields__
@@ -149,8 +161,8 @@ def _found(rows: Sequence[Sequence[Any]]) -> Found:
         )
     return Found(
         key_id=values[0],
-        key=shapes.Key(**key),
-        user=shapes.User(**user),
+        key=KeyRecord(**key),
+        user=UserRecord(**user),
         secrets=tuple(
             sorted(secrets, key=lambda one: -one.version)
         ),  # sorted here: in the query, the server would need a temporary table

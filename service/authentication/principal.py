@@ -3,7 +3,7 @@
 import msgspec
 from starlette.authentication import BaseUser
 
-from latchkey.service import shapes
+from latchkey.service.authentication.records import KeyRecord, UserRecord
 from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.problems import Problem
 
@@ -20,8 +20,8 @@ class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
     key_id: int
     secret_version: int
     """The version of the secret that proved the call."""
-    user: shapes.User
-    key: shapes.Key
+    user: UserRecord
+    key: KeyRecord
     scopes: frozenset[str]
     signed_by_query: bool
     claim: NonceClaim | None

@@ -7,7 +7,7 @@ import msgspec
 
 from latchkey.models import ApiKey
 from latchkey.models.limit import Quota, RateLimit
-from latchkey.service import shapes
+from latchkey.service import conversion, shapes
 from latchkey.service.app import open_keyring
 from latchkey.service.commands.answers import show, show_page
 from latchkey.service.commands.application import for_application, read_scopes, read_settings
@@ -27,12 +27,11 @@ from latchkey.service.commands.parameters import (
     limit,
 )
 from latchkey.service.commands.rows import lock_user, opened, work
-from latchkey.service.endpoints import answers
 from latchkey.service.endpoints.keys import fields_of
-from latchkey.service.endpoints.limits import distinct_limits
 from latchkey.service.keys.issuing import Issuer
 from latchkey.service.keys.rules import KeyRules, lock_key
 from latchkey.service.keys.rules import revoke as revoke_row
+from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.problems import Problem
 from latchkey.service.settings import Settings
 
@@ -249,4 +248,4 @@ def checked(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
 
 def shown(key: ApiKey) -> shapes.Key:
     """Return a key in the form of the endpoints' answer."""
-    return answers.convert(key, shapes.Key)
+    return conversion.convert(key, shapes.Key)

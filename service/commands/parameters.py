@@ -11,8 +11,8 @@ from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import shapes
 from latchkey.service.authentication.wire.credentials import AccessKey, parse_access_key
 from latchkey.service.commands.application import read_scopes
-from latchkey.service.endpoints.limits import distinct_limits
 from latchkey.service.keys.rules import canonical_networks, future_utc, require_declared
+from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.problems import Problem
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}

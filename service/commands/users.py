@@ -6,12 +6,11 @@ import click
 from sqlalchemy.exc import IntegrityError
 
 from latchkey.models import User
-from latchkey.service import shapes
+from latchkey.service import conversion, shapes
 from latchkey.service.commands.answers import show, show_page
 from latchkey.service.commands.application import for_application, read_settings
 from latchkey.service.commands.parameters import EMAIL, NAME, USER, USER_STATUS, as_json, limit
 from latchkey.service.commands.rows import lock_user, opened, work
-from latchkey.service.endpoints import answers
 from latchkey.service.endpoints.users import email_taken
 from latchkey.service.problems import Problem
 
@@ -103,4 +102,4 @@ async def set_status(reference: int | str, status: Literal["active", "blocked"])
 
 def shown(user: User) -> shapes.User:
     """Return a user in the form of the endpoints' answer."""
-    return answers.convert(user, shapes.User)
+    return conversion.convert(user, shapes.User)

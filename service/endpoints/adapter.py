@@ -22,12 +22,11 @@ from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_scope import Compartment, RequestScope
-from latchkey.service import shapes
+from latchkey.service import conversion, shapes
 from latchkey.service.authentication.current_call import answering, caller_of
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
 from latchkey.service.database.session import RequestSession
 from latchkey.service.database.transaction import TransactionEndedError
-from latchkey.service.endpoints import answers
 from latchkey.service.idempotency.claims import Claim
 from latchkey.service.idempotency.key import key_of
 from latchkey.service.operation import Answer, Operation
@@ -178,7 +177,7 @@ def encode(operation: Operation, found: Any) -> tuple[bytes, dict[str, str]]:
         found, headers = found.content, dict(found.headers)
     if operation.answers is None:
         return b"", headers
-    return _encoder.encode(answers.converter(operation.answers)(found)), headers
+    return _encoder.encode(conversion.converter(operation.answers)(found)), headers
 
 
 def decode_path(operation: Operation, request: Request) -> dict[str, Any]:

@@ -8,11 +8,9 @@ from starlette.requests import Request
 from latchkey.models import ApiKey
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.models.query import Query
-from latchkey.service import shapes
+from latchkey.service import conversion, shapes
 from latchkey.service.authentication.principal import Principal
-from latchkey.service.endpoints import answers
 from latchkey.service.endpoints.caller import hold_caller
-from latchkey.service.endpoints.limits import distinct_limits
 from latchkey.service.endpoints.paging import page
 from latchkey.service.keys.rules import (
     OUT_OF_RANGE,
@@ -28,6 +26,7 @@ from latchkey.service.keys.rules import (
     require_not_revoked,
     revoke,
 )
+from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.problems import Problem
 
@@ -189,4 +188,4 @@ def key_rules(request: Request) -> KeyRules:
 
 def fields_of(key: ApiKey) -> dict[str, Any]:
     """Return the answer's fields of a key, by name."""
-    return msgspec.structs.asdict(answers.convert(key, shapes.Key))
+    return msgspec.structs.asdict(conversion.convert(key, shapes.Key))

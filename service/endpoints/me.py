@@ -7,6 +7,7 @@ and its quota.
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 
 from latchkey.models import ApiKey
@@ -32,7 +33,10 @@ PATH = "/v1/me/keys"
 
 async def read_me(caller: Principal) -> shapes.Me:
     """Read the calling user and key."""
-    return shapes.Me(user=caller.user, key=caller.key)
+    return shapes.Me(
+        user=shapes.User(**msgspec.structs.asdict(caller.user)),
+        key=shapes.Key(**msgspec.structs.asdict(caller.key)),
+    )
 
 
 async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:

@@ -7,9 +7,9 @@ from starlette.requests import Request
 from latchkey.models import ApiKey, User
 from latchkey.service import shapes
 from latchkey.service.endpoints.caller import hold_caller
-from latchkey.service.endpoints.limits import distinct_limits
 from latchkey.service.endpoints.paging import page
 from latchkey.service.keys.rules import lock_user
+from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.problems import Problem
 

@@ -26,7 +26,8 @@ from latchkey.service.database import driver
 from latchkey.service.database.session import RequestSession
 from latchkey.service.idempotency.allowance import KEPT_S, Allowance
 from latchkey.service.idempotency.key import CallIdentity, identify, read_header
-from latchkey.service.operation import SAFE_METHODS, Operation
+from latchkey.service.methods import SAFE_METHODS
+from latchkey.service.operation import Operation
 from latchkey.service.problems import Problem, error_number
 
 PATIENCE_S = 1.0  # how long a copy waits for the first call

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from latchkey.models import ApiKey, User
 from latchkey.service.authentication import lookup
@@ -27,18 +27,6 @@ N = TypeVar("N", bytes, str)
 
 Row = tuple[str, int]
 """A table and the id of a row in it."""
-
-
-class Keys(Protocol):
-    """The interface of `latchkey.service.authentication.lookup`."""
-
-    def by_secret(self, session: RequestSession, secret_sha256: bytes, /) -> Awaitable[Found]:
-        """Return the key that has this secret."""
-        ...
-
-    def by_access_key(self, session: RequestSession, access_key: str, /) -> Awaitable[Found]:
-        """Return the key with this access key."""
-        ...
 
 
 class Entry(NamedTuple):

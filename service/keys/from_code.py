@@ -19,9 +19,9 @@ from latchkey.service.authentication.backend import Verifier
 from latchkey.service.authentication.current_call import caller_of, current_call
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.endpoints.limits import distinct_limits
 from latchkey.service.keys import rules
 from latchkey.service.keys.rules import KeyRules
+from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.problems import Problem, field_problem
 
 OPERATOR = "keys:write"

@@ -16,7 +16,7 @@ from latchkey.models.query import Query
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.wire.credentials import Secret
 from latchkey.service.keys.issuing import Issuer, Rotated
-from latchkey.service.limits.account import holds, holds_quota
+from latchkey.service.limits.rules import holds, holds_quota
 from latchkey.service.networks import NetworkError, covered_by, parse_networks, read_networks
 from latchkey.service.problems import FieldError, Problem, field_problem
 

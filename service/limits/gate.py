@@ -12,11 +12,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import Scope
 
 from latchkey.service.database.driver import has_stalled
-from latchkey.service.limits.account import Accounts
+from latchkey.service.limits.account import Accounts, accounts_of
 from latchkey.service.limits.charger import Charger, Moments, Receipt
 from latchkey.service.limits.headers import Headers, policy_header, standing_header
 from latchkey.service.limits.ledger import Figure, Ledger, Refusal
-from latchkey.service.operation import SAFE_METHODS
+from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.problems import Problem, of_exception
 
 log = logging.getLogger("latchkey.limits")
@@ -78,10 +78,19 @@ async def nothing_is_exempt(scope: Scope) -> bool:  # noqa: ARG001 - the shape t
     return False
 
 
+def accounts_in(state: MutableMapping[str, Any]) -> Accounts:
+    """Return the accounts that a call is charged to; empty when nothing is limited, or no key was found."""
+    accounts: Accounts | None = state.get("accounts")
+    if accounts is None:
+        found = state.get("found")
+        accounts = state["accounts"] = () if found is None else accounts_of(found)
+    return accounts
+
+
 class Limits:
     """Limits and quotas of calls on private routes.
 
-    The authenticator stores the accounts of a call in `scope["state"]["accounts"]`.
+    The authenticator stores the key that it found in `scope["state"]["found"]`, even for a call that it then refuses.
 
     Args:
         charger: charges calls.
@@ -117,7 +126,7 @@ class Limits:
         that most reads cost no round trip more; each worker finds out by one charge.
         """
         state = scope["state"]
-        accounts: Accounts = state["accounts"]
+        accounts = accounts_in(state)
         if not accounts or scope["user"].claim is None:
             return None
         if scope["method"] in SAFE_METHODS and accounts not in self._low:
@@ -153,7 +162,7 @@ class Limits:
         it is to be sent.
         """
         state = scope["state"]
-        accounts: Accounts = state["accounts"]
+        accounts = accounts_in(state)
         if not accounts:
             return None
         if await self._is_exempt(scope):
@@ -170,7 +179,7 @@ class Limits:
 
     async def _charge(self, scope: Scope, cost: int) -> Problem | None:
         state = scope["state"]
-        accounts: Accounts = state["accounts"]
+        accounts = accounts_in(state)
         try:
             receipt = await self._charger.charge(accounts, cost)
         except Problem as problem:
@@ -194,7 +203,7 @@ class Limits:
         has released its connection.
         """
         state = scope.get("state", {})
-        accounts: Accounts = state.get("accounts", ())
+        accounts = accounts_in(state)
         if not accounts:
             return []
         figures: Figures | None = state.get("figures")

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from latchkey.service import shapes
 from latchkey.service.app import create_app
 from latchkey.service.keys import issuing
-from latchkey.service.operation import METHODS, SAFE_METHODS, route
+from latchkey.service.methods import METHODS, SAFE_METHODS
+from latchkey.service.operation import route
 from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import opened

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from latchkey.middleware.request_scope import UnwrittenWorkError
 from latchkey.models import Base
 from latchkey.models.types import BigId
+from latchkey.service import conversion
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.endpoints import answers
 from tests.conftest import tables_of
 from tests.requests import request
 from tests.sessions.conftest import MakeApp, make_app
@@ -121,12 +121,12 @@ async def test_endpoints_add_change_and_delete_and_answer(
         rows = two(model)
         request.state.session.add_all(rows)
         await request.state.session.flush()
-        return answers.convert(rows, list[Row])
+        return conversion.convert(rows, list[Row])
 
     async def change(request: Request) -> Any:
         row = (await request.state.session.scalars(select(model).order_by(model.id).limit(1))).one()
         row.name = "b"
-        return answers.convert(row, Row)
+        return conversion.convert(row, Row)
 
     async def remove(request: Request) -> None:
         row = (await request.state.session.scalars(select(model).order_by(model.id).limit(1))).one()
@@ -176,4 +176,4 @@ async def test_the_verbs_take_a_dataclass_on_our_base(
     await one.update(name="b", auto_commit=True, refresh=refresh)
     await other.remove(auto_commit=True)
     assert [row.name for row in await Mixed.filter().all()] == ["b"]
-    assert answers.convert(one, Row).name == "b"
+    assert conversion.convert(one, Row).name == "b"

@@ -76,7 +76,7 @@ async def left(app: Starlette, key: HeldKey) -> dict[str, int]:
     """Return the rest of each rule."""
     async with app.state.db.scoped_session() as session:
         found = await lookup.by_access_key(session, key.access_key)
-    accounts = accounts_of(found.key_id, found.key, found.user)
+    accounts = accounts_of(found)
     return {figure.name: figure.remaining for figure in await app.state.limits._charger.look(accounts)}
 
 

@@ -22,9 +22,7 @@ from starlette.datastructures import QueryParams
 from latchkey.service.authentication.wire import advice
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret, decode_base64, same
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS, IllFormed
-
-# RFC 9110, section 9.2.1
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+from latchkey.service.methods import SAFE_METHODS
 
 _SHAPES = {
     # The rest of the format of an access key depends on the prefix, which is not known here.

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from latchkey.service import shapes
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.lookup import Found, NoKeyMatch, OwnerNotFound
+from latchkey.service.authentication.records import KeyRecord, UserRecord
 from latchkey.service.authentication.wire.extraction import Unauthenticated
 from latchkey.service.key_cache import cache as key_cache
 from latchkey.service.key_cache.cache import KeyCache
@@ -21,9 +21,9 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 def found(key_id: int = 1, user_id: int = 1) -> Found:
     """Return the result of a lookup; two results are never the same object."""
-    key: dict[str, Any] = dict.fromkeys(shapes.Key.__struct_fields__)
-    user: dict[str, Any] = dict.fromkeys(shapes.User.__struct_fields__)
-    return Found(key_id, shapes.Key(**key), shapes.User(**user | {"id": user_id}), ())
+    key: dict[str, Any] = dict.fromkeys(KeyRecord.__struct_fields__)
+    user: dict[str, Any] = dict.fromkeys(UserRecord.__struct_fields__)
+    return Found(key_id, KeyRecord(**key), UserRecord(**user | {"id": user_id}), ())
 
 
 class Clock:

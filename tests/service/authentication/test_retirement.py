@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import msgspec
 import pytest
 
-from latchkey.service import shapes
 from latchkey.service.authentication.lookup import Found, StoredSecret
+from latchkey.service.authentication.records import KeyRecord
 from latchkey.service.authentication.retirement import Retirement, retirement_headers, retirement_of
 
 ROTATED = datetime(2026, 1, 1, 0, 0, 0, 999_999, tzinfo=UTC)
@@ -28,7 +28,7 @@ NEW, OLD = stored(2), stored(1, created_at=datetime(2025, 1, 1, tzinfo=UTC), exp
 def found(key_ends_at: datetime | None = None) -> Found:
     key = msgspec.convert(
         {
-            **dict.fromkeys(shapes.Key.__struct_fields__),
+            **dict.fromkeys(KeyRecord.__struct_fields__),
             "access_key": "lka_1",
             "user_id": 1,
             "name": "n",
@@ -43,7 +43,7 @@ def found(key_ends_at: datetime | None = None) -> Found:
             "created_at": ROTATED,
             "updated_at": ROTATED,
         },
-        shapes.Key,
+        KeyRecord,
     )
     return Found(key_id=1, key=key, user=None, secrets=(NEW, OLD))  # type: ignore[arg-type]  # nobody asks
 

@@ -1,4 +1,4 @@
-"""Answers: any object that has the fields of a Struct is converted to that Struct.
+"""Conversion: any object that has the fields of a Struct is converted to that Struct.
 
 `msgspec.convert(..., from_attributes=True)` treats every error of an attribute as an absent attribute, and uses the
 field's default. `convert` reads the attributes itself, at every depth, so that an attribute that is not loaded raises an

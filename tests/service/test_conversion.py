@@ -20,9 +20,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from latchkey.models import ApiKey, User
 from latchkey.models.errors import NotLoadedError
 from latchkey.models.query import Query
+from latchkey.service import conversion
+from latchkey.service.conversion import AnswerError
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.endpoints import answers
-from latchkey.service.endpoints.answers import AnswerError
 from latchkey.service.endpoints.paging import page
 from latchkey.service.operation import Answer, Operation, RouteError, route
 from tests.api import HeldKey, assert_problem, call
@@ -114,7 +114,7 @@ NAMED = {"id": 1, "name": "Ann", "email": "ann@example.com"}
 
 
 def shown(found: Any, kind: Any) -> Any:
-    return json.loads(msgspec.json.encode(answers.convert(found, kind)))
+    return json.loads(msgspec.json.encode(conversion.convert(found, kind)))
 
 
 # ---------------------------------------------------------------------- valid results
@@ -127,7 +127,7 @@ CASES = [
     pytest.param(Held, lambda ann: {"name": "k", "user": ann}, {"name": "k", "user": NAMED}, id="a dict with a model"),
     pytest.param(Page[Held], lambda ann: Page([Held("k", ann)]),
                  {"data": [{"name": "k", "user": NAMED}], "next_cursor": None}, id="Structs with models inside a page"),
-    pytest.param(Page[Named], lambda ann: Page([ann, answers.convert(ann, Named)]),
+    pytest.param(Page[Named], lambda ann: Page([ann, conversion.convert(ann, Named)]),
                  {"data": [NAMED, NAMED], "next_cursor": None}, id="a page of models and Structs"),
     pytest.param(Page[int], lambda ann: Page([1]), {"data": [1], "next_cursor": None}, id="a page of numbers"),
     pytest.param(list[Named], lambda ann: (one for one in [ann]), [NAMED], id="a generator of models"),
@@ -164,7 +164,7 @@ def test_what_has_the_fields_is_answered(
 def test_a_struct_with_nothing_to_convert_is_answered_as_it_is() -> None:
     found = Page([Named(1)])
 
-    assert answers.convert(found, Page[Named]) is found
+    assert conversion.convert(found, Page[Named]) is found
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_struct_with_nothing_to_convert_is_answered_as_it_is() -> None:
 )  # fmt: skip
 def test_what_has_not_is_an_error_with_a_sentence(kind: Any, found: Any, sentence: str) -> None:
     with pytest.raises(AnswerError) as refused:
-        answers.convert(found, kind)
+        conversion.convert(found, kind)
 
     assert str(refused.value) == sentence
 
@@ -206,7 +206,7 @@ def test_an_attribute_that_fails_is_no_default(names: set[str], error: type[Exce
     kind = msgspec.defstruct("Kind", [(name, str, "default") for name in sorted(names)])
 
     with pytest.raises(error):
-        answers.convert(Failing(), kind)
+        conversion.convert(Failing(), kind)
 
 
 # ---------------------------------------------------------------------- attributes that are not loaded
@@ -316,10 +316,10 @@ async def test_what_is_not_loaded_is_an_error_in_a_block_too(db: SQLAlchemy, opt
     async with db.scoped_session() as session:
         user = (await session.execute(select(User).options(option))).scalar_one()
         with pytest.raises(NotLoadedError, match=r"^User\.email is not loaded"):
-            answers.convert(user, Named)
+            conversion.convert(user, Named)
 
     with pytest.raises(NotLoadedError, match=r"^User\.email is not loaded"):
-        answers.convert([user], list[Named])
+        conversion.convert([user], list[Named])
 
 
 @pytest.mark.parametrize("path", ["/generic", "/generic-declared"])
@@ -372,6 +372,6 @@ async def test_conversion_in_children_is_the_same(db: SQLAlchemy) -> None:
     user = User(id=1, name="Ann", email="a@b")
 
     async def child() -> Named:
-        return answers.convert(user, Named)
+        return conversion.convert(user, Named)
 
     assert await asyncio.create_task(child()) == Named(1, "Ann", "a@b")

@@ -1,0 +1,7 @@
+"""The HTTP methods."""
+
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+"""The methods that a route can declare; GET includes HEAD."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""The methods that change nothing (RFC 9110, section 9.2.1)."""
