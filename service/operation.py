@@ -13,7 +13,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 from starlette.responses import Response
@@ -135,8 +135,8 @@ def route(
         status: of a successful answer; 204, 205 and 304 have no content.
         answers: the type of the content: a Struct, also a generic one, `Page[Item]`, or a list or dict of them. The
             endpoint may return it, an object with the same fields, such as a model, or an `Answer` around either; the
-            same holds for every Struct inside it. None derives it from the endpoint's return annotation: a Struct; None
-            for no content; or a Starlette `Response`, which is sent unchanged.
+            same holds for every Struct inside it. None derives it from the endpoint's return annotation: a Struct, or a
+            list or dict of them; None for no content; or a Starlette `Response`, which is sent unchanged.
         retry: run the endpoint again when it lost a conflict with another transaction; use False if its effects outside
             the database must not happen twice.
         idempotent: accept an `Idempotency-Key`. The endpoint must then make changes only through the request's session,
@@ -288,8 +288,16 @@ def _answers(annotation: Any, where: str) -> Any:
     kind = get_origin(annotation) or annotation
     if isinstance(kind, type) and issubclass(kind, Response):
         return Response
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not Answer:
+    if _is_of_structs(annotation):
         return annotation
     raise RouteError(
         f"{where}: the endpoint returns {annotation}; declare the Struct of the answer with answers=."
     )
+
+
+def _is_of_structs(annotation: Any) -> bool:
+    """Return whether it is a Struct, or a list or dict of Structs at any depth."""
+    kind, inner = get_origin(annotation) or annotation, get_args(annotation)
+    if kind in {list, dict} and inner:
+        return _is_of_structs(inner[-1])
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not Answer

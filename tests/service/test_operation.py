@@ -88,11 +88,11 @@ async def take_a_mapping(query: dict[str, str]) -> Greeting:
     return Greeting(query["name"])
 
 
-async def take_untyped(body: Any) -> Greeting:
+async def take_untyped(body) -> Greeting:  # type: ignore[no-untyped-def]  # noqa: ANN001 - the case
     return Greeting(body)
 
 
-async def say_nothing(request: Request) -> Greeting:
+async def say_nothing(request: Request):  # type: ignore[no-untyped-def]  # noqa: ANN201 - the case
     return Greeting("hello")
 
 
@@ -102,6 +102,27 @@ async def say_something(request: Request) -> str:
 
 async def say_an_answer(request: Request) -> Answer:
     return Answer(content=None)
+
+
+async def say_many(request: Request) -> list[Greeting]:
+    return [Greeting("hello")]
+
+
+async def say_by_name(request: Request) -> dict[str, list[Greeting]]:
+    return {"ann": [Greeting("hello")]}
+
+
+async def say_rows(request: Request) -> list[User]:
+    return list(await User.filter().all())
+
+
+@pytest.mark.parametrize(
+    "endpoint, answers",
+    [(say_many, list[Greeting]), (say_by_name, dict[str, list[Greeting]])],
+    ids=["a list", "a dict of lists"],
+)
+def test_a_collection_of_structs_is_declared_by_the_return_type(endpoint: Any, answers: Any) -> None:
+    assert route("GET", "/x", endpoint, public=True).answers == answers
 
 
 METHODS = "the method must be one of DELETE, GET, PATCH, POST, PUT."
@@ -147,6 +168,9 @@ ONE_OF = "set exactly one of scope=, any_key=True, optional_key=True and public=
         pytest.param(("GET", "/x", say_something), {"public": True},
                      "the endpoint returns <class 'str'>; declare the Struct of the answer with answers=.",
                      id="a return type that is no Struct"),
+        pytest.param(("GET", "/x", say_rows), {"public": True},
+                     "the endpoint returns list[latchkey.models.user.User]; declare the Struct of the answer with answers=.",
+                     id="a list of rows"),
         pytest.param(("GET", "/x", say_an_answer), {"public": True},
                      "the endpoint returns <class 'latchkey.service.operation.Answer'>; "
                      "declare the Struct of the answer with answers=.", id="an Answer alone"),
