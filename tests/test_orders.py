@@ -1,4 +1,4 @@
-"""The worked package of `docs/extending.md`: the page shows parts of it, and it behaves as described."""
+"""The smaller package of `docs/your-own-package.md` behaves as described."""
 
 import os
 import re
@@ -13,11 +13,6 @@ from tests.mariadb import PrivateMariaDB
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "examples" / "orders"
-PAGE = ROOT / "docs" / "extending.md"
-SOURCES = sorted(
-    path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".toml"} and "build" not in path.parts
-)
-BLOCK = re.compile(r"^```(?:python|toml)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def environ(**more: str) -> dict[str, str]:
@@ -36,37 +31,6 @@ def run(*arguments: str, folder: Path = PACKAGE, **more: str) -> subprocess.Comp
         text=True,
         check=False,
     )
-
-
-def test_every_example_of_the_page_is_a_part_of_the_package() -> None:
-    texts = [path.read_text() for path in SOURCES]
-    blocks = BLOCK.findall(PAGE.read_text())
-
-    assert len(blocks) > 10
-    assert [block for block in blocks if not any(block in text for text in texts)] == []
-
-
-def test_the_page_names_every_file() -> None:
-    text = PAGE.read_text()
-    names = {path.relative_to(PACKAGE).as_posix() for path in SOURCES}
-    needed = {
-        name
-        for name in names
-        if "/migrations/" not in name and not name.endswith(("__init__.py", "test_orders.py"))
-    }
-
-    assert sorted(name for name in needed if name not in text) == []
-
-
-def test_it_imports_only_what_is_public() -> None:
-    lines = [
-        line
-        for path in SOURCES
-        for line in path.read_text().splitlines()
-        if re.match(r"\s*(from|import) +latchkey\b", line) and not line.startswith("from latchkey import ")
-    ]
-
-    assert lines == []
 
 
 def test_its_tests_pass(tmp_path: Path) -> None:

@@ -2,19 +2,24 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from latchkey.service.authentication.keyring import KeyRing
+from tests.mariadb import PrivateMariaDB
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("latchkey", "middleware", "migrations", "models", "service")
+TOOLS = ("pytest", "iniconfig", "packaging", "pluggy", "pygments", "httpx2", "httpcore2", "truststore")
+"""What a team's tests need beside Latchkey, in the versions of this environment."""
 
 TEAM = '''
 """A team's application: every import but the first line's is its own."""
@@ -89,21 +94,31 @@ def project(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def orders(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the worked package of `docs/extending.md`, and install it into a new folder."""
-    source = tmp_path_factory.mktemp("orders") / "source"
-    shutil.copytree(
-        ROOT / "examples" / "orders", source, ignore=shutil.ignore_patterns("__pycache__", "build")
-    )
+    """Build the smaller package of `docs/your-own-package.md`, and install it into a new folder."""
+    return install(fresh, "orders", tmp_path_factory.mktemp("orders"))
+
+
+@pytest.fixture(scope="module")
+def newsroom(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the worked package of the page, and install it into a new folder, with what its tests need."""
+    tools = [f"{name}=={version(name)}" for name in TOOLS]
+    return install(fresh, "newsroom", tmp_path_factory.mktemp("newsroom"), *tools)
+
+
+def install(fresh: Path, name: str, folder: Path, *more: str) -> Path:
+    """Build a package of `examples/`, and return the folder with it and the packages `more`."""
+    source = folder / "source"
+    shutil.copytree(ROOT / "examples" / name, source, ignore=shutil.ignore_patterns("__pycache__", "build"))
     subprocess.run(
         [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_wheel('..')"],
         cwd=source,
         capture_output=True,
         check=True,
     )
-    (built,) = source.parent.glob("*.whl")
-    install = [fresh, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*install, "--target", source.parent / "installed", built], check=True)
-    return source.parent / "installed"
+    (built,) = folder.glob("*.whl")
+    command = [fresh, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*command, "--target", folder / "installed", built, *more], check=True)
+    return folder / "installed"
 
 
 def environ(folder: Path) -> dict[str, str]:
@@ -208,13 +223,45 @@ def test_the_worked_package_runs_beside_it(fresh: Path, orders: Path, tmp_path: 
     assert "/v1/orders/{id}/close" in json.loads(described)["paths"]
 
 
-def test_the_worked_package_is_typed(fresh: Path, orders: Path) -> None:
+@pytest.mark.parametrize("package", ["orders", "newsroom"])
+def test_a_package_is_typed(fresh: Path, package: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--python-executable", fresh, "-p", "orders"],
-        cwd=ROOT / "examples" / "orders",
+        [sys.executable, "-m", "mypy", "--strict", "--python-executable", fresh, "-p", package],
+        cwd=ROOT / "examples" / package,
         capture_output=True,
         text=True,
         check=False,
     )
 
     assert done.returncode == 0, done.stdout
+
+
+def run_tests_of_newsroom(fresh: Path, newsroom: Path, folder: Path, **more: str) -> str:
+    """Run the tests of the worked package on what is installed: the folder has the tests and nothing else."""
+    shutil.copytree(ROOT / "examples" / "newsroom" / "tests", folder / "tests")
+    done = subprocess.run(
+        [fresh, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", folder / "t", "tests"],
+        cwd=folder,
+        env=environ(folder) | {"PYTHONPATH": str(newsroom)} | more,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout.splitlines()[-1]
+
+
+def test_newsroom_works_on_sqlite(fresh: Path, newsroom: Path, tmp_path: Path) -> None:
+    assert re.match(r"\d+ passed in ", run_tests_of_newsroom(fresh, newsroom, tmp_path))
+
+
+@pytest.mark.mariadb
+def test_newsroom_works_on_the_server(
+    fresh: Path, newsroom: Path, tmp_path: Path, mariadb: PrivateMariaDB
+) -> None:
+    mariadb.create_database("newsroom_example")
+    url = mariadb.url_of("newsroom_example")
+
+    assert re.match(
+        r"\d+ passed in ", run_tests_of_newsroom(fresh, newsroom, tmp_path, TEST_DATABASE_URL=url)
+    )

@@ -1,1 +1,1 @@
-"""Orders of partners, and their shipments: the worked package of `docs/extending.md`."""
+"""Orders of partners, and their shipments: the smaller package of `docs/your-own-package.md`."""

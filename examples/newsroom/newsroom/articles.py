@@ -1,0 +1,106 @@
+"""Articles: partners publish them, and everybody reads them."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import Request
+
+from latchkey import Answer, Principal, Problem
+from newsroom.models import Article, Favourite, Tag
+from newsroom.shapes import ArticleChange, ArticleQuery, Entry, FullArticle, Marked, NewArticle
+
+SomeEntry = TypeVar("SomeEntry", bound=Entry)
+
+
+async def publish(request: Request, caller: Principal, body: NewArticle) -> Answer:
+    """Publish an article."""
+    most = request.app.state.newsroom.tags_per_article
+    if len(set(body.tags)) > most:
+        raise Problem("too_many_tags", f"At most {most} different tags are allowed.")
+    article = await add_article(request.state.session, caller.user.id, body)
+    where = f"/v1/articles/{article.slug}"
+    return Answer(content=await read(article.slug, caller), headers={"location": where})
+
+
+async def list_articles(caller: Principal | None, query: ArticleQuery) -> list[Entry]:
+    """List the newest articles."""
+    lookups: dict[str, Any] = {} if query.author is None else {"author_id": query.author}
+    found = Article.filter(id__lt=query.before, **lookups).order_by("-id").limit(query.limit)
+    return await mark(await found.into(Entry).all(), caller)
+
+
+async def read(slug: str, caller: Principal | None) -> FullArticle:
+    """Read an article."""
+    found = await Article.filter(slug=slug).into(FullArticle).first()
+    if found is None:
+        raise Problem("not_found", "There is no article at this address.")
+    (article,) = await mark([found], caller)
+    return article
+
+
+async def change(caller: Principal, slug: str, body: ArticleChange) -> FullArticle:
+    """Change an article of the caller; its address stays."""
+    article = await find(slug, lock=True)
+    if article.author_id != caller.user.id:
+        raise Problem("not_the_author")
+    given = {
+        name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET
+    }
+    await article.update(**given)
+    return await read(slug, caller)
+
+
+async def delete(caller: Principal, slug: str) -> None:
+    """Delete an article with its comments, as its author or as a moderator."""
+    article = await find(slug, lock=True)
+    if article.author_id != caller.user.id:
+        caller.require_scope("articles:moderate")
+    await article.remove()
+
+
+async def find(slug: str, *, lock: bool = False) -> Article:
+    """Return an article, or raise a problem; `lock` holds it until the end of the request."""
+    query = Article.filter(slug=slug)
+    found = await (query.for_update() if lock else query).first()
+    if found is None:
+        raise Problem("not_found", "There is no article at this address.")
+    return found
+
+
+async def add_article(session: AsyncSession, author_id: int, new: NewArticle) -> Article:
+    """Add an article. The unique address decides whether its title is taken, also between two calls at once."""
+    slug = re.sub(r"[^a-z0-9]+", "-", new.title.lower()).strip("-")
+    tags = await tags_named(session, new.tags)
+    values = {name: getattr(new, name) for name in ("title", "summary", "body")}
+    try:
+        async with session.begin_nested():
+            return await Article.create(slug=slug, author_id=author_id, tags=tags, **values)
+    except IntegrityError:
+        raise Problem("title_taken", f"The address {slug} is taken.") from None
+
+
+async def tags_named(session: AsyncSession, names: Iterable[str]) -> list[Tag]:
+    """Return the tags with these names, of which some may be new."""
+    found = {tag.name: tag for tag in await Tag.filter(name__in=sorted(names)).all()}
+    for name in sorted(set(names) - found.keys()):
+        try:
+            async with session.begin_nested():
+                found[name] = await Tag.create(name=name)
+        except IntegrityError:
+            found[name] = await Tag.filter(name=name).one()
+    return list(found.values())
+
+
+async def mark(articles: list[SomeEntry], caller: Principal | None) -> list[SomeEntry]:
+    """Set which articles are favourites of the caller, with one query for all of them."""
+    if caller is not None and articles:
+        ids = [one.id for one in articles]
+        marks = await Favourite.filter(user_id=caller.user.id, article_id__in=ids).into(Marked).all()
+        marked = {one.article_id for one in marks}
+        for article in articles:
+            article.favourited = article.id in marked
+    return articles

@@ -1,0 +1,31 @@
+"""Comments on articles."""
+
+from latchkey import Principal, Problem, convert
+from newsroom import models
+from newsroom.articles import find
+from newsroom.shapes import Author, Comment, Id, NewComment
+
+
+async def comment(caller: Principal, slug: str, body: NewComment) -> Comment:
+    """Comment on an article."""
+    article = await find(slug)
+    made = await models.Comment.create(article_id=article.id, author_id=caller.user.id, body=body.body)
+    author = convert(caller.user, Author)
+    return Comment(id=made.id, body=made.body, created_at=made.created_at, author=author)
+
+
+async def list_comments(slug: str) -> list[Comment]:
+    """List the first hundred comments on an article."""
+    article = await find(slug)
+    return await models.Comment.filter(article_id=article.id).order_by("id").limit(100).into(Comment).all()
+
+
+async def delete_comment(caller: Principal, slug: str, id: Id) -> None:
+    """Delete a comment, as its author or as a moderator."""
+    article = await find(slug)
+    found = await models.Comment.filter(id=id, article_id=article.id).first()
+    if found is None:
+        raise Problem("not_found", f"There is no comment {id} on this article.")
+    if found.author_id != caller.user.id:
+        caller.require_scope("articles:moderate")
+    await found.remove()

@@ -1,0 +1,23 @@
+"""Tags."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from latchkey import BigId
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "newsroom_tags",
+        sa.Column("id", BigId, nullable=False),
+        sa.Column("name", sa.String(30), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_newsroom_tags"),
+        sa.UniqueConstraint("name", name="uq_newsroom_tags_name"),
+        mysql_charset="utf8mb4",
+        mysql_engine="InnoDB",
+    )

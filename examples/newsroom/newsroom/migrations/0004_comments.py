@@ -1,0 +1,34 @@
+"""Comments."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from latchkey import BigId, UtcDateTime
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "newsroom_comments",
+        sa.Column("id", BigId, nullable=False),
+        sa.Column("article_id", BigId, nullable=False),
+        sa.Column("author_id", BigId, nullable=False),
+        sa.Column("body", sa.String(2000), nullable=False),
+        sa.Column("created_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_newsroom_comments"),
+        sa.ForeignKeyConstraint(
+            ["article_id"],
+            ["newsroom_articles.id"],
+            name="fk_newsroom_comments_article_id_newsroom_articles",
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(["author_id"], ["users.id"], name="fk_newsroom_comments_author_id_users"),
+        sa.Index("ix_newsroom_comments_article_id", "article_id"),
+        sa.Index("ix_newsroom_comments_author_id", "author_id"),
+        mysql_charset="utf8mb4",
+        mysql_engine="InnoDB",
+    )

@@ -1,0 +1,132 @@
+"""The bodies, queries and answers of the endpoints."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Title = Annotated[str, Meta(min_length=1, max_length=120)]
+Summary = Annotated[str, Meta(max_length=300)]
+Text = Annotated[str, Meta(min_length=1, max_length=15_000)]
+TagName = Annotated[str, Meta(max_length=30, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$(?![\s\S])")]
+
+
+class NewArticle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new article."""
+
+    title: Title
+    summary: Summary = ""
+    body: Text
+    tags: tuple[TagName, ...] = ()
+
+
+class ArticleChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A change of an article; absent fields stay as they are."""
+
+    title: Title | UnsetType = UNSET
+    summary: Summary | UnsetType = UNSET
+    body: Text | UnsetType = UNSET
+
+
+class NewComment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A new comment."""
+
+    body: Annotated[str, Meta(min_length=1, max_length=2000)]
+
+
+class NewMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new member."""
+
+    email: Annotated[str, Meta(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    role: Literal["author", "reader"]
+
+
+class PageQuery(msgspec.Struct, frozen=True):
+    """Which articles a list has: the newest before the one with the id `before`."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+    before: Id = 2**63 - 1
+
+
+class ArticleQuery(PageQuery, frozen=True):
+    """As `PageQuery`, and of one author."""
+
+    author: Id | None = None
+
+
+class Author(msgspec.Struct):
+    """The author of an article or a comment."""
+
+    id: int
+    name: str
+
+
+class Tag(msgspec.Struct):
+    """A tag of an article."""
+
+    name: str
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """An article in a list; `favourited` is false for an anonymous reader."""
+
+    id: int
+    slug: str
+    title: str
+    summary: str
+    favourites: int
+    created_at: datetime
+    updated_at: datetime
+    author: Author
+    tags: list[Tag]
+    favourited: bool = False
+
+
+class FullArticle(Entry, kw_only=True):
+    """An article with its body."""
+
+    body: str
+
+
+class Comment(msgspec.Struct):
+    """A comment."""
+
+    id: int
+    body: str
+    created_at: datetime
+    author: Author
+
+
+class Profile(msgspec.Struct):
+    """An author; `following` is false for an anonymous reader."""
+
+    id: int
+    name: str
+    followers: int
+    following: bool
+
+
+class TagCount(msgspec.Struct):
+    """A tag with the number of its articles."""
+
+    name: str
+    articles: int
+
+
+class Member(msgspec.Struct):
+    """A member with the secret of a key, which is null in the replay of the call."""
+
+    one_time = frozenset({"secret"})
+
+    id: int
+    access_key: str
+    secret: str | None
+
+
+class Marked(msgspec.Struct):
+    """The id of an article that a query has chosen."""
+
+    article_id: int
