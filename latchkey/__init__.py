@@ -4,18 +4,29 @@ Every other module is internal and may change in any release; see `docs/upgradin
 """
 
 from latchkey.middleware.background import background
-from latchkey.middleware.request_scope import (
+from latchkey.middleware.session import SessionMiddleware
+from latchkey.middleware.session_errors import (
+    BrokenTransactionError,
     ChildWriteError,
+    CommitForbiddenError,
+    CommitUnknownError,
     EndedRequestError,
+    EndedSessionError,
+    ForeignBindError,
     OpenWriteError,
+    OtherTaskError,
+    SessionError,
     SettledSessionError,
+    StreamClosedError,
+    StreamTimeoutError,
+    TransactionEndedError,
     UnwrittenWorkError,
 )
-from latchkey.middleware.session import SessionMiddleware, StreamTimeoutError
 from latchkey.models import ApiKey, Base, User
 from latchkey.models.errors import (
     ForeignSessionError,
     LostWriteError,
+    MissingRowsError,
     NotInitialisedError,
     NotLoadedError,
     StructError,
@@ -34,32 +45,25 @@ from latchkey.models.types import (
 )
 from latchkey.service import __version__
 from latchkey.service.app import create_app
-from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.authentication.canary import WrongKeyRingError
+from latchkey.service.authentication.keyring import KeyRing, KeyRingError
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.commands import command_line
-from latchkey.service.conversion import convert
+from latchkey.service.conversion import AnswerError, convert
 from latchkey.service.database import SQLAlchemy, db
-from latchkey.service.database.own_task import OtherTaskError
-from latchkey.service.database.rules import (
-    BrokenTransactionError,
-    CommitForbiddenError,
-    EndedSessionError,
-    ForeignBindError,
-)
 from latchkey.service.database.schema import NotMigratedError, Schema, SchemaError, require_migrated
-from latchkey.service.database.session import CommitUnknownError, RequestSession
-from latchkey.service.database.streams import StreamClosedError
-from latchkey.service.database.transaction import TransactionEndedError
+from latchkey.service.database.session import RequestSession
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.idempotency.claims import ClaimLostError
 from latchkey.service.keys.from_code import IssuedKey, issue_key, revoke_key, rotate_key
 from latchkey.service.operation import Answer, Operation, RouteError, route
-from latchkey.service.problems import Problem, ProblemType
+from latchkey.service.problems import Problem, ProblemType, ProblemTypeError
 from latchkey.service.scripting import open_session
 from latchkey.service.settings import Settings, SettingsError, read_settings
 
 __all__ = [
     "Answer",
+    "AnswerError",
     "ApiKey",
     "Base",
     "BigId",
@@ -78,7 +82,9 @@ __all__ = [
     "IssuedKey",
     "Json",
     "KeyRing",
+    "KeyRingError",
     "LostWriteError",
+    "MissingRowsError",
     "NotInitialisedError",
     "NotLoadedError",
     "NotMigratedError",
@@ -89,6 +95,7 @@ __all__ = [
     "Principal",
     "Problem",
     "ProblemType",
+    "ProblemTypeError",
     "Quota",
     "RateLimit",
     "RequestSession",
@@ -96,6 +103,7 @@ __all__ = [
     "SQLAlchemy",
     "Schema",
     "SchemaError",
+    "SessionError",
     "SessionMiddleware",
     "Settings",
     "SettingsError",
@@ -108,6 +116,7 @@ __all__ = [
     "User",
     "UtcDateTime",
     "Words",
+    "WrongKeyRingError",
     "__version__",
     "background",
     "command_line",

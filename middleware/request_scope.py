@@ -8,6 +8,7 @@ from contextvars import ContextVar, Token
 from typing import Any, Protocol, Self
 
 from latchkey.middleware.completion import is_helper
+from latchkey.middleware.session_errors import ChildWriteError, EndedRequestError, UnwrittenWorkError
 
 log = logging.getLogger("latchkey.session")
 
@@ -45,46 +46,6 @@ class ManagedSession(Protocol):
 
     def refuse_further_use(self) -> None:
         """Refuse further use: the answer of the request has started."""
-
-
-class UnwrittenWorkError(RuntimeError):
-    """A session ended with uncommitted changes, which would have been lost silently."""
-
-
-class SettledSessionError(RuntimeError):
-    """`request.state.session` was used after the answer had started."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "request.state.session was settled when the answer started: "
-            "a streamed body or background work must open its own session, "
-            "`async with db.scoped_session() as session`, and commit its changes."
-        )
-
-
-class OpenWriteError(RuntimeError):
-    """The request waits for its client while one of its writes is open."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the request waits for a part of the body, or sends one, while a write is open; a slow client would hold the "
-            "connection: read the body first, or commit before the next part. "
-            "Open a stream of rows after the commit, because the commit would end it."
-        )
-
-
-class ChildWriteError(RuntimeError):
-    """A child task wants to write while its request has a write open; the two would wait for each other."""
-
-
-class EndedRequestError(RuntimeError):
-    """A task used the database after the request that started it had ended."""
-
-    def __init__(self, task: "asyncio.Task[Any]") -> None:
-        super().__init__(
-            f"the request that started the task {task.get_name()!r} has ended, and a task that uses the database ends "
-            "with its request: start work that continues afterwards with `latchkey.background(…)`."
-        )
 
 
 Compartment = tuple[str, Hashable]

@@ -10,22 +10,13 @@ from sqlalchemy.ext.asyncio import async_scoped_session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from latchkey.middleware.completion import complete
-from latchkey.middleware.request_scope import ManagedSession, RequestScope, SettledSessionError
+from latchkey.middleware.request_scope import ManagedSession, RequestScope
+from latchkey.middleware.session_errors import SettledSessionError, StreamTimeoutError
 
 log = logging.getLogger("latchkey.session")
 
 
 STREAM_TIMEOUT_S = 30.0
-
-
-class StreamTimeoutError(RuntimeError):
-    """The client was too slow to receive an answer whose rows are read from an open connection."""
-
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__(
-            f"the answer was cut: sending took {timeout_s:g} s in total while a stream of rows held a "
-            "connection. The limit is LATCHKEY_STREAM_TIMEOUT_S."
-        )
 
 
 class RequestState(dict[str, Any]):

@@ -24,9 +24,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
+from latchkey.middleware.session_errors import CommitUnknownError, TransactionEndedError
 from latchkey.service.database import driver
-from latchkey.service.database.session import CommitUnknownError
-from latchkey.service.database.transaction import TransactionEndedError
 
 log = logging.getLogger("latchkey.problems")
 

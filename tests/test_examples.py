@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from examples import fastapi_app
-from latchkey.middleware.request_scope import UnwrittenWorkError
+from latchkey.middleware.session_errors import UnwrittenWorkError
 from latchkey.models import Base, User
 from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.settings import Settings

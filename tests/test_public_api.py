@@ -1,5 +1,6 @@
 """The package `latchkey` exports what is public, and nothing else is promised."""
 
+import builtins
 import importlib.util
 import pkgutil
 import re
@@ -7,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy.exc
 
 import latchkey
 
@@ -42,6 +45,15 @@ def test_nothing_public_stands_outside_of_the_list() -> None:
 
 def test_the_page_is_what_the_docstrings_say() -> None:
     assert (ROOT / "docs" / "api.md").read_text() == generator().render(), "run `make api`"
+
+
+def test_every_error_that_the_page_names_can_be_imported() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    named = set(re.findall(r"\b[A-Z]\w*Error\b", page))
+
+    assert {one for one in named if not hasattr(builtins, one) and not hasattr(sqlalchemy.exc, one)} <= set(
+        latchkey.__all__
+    )
 
 
 def test_the_page_is_markdown() -> None:

@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from latchkey.middleware.completion import is_helper
+from latchkey.middleware.session_errors import OtherTaskError
 
 C = TypeVar("C", bound=type)
 
@@ -26,18 +27,6 @@ AWAITED = (
     *("flush_and_refresh", "reset_for_retry", "__aenter__"),
 )
 CALLED = ("add", "add_all", "begin", "begin_nested", "expire", "expire_all", "expunge", "expunge_all")
-
-
-class OtherTaskError(RuntimeError):
-    """A session was used by a task that does not own it; two tasks would use one connection at once."""
-
-    def __init__(self, owner: "asyncio.Task[Any]", other: "asyncio.Task[Any]") -> None:
-        super().__init__(
-            f"the task {other.get_name()!r} uses the session of the task {owner.get_name()!r}, and only the owner may use a "
-            "session: call the verbs of the models in the other task, or open a block there, "
-            "`async with db.scoped_session() as session`. `asyncio.gather` starts a task for each coroutine; "
-            "before Python 3.12 so does `asyncio.wait_for`, but not `async with asyncio.timeout(…)`."
-        )
 
 
 def other_than(owner: "asyncio.Task[Any]") -> "asyncio.Task[Any] | None":

@@ -9,15 +9,11 @@ from sqlalchemy.exc import DBAPIError, MissingGreenlet, PendingRollbackError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
+from latchkey.middleware.session_errors import BrokenTransactionError, CommitForbiddenError, ForeignBindError
 from latchkey.models import hooks
 from latchkey.service.database.own_task import require_own_task
 from latchkey.service.database.prepared import Prepared
-from latchkey.service.database.rules import (
-    BrokenTransactionError,
-    CommitForbiddenError,
-    ForeignBindError,
-    Rules,
-)
+from latchkey.service.database.rules import Rules
 from latchkey.service.database.statements import is_plain_read, locks
 from latchkey.service.database.transaction import RECORD, TransactionRecord, require_open
 

@@ -13,9 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from sqlalchemy.orm import Session
 
 from latchkey.middleware.completion import complete, help_with
-from latchkey.middleware.request_scope import (
+from latchkey.middleware.request_scope import RequestScope
+from latchkey.middleware.session_errors import (
+    CommitUnknownError,
+    EndedSessionError,
+    ForeignBindError,
     OpenWriteError,
-    RequestScope,
     SettledSessionError,
     UnwrittenWorkError,
 )
@@ -25,7 +28,7 @@ from latchkey.service.database.own_task import InUse, of_one_task, other_than, r
 from latchkey.service.database.plan import Make, Statement
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.database.routing import RoutingSession
-from latchkey.service.database.rules import EndedSessionError, Engines, ForeignBindError, Rules
+from latchkey.service.database.rules import Engines, Rules
 
 log = logging.getLogger("latchkey.session")
 
@@ -34,10 +37,6 @@ END_DEADLINE_S = 10.0  # after it, a rollback or a close is aborted, and its con
 STALLED_END_DEADLINE_S = 0.1  # the same, once the database has exceeded a time limit in this request
 
 R = TypeVar("R")
-
-
-class CommitUnknownError(RuntimeError):
-    """The connection was lost after COMMIT was sent; the change may or may not be durable."""
 
 
 async def bounded(work: Coroutine[Any, Any, R]) -> R:

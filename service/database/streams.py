@@ -10,16 +10,7 @@ from typing import Any, NoReturn
 
 from sqlalchemy import Connection
 
-
-class StreamClosedError(RuntimeError):
-    """A stream was read after its connection had been released; the rows so far are incomplete."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this stream of rows was closed before its last row was read, by a commit, a rollback, the end of its "
-            "session or, on MariaDB and MySQL, another statement of the session. Read the rows first, "
-            "or open the stream in its own block, `async with db.scoped_session() as session`."
-        )
+from latchkey.middleware.session_errors import StreamClosedError
 
 
 class ClosedCursor:

@@ -5,6 +5,7 @@ from typing import Any, Self
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from latchkey.middleware.session_errors import TransactionEndedError
 from latchkey.models.hooks import Changes, Wishes
 from latchkey.service.database.statements import Effect, effect_of
 from latchkey.service.database.streams import Stream
@@ -12,13 +13,6 @@ from latchkey.service.database.streams import Stream
 LOST_STATUS = "latchkey_lost_status"  # in a connection's info: an error packet had no transaction flag
 ENDED = "latchkey_ended"  # in a connection's info: the server reported that it ended the transaction
 RECORD = "latchkey_record"  # the execution option that holds the record of a connection
-
-
-class TransactionEndedError(RuntimeError):
-    """The server ended a transaction with writes or locks; continuing would commit only a part of the work."""
-
-    def __init__(self) -> None:
-        super().__init__("the server ended the transaction, so nothing of it was committed: run it again")
 
 
 class Level:

@@ -22,11 +22,11 @@ from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_scope import Compartment, RequestScope
+from latchkey.middleware.session_errors import TransactionEndedError
 from latchkey.service import conversion, shapes
 from latchkey.service.authentication.current_call import answering, caller_of
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
 from latchkey.service.database.session import RequestSession
-from latchkey.service.database.transaction import TransactionEndedError
 from latchkey.service.idempotency.claims import Claim
 from latchkey.service.idempotency.key import key_of
 from latchkey.service.operation import Answer, Operation

@@ -9,7 +9,7 @@ from sqlalchemy import MetaData, String, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column, registry
 from starlette.requests import Request
 
-from latchkey.middleware.request_scope import UnwrittenWorkError
+from latchkey.middleware.session_errors import UnwrittenWorkError
 from latchkey.models import Base
 from latchkey.models.types import BigId
 from latchkey.service import conversion

@@ -12,10 +12,10 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from latchkey.middleware.session_errors import CommitUnknownError
 from latchkey.models import ApiKey, Base, User
 from latchkey.models.errors import NotLoadedError
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.database.session import CommitUnknownError
 from tests.conftest import loading
 from tests.models.refresh_models import Fresh, Hooked, Leaf, Named, Pair, Plain, RefreshBase
 

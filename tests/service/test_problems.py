@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from latchkey.service.database.session import CommitUnknownError
+from latchkey.middleware.session_errors import CommitUnknownError
 from latchkey.service.operation import Operation, route
 from latchkey.service.problems import KINDS, FieldError, Problem, of_exception
 from latchkey.service.settings import Settings

@@ -12,7 +12,8 @@ from starlette.responses import Response, StreamingResponse
 
 from latchkey.middleware import background as work
 from latchkey.middleware.background import background
-from latchkey.middleware.request_scope import EndedRequestError, RequestScope
+from latchkey.middleware.request_scope import RequestScope
+from latchkey.middleware.session_errors import EndedRequestError
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
 from tests.requests import request

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.requests import Request
 
+from latchkey.middleware.session_errors import BrokenTransactionError
 from latchkey.models import Base, User
 from latchkey.models.types import BigId
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.database.rules import BrokenTransactionError
 from latchkey.service.database.session import RequestSession
 from tests.conftest import on_mariadb, tables_of
 from tests.requests import request

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from latchkey.middleware import request_scope
-from latchkey.middleware.request_scope import ChildWriteError, SettledSessionError
+from latchkey.middleware.session_errors import ChildWriteError, SettledSessionError
 from latchkey.models import User
 from latchkey.models.errors import LostWriteError
 from latchkey.service.database import SQLAlchemy

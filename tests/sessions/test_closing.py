@@ -8,12 +8,11 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from latchkey.middleware.request_scope import UnwrittenWorkError
+from latchkey.middleware.session_errors import EndedSessionError, UnwrittenWorkError
 from latchkey.models import Base, User
 from latchkey.models.errors import NotInitialisedError
 from latchkey.service import database
 from latchkey.service.database import DatabaseNotOpenError, SQLAlchemy
-from latchkey.service.database.rules import EndedSessionError
 from latchkey.service.settings import Settings
 from tests.requests import request
 from tests.sessions.conftest import MakeApp

@@ -12,11 +12,10 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from latchkey.middleware.request_scope import UnwrittenWorkError
+from latchkey.middleware.session_errors import CommitUnknownError, UnwrittenWorkError
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database import session as sessions
-from latchkey.service.database.session import CommitUnknownError
 from tests.conftest import on_mariadb, only_on_mariadb
 from tests.requests import converse, request
 from tests.sessions.conftest import MakeApp

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import select, text
 
-from latchkey.middleware.request_scope import UnwrittenWorkError
+from latchkey.middleware.session_errors import EndedSessionError, UnwrittenWorkError
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.database.rules import EndedSessionError
 from latchkey.service.database.session import RequestSession
 from tests.conftest import assert_nothing_left, on_mariadb
 

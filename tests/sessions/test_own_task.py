@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import select, text
 from starlette.requests import Request
 
+from latchkey.middleware.session_errors import OtherTaskError
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.database.own_task import AWAITED, CALLED, OtherTaskError
+from latchkey.service.database.own_task import AWAITED, CALLED
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import value_route

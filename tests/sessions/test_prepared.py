@@ -10,11 +10,10 @@ from sqlalchemy import String, bindparam, cast, func, insert, literal, select, t
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from latchkey.middleware.session_errors import EndedSessionError, OtherTaskError
 from latchkey.models import ApiKey, Nonce, User
 from latchkey.service.database import SQLAlchemy, prepared
-from latchkey.service.database.own_task import OtherTaskError
 from latchkey.service.database.prepared import Prepared
-from latchkey.service.database.rules import EndedSessionError
 from tests import wire
 from tests.conftest import on_mariadb, only_on_mariadb
 

@@ -12,13 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from latchkey.middleware.request_scope import OpenWriteError
-from latchkey.middleware.session import SessionMiddleware, StreamTimeoutError
+from latchkey.middleware.session import SessionMiddleware
+from latchkey.middleware.session_errors import OpenWriteError, StreamClosedError, StreamTimeoutError
 from latchkey.models import User
 from latchkey.service.app import make_route
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.session import RequestSession
-from latchkey.service.database.streams import StreamClosedError
 from latchkey.service.problems import of_exception
 from tests.conftest import on_mariadb
 from tests.requests import Answer, converse

@@ -9,11 +9,15 @@ from sqlalchemy import Sequence, create_engine, event, insert, inspect, select, 
 from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet
 from starlette.requests import Request
 
-from latchkey.middleware.request_scope import ChildWriteError, OpenWriteError, UnwrittenWorkError
+from latchkey.middleware.session_errors import (
+    ChildWriteError,
+    ForeignBindError,
+    OpenWriteError,
+    UnwrittenWorkError,
+)
 from latchkey.models import User
 from latchkey.models.errors import NotLoadedError
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.database.rules import ForeignBindError
 from latchkey.service.database.session import RequestSession
 from tests.conftest import loading, on_mariadb, only_on_mariadb
 from tests.requests import request
