@@ -14,7 +14,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,6 +25,8 @@ from typing import Self
 
 import asyncmy
 import pytest
+
+from tests.processes import free_port
 
 MISSING = "mariadbd not found: apt-get install mariadb-server (Debian, Ubuntu) or brew install mariadb"
 REQUIRE = "LATCHKEY_TEST_REQUIRE_MARIADB"
@@ -299,11 +300,3 @@ def _installer() -> list[str]:
 def as_root() -> list[str]:
     """Return the option that root needs to run the server."""
     return ["--user=root"] if os.geteuid() == 0 else []
-
-
-def free_port() -> int:
-    """Return a port on which nothing listens at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -25,7 +25,7 @@ from latchkey.service.operation import Operation, route
 from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, opened
-from tests.service.test_commands import Served
+from tests.processes import Served
 from tests.sessions.endpoints import NewRow, response_route
 
 POOL_SIZE = 5

@@ -18,7 +18,7 @@ import pytest
 
 from latchkey.service.settings import Settings
 from tests.conftest import KEYRING, MARIADB, empty, migrate
-from tests.service.test_commands import Served
+from tests.processes import Served
 
 README_COMMAND = ["uvicorn", "--factory", "team:create_app", "--no-proxy-headers"]
 TEAM = (

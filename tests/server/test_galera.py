@@ -22,6 +22,7 @@ from tests import galera
 from tests.api import HeldKey, call, hold_key
 from tests.conftest import KEYRING, migrate, opened
 from tests.galera import GaleraNode, PrivateGalera
+from tests.processes import Served
 from tests.server.database_proxy import DatabaseProxy
 from tests.server.test_idempotency import is_replay, request_of
 from tests.server.test_processes import (
@@ -33,7 +34,6 @@ from tests.server.test_processes import (
     query_with_nonce,
     send_copies,
 )
-from tests.service.test_commands import Served
 
 pytestmark = [
     pytest.mark.galera,

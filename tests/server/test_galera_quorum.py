@@ -21,9 +21,9 @@ from tests import galera
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, migrate
 from tests.galera import PrivateGalera
+from tests.processes import Served, free_port
 from tests.server.test_haproxy import HAPROXY
 from tests.service.limits.rules import limit
-from tests.service.test_commands import Served, free_port
 
 pytestmark = [
     pytest.mark.galera,

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from latchkey.service.authentication.wire.message_signature import sign_message
+from tests.processes import free_port
 from tests.server.raw_requests import (
     SERVERS,
     Reply,
@@ -23,7 +24,6 @@ from tests.server.raw_requests import (
     serve_with_keys,
     split_responses,
 )
-from tests.service.test_commands import free_port
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 CONFIG = """

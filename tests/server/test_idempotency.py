@@ -18,9 +18,9 @@ from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, on_mariadb, opened
 from tests.mariadb import PrivateMariaDB
+from tests.processes import Served
 from tests.server.database_proxy import DatabaseProxy
 from tests.server.test_processes import BODY, EMAIL, on_the_wire, send_copies
-from tests.service.test_commands import Served
 
 COPIES = 32
 ROUNDS = 3

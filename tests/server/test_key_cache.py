@@ -20,8 +20,8 @@ from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, on_mariadb, opened
 from tests.mariadb import PrivateMariaDB
+from tests.processes import Served
 from tests.redis import PrivateRedis
-from tests.service.test_commands import Served
 
 pytestmark = on_mariadb
 

@@ -16,9 +16,9 @@ from latchkey.service.limits.account import accounts_of
 from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, on_mariadb, opened
+from tests.processes import Served
 from tests.server.conftest import PROCESSES
 from tests.service.limits.rules import limit, limit_owner, per_day
-from tests.service.test_commands import Served
 
 CALLS = 1000
 CLIENTS = 32

@@ -17,8 +17,8 @@ from latchkey.service.authentication.wire.query_signature import sign_query
 from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
 from tests.conftest import on_mariadb, opened
+from tests.processes import Served
 from tests.server.conftest import PROCESSES
-from tests.service.test_commands import Served
 
 COPIES = 50
 ROUNDS = 3

@@ -15,8 +15,8 @@ import pytest
 from latchkey.service.settings import Settings
 from tests.api import call, hold_key
 from tests.conftest import opened
+from tests.processes import free_port
 from tests.server.conftest import Serving
-from tests.service.test_commands import free_port
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

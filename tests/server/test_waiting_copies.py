@@ -16,8 +16,8 @@ from latchkey.service.settings import Settings
 from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.conftest import KEYRING, on_mariadb, opened
 from tests.mariadb import PrivateMariaDB
+from tests.processes import Served
 from tests.server.database_proxy import DatabaseProxy
-from tests.service.test_commands import Served
 
 pytestmark = on_mariadb
 

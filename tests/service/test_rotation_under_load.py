@@ -15,7 +15,7 @@ from latchkey.service.settings import Settings
 from latchkey.service.shapes import Moment
 from tests.api import HeldKey, hold_key, key_row
 from tests.conftest import on_mariadb
-from tests.service.test_commands import Served
+from tests.processes import Served
 
 pytestmark = on_mariadb
 

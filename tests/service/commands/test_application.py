@@ -22,9 +22,8 @@ from latchkey.service import application
 from latchkey.service.commands import latchkey
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.settings import Settings
-from tests.service.test_commands import Run, Served, answered, environ, free_port, good, migrated_sqlite, run
-
-__all__ = ["environ", "migrated_sqlite", "run"]  # fixtures, found by their names
+from tests.processes import Served, free_port
+from tests.service.commands.running import Run, answered, good
 
 SHOP = """
 from pathlib import Path

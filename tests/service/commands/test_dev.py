@@ -27,9 +27,8 @@ from latchkey.service.database.engines import create_engines
 from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings
 from tests.conftest import empty
-from tests.service.test_commands import Run, Served, environ, run
-
-__all__ = ["environ", "run"]  # fixtures, found by their names
+from tests.processes import Served
+from tests.service.commands.running import Run
 
 HERE = "sqlite+aiosqlite:///var/latchkey.db"
 

@@ -1,0 +1,81 @@
+"""`latchkey migrate` and `latchkey purge`."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+
+from latchkey.models import Nonce
+from latchkey.service import housekeeping
+from latchkey.service.commands import server
+from latchkey.service.database import schema
+from latchkey.service.database.engines import create_engines
+from latchkey.service.settings import Settings
+from tests.service.commands.running import NO_KEY, Run, good
+
+
+class TestMigrate:
+    def test_it_says_from_where_to_where_and_needs_no_key_ring(self, run: Run, tmp_path: Path) -> None:
+        first, second = run("migrate"), run("migrate")
+
+        assert (first.exit_code, second.exit_code) == (0, 0)
+        assert first.stdout == second.stdout == ""
+        assert first.stderr == f"Migrated the database from revision none to {schema.head()}.\n"
+        assert second.stderr == f"The database is at revision {schema.head()} already.\n"
+
+    def test_what_is_up_to_date_stays(self, migrated: Settings, run: Run) -> None:
+        assert run("migrate").stderr == f"The database is at revision {schema.head()} already.\n"
+
+
+class TestPurge:
+    def test_it_prints_how_many_rows_of_each_table_went_and_needs_no_key_ring(
+        self, migrated: Settings, environ: pytest.MonkeyPatch, run: Run
+    ) -> None:
+        environ.delenv("LATCHKEY_KEYRING")
+        asyncio.run(insert_nonces(migrated, 3))
+
+        first, second = good(run("purge")), good(run("purge"))
+
+        assert first.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            3\n"
+        assert second.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            0\n"
+
+    def test_a_long_one_says_how_far_it_is(
+        self, migrated: Settings, environ: pytest.MonkeyPatch, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(housekeeping, "BATCH_ROWS", 2)
+        monkeypatch.setattr(housekeeping, "PAUSE_S", 0)
+        monkeypatch.setattr(server, "TELL_EVERY_ROWS", 4)
+        asyncio.run(insert_nonces(migrated, 9))
+
+        result = run("purge")
+
+        assert result.exit_code == 0
+        assert result.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            9\n"
+        assert result.stderr == "nonces: 4 so far\nnonces: 8 so far\n"
+
+    def test_where_somebody_else_purges_it_says_so(
+        self, migrated_sqlite: Settings, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def be_late(*_: object, **__: object) -> None:
+            return None
+
+        monkeypatch.setattr(housekeeping, "purge", be_late)
+
+        result = run("purge")
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == "Error: another process is purging this database.\n"
+
+
+async def insert_nonces(settings: Settings, rows: int) -> None:
+    """Insert expired nonces."""
+    engine = create_engines(settings).writer
+    async with engine.begin() as connection:
+        ended = datetime.now(UTC) - timedelta(minutes=1)
+        await connection.execute(
+            insert(Nonce.__table__),
+            [{"access_key": NO_KEY, "nonce": b"n%d" % n, "expires_at": ended} for n in range(rows)],
+        )
+    await engine.dispose()
