@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import hypothesis
 import pytest
-from sqlalchemy import MetaData, text
+from sqlalchemy import MetaData, Table, text
+from sqlalchemy.orm import DeclarativeBase
 
 from latchkey.models import Base
 from latchkey.service.authentication.keyring import KeyRing
@@ -152,6 +153,7 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
             patch.setattr(sqlite, "RollingBackConnection", watched)
             found = make()
             if "sqlite" in settings.database_url:
+                assert database._engines is not None
                 wire.count_on_sqlite(database._engines, patch)
             yield found
             if database.is_open:
@@ -164,6 +166,13 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
             await empty(settings)
     assert complaints.heard == []
     await assert_closed(watched)
+
+
+def table_of(model: type[DeclarativeBase]) -> Table:
+    """Return the table of a model, for statements that bypass its class."""
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
 
 
 @asynccontextmanager

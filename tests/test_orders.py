@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def environ(**more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"} | more
 
 
-def run(*arguments: str, folder: Path = PACKAGE, **more: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path = PACKAGE, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -49,7 +50,10 @@ def test_its_models_and_its_migrations_agree_on_an_empty_file() -> None:
 @pytest.mark.mariadb
 def test_its_models_and_its_migrations_agree_on_the_server(mariadb: PrivateMariaDB) -> None:
     mariadb.create_database("orders_example")
-    url = {"LATCHKEY_DATABASE_URL": mariadb.url_of("orders_example"), "LATCHKEY_KEYRING": KEYRING}
+    url: dict[str, Any] = {
+        "LATCHKEY_DATABASE_URL": mariadb.url_of("orders_example"),
+        "LATCHKEY_KEYRING": KEYRING,
+    }
 
     migrated = run("-m", "orders", "migrate", **url)
     compared = run("-m", "orders", "migrate", "--check", **url)

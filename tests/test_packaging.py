@@ -22,7 +22,7 @@ UNTRACKED = {".git", ".venv", "var", "build", "dist", "__pycache__"}
 
 def name_of(requirement: str) -> str:
     """Return a requirement's name in the spelling of the locks."""
-    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement, maxsplit=1)[0]).lower()
 
 
 def pins(lock: str) -> dict[str, str]:

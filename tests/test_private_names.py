@@ -46,11 +46,11 @@ class Private(msgspec.Struct, frozen=True):
 
 async def connection() -> asyncmy.connection.Connection:
     """Return an instance, because a compiled class does not show its attributes; it needs a running loop."""
-    return asyncmy.connection.Connection()
+    return asyncmy.connection.Connection()  # type: ignore[no-untyped-call]
 
 
 CONNECTION = asyncio.run(connection())
-SQLITE_CONNECTION = aiosqlite.Connection(sqlite3.Connection, 1)
+SQLITE_CONNECTION = aiosqlite.Connection(lambda: sqlite3.connect(":memory:"), 1)
 
 PRIVATE = [
     Private(CONNECTION, "_acquire_cached_statement", "service/database/driver.py",

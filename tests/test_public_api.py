@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent.parent
 
 def generator() -> Any:
     spec = importlib.util.spec_from_file_location("docs_api", ROOT / "docs" / "api.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -77,14 +76,14 @@ def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fresh")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements.txt"], check=True)
     subprocess.run([*install, "--no-deps", wheel], check=True)
     return python
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Path]:
+def project(tmp_path: Path) -> Path:
     for name, text in PROJECT.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -116,7 +115,7 @@ def install(fresh: Path, name: str, folder: Path, *more: str) -> Path:
         check=True,
     )
     (built,) = folder.glob("*.whl")
-    command = [fresh, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command = [str(fresh), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*command, "--target", folder / "installed", built, *more], check=True)
     return folder / "installed"
 
@@ -240,7 +239,7 @@ def run_tests_of_newsroom(fresh: Path, newsroom: Path, folder: Path, **more: str
     """Run the tests of the worked package on what is installed: the folder has the tests and nothing else."""
     shutil.copytree(ROOT / "examples" / "newsroom" / "tests", folder / "tests")
     done = subprocess.run(
-        [fresh, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", folder / "t", "tests"],
+        [str(fresh), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", folder / "t", "tests"],
         cwd=folder,
         env=environ(folder) | {"PYTHONPATH": str(newsroom)} | more,
         capture_output=True,

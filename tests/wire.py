@@ -49,7 +49,7 @@ class CountingConnection(Connection):
     """The driver's connection, which records its commands."""
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
+        super().__init__(**arguments)  # type: ignore[no-untyped-call]
         self.prepared: dict[bytes, str] = {}  # by the id at the start of each execution
 
     async def prepare(self, query: bytes | str) -> PreparedStatement:
@@ -66,7 +66,7 @@ class CountingConnection(Connection):
                 note("PREPARE")
         elif command != COM_STMT_CLOSE:  # the server does not answer it
             note(sql.decode(errors="replace") if isinstance(sql, bytes) else str(sql))
-        return await super()._execute_command(command, sql)
+        return await super()._execute_command(command, sql)  # type: ignore[misc]
 
 
 def count_on_sqlite(engines: Engines, patch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_who_failed_in_a_later_round_has_no_figures() -> None:
     [(("read", "theirs"), 50.0), (("read", "nobody"), None), (("read", "idle"), None)],
     ids=["both there", "one missing", "by nothing"],
 )
-def test_a_ratio_is_that_of_the_medians(other: tuple[str, ...], ratio: float | None) -> None:
+def test_a_ratio_is_that_of_the_medians(other: tuple[str, str], ratio: float | None) -> None:
     run = made(
         measured("read", "ours", [900, 1000, 1300]),
         measured("read", "theirs", [10, 20, 30]),

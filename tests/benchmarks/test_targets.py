@@ -1,6 +1,6 @@
 """Whether a target is reached depends only on the run."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -32,7 +32,9 @@ from tests.benchmarks.runs import made, measured
         ("at least", None, "not measured"),
     ],
 )
-def test_a_bound_belongs_to_what_is_reached(direction: str, found: float | None, verdict: str) -> None:
+def test_a_bound_belongs_to_what_is_reached(
+    direction: Literal["at least", "at most"], found: float | None, verdict: str
+) -> None:
     target = Target(sentence="", bound=2.5, direction=direction, value=lambda _: found)
 
     assert target.verdict(found) == verdict

@@ -80,7 +80,7 @@ async def test_after_the_body_the_client_may_stay_as_long_as_it_likes() -> None:
         gone = await receive()
         await answering(200 if gone["type"] == "http.disconnect" else 500)(scope, receive, send)
 
-    async def receive(left: list[bool] = [0, TIMEOUT_S * 2]) -> Message:  # noqa: B006 - for this one request
+    async def receive(left: list[float] = [0, TIMEOUT_S * 2]) -> Message:  # noqa: B006 - for this one request
         await asyncio.sleep(left.pop(0))
         return {"type": "http.request", "body": b""} if left else {"type": "http.disconnect"}
 

@@ -1,5 +1,7 @@
 """The gate runs once, before the endpoint, and may answer instead."""
 
+from typing import Any
+
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -33,6 +35,9 @@ async def test_only_http_is_asked() -> None:
     async def refusal(scope: Scope) -> None:
         raise AssertionError
 
-    await GateMiddleware(inner, refusal=refusal)({"type": "websocket"}, None, None)
+    async def unused(*_: object) -> Any:
+        raise AssertionError
+
+    await GateMiddleware(inner, refusal=refusal)({"type": "websocket"}, unused, unused)
 
     assert seen == [{"type": "websocket"}]

@@ -26,7 +26,8 @@ def middleware(app: ASGIApp) -> ASGIApp:
     return RequestIDMiddleware(app, last_resort=answering(500))
 
 
-def name_of(sent: list[Message]) -> str:
+def name_of(sent: list[Message]) -> bytes:
+    value: bytes
     (value,) = (value for name, value in sent[0]["headers"] if name == b"x-request-id")
     return value
 
@@ -117,6 +118,7 @@ async def test_an_exception_is_logged_once_and_answered_by_the_last_resort(
     (record,) = caplog.records
     assert record.levelname == "ERROR"
     assert record.getMessage() == "GET / failed"
+    assert record.exc_info is not None
     assert record.exc_info[0] is ZeroDivisionError
     assert request_id.get() is None
 

@@ -14,7 +14,7 @@ from alembic.util import CommandError
 from sqlalchemy import event, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from latchkey.models import ApiKey, KeySecret
+from latchkey.models import ApiKey, Base, KeySecret
 from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
 from latchkey.service.database.lock import locked
@@ -100,7 +100,7 @@ def killed_before(engine: AsyncEngine, number: int) -> Iterator[list[str]]:
 
 async def rows(engine: AsyncEngine) -> list[tuple[Any, ...]]:
     async with engine.connect() as connection:
-        tables = [inspect(model).local_table for model in (ApiKey, KeySecret)]
+        tables = [inspect(model).local_table for model in list[type[Base]]([ApiKey, KeySecret])]
         return [
             tuple(row)
             for table in tables

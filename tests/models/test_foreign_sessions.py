@@ -1,5 +1,6 @@
 """A plain session as `session=`: the promises of the verbs hold there too, or the call is refused (R9, R10)."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -45,13 +46,14 @@ async def test_a_hook_that_it_would_not_run_is_refused_by_name(db: SQLAlchemy, v
     row = await Hooked.create(name="one", auto_commit=True)
 
     async with AsyncSession(db.engine) as foreign:
+        verbs: dict[str, Callable[[], Awaitable[Any]]] = {
+            "create": lambda: Hooked.create(name="two", session=foreign),
+            "save": lambda: row.save(session=foreign),
+            "update": lambda: row.update(name="two", session=foreign),
+            "remove": lambda: row.remove(session=foreign),
+        }
         with pytest.raises(ForeignSessionError, match="Hooked has an after-commit hook"):
-            await {
-                "create": lambda: Hooked.create(name="two", session=foreign),
-                "save": lambda: row.save(session=foreign),
-                "update": lambda: row.update(name="two", session=foreign),
-                "remove": lambda: row.remove(session=foreign),
-            }[verb]()
+            await verbs[verb]()
         assert not foreign.in_transaction()
 
 

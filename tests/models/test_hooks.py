@@ -418,7 +418,7 @@ async def test_the_hook_finds_the_row_durable_and_gets_a_session_of_its_own(
     db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The work of the hook, and its rollback, do not affect the session that committed."""
-    found = []
+    found: list[Any] = []
 
     async def look(instance: Any, session: AsyncSession) -> None:
         async with db.engine.connect() as other:

@@ -106,10 +106,10 @@ async def test_the_secrets_of_the_release_before_get_a_version(engine: AsyncEngi
     async with engine.connect() as connection:
         rows = (await connection.execute(select(inspect(KeySecret).local_table).order_by("api_key_id"))).all()
         api_keys = (await connection.execute(select(inspect(ApiKey).local_table).order_by("id"))).all()
-    made, sealed = (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (made, sealed))
+    made_at, sealed_at = (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (made, sealed))
     assert [tuple(row) for row in rows] == [
-        (1, 1, b"\1" * 32, None, made, None),
-        (2, 1, b"\2" * 32, b"\3" * 60, sealed, None),
+        (1, 1, b"\1" * 32, None, made_at, None),
+        (2, 1, b"\2" * 32, b"\3" * 60, sealed_at, None),
     ]
     assert [(key.access_key, key.user_id, key.mode, key.scopes, key.status) for key in api_keys] == [
         ("lka_bearer", 1, "bearer", ("a:b",), "active"),

@@ -123,7 +123,7 @@ def test_whatever_is_mapped_is_refused(name: str, mapped: Callable[..., Any]) ->
 def test_a_dataclass_is_refused_too(base: type[Base]) -> None:
     with pytest.raises(NameTakenError):
 
-        class Team(MappedAsDataclass, base):
+        class Team(MappedAsDataclass, base):  # type: ignore[misc,valid-type]  # a base that only this test has
             __tablename__ = "names_dataclass"
 
             id: Mapped[int] = mapped_column(BigId, primary_key=True, init=False)
@@ -139,14 +139,14 @@ def test_a_name_from_a_mixin_is_refused_too(base: type[Base]) -> None:
 
 
 def test_the_other_side_of_a_backref_is_refused_when_it_is_made(base: type[Base]) -> None:
-    class Child(base):
+    class Child(base):  # type: ignore[misc,valid-type]  # a base that only this test has
         __tablename__ = "names_children"
 
         id: Mapped[int] = mapped_column(BigId, primary_key=True)
         parent_id: Mapped[int] = mapped_column(ForeignKey("names_parents.id"))
         parent = relationship("Parent", backref="update")
 
-    class Parent(base):
+    class Parent(base):  # type: ignore[misc,valid-type]  # a base that only this test has
         __tablename__ = "names_parents"
 
         id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -194,6 +194,7 @@ async def work() -> str:
         await Renamed.filter(update___in=["newer"], a_b_="x", update___like="n%").order_by("-update_").one()
     )
     assert found is one
+    assert Renamed.scoped_session is not None
     return (await Renamed.scoped_session().execute(select(Renamed.update_))).scalar_one()
 
 

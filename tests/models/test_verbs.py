@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 
 from latchkey.models import ApiKey, Base, KeySecret, User
@@ -208,7 +208,7 @@ async def test_an_owner_goes_with_its_keys_in_one_commit(db: SQLAlchemy, ann: Us
 async def test_refresh_reads_the_row_again(db: SQLAlchemy, ann: User) -> None:
     await User.filter(id=ann.id).one()
     async with db.engine.begin() as connection:
-        await connection.execute(User.__table__.update().values(name="Anna", status="blocked"))
+        await connection.execute(update(User).values(name="Anna", status="blocked"))
 
     assert await ann.refresh("status") is ann
     assert (ann.name, ann.status) == ("Ann", "blocked")

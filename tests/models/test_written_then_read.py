@@ -186,7 +186,7 @@ async def test_update_assigns_any_relation_that_is_not_loaded(
     async with db.scoped_session() as session:
         await with_relations()
         session.expunge_all()
-        item, part, label = [await one.filter().one() for one in (Item, Part, Label)]
+        item, part, label = await Item.filter().one(), await Part.filter().one(), await Label.filter().one()
 
         await assign(item, part, label)
         await session.commit()

@@ -16,7 +16,7 @@ from latchkey.models import IdempotencyKey, User
 from latchkey.service.app import create_app
 from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
-from tests.conftest import KEYRING, on_mariadb, opened
+from tests.conftest import KEYRING, on_mariadb, opened, table_of
 from tests.mariadb import PrivateMariaDB
 from tests.processes import Served
 from tests.server.database_proxy import DatabaseProxy
@@ -144,8 +144,8 @@ async def test_a_process_that_dies_at_any_command_leaves_one_effect_to_the_retry
     """Ten points: before the database gets each of the five commands, and after it has executed it."""
     assert (await create(doomed, operator, once="warm")).status_code == 201
     async with app.state.db.engine.begin() as connection:
-        await connection.execute(User.__table__.delete().where(User.email_key == EMAIL))
-        await connection.execute(IdempotencyKey.__table__.delete())
+        await connection.execute(table_of(User).delete().where(User.email_key == EMAIL))
+        await connection.execute(table_of(IdempotencyKey).delete())
     database_proxy.hold(words, when)  # type: ignore[arg-type]  # one of the two
 
     lost = asyncio.create_task(create(doomed, operator))

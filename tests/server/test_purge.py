@@ -14,7 +14,7 @@ from latchkey.models import Nonce
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.housekeeping import purge
 from latchkey.service.settings import Settings
-from tests.conftest import on_mariadb
+from tests.conftest import on_mariadb, table_of
 
 ROWS = 30_000
 
@@ -25,7 +25,7 @@ async def expired(db: SQLAlchemy) -> int:
     ended = datetime.now(UTC) - timedelta(minutes=1)
     rows = [{"access_key": "lka_0", "nonce": b"n%d" % n, "expires_at": ended} for n in range(ROWS)]
     async with db.engine.begin() as connection:
-        await connection.execute(insert(Nonce.__table__), rows)
+        await connection.execute(insert(table_of(Nonce)), rows)
     return ROWS
 
 

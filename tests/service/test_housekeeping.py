@@ -17,7 +17,7 @@ from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.lock import locked
 from latchkey.service.housekeeping import EXPIRING, purge
 from latchkey.service.settings import Settings
-from tests.conftest import on_mariadb, opened
+from tests.conftest import on_mariadb, opened, table_of
 from tests.mariadb import PrivateMariaDB
 
 NOTHING = {model.__tablename__: 0 for model in EXPIRING}
@@ -39,7 +39,7 @@ async def fill(db: SQLAlchemy, model: type[Base], *seconds: float, first: int = 
     now = datetime.now(UTC)
     async with db.engine.begin() as connection:
         rows = [row_of(model, first + n, now + timedelta(seconds=s)) for n, s in enumerate(seconds)]
-        await connection.execute(insert(model.__table__), rows)
+        await connection.execute(insert(table_of(model)), rows)
 
 
 async def count(db: SQLAlchemy, model: type[Base]) -> int:
@@ -136,7 +136,7 @@ async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(
             found.clear()
             await self.commit()
             async with db.engine.begin() as other:
-                await select_of(other, IdempotencyKey.__table__.update().values(expires_at=utc_in(60)))
+                await select_of(other, table_of(IdempotencyKey).update().values(expires_at=utc_in(60)))
         return await select_of(self, statement, *arguments, **options)
 
     monkeypatch.setattr(housekeeping.AsyncConnection, "execute", execute)

@@ -11,6 +11,7 @@ from starlette.types import Message
 
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
+from tests.conftest import table_of
 from tests.requests import converse, request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import response_route, value_route
@@ -106,7 +107,7 @@ async def test_a_streamed_body_holds_nothing_while_a_part_is_sent(
     async def stream(request: Request) -> Response:
         async def parts() -> Any:
             for _ in range(3):
-                user = (await db.scoped_session().execute(User.__table__.select())).first()
+                user = (await db.scoped_session().execute(table_of(User).select())).first()
                 yield user.name
 
         return StreamingResponse(parts())
@@ -145,7 +146,7 @@ async def test_after_settling_a_write_holds_nothing(db: SQLAlchemy, make_app: Ma
 
 async def test_a_server_side_cursor_keeps_its_connection_until_it_is_read(db: SQLAlchemy, first: int) -> None:
     async with db.scoped_session() as session:
-        rows = await session.stream_scalars(User.__table__.select().with_only_columns(User.name))
+        rows = await session.stream_scalars(table_of(User).select().with_only_columns(User.name))
         held = db.checked_out()
         names = [name async for name in rows]
 
@@ -170,7 +171,7 @@ async def test_a_server_side_cursor_that_is_left_open_is_gone_before_the_answer(
     out: list[int] = []
 
     async def leave(request: Request) -> None:
-        rows = await request.state.session.stream_scalars(User.__table__.select())
+        rows = await request.state.session.stream_scalars(table_of(User).select())
         await anext(aiter(rows))
 
     def look(kind: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import pytest
 from sqlalchemy import select, text
@@ -23,7 +23,7 @@ async def two(db: SQLAlchemy) -> None:
         await session.commit()
 
 
-async def names(db: SQLAlchemy) -> AsyncIterator[str]:
+async def names(db: SQLAlchemy) -> AsyncGenerator[str]:
     """Yield in the middle of a block."""
     async with db.scoped_session() as session:
         async for name in await session.stream_scalars(text("SELECT name FROM users ORDER BY id")):
@@ -81,7 +81,7 @@ async def test_one_that_another_task_closes_ends_the_block_and_no_call(db: SQLAl
     """The last running call ends the session, and its commit is kept."""
     held: list[RequestSession] = []
 
-    async def hold() -> AsyncIterator[int]:
+    async def hold() -> AsyncGenerator[int]:
         async with db.scoped_session() as session:
             held.append(session)
             yield 1
@@ -100,7 +100,7 @@ async def test_one_that_another_task_closes_ends_the_block_and_no_call(db: SQLAl
 
 @pytest.mark.usefixtures("two")
 async def test_what_a_call_leaves_uncommitted_then_is_an_error(db: SQLAlchemy) -> None:
-    async def hold() -> AsyncIterator[int]:
+    async def hold() -> AsyncGenerator[int]:
         async with db.scoped_session():
             yield 1
 
@@ -118,7 +118,7 @@ async def test_what_a_call_leaves_uncommitted_then_is_an_error(db: SQLAlchemy) -
 @on_mariadb
 @pytest.mark.usefixtures("two")
 async def test_a_statement_that_runs_is_waited_for(db: SQLAlchemy) -> None:
-    async def hold() -> AsyncIterator[RequestSession]:
+    async def hold() -> AsyncGenerator[RequestSession]:
         async with db.scoped_session() as session:
             yield session
 
@@ -132,7 +132,7 @@ async def test_a_statement_that_runs_is_waited_for(db: SQLAlchemy) -> None:
 
 @pytest.mark.usefixtures("two")
 async def test_what_the_generator_itself_leaves_uncommitted_is_an_error(db: SQLAlchemy) -> None:
-    async def write() -> AsyncIterator[int]:
+    async def write() -> AsyncGenerator[int]:
         async with db.scoped_session():
             await User.create(email="new@example.com", name="new")
             yield 1

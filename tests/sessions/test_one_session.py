@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.applications import Starlette
+from starlette.authentication import AuthenticationBackend
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
@@ -53,7 +54,7 @@ async def test_the_authenticator_reads_on_the_requests_session(settings: Setting
     """R1: the backend uses `scope["state"]["session"]`, which is the registered session."""
     seen: list[Any] = []
 
-    class Backend:
+    class Backend(AuthenticationBackend):
         async def authenticate(self, connection: Any) -> Any:
             seen.append(connection.scope["state"]["session"])
             seen.append(db.scoped_session())
@@ -104,7 +105,7 @@ async def test_the_built_application_is_pure_asgi(settings: Settings) -> None:
     """R2: no middleware that moves the endpoint to another task, no endpoint that runs in a thread."""
     app = create_app(settings)
     try:
-        found = [middleware.cls for middleware in app.user_middleware]
+        found: list[Any] = [middleware.cls for middleware in app.user_middleware]
         for one in app.routes:
             assert isinstance(one, Route)
             assert isinstance(one.endpoint, Adapter), one.path
@@ -141,7 +142,7 @@ async def test_an_endpoint_that_was_moved_to_another_task_is_named(
             self.app = app
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await asyncio.create_task(self.app(scope, receive, send))
+            await asyncio.ensure_future(self.app(scope, receive, send))
 
     async def moved(request: Request) -> None: ...
 

@@ -60,7 +60,8 @@ async def test_another_task_is_refused_whatever_it_calls(db: SQLAlchemy, first: 
         user = await session.get_one(User, first)
 
         async def child() -> None:
-            outcome = USES.get(name, lambda s, _: getattr(s, name)())(session, user)
+            use: Callable[[Any, Any], Any] = USES.get(name, lambda s, _: getattr(s, name)())
+            outcome = use(session, user)
             if name in AWAITED:
                 await outcome
 

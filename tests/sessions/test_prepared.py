@@ -15,9 +15,9 @@ from latchkey.models import ApiKey, Nonce, User
 from latchkey.service.database import SQLAlchemy, prepared
 from latchkey.service.database.prepared import Prepared
 from tests import wire
-from tests.conftest import on_mariadb, only_on_mariadb
+from tests.conftest import on_mariadb, only_on_mariadb, table_of
 
-USERS, KEYS = User.__table__, ApiKey.__table__
+USERS, KEYS = table_of(User), table_of(ApiKey)
 # Text, text stored as bytes, words and times: the driver's values need a conversion.
 EVERY_TYPE = select(
     KEYS.c.id, KEYS.c.access_key, KEYS.c.scopes, KEYS.c.expires_at, KEYS.c.last_used_at, USERS.c.created_at
@@ -28,7 +28,7 @@ BY_TIME = Prepared(
         KEYS.c.id
     )
 )
-NONCE = Prepared(insert(Nonce.__table__))
+NONCE = Prepared(insert(table_of(Nonce)))
 IDS = Prepared(
     select(KEYS.c.access_key)
     .where(KEYS.c.access_key.in_(bindparam("some", expanding=True)), KEYS.c.name == bindparam("name"))
@@ -61,7 +61,7 @@ async def keys(db: SQLAlchemy, first: int) -> None:
     ],
 )
 async def test_it_answers_what_the_session_would(
-    db: SQLAlchemy, keys: None, asked: Prepared, values: dict[str, Any]
+    db: SQLAlchemy, keys: None, asked: Prepared[Any], values: dict[str, Any]
 ) -> None:
     async with db.scoped_session() as session:
         rows = await session.read(asked, values)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -165,7 +166,7 @@ async def test_a_cancellation_at_any_step_leaves_nothing_open(
 
 
 class TestClosing:
-    async def open(self, watched: type[WatchedConnection], tmp_path: Path) -> sqlite.Connection:
+    async def open(self, watched: type[WatchedConnection], tmp_path: Path) -> aiosqlite.Connection:
         return await sqlite.Connection(f"{tmp_path}/some.db", factory=watched)
 
     async def test_twice_or_while_it_is_being_closed_waits_for_nothing_that_does_not_come(

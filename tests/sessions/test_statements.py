@@ -23,6 +23,7 @@ from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.session import RequestSession
 from latchkey.service.database.statements import Effect, effect_of, effect_of_text, is_plain_read
+from tests.conftest import table_of
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import value_route
@@ -105,8 +106,8 @@ MADE: dict[str, tuple[Any, bool, Effect]] = {
         Effect.WRITES,
     ),
     "an UPDATE": (update(User), False, Effect.WRITES),
-    "DDL": (DropTable(User.__table__), False, Effect.WRITES),  # type: ignore[arg-type]  # it is a Table
-    "more DDL": (CreateTable(User.__table__), False, Effect.WRITES),  # type: ignore[arg-type]  # as above
+    "DDL": (DropTable(table_of(User)), False, Effect.WRITES),  # it is a Table
+    "more DDL": (CreateTable(table_of(User)), False, Effect.WRITES),  # as above
 }
 
 

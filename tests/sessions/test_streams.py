@@ -73,7 +73,9 @@ each_server = pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
 @pytest.fixture
 async def many(db: SQLAlchemy) -> None:
     emails = {name: f"{number}@example.com" for number, name in enumerate(WHOLE, 1)}
-    rows = [{"email": email, "email_key": email, "name": name} for name, email in emails.items()]
+    rows: list[dict[str, str | int]] = [
+        {"email": email, "email_key": email, "name": name} for name, email in emails.items()
+    ]
     for number, row in enumerate(rows, 1):
         row["id"] = number
     async with db.scoped_session() as session:

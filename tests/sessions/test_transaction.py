@@ -19,7 +19,7 @@ from latchkey.models import User
 from latchkey.models.errors import NotLoadedError
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.session import RequestSession
-from tests.conftest import loading, on_mariadb, only_on_mariadb
+from tests.conftest import loading, on_mariadb, only_on_mariadb, table_of
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import value_route
@@ -305,7 +305,7 @@ ELSEWHERE = create_engine("sqlite://")
 
 FOREIGN: dict[str, Work] = {
     "a mapper": lambda session: session.run_sync(lambda inner: inner.bind_mapper(User, ELSEWHERE)),
-    "a table": lambda session: session.run_sync(lambda inner: inner.bind_table(User.__table__, ELSEWHERE)),
+    "a table": lambda session: session.run_sync(lambda inner: inner.bind_table(table_of(User), ELSEWHERE)),
     "a statement": lambda session: session.execute(select(User), bind_arguments={"bind": ELSEWHERE}),
     "a scalar": lambda session: session.scalar(select(User), bind_arguments={"bind": ELSEWHERE}),
     "a connection": lambda session: session.connection(bind_arguments={"bind": ELSEWHERE}),

@@ -12,10 +12,10 @@ from latchkey.models import KeySecret
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.authentication.wire.message_signature import sign_message
 from tests.api import HeldKey, assert_problem, call, hold_key, rotate_held
-from tests.conftest import KEYRING
+from tests.conftest import KEYRING, table_of
 from tests.requests import Answer, request
 
-SECRETS = KeySecret.__table__
+SECRETS = table_of(KeySecret)
 WEEK_S = 7 * 24 * 60 * 60
 OTHER_RING = KeyRing.generate_text().replace("1:", "2:")
 

@@ -13,6 +13,7 @@ from latchkey.service.commands import server
 from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
 from latchkey.service.settings import Settings
+from tests.conftest import table_of
 from tests.service.commands.running import NO_KEY, Run, good
 
 
@@ -75,7 +76,7 @@ async def insert_nonces(settings: Settings, rows: int) -> None:
     async with engine.begin() as connection:
         ended = datetime.now(UTC) - timedelta(minutes=1)
         await connection.execute(
-            insert(Nonce.__table__),
+            insert(table_of(Nonce)),
             [{"access_key": NO_KEY, "nonce": b"n%d" % n, "expires_at": ended} for n in range(rows)],
         )
     await engine.dispose()

@@ -14,6 +14,7 @@ from latchkey.models import IdempotencyKey, User
 from latchkey.service import shapes
 from latchkey.service.operation import route
 from tests.api import HeldKey, call
+from tests.conftest import table_of
 from tests.requests import Answer
 
 ANN = {"email": "ann@example.com", "name": "Ann"}
@@ -133,4 +134,4 @@ def is_replay(answer: Answer) -> bool:
 
 async def rows(app: Starlette) -> list[Any]:
     async with app.state.db.reader.connect() as connection:
-        return list(await connection.execute(select(IdempotencyKey.__table__)))
+        return list(await connection.execute(select(table_of(IdempotencyKey))))

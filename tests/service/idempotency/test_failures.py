@@ -15,6 +15,7 @@ from latchkey.models import IdempotencyKey, User
 from latchkey.models.types import utc_in
 from latchkey.service.idempotency.key import identify
 from tests.api import HeldKey, assert_problem, call, stored
+from tests.conftest import table_of
 from tests.service.idempotency.endpoints import (
     ANN,
     control,
@@ -147,7 +148,7 @@ async def test_an_endpoint_that_rolls_its_claim_back_is_refused_by_name(
             "status": 200,
         }
         async with app.state.db.engine.begin() as connection:
-            await connection.execute(insert(IdempotencyKey.__table__).values(values))
+            await connection.execute(insert(table_of(IdempotencyKey)).values(values))
 
     control.meanwhile = be_quicker if quicker else None
     users = await User.filter().count()

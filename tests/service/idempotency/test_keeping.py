@@ -15,6 +15,7 @@ from latchkey.models import IdempotencyKey, User
 from latchkey.models.types import utc_in
 from latchkey.service.settings import Settings
 from tests.api import HeldKey, stored
+from tests.conftest import table_of
 from tests.service.idempotency.endpoints import (
     ANN,
     BOB,
@@ -34,7 +35,7 @@ async def test_a_key_is_kept_for_a_day_and_then_forgotten(
     created_at = (await User.filter_by(email_key=ANN["email"]).one()).created_at
     assert 0 <= 24 * 60 * 60 - (expires_at - created_at).total_seconds() < 5
     async with app.state.db.engine.begin() as connection:
-        await connection.execute(update(IdempotencyKey.__table__).values(expires_at=utc_in(seconds)))
+        await connection.execute(update(table_of(IdempotencyKey)).values(expires_at=utc_in(seconds)))
 
     answer = await send(app, key=operator)
 
@@ -46,7 +47,7 @@ async def test_a_key_that_is_over_is_taken_by_one_of_those_who_want_it(
 ) -> None:
     await send(app, "/write", key=operator)
     async with app.state.db.engine.begin() as connection:
-        await connection.execute(update(IdempotencyKey.__table__).values(expires_at=utc_in(0)))
+        await connection.execute(update(table_of(IdempotencyKey)).values(expires_at=utc_in(0)))
 
     async with asyncio.TaskGroup() as group:
         copies = [group.create_task(send(app, "/write", key=operator, body=BOB)) for _ in range(COPIES)]

@@ -18,7 +18,7 @@ from latchkey.service.idempotency.claims import Claim, Idempotency
 from latchkey.service.idempotency.key import identify
 from tests import wire
 from tests.api import HeldKey, assert_problem, call
-from tests.conftest import on_mariadb
+from tests.conftest import on_mariadb, table_of
 from tests.service.idempotency.endpoints import (
     ANN,
     BOB,
@@ -82,7 +82,7 @@ class Elsewhere:
 
     async def __aenter__(self) -> Any:
         self.connection = await self.engine.connect()
-        await self.connection.execute(insert(IdempotencyKey.__table__).values(self.values))
+        await self.connection.execute(insert(table_of(IdempotencyKey)).values(self.values))
         return self.connection
 
     async def __aexit__(self, *_: object) -> None:

@@ -23,6 +23,7 @@ from latchkey.service.operation import Operation, route
 from latchkey.service.problems import Problem
 from latchkey.service.settings import Settings
 from tests.api import HeldKey, assert_problem, call, hold_key
+from tests.conftest import table_of
 from tests.requests import Answer, request
 from tests.service.limits.rules import limit, limit_owner, per_day, policy, remaining, standing
 
@@ -210,7 +211,7 @@ async def test_a_replay_whose_answer_has_gone_is_charged(
     async def exempt(scope: Any) -> bool:
         found: bool = await look(scope)
         async with app.state.db.engine.begin() as connection:
-            await connection.execute(delete(IdempotencyKey.__table__))
+            await connection.execute(delete(table_of(IdempotencyKey)))
         return found
 
     async def create(name: str) -> Answer:

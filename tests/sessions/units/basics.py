@@ -123,7 +123,7 @@ async def change_to_the_same(session: AsyncSession) -> Any:
 @unit("Session Basics / Updating")
 async def change_by_an_expression(session: AsyncSession) -> Any:
     ann = await session.get_one(Person, 1)
-    ann.age = Person.age + 1  # type: ignore[assignment]
+    ann.age = Person.age + 1
     await session.flush()
     await session.refresh(ann)
     return ann.age

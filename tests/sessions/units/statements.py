@@ -13,6 +13,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.conftest import table_of
 from tests.sessions.shop import Bike, Car, Order, Person, Tag, Vehicle
 from tests.sessions.units.unit import family, loaded, then, unit
 
@@ -51,7 +52,7 @@ family(
     ("parameters", lambda s: then(s.execute(insert(Tag), NEW[0]), lambda _found: None)),
     ("bulk", lambda s: then(s.execute(insert(Tag), NEW), lambda _found: None)),
     ("many values", lambda s: then(s.execute(insert(Tag).values(NEW)), lambda found: found.rowcount)),
-    ("the table", lambda s: then(s.execute(insert(Tag.__table__).values(NEW[0])), lambda found: found.rowcount)),
+    ("the table", lambda s: then(s.execute(insert(table_of(Tag)).values(NEW[0])), lambda found: found.rowcount)),
     ("from a select", lambda s: then(
         s.execute(insert(Tag).from_select(["id", "name"], select(Person.id + 20, Person.name))),
         lambda found: found.rowcount)),
@@ -107,16 +108,14 @@ async def bulk_save_objects(session: AsyncSession) -> Any:
 
 @unit("ORM-Enabled INSERT, UPDATE and DELETE / Legacy bulk operations")
 async def bulk_insert_mappings(session: AsyncSession) -> Any:
-    await session.run_sync(lambda inside: inside.bulk_insert_mappings(Tag, NEW))  # type: ignore[arg-type]
+    await session.run_sync(lambda inside: inside.bulk_insert_mappings(Tag, NEW))
     await session.commit()
     return await session.scalar(select(func.count()).select_from(Tag))
 
 
 @unit("ORM-Enabled INSERT, UPDATE and DELETE / Legacy bulk operations")
 async def bulk_update_mappings(session: AsyncSession) -> Any:
-    await session.run_sync(
-        lambda inside: inside.bulk_update_mappings(Tag, [{"id": 1, "name": "crimson"}])  # type: ignore[arg-type]
-    )
+    await session.run_sync(lambda inside: inside.bulk_update_mappings(Tag, [{"id": 1, "name": "crimson"}]))
     await session.commit()
     return (await session.scalars(select(Tag.name).order_by(Tag.id))).all()
 
