@@ -47,6 +47,9 @@ ROUTES: tuple[Operation, ...] = (
     route("DELETE", "/v1/me/keys/{access_key}", me.revoke_my_key, scope="me.keys:write",
           status=204, problems=("not_found",), path_example=KEY, idempotent=True),
 
+    route("POST", "/v1/me/signatures/explain", signatures.explain_my_signature, scope="me.keys:read",
+          answers=shapes.SignatureReport, example=SIGNED_REQUEST, idempotent=True),
+
     route("POST", "/v1/users", users.create_user, scope="users:write",
           status=201, answers=shapes.User, problems=("email_taken",), example=NEW_USER, idempotent=True),
     route("GET", "/v1/users", users.list_users, scope="users:read",

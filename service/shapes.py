@@ -271,11 +271,12 @@ HeaderValue = Annotated[str, Meta(pattern=r"^[\t -~\x80-\xff]*" + END)]
 
 
 class SignedRequest(Input, frozen=True, kw_only=True):
-    """The body of `POST /v1/signatures/explain`: a request as its sender made it.
+    """The body of `POST /v1/signatures/explain` and `POST /v1/me/signatures/explain`: a request as its sender made it.
 
     The absolute `url` contains the query, with its percent escapes. Header names may have any letter case, and a repeated
     header has a list of values. Without `host` the host of the URL is used.
     The body of the request is text in `body` or, if it is binary, base64 in `body_base64`; without both it is empty.
+    `signed_text` is the text that the sender signed, if it is known: the report says where it differs.
     """
 
     method: Annotated[str, Meta(pattern=TOKEN)]
@@ -285,6 +286,7 @@ class SignedRequest(Input, frozen=True, kw_only=True):
     ]
     body: str | UnsetType = UNSET
     body_base64: str | UnsetType = UNSET
+    signed_text: Annotated[str, Meta(max_length=32_768)] | UnsetType = UNSET
 
 
 class SignedText(Output, frozen=True, kw_only=True):

@@ -5,7 +5,9 @@ from starlette.types import Scope
 
 from latchkey.middleware.excerpt import excerpt
 from latchkey.service import shapes
-from latchkey.service.authentication.explanation import explain
+from latchkey.service.authentication.explanation.checks import explain
+from latchkey.service.authentication.explanation.reading import Question
+from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.wire.credentials import decode_base64
 from latchkey.service.client import host_header, split_url
 from latchkey.service.problems import field_problem
@@ -18,11 +20,34 @@ async def explain_signature(request: Request, body: shapes.SignedRequest) -> sha
     Nothing is used up: neither the nonce nor the limits of the signing key.
     The answer contains no secret, and never the signature that would be valid.
     """
+    return await explained(request, body)
+
+
+async def explain_my_signature(
+    request: Request, caller: Principal, body: shapes.SignedRequest
+) -> shapes.SignatureReport:
+    """Explain how the service verifies a signed request with a key of the caller's owner.
+
+    The rules of `POST /v1/signatures/explain` apply. A key of another owner is reported like a key that does not exist.
+    """
+    return await explained(request, body, owner_id=caller.user.id)
+
+
+async def explained(
+    request: Request, sent: shapes.SignedRequest, *, owner_id: int | None = None
+) -> shapes.SignatureReport:
+    """Return the report about a request; with `owner_id` only about this owner's keys."""
     return await explain(
         request.app.state.verifier,
         request.state.session,
-        as_received(body),
-        content_of(body),
+        Question(
+            scope=as_received(sent),
+            body=content_of(sent),
+            signed_text=sent.signed_text if isinstance(sent.signed_text, str) else None,
+            url_host=host_header(split_url(sent.url)),
+            caller_host=request.headers.get("host"),
+            owner_id=owner_id,
+        ),
     )
 
 

@@ -104,6 +104,7 @@ TRIPS = {
     "revoke a key": Trip("DELETE /v1/keys/{access_key}", 6, 204),
     # key; the signing key, its nonce if it has one, COMMIT
     "explain a signature": Trip("POST /v1/signatures/explain", 3, 200, SIGNED_REQUEST),
+    "explain a signature of one's own": Trip("POST /v1/me/signatures/explain", 3, 200, SIGNED_REQUEST),
 }
 
 
