@@ -41,6 +41,7 @@ from latchkey.service.database import SQLAlchemy, cluster, schema
 from latchkey.service.database.schema import Schema
 from latchkey.service.declaration import Declaration, declare, is_only_declared
 from latchkey.service.endpoints.adapter import Adapter
+from latchkey.service.exception_handlers import answer_failure, answer_http_exception, answer_problem
 from latchkey.service.idempotency.allowance import Allowance
 from latchkey.service.idempotency.claims import Idempotency
 from latchkey.service.key_cache.cache import KeyCache
@@ -56,16 +57,8 @@ from latchkey.service.limits.headers import Headers
 from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.networks import NetworkError, Proxies
 from latchkey.service.operation import Operation, RouteError, checked_scope
-from latchkey.service.problems import (
-    Problem,
-    ProblemType,
-    UnknownProblemError,
-    answer_failure,
-    answer_http_exception,
-    answer_problem,
-    known,
-    register,
-)
+from latchkey.service.problems import Problem
+from latchkey.service.problems.registry import ProblemType, UnknownProblemError, known, register
 from latchkey.service.router import ConvertedRoute, IndexedRouter
 from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings, SettingsError

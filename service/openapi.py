@@ -19,7 +19,8 @@ from starlette.responses import Response
 from latchkey import service
 from latchkey.service import problems
 from latchkey.service.operation import Operation
-from latchkey.service.problems import FieldError, known
+from latchkey.service.problems import FieldError
+from latchkey.service.problems.registry import known
 
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ from latchkey.models import ApiKey, Base, User
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
 from latchkey.service.authentication.wire.query_signature import sign_query
-from latchkey.service.problems import known
+from latchkey.service.problems.registry import known
 from tests.requests import Answer, request
 
 Headers = Sequence[tuple[str, str]]

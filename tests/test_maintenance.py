@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from latchkey.service.problems import KINDS
+from latchkey.service.problems.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -24,7 +24,7 @@ from latchkey.service.commands.migrating import migrate
 from latchkey.service.commands.server import dev, keyring, openapi, purge, serve
 from latchkey.service.commands.users import users
 from latchkey.service.database.schema import NotMigratedError, SchemaError
-from latchkey.service.problems import of_exception
+from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.settings import SettingsError
 
 # A text that may be the secret of a key, passed in place of another argument.
@@ -100,7 +100,7 @@ def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, 
         case OSError():
             return f"the database cannot be reached: {error.strerror or error}"
         case _:
-            problem = of_exception(error)
+            problem = problem_of_exception(error)
             return None if problem is None else problem.detail
 
 

@@ -221,7 +221,7 @@ async def wait_for_cluster(made: Connection) -> None:
             raise
 
 
-def is_conflict(error: BaseException | None) -> bool:
+def reports_conflict(error: BaseException | None) -> bool:
     """Return whether the server rolled a transaction back because of another one, so that it can be run again."""
     if error is None:
         return False

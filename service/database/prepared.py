@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from latchkey.service.database.driver import is_conflict
+from latchkey.service.database.driver import reports_conflict
 from latchkey.service.database.plan import Make, Plan, Statement, Values, as_values
 from latchkey.service.database.statements import is_plain_read
 
@@ -60,7 +60,7 @@ class Prepared(Generic[T_co]):
                 return await self.run_once(engine, values)
             except DBAPIError as error:
                 lost = error.connection_invalidated and not isinstance(self.statement, Insert) and not attempt
-                conflict = is_conflict(error.orig) and attempt + 1 < ATTEMPTS
+                conflict = reports_conflict(error.orig) and attempt + 1 < ATTEMPTS
                 if not lost and not conflict:
                     raise
         raise AssertionError  # the last attempt returned or raised

@@ -26,11 +26,12 @@ from latchkey.middleware.session_errors import TransactionEndedError
 from latchkey.service import conversion, shapes
 from latchkey.service.authentication.current_call import answering, caller_of
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
+from latchkey.service.database.conflicts import is_conflict
 from latchkey.service.database.session import RequestSession
 from latchkey.service.idempotency.claims import Claim
 from latchkey.service.idempotency.key import key_of
 from latchkey.service.operation import Answer, Operation
-from latchkey.service.problems import FieldError, Problem, bounded_pointer, is_conflict
+from latchkey.service.problems import FieldError, Problem, bounded_pointer
 
 ATTEMPTS = 4  # the first run and at most three more
 NO_CONTENT = 204  # such an answer has no length, RFC 9110, section 8.6

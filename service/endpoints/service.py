@@ -9,7 +9,8 @@ from starlette.responses import Response
 from latchkey import service
 from latchkey.models import User
 from latchkey.service import shapes
-from latchkey.service.problems import Problem, known
+from latchkey.service.problems import Problem
+from latchkey.service.problems.registry import known
 
 READY_DEADLINE_S = 2.0
 

@@ -23,12 +23,13 @@ from starlette.types import Scope
 from latchkey.models import IdempotencyKey
 from latchkey.models.types import utc_in, utc_now
 from latchkey.service.database import driver
+from latchkey.service.database.conflicts import error_number
 from latchkey.service.database.session import RequestSession
 from latchkey.service.idempotency.allowance import KEPT_S, Allowance
 from latchkey.service.idempotency.key import CallIdentity, identify, read_header
 from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.operation import Operation
-from latchkey.service.problems import Problem, error_number
+from latchkey.service.problems import Problem
 
 PATIENCE_S = 1.0  # how long a copy waits for the first call
 FIRST_PAUSE_S = 0.01  # between two attempts to take a claim that another process holds; doubled each time

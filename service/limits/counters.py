@@ -25,9 +25,9 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from latchkey.models import LimitCounter
 from latchkey.models.types import utc_now
+from latchkey.service.database.conflicts import is_conflict
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.limits.period import from_microseconds, to_microseconds
-from latchkey.service.problems import is_conflict
 
 _counters = cast("Table", LimitCounter.__table__)
 

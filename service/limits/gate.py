@@ -12,12 +12,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import Scope
 
 from latchkey.service.database.driver import has_stalled
+from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.limits.account import Accounts, accounts_of
 from latchkey.service.limits.charger import Charger, Moments, Receipt
 from latchkey.service.limits.headers import Headers, policy_header, standing_header
 from latchkey.service.limits.ledger import Figure, Ledger, Refusal
 from latchkey.service.methods import SAFE_METHODS
-from latchkey.service.problems import Problem, of_exception
+from latchkey.service.problems import Problem
 
 log = logging.getLogger("latchkey.limits")
 
@@ -229,7 +230,7 @@ class Limits:
 
     def _allows(self, accounts: Accounts, error: DBAPIError | PoolTimeoutError) -> bool:
         """Return the decision about a call that could not be charged."""
-        problem = of_exception(error)
+        problem = problem_of_exception(error)
         if problem is None or problem.code != "unavailable":
             return False
         has_quota = any(one.quota is not None for one in accounts)

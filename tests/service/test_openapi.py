@@ -19,7 +19,7 @@ from starlette.responses import Response
 from latchkey.models import ApiKey, User
 from latchkey.service import openapi, shapes
 from latchkey.service.operation import Operation, route
-from latchkey.service.problems import KINDS
+from latchkey.service.problems.kinds import KINDS
 from latchkey.service.routes import KEY, ROUTES, USER
 from tests.api import HeldKey, call, hold_key
 

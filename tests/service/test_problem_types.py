@@ -8,10 +8,17 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from latchkey.service import problems
 from latchkey.service.app import create_app
 from latchkey.service.operation import RouteError, route
-from latchkey.service.problems import Problem, ProblemType, ProblemTypeError, UnknownProblemError, register
+from latchkey.service.problems import Problem
+from latchkey.service.problems.kinds import KINDS
+from latchkey.service.problems.registry import (
+    ProblemType,
+    ProblemTypeError,
+    UnknownProblemError,
+    known,
+    register,
+)
 from latchkey.service.settings import Settings
 from tests.api import assert_problem, call
 from tests.conftest import KEYRING, opened
@@ -94,7 +101,7 @@ def test_a_wrong_one_is_refused_when_the_application_is_built(
 ) -> None:
     with pytest.raises(ProblemTypeError):
         create_app(Settings(keyring=KEYRING), problems=types)
-    assert problems.known() == problems.KINDS
+    assert known() == KINDS
 
 
 def test_a_route_that_names_an_unknown_problem_is_refused(loggers: None, unregister: None) -> None:

@@ -18,8 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from latchkey.middleware.session_errors import CommitUnknownError
+from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.operation import Operation, route
-from latchkey.service.problems import KINDS, FieldError, Problem, of_exception
+from latchkey.service.problems import FieldError, Problem
+from latchkey.service.problems.kinds import KINDS
 from latchkey.service.settings import Settings
 from tests.api import assert_problem, call
 
@@ -193,7 +195,7 @@ MAPPED = [
 
 @pytest.mark.parametrize("error, code", MAPPED)
 def test_what_the_database_does_is_its_problem_and_nothing_else_is(error: Any, code: str | None) -> None:
-    problem = of_exception(error)
+    problem = problem_of_exception(error)
 
     assert (problem.code if problem else None) == code
     assert problem is None or "private" not in problem.response(None).body.decode()
@@ -202,4 +204,4 @@ def test_what_the_database_does_is_its_problem_and_nothing_else_is(error: Any, c
 def test_a_connection_found_dead_is_unavailable_whatever_its_number() -> None:
     error = OperationalError("SELECT 1", {}, Exception("odd"), connection_invalidated=True)
 
-    assert of_exception(error).code == UNAVAILABLE
+    assert problem_of_exception(error).code == UNAVAILABLE

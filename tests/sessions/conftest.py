@@ -14,8 +14,9 @@ from latchkey.middleware.session import SessionMiddleware
 from latchkey.models import User
 from latchkey.service.app import make_route
 from latchkey.service.database import SQLAlchemy
+from latchkey.service.exception_handlers import answer_http_exception, answer_problem, problem_of_exception
 from latchkey.service.operation import Operation
-from latchkey.service.problems import Problem, answer_http_exception, answer_problem, of_exception
+from latchkey.service.problems import Problem
 from tests.sessions import endpoints
 from tests.sessions.storm import FINDINGS
 
@@ -46,7 +47,7 @@ def make_app(db: SQLAlchemy) -> MakeApp:
             middleware=[
                 Middleware(RequestIDMiddleware, last_resort=Problem("internal_error")),
                 Middleware(BodyLimitMiddleware, limit_bytes=2**20, problem=Problem("body_too_large")),
-                Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=of_exception),
+                Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=problem_of_exception),
                 *(extra or []),
             ],
             **options,

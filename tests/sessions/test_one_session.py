@@ -21,8 +21,8 @@ from latchkey.service.app import create_app
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.session import RequestSession
 from latchkey.service.endpoints.adapter import Adapter
+from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.operation import RouteError, route
-from latchkey.service.problems import of_exception
 from latchkey.service.settings import Settings
 from tests.requests import converse, request
 from tests.sessions.conftest import MakeApp
@@ -65,7 +65,9 @@ async def test_the_authenticator_reads_on_the_requests_session(settings: Setting
 
     app = Starlette(
         routes=[Route("/", endpoint, middleware=[Middleware(AuthenticationMiddleware, backend=Backend())])],
-        middleware=[Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=of_exception)],
+        middleware=[
+            Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=problem_of_exception)
+        ],
     )
     await request(app, "GET", "/")
 

@@ -18,7 +18,7 @@ from latchkey.models import User
 from latchkey.service.app import make_route
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.session import RequestSession
-from latchkey.service.problems import of_exception
+from latchkey.service.exception_handlers import problem_of_exception
 from tests.conftest import on_mariadb
 from tests.requests import Answer, converse
 from tests.sessions.conftest import MakeApp
@@ -208,7 +208,7 @@ def bounded(db: SQLAlchemy, operation: Any) -> Starlette:
             Middleware(
                 SessionMiddleware,
                 scoped_session=db.scoped_session,
-                problem=of_exception,
+                problem=problem_of_exception,
                 stream_timeout_s=TIMEOUT_S,
             )
         ],
@@ -413,7 +413,9 @@ async def test_without_the_adapter_the_last_part_of_the_body_ends_it(db: SQLAlch
 
     app = Starlette(
         routes=[Route("/probe", leave)],
-        middleware=[Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=of_exception)],
+        middleware=[
+            Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=problem_of_exception)
+        ],
     )
 
     def look(kind: str) -> None:

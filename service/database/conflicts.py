@@ -1,0 +1,53 @@
+"""The cause of a database error: a conflict with another transaction, a lock, or a server out of reach."""
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm.exc import StaleDataError
+
+from latchkey.middleware.session_errors import TransactionEndedError
+from latchkey.service.database import driver
+
+NO_SAVEPOINT = 1305
+
+
+def is_conflict(error: BaseException | None) -> bool:
+    """Return whether a unit of work lost a conflict with another one, so that running it again may succeed.
+
+    The database ended its transaction, or a row no longer had the version that was read.
+    """
+    if isinstance(error, StaleDataError | TransactionEndedError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    number = error_number(error)
+    if number == NO_SAVEPOINT:
+        return is_conflict(behind(error))
+    return driver.reports_conflict(error.orig) or "40001" in str(getattr(error.orig, "sqlstate", ""))
+
+
+def behind(error: DBAPIError) -> BaseException | None:
+    """Return the error that made the server drop a SAVEPOINT together with its transaction, before the rollback to it failed."""
+    found = error.__context__
+    while found is not None and not (isinstance(found, DBAPIError) and error_number(found) != NO_SAVEPOINT):
+        found = found.__context__
+    return found
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Return whether a wait for a lock timed out; it may last as long again, so nothing is run again.
+
+    On SQLite the lock is that of the single writer.
+    """
+    return error_number(error) in driver.LOCKED or getattr(error.orig, "sqlite_errorname", "").startswith(
+        "SQLITE_BUSY"
+    )
+
+
+def is_unreachable(error: DBAPIError) -> bool:
+    """Return whether the server or the network has a fault, so that the same call may succeed later."""
+    return error.connection_invalidated or driver.is_unavailable(error.orig)
+
+
+def error_number(error: DBAPIError) -> int | None:
+    """Return the server's error number, if the driver provides one."""
+    arguments = getattr(error.orig, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None

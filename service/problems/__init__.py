@@ -1,0 +1,98 @@
+"""An error that a client receives: `Problem`, answered as `application/problem+json` (RFC 9457).
+
+`kinds.py` lists the codes, and `registry.py` adds those of a team.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from latchkey.middleware.excerpt import excerpt
+from latchkey.service.problems.registry import kind_of
+
+RETRY_AFTER_S = 1
+LONGEST_POINTER = 300  # characters  # characters
+LONGEST_DETAIL = 2000  # characters  # characters
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One fault in a body: its place, as a JSON pointer, and its description."""
+
+    pointer: str
+    detail: str
+
+
+def bounded_pointer(pointer: str) -> str:
+    """Return a JSON pointer of at most `LONGEST_POINTER` characters.
+
+    A longer one is cut between two of its steps, so that it points to a value that contains the fault, such as the object
+    with a long field name.
+    """
+    if len(pointer) <= LONGEST_POINTER:
+        return pointer
+    return pointer[: LONGEST_POINTER + 1].rpartition("/")[0]
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
+    """An error that is an ASGI application, which sends it as the answer.
+
+    Args:
+        code: one of `KINDS`, or one of the team's own.
+        detail: a sentence about this occurrence; None uses the title. It must not contain secrets or SQL. It may quote
+            the client: a text with more than 2000 characters loses its middle, here and in `errors`.
+        errors: faults in the body; a pointer with more than 300 characters is cut to a value that contains the fault.
+        headers: further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str | None = None,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.kind = kind_of(code)
+        self.detail = excerpt(detail or f"{self.kind.title}.", LONGEST_DETAIL)
+        self.errors = [
+            FieldError(bounded_pointer(one.pointer), excerpt(one.detail, LONGEST_DETAIL)) for one in errors
+        ]
+        self.headers = dict(headers or {})
+
+    def response(self, request_id: str | None) -> Response:
+        """Return the response for one request."""
+        content: dict[str, Any] = {
+            "type": f"/problems/{self.code}",
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+        }
+        if self.errors:
+            content["errors"] = self.errors
+        headers = {"cache-control": "no-store", **self.headers}
+        if self.kind.status == 401:  # noqa: PLR2004 - RFC 9110, section 11.6.1
+            headers["www-authenticate"] = 'Bearer realm="latchkey"'
+        # RFC 6585, section 4, and RFC 9110, section 10.2.3
+        if self.kind.status in {429, 503} or self.code == "idempotency_in_progress":
+            headers.setdefault("retry-after", str(RETRY_AFTER_S))
+        return Response(
+            msgspec.json.encode(content), self.kind.status, headers, media_type="application/problem+json"
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        await self.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
+
+
+def field_problem(pointer: str, detail: str) -> Problem:
+    """Return the problem for a fault in the body that its type could not express."""
+    return Problem(
+        "invalid_body", f"The body is wrong at {pointer!r}: {detail}.", errors=[FieldError(pointer, detail)]
+    )
