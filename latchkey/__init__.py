@@ -24,16 +24,20 @@ from latchkey.middleware.session_errors import (
 )
 from latchkey.models import ApiKey, Base, User
 from latchkey.models.errors import (
+    BulkError,
     ForeignSessionError,
     LostWriteError,
     MissingRowsError,
     NotInitialisedError,
     NotLoadedError,
     StructError,
+    UnknownLookupError,
 )
 from latchkey.models.into import Into
 from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.lookups import Q
 from latchkey.models.prepared import PreparedSelect, prepared
+from latchkey.models.query import Query
 from latchkey.models.types import (
     BigId,
     Binary,
@@ -71,6 +75,7 @@ __all__ = [
     "Binary",
     "BinaryText",
     "BrokenTransactionError",
+    "BulkError",
     "ChildWriteError",
     "ClaimLostError",
     "CommitForbiddenError",
@@ -97,6 +102,8 @@ __all__ = [
     "Problem",
     "ProblemType",
     "ProblemTypeError",
+    "Q",
+    "Query",
     "Quota",
     "RateLimit",
     "RequestSession",
@@ -113,6 +120,7 @@ __all__ = [
     "StreamTimeoutError",
     "StructError",
     "TransactionEndedError",
+    "UnknownLookupError",
     "UnwrittenWorkError",
     "User",
     "UtcDateTime",

@@ -8,7 +8,7 @@ from sqlalchemy import MetaData, event, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import DeclarativeBase, Mapper, RelationshipDirection
 
-from latchkey.models import hooks, loading, names
+from latchkey.models import hooks, loading, names, unique
 from latchkey.models.binding import belongs_to_class, belongs_to_instance
 from latchkey.models.errors import (
     ForeignSessionError,
@@ -18,7 +18,8 @@ from latchkey.models.errors import (
     NotInitialisedError,
     UnknownLookupError,
 )
-from latchkey.models.query import Query, condition, identified
+from latchkey.models.lookups import identified
+from latchkey.models.query import Condition, Query, condition_of
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -137,6 +138,44 @@ class Base(DeclarativeBase):
         self._guard_write(f"{type(self).__name__}.save", session, auto_commit=auto_commit)
         await self._write(session, auto_commit=auto_commit, refresh=refresh)
         return self
+
+    @belongs_to_class
+    async def get_or_create(
+        cls,  # noqa: N805 - a class method, though the linter cannot see it
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        session: AsyncSession | None = None,
+        auto_commit: bool = False,
+        **values: Any,
+    ) -> tuple[Self, bool]:
+        """Return the row with these values, and whether it was created: `tag, is_new = await Tag.get_or_create(name="x")`.
+
+        Any number of calls at once create one row. The row is inserted in a SAVEPOINT, so the rest of the transaction is
+        kept if another transaction has inserted the row meanwhile.
+
+        Args:
+            defaults: further attributes of a new row.
+            session: as for `create`.
+            auto_commit: as for `create`.
+            values: attributes that identify the row; a unique constraint must cover some of them.
+
+        Raises:
+            TypeError: no unique constraint covers the values, so several calls at once could create several rows.
+            sqlalchemy.exc.IntegrityError: another constraint refuses the new row.
+        """
+        cls._require_attributes([*values, *(defaults or ())])
+        unique.require_unique(cls, values)
+        cls._guard_write(f"{cls.__name__}.get_or_create", session, auto_commit=auto_commit)
+        async with cls.resolve(session) as work:
+            row = await cls.filter(session=work, **values).first()
+            is_new = row is None
+            if row is None:
+                row, is_new = await unique.insert_or_find(cls, {**values, **(defaults or {})}, values, work)
+            if auto_commit:
+                await work.commit()
+        if session is not None:
+            row.set_session(session)
+        return row, is_new
 
     async def _write(self, session: AsyncSession | None, *, auto_commit: bool, refresh: bool | None) -> None:
         async with self.resolve(session) as work:
@@ -284,9 +323,18 @@ class Base(DeclarativeBase):
         return cls.filter(session=session, **values)
 
     @classmethod
-    def filter(cls, *, session: AsyncSession | None = None, **lookups: Any) -> Query[Self]:
-        """Start a query: `User.filter(name__like="a%", id__in=[1, 2], created_at__gte=...)`."""
-        statement = select(cls).where(*(condition(cls, name, value) for name, value in lookups.items()))
+    def filter(
+        cls, *conditions: Condition, session: AsyncSession | None = None, **lookups: Any
+    ) -> Query[Self]:
+        """Start a query: `User.filter(name__like="a%", id__in=[1, 2])`, `Key.filter(user__name="Ann")`.
+
+        Args:
+            conditions: `Q(...) | Q(...)`, or conditions of SQLAlchemy; all of them must hold.
+            session: the session of the query; None resolves one when it runs.
+            lookups: the name of a column with an operator, also of a related row, whose relation comes first. There are
+                `eq`, which may be left out, `ne`, `lt`, `lte`, `gt`, `gte`, `like`, `in`, `not_in` and `is_null`.
+        """
+        statement = select(cls).where(*condition_of(cls, conditions, lookups))
         return Query(cls, statement, session)
 
     # ------------------------------------------------------------------ hooks

@@ -7,6 +7,7 @@ ModelError
 ├── NotLoadedError        the code reads an attribute that no query has loaded
 ├── UnknownLookupError    a filter names an attribute or an operator that does not exist
 ├── NotARowError          a relation is set to an object that is no row of its model
+├── BulkError             an UPDATE or DELETE of many rows would differ between servers, or pass a hook by
 ├── NameTakenError        an attribute has the name of a verb, or of an argument of one
 ├── StructError           a Struct has a field that its rows do not have, or a value does not fit its field
 └── MissingRowsError      `get(1, 2, 3)` found fewer rows than requested
@@ -72,6 +73,10 @@ class NotARowError(ModelError, TypeError):
             f"{relation} is a relation to {model}, and {kind.__module__}.{kind.__qualname__} is not one of its rows: "
             f"pass the result of `await {model}.get(…)`, or set the foreign key instead of the relation."
         )
+
+
+class BulkError(ModelError, TypeError):
+    """`update` or `delete` of many rows would not mean the same on every server, or would pass a hook by."""
 
 
 class StructError(ModelError, TypeError):

@@ -15,7 +15,7 @@ from sqlalchemy import Column, inspect, select
 from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from latchkey.models.query import identified
+from latchkey.models.lookups import identified
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession

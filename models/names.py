@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.orm import InspectionAttr
 
 from latchkey.models.errors import NameTakenError
-from latchkey.models.query import SEPARATOR
+from latchkey.models.lookups import SEPARATOR
 
 
 def arguments_beside_names(*owners: type[Any]) -> Mapping[str, str]:
@@ -24,7 +24,9 @@ def arguments_beside_names(*owners: type[Any]) -> Mapping[str, str]:
                 continue
             parameters = inspect.signature(function).parameters.values()
             if any(one.kind is one.VAR_KEYWORD for one in parameters):
-                taken = (one.name for one in parameters if one.kind is not one.VAR_KEYWORD)
+                taken = (
+                    one.name for one in parameters if one.kind not in {one.VAR_KEYWORD, one.VAR_POSITIONAL}
+                )
                 found |= {one: name for one in taken if one not in found}
     return found
 

@@ -1,16 +1,17 @@
 """Queries: `User.filter(...)` and the methods that refine and run them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, TypeVarTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Result, Select, func, inspect, literal, select, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Mapper, joinedload, selectinload
+from sqlalchemy import ColumnElement, Result, Select, func, inspect, literal, orm, select
 
-from latchkey.models.errors import UnknownLookupError
+from latchkey.models import bulk
+from latchkey.models.errors import BulkError, UnknownLookupError
 from latchkey.models.into import Into
+from latchkey.models.lookups import Q, column_of
+from latchkey.models.lookups import conditions as lookup_conditions
 from latchkey.models.structs import layout_of
-from latchkey.models.types import BinaryText
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,70 +22,40 @@ M = TypeVar("M", bound="Base")
 S = TypeVar("S", bound=msgspec.Struct)
 Row = TypeVarTuple("Row")
 
-SEPARATOR = "__"  # between a name and an operator in a lookup
-
-OPERATORS: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {
-    "eq": lambda column, value: column == value,
-    "ne": lambda column, value: column != value,
-    "lt": lambda column, value: column < value,
-    "lte": lambda column, value: column <= value,
-    "gt": lambda column, value: column > value,
-    "gte": lambda column, value: column >= value,
-    "like": lambda column, value: column.like(value),
-    "in": lambda column, value: column.in_(list(value)),
-    "not_in": lambda column, value: column.not_in(list(value)),
-    "is_null": lambda column, value: column.is_(None) if value else column.is_not(None),
-}
+Condition = Q | ColumnElement[bool]
 
 
-def condition(model: type[Any], lookup: str, value: Any) -> ColumnElement[bool]:
-    """Convert one lookup, `name__like="a%"`, to a condition; without an operator it means equality.
+def condition_of(
+    entity: Any, conditions: Iterable[Condition], lookups: Mapping[str, Any]
+) -> list[ColumnElement[bool]]:
+    """Return the conditions of a filter, which must all hold."""
+    found = [one.on(entity) if isinstance(one, Q) else one for one in conditions]
+    return [*found, lookup_conditions(entity, lookups)] if lookups else found
 
-    Raises:
-        UnknownLookupError: there is no such column or operator; the message lists those that exist.
+
+def relation_option(model: type[Any], path: str) -> Any:
+    """Return the loader option for a relation, or for a path of them such as `"author.publisher"`.
+
+    A relation to one is loaded by a join, a relation to many by a second SELECT.
     """
-    name, separator, operator = lookup.rpartition(SEPARATOR)
-    if not separator:
-        name, operator = lookup, ""
-    column = column_of(model, name)
-    compare = OPERATORS.get(operator or "eq")
-    if compare is None:
-        raise UnknownLookupError(
-            f"{lookup!r}: there is no operator {operator!r}; there are {', '.join(OPERATORS)}."
-        )
-    if operator == "like" and isinstance(column.type, BinaryText):
-        raise UnknownLookupError(f"{lookup!r}: there is no operator 'like' for text that is stored as bytes.")
-    return compare(column, value)
+    option: Any = None
+    for name in path.split("."):
+        relations = inspect(model).relationships
+        if name not in relations:
+            raise UnknownLookupError(
+                f"{model.__name__} has no relation {name!r}; it has {', '.join(sorted(relations.keys())) or 'none'}."
+            )
+        kind = "selectinload" if relations[name].uselist else "joinedload"
+        option = getattr(orm if option is None else option, kind)(getattr(model, name))
+        model = relations[name].mapper.class_
+    return option
 
 
-def column_of(model: type[Any], name: str) -> InstrumentedAttribute[Any]:
-    """Return the column attribute `name`, or raise `UnknownLookupError` with the existing columns."""
-    columns = inspect(model).column_attrs.keys()
-    if name not in columns:
-        raise UnknownLookupError(
-            f"{model.__name__} has no column {name!r}; it has {', '.join(sorted(columns))}."
-        )
-    attribute: InstrumentedAttribute[Any] = getattr(model, name)
-    return attribute
-
-
-def identified(model: type[Any] | Mapper[Any], identities: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
-    """Convert primary keys, each a tuple of its columns, to a condition."""
-    keys: Sequence[ColumnElement[Any]] = inspect(model).primary_key
-    if len(keys) == 1:
-        return keys[0].in_([value for (value,) in identities])
-    return tuple_(*keys).in_(identities)
-
-
-def relation_option(model: type[Any], name: str) -> Any:
-    """Return the loader option for a relation: a join for a relation to one, a second SELECT for a relation to many."""
-    relations = inspect(model).relationships
-    if name not in relations:
-        raise UnknownLookupError(
-            f"{model.__name__} has no relation {name!r}; it has {', '.join(sorted(relations.keys())) or 'none'}."
-        )
-    attribute = getattr(model, name)
-    return selectinload(attribute) if relations[name].uselist else joinedload(attribute)
+def not_negative(name: str, rows: int) -> int:
+    """Return a number of rows, or raise ValueError: SQLite reads a negative one as none, other servers refuse it."""
+    if rows < 0:
+        raise ValueError(f"{name}({rows}): the number of rows cannot be negative.")
+    return rows
 
 
 class Query(Generic[M]):
@@ -96,20 +67,23 @@ class Query(Generic[M]):
         statement: Select[M],
         session: "AsyncSession | None",
         at_most: int | None = None,
+        skipped: int | None = None,
     ) -> None:
         self._model = model
         self._statement = statement
         self._session = session
         self._at_most = at_most
+        self._skipped = skipped
 
     def _with(self, statement: Select[M]) -> Self:
-        return type(self)(self._model, statement, self._session, self._at_most)
+        return type(self)(self._model, statement, self._session, self._at_most, self._skipped)
 
-    def filter(self, **lookups: Any) -> Self:
-        """Add conditions: `name__like="a%"`, `id__in=[1, 2]`, `created_at__gte=...`; all must hold."""
-        return self._with(
-            self._statement.where(*(condition(self._model, name, value) for name, value in lookups.items()))
-        )
+    def filter(self, *conditions: Condition, **lookups: Any) -> Self:
+        """Add conditions, all of which must hold: `name__like="a%"`, `author__id__in=[1, 2]`, `Q(...) | Q(...)`.
+
+        A condition of SQLAlchemy, such as `func.length(Article.title) > 10`, is accepted too.
+        """
+        return self._with(self._statement.where(*condition_of(self._model, conditions, lookups)))
 
     def order_by(self, *names: str) -> Self:
         """Sort by columns; a leading minus means descending: `order_by("-id", "name")`."""
@@ -121,10 +95,19 @@ class Query(Generic[M]):
 
     def limit(self, rows: int) -> Self:
         """Return at most this many rows."""
-        return type(self)(self._model, self._statement, self._session, rows)
+        rows = not_negative("limit", rows)
+        return type(self)(self._model, self._statement, self._session, rows, self._skipped)
+
+    def offset(self, rows: int) -> Self:
+        """Skip this many rows. The server reads them all the same: `paginate` stays fast in a long list."""
+        rows = not_negative("offset", rows)
+        return type(self)(self._model, self._statement, self._session, self._at_most, rows)
 
     def load(self, *relations: str) -> Self:
-        """Load relations with the rows; reading a relation that is not named here raises an error."""
+        """Load relations with the rows, also of related rows: `"author.publisher"`.
+
+        Reading a relation that is not named here raises an error.
+        """
         return self._with(
             self._statement.options(*(relation_option(self._model, name) for name in relations))
         )
@@ -179,9 +162,46 @@ class Query(Generic[M]):
         asked = select(literal(1)).where(self._limited().order_by(None).exists())
         return (await self._run(asked)).first() is not None
 
+    async def update(self, *, auto_commit: bool = False, **values: Any) -> int:
+        """Change all rows with one UPDATE, and return their number: `update(stock=Article.stock - 1)`.
+
+        Pending changes are flushed first. Loaded instances follow the change.
+
+        Args:
+            auto_commit: commit at once; without it, the code that opened the session commits.
+            values: the new values of columns; an expression is computed by the database.
+
+        Raises:
+            BulkError: the query has a limit or an offset, or the model has an after-commit hook, which would not run; or
+                a value reads another column that changes too.
+        """
+        return await bulk.update_rows(self._bulk("update"), values, auto_commit=auto_commit)
+
+    async def delete(self, *, auto_commit: bool = False) -> int:
+        """Delete all rows with one DELETE, and return their number.
+
+        Foreign keys of the database decide what happens to related rows; the cascades of relations do not run.
+
+        Args:
+            auto_commit: commit at once; without it, the code that opened the session commits.
+
+        Raises:
+            BulkError: as for `update`.
+        """
+        return await bulk.delete_rows(self._bulk("delete"), auto_commit=auto_commit)
+
+    def _bulk(self, verb: str) -> bulk.Rows:
+        if self._at_most is not None or self._skipped is not None:
+            raise BulkError(
+                f"{verb}() of many rows takes no limit() and no offset(), which not every server has there: "
+                "select the ids first, then filter by them."
+            )
+        return bulk.Rows(verb, self._model, self._statement.whereclause, self._session)
+
     def _limited(self, rows: int | None = None) -> Select[M]:
         bounds = [bound for bound in (rows, self._at_most) if bound is not None]
-        return self._statement.limit(min(bounds)) if bounds else self._statement
+        statement = self._statement.limit(min(bounds)) if bounds else self._statement
+        return statement if self._skipped is None else statement.offset(self._skipped)
 
     async def _rows(self, rows: int | None = None) -> list[M]:
         return list((await self._run(self._limited(rows))).unique().scalars().all())

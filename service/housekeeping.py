@@ -13,7 +13,7 @@ from sqlalchemy import Table, delete, inspect, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce
-from latchkey.models.query import identified
+from latchkey.models.lookups import identified
 from latchkey.models.types import utc_now
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.lock import locked

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
 from tests.conftest import tables_of
+from tests.models import newspaper
 from tests.models.refresh_models import RefreshBase
 from tests.wire import listening
 
@@ -36,3 +37,33 @@ async def ann(db: SQLAlchemy) -> User:
 @pytest.fixture
 async def bob(db: SQLAlchemy) -> User:
     return await User.create(id=2, email="bob@example.com", name="Bob", auto_commit=True)
+
+
+@pytest.fixture
+async def articles(db: SQLAlchemy) -> AsyncIterator[None]:
+    """Three articles: with an editor, comments and tags; with comments; with nothing."""
+    async with tables_of(newspaper.NewspaperBase.metadata, db):
+        async with db.scoped_session() as session:
+            publisher = newspaper.Publisher(id=1, name="The Publisher")
+            ann = newspaper.Author(id=1, name="Ann", publisher=publisher)
+            bob = newspaper.Author(id=2, name="Bob", bio="writes", publisher=publisher, mentor=ann)
+            news, sport = newspaper.Tag(id=1, name="news"), newspaper.Tag(id=2, name="sport")
+            one = newspaper.Article(id=1, slug="one", title="One", author=ann, editor=bob, views=3)
+            two = newspaper.Article(id=2, slug="two", title="Two", author=bob, subtitle="more")
+            three = newspaper.Article(id=3, slug="three", title="Three", author=bob)
+            session.add_all([publisher, ann, bob, news, sport, one, two, three])
+            session.add_all(
+                [
+                    newspaper.Comment(id=1, body="first", article=one, author=bob),
+                    newspaper.Comment(id=2, body="second", article=one, author=ann, hidden=True),
+                    newspaper.Comment(id=3, body="third", article=two, author=ann),
+                    newspaper.Desk(id=1, place="window", author=ann),
+                ]
+            )
+            await session.flush()
+            rows = [(1, 2, 1), (1, 1, 2), (2, 1, 1)]
+            for article, tag, position in rows:
+                values = {"article_id": article, "tag_id": tag, "position": position}
+                await session.execute(newspaper.article_tags.insert(), values)
+            await session.commit()
+        yield

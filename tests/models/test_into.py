@@ -2,7 +2,7 @@
 
 import asyncio
 import types
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -18,18 +18,13 @@ from latchkey.models import into
 from latchkey.models.errors import StructError
 from latchkey.models.limit import Quota
 from latchkey.service.database import SQLAlchemy
-from tests.conftest import on_mariadb, tables_of
-from tests.models import newspaper
+from tests.conftest import on_mariadb
 from tests.models.newspaper import (
     Advertisement,
     Article,
-    Author,
-    Comment,
     Everything,
     Kind,
     Page,
-    Publisher,
-    Tag,
 )
 
 Listen = Callable[[], AbstractContextManager[list[str]]]
@@ -68,36 +63,6 @@ class ArticleRow(msgspec.Struct, kw_only=True, rename="camel", frozen=True):
 class TitleRow(msgspec.Struct):
     title: str
     id: int
-
-
-@pytest.fixture
-async def articles(db: SQLAlchemy) -> AsyncIterator[None]:
-    """Three articles: with an editor, comments and tags; with comments; with nothing."""
-    async with tables_of(newspaper.NewspaperBase.metadata, db):
-        async with db.scoped_session() as session:
-            publisher = Publisher(id=1, name="The Publisher")
-            ann = Author(id=1, name="Ann", publisher=publisher)
-            bob = Author(id=2, name="Bob", bio="writes", publisher=publisher, mentor=ann)
-            news, sport = Tag(id=1, name="news"), Tag(id=2, name="sport")
-            one = Article(id=1, slug="one", title="One", author=ann, editor=bob, views=3)
-            two = Article(id=2, slug="two", title="Two", author=bob, subtitle="more")
-            three = Article(id=3, slug="three", title="Three", author=bob)
-            session.add_all([publisher, ann, bob, news, sport, one, two, three])
-            session.add_all(
-                [
-                    Comment(id=1, body="first", article=one, author=bob),
-                    Comment(id=2, body="second", article=one, author=ann, hidden=True),
-                    Comment(id=3, body="third", article=two, author=ann),
-                    newspaper.Desk(id=1, place="window", author=ann),
-                ]
-            )
-            await session.flush()
-            rows = [(1, 2, 1), (1, 1, 2), (2, 1, 1)]
-            for article, tag, position in rows:
-                values = {"article_id": article, "tag_id": tag, "position": position}
-                await session.execute(newspaper.article_tags.insert(), values)
-            await session.commit()
-        yield
 
 
 ANN, BOB = AuthorRow("Ann", None), AuthorRow("Bob", "writes")

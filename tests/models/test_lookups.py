@@ -11,7 +11,7 @@ from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from latchkey.models import ApiKey, KeySecret, User
 from latchkey.models.errors import MissingRowsError, UnknownLookupError
-from latchkey.models.query import OPERATORS
+from latchkey.models.lookups import OPERATORS
 from latchkey.service.database import SQLAlchemy
 
 
@@ -163,10 +163,13 @@ async def test_a_step_leaves_the_query_that_it_came_from_alone(people: list[User
 UNKNOWN = {
     "a name": (
         lambda: User.filter(nmae="Ann"),
-        "User has no column 'nmae'; it has created_at, email, email_key, id, limits, name, quota, status, updated_at.",
+        "User has no column 'nmae'; it has created_at, email, email_key, id, limits, name, quota, status, updated_at; and the relations keys.",
     ),
     "a name with an operator": (lambda: User.filter_by(nmae__like="A%"), "User has no column 'nmae'; it has"),
-    "a relation as a column": (lambda: User.filter(keys=[]), "User has no column 'keys'; it has"),
+    "a relation as a column": (
+        lambda: User.filter(keys=[]),
+        "'keys': the value must be an instance of ApiKey, not list",
+    ),
     "an operator": (
         lambda: User.filter().filter(name__ilike="a%"),
         (

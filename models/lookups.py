@@ -1,0 +1,178 @@
+"""Lookups: `author__name__like="a%"`, and their combinations with `Q`, as conditions of a SELECT."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, inspect, not_, or_, tuple_
+from sqlalchemy.orm import Mapper, RelationshipProperty, aliased
+
+from latchkey.models.errors import UnknownLookupError
+from latchkey.models.types import BinaryText
+
+SEPARATOR = "__"  # between the names and the operator of a lookup
+
+OPERATORS: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "eq": lambda column, value: column == value,
+    "ne": lambda column, value: column != value,
+    "lt": lambda column, value: column < value,
+    "lte": lambda column, value: column <= value,
+    "gt": lambda column, value: column > value,
+    "gte": lambda column, value: column >= value,
+    "like": lambda column, value: column.like(value),
+    "in": lambda column, value: column.in_(list(value)),
+    "not_in": lambda column, value: column.not_in(list(value)),
+    "is_null": lambda column, value: column.is_(None) if value else column.is_not(None),
+}
+
+Make = Callable[[Any], ColumnElement[bool]]
+"""Makes a condition for an entity: a model or an alias of one."""
+
+
+class Q:
+    """Lookups as a value, for alternatives: `Article.filter(Q(author=ann) | Q(status="public"))`.
+
+    `|` means that one of two holds, `&` that both hold, and `~` that it does not hold. All lookups of one `Q` must hold,
+    as in `filter`. As in SQL, neither a condition on NULL nor its negation holds.
+    """
+
+    def __init__(self, **lookups: Any) -> None:
+        if not lookups:
+            raise TypeError("Q() needs at least one lookup; it would match every row.")
+        self._make: Make = partial(conditions, lookups=lookups)
+
+    @classmethod
+    def _made(cls, make: Make) -> "Q":
+        made = cls.__new__(cls)
+        made._make = make
+        return made
+
+    def __or__(self, other: "Q") -> "Q":
+        """Return the condition that one of both holds."""
+        return self._made(lambda entity: or_(self.on(entity), other.on(entity)))
+
+    def __and__(self, other: "Q") -> "Q":
+        """Return the condition that both hold."""
+        return self._made(lambda entity: and_(self.on(entity), other.on(entity)))
+
+    def __invert__(self) -> "Q":
+        """Return the condition that it does not hold."""
+        return self._made(lambda entity: not_(self.on(entity)))
+
+    def __bool__(self) -> bool:
+        """Raise an error: `or`, `and` and `not` would ignore one of two conditions."""
+        raise TypeError("a Q has no truth value: combine it with |, & and ~, not with or, and, not.")
+
+    def on(self, entity: Any) -> ColumnElement[bool]:
+        """Return the condition for the rows of an entity.
+
+        Raises:
+            UnknownLookupError: the model has no such column, relation or operator.
+        """
+        return self._make(entity)
+
+
+def conditions(entity: Any, lookups: Mapping[str, Any]) -> ColumnElement[bool]:
+    """Return the condition that all lookups hold; those that begin with the same relation hold for the same related row.
+
+    Raises:
+        UnknownLookupError: the model has no such column, relation or operator.
+    """
+    relations = inspect(entity).mapper.relationships
+    found: list[ColumnElement[bool]] = []
+    related: dict[str, dict[str, Any]] = {}
+    for lookup, value in lookups.items():
+        name, _, rest = lookup.partition(SEPARATOR)
+        if name not in relations:
+            found.append(condition(entity, lookup, value))
+        elif not rest or rest in OPERATORS:
+            found.append(related_condition(entity, relations[name], lookup, rest or "eq", value))
+        else:
+            related.setdefault(name, {})[rest] = value
+    for name, inner in related.items():
+        target = aliased(relations[name].mapper.class_)
+        found.append(
+            exists(relations[name], getattr(entity, name).of_type(target), conditions(target, inner))
+        )
+    return and_(*found)
+
+
+def exists(
+    relation: RelationshipProperty[Any], attribute: Any, criterion: ColumnElement[bool] | None = None
+) -> ColumnElement[bool]:
+    """Return the condition that there is a related row; EXISTS does not repeat a row, as a join would."""
+    found: ColumnElement[bool] = (attribute.any if relation.uselist else attribute.has)(criterion)
+    return found
+
+
+def related_condition(
+    entity: Any, relation: RelationshipProperty[Any], lookup: str, operator: str, value: Any
+) -> ColumnElement[bool]:
+    """Convert a lookup whose last name is a relation: equal to an instance, or without a related row."""
+    attribute = getattr(entity, relation.key)
+    if operator == "is_null":
+        found = exists(relation, attribute)
+        return not_(found) if value else found
+    if operator not in {"eq", "ne"}:
+        raise UnknownLookupError(
+            f"{lookup!r}: a relation has the operators eq, ne and is_null; for others, name a column of it."
+        )
+    if value is None and not relation.uselist:
+        found = not_(exists(relation, attribute))
+    elif not isinstance(value, relation.mapper.class_):
+        raise UnknownLookupError(
+            f"{lookup!r}: the value must be an instance of {relation.mapper.class_.__name__}, not {type(value).__name__}."
+        )
+    elif relation.uselist:
+        target = aliased(relation.mapper.class_)
+        key = relation.mapper.primary_key_from_instance(value)
+        found = exists(relation, attribute.of_type(target), identified(relation.mapper, [tuple(key)], target))
+    else:
+        found = attribute == value
+    return not_(found) if operator == "ne" else found
+
+
+def condition(entity: Any, lookup: str, value: Any) -> ColumnElement[bool]:
+    """Convert one lookup of a column, `name__like="a%"`, to a condition; without an operator it means equality.
+
+    Raises:
+        UnknownLookupError: there is no such column or operator; the message lists those that exist.
+    """
+    name, separator, operator = lookup.rpartition(SEPARATOR)
+    if not separator:
+        name, operator = lookup, ""
+    column = column_of(entity, name)
+    compare = OPERATORS.get(operator or "eq")
+    if compare is None:
+        raise UnknownLookupError(
+            f"{lookup!r}: there is no operator {operator!r}; there are {', '.join(OPERATORS)}."
+        )
+    if operator == "like" and isinstance(column.type, BinaryText):
+        raise UnknownLookupError(f"{lookup!r}: there is no operator 'like' for text that is stored as bytes.")
+    return compare(column, value)
+
+
+def column_of(entity: Any, name: str) -> Any:
+    """Return the column attribute `name`, or raise `UnknownLookupError` with the columns and relations that exist."""
+    mapper: Mapper[Any] = inspect(entity).mapper
+    if name not in mapper.column_attrs:
+        relations = sorted(mapper.relationships.keys())
+        also = f"; and the relations {', '.join(relations)}" if relations else ""
+        raise UnknownLookupError(
+            f"{mapper.class_.__name__} has no column {name!r}; "
+            f"it has {', '.join(sorted(mapper.column_attrs.keys()))}{also}."
+        )
+    return getattr(entity, name)
+
+
+def identified(
+    model: type[Any] | Mapper[Any], identities: Sequence[tuple[Any, ...]], alias: Any = None
+) -> ColumnElement[bool]:
+    """Convert primary keys, each a tuple of its columns, to a condition on a model, or on an alias of it."""
+    keys: Sequence[ColumnElement[Any]] = inspect(model).primary_key
+    if alias is not None:
+        mapper = inspect(alias).mapper
+        keys = [getattr(alias, mapper.get_property_by_column(key).key) for key in keys]
+    if len(keys) == 1:
+        return keys[0].in_([value for (value,) in identities])
+    return tuple_(*keys).in_(identities)
