@@ -16,14 +16,14 @@ from newsroom.shapes import ArticleChange, ArticleQuery, Entry, FullArticle, Mar
 SomeEntry = TypeVar("SomeEntry", bound=Entry)
 
 
-async def publish(request: Request, caller: Principal, body: NewArticle) -> Answer:
+async def publish_article(request: Request, caller: Principal, body: NewArticle) -> Answer:
     """Publish an article."""
     most = request.app.state.newsroom.tags_per_article
     if len(set(body.tags)) > most:
         raise Problem("too_many_tags", f"At most {most} different tags are allowed.")
     article = await add_article(request.state.session, caller.user.id, body)
     where = f"/v1/articles/{article.slug}"
-    return Answer(content=await read(article.slug, caller), headers={"location": where})
+    return Answer(content=await read_article(article.slug, caller), headers={"location": where})
 
 
 async def list_articles(caller: Principal | None, query: ArticleQuery) -> list[Entry]:
@@ -33,7 +33,7 @@ async def list_articles(caller: Principal | None, query: ArticleQuery) -> list[E
     return await mark(await found.into(Entry).all(), caller)
 
 
-async def read(slug: str, caller: Principal | None) -> FullArticle:
+async def read_article(slug: str, caller: Principal | None) -> FullArticle:
     """Read an article."""
     found = await Article.filter(slug=slug).into(FullArticle).first()
     if found is None:
@@ -42,7 +42,7 @@ async def read(slug: str, caller: Principal | None) -> FullArticle:
     return article
 
 
-async def change(caller: Principal, slug: str, body: ArticleChange) -> FullArticle:
+async def change_article(caller: Principal, slug: str, body: ArticleChange) -> FullArticle:
     """Change an article of the caller; its address stays."""
     article = await find(slug, lock=True)
     if article.author_id != caller.user.id:
@@ -51,10 +51,10 @@ async def change(caller: Principal, slug: str, body: ArticleChange) -> FullArtic
         name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET
     }
     await article.update(**given)
-    return await read(slug, caller)
+    return await read_article(slug, caller)
 
 
-async def delete(caller: Principal, slug: str) -> None:
+async def delete_article(caller: Principal, slug: str) -> None:
     """Delete an article with its comments, as its author or as a moderator."""
     article = await find(slug, lock=True)
     if article.author_id != caller.user.id:
@@ -73,7 +73,7 @@ async def find(slug: str, *, lock: bool = False) -> Article:
 
 async def add_article(session: AsyncSession, author_id: int, new: NewArticle) -> Article:
     """Add an article. The unique address decides whether its title is taken, also between two calls at once."""
-    slug = re.sub(r"[^a-z0-9]+", "-", new.title.lower()).strip("-")
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", new.title).strip("-").lower()
     tags = await tags_named(session, new.tags)
     values = {name: getattr(new, name) for name in ("title", "summary", "body")}
     try:

@@ -6,7 +6,7 @@ from newsroom.articles import find
 from newsroom.shapes import Author, Comment, Id, NewComment
 
 
-async def comment(caller: Principal, slug: str, body: NewComment) -> Comment:
+async def comment_on(caller: Principal, slug: str, body: NewComment) -> Comment:
     """Comment on an article."""
     article = await find(slug)
     made = await models.Comment.create(article_id=article.id, author_id=caller.user.id, body=body.body)

@@ -8,16 +8,16 @@ ARTICLE = {"title": "Rain in Bergen", "summary": "Again.", "body": "It rained.",
 MEMBER = {"email": "ann@example.com", "name": "Ann", "role": "author"}
 
 ROUTES = [
-    route("POST", "/v1/articles", articles.publish, scope="articles:write", status=201, answers=FullArticle,
+    route("POST", "/v1/articles", articles.publish_article, scope="articles:write", status=201, answers=FullArticle,
           problems=("title_taken", "too_many_tags"), example=ARTICLE, idempotent=True),
     route("GET", "/v1/articles", articles.list_articles, optional_key=True),
-    route("GET", "/v1/articles/{slug}", articles.read, optional_key=True, problems=("not_found",)),
-    route("PATCH", "/v1/articles/{slug}", articles.change, scope="articles:write",
+    route("GET", "/v1/articles/{slug}", articles.read_article, optional_key=True, problems=("not_found",)),
+    route("PATCH", "/v1/articles/{slug}", articles.change_article, scope="articles:write",
           problems=("not_found", "not_the_author"), example={"body": "It still rains."}),
-    route("DELETE", "/v1/articles/{slug}", articles.delete, scope="articles:write", status=204,
+    route("DELETE", "/v1/articles/{slug}", articles.delete_article, scope="articles:write", status=204,
           problems=("not_found",)),
 
-    route("POST", "/v1/articles/{slug}/comments", comments.comment, scope="comments:write", status=201,
+    route("POST", "/v1/articles/{slug}/comments", comments.comment_on, scope="comments:write", status=201,
           problems=("not_found",), example={"body": "Here, too."}, idempotent=True),
     route("GET", "/v1/articles/{slug}/comments", comments.list_comments, public=True, problems=("not_found",)),
     route("DELETE", "/v1/articles/{slug}/comments/{id}", comments.delete_comment, scope="comments:write",

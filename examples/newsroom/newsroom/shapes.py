@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-Title = Annotated[str, Meta(min_length=1, max_length=120)]
+Title = Annotated[str, Meta(max_length=120, pattern=r"[A-Za-z0-9]")]  # the address needs a letter or digit
 Summary = Annotated[str, Meta(max_length=300)]
 Text = Annotated[str, Meta(min_length=1, max_length=15_000)]
 TagName = Annotated[str, Meta(max_length=30, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$(?![\s\S])")]
