@@ -91,7 +91,7 @@ async def count(app: Starlette, trip: Trip, key: HeldKey | None, names: dict[str
     method, _, path = trip.operation.partition(" ")
     with wire.listening() as commands:
         answer = await call(app, method, path.format(**names), key=key, body=trip.body)
-    assert answer.status < 300, (trip, answer.body)
+    assert answer.status in {200, 201, 204}, (trip, answer.body)
     if trip.name in {"comment", "add a member"}:
         names["comment" if trip.name == "comment" else "member"] = answer.json["id"]
     sys.stderr.write("\n    ".join([trip.name, *commands, ""]))
