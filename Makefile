@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-storm test-fuzz test-bounds check bench bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-migrations test-storm test-fuzz test-bounds check bench bench-growth bench-soak lock openapi api up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -54,16 +54,22 @@ SHORT := tests/test_public_api.py tests/service/test_openapi.py tests/service/te
 test-short: $(READY) ## Run what another Python is tried by, beside the whole suite on one: imports, OpenAPI, app, storm
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(SHORT)
 
+# The whole of a server kills migrations at more points than a part.
+MIGRATIONS = $(if $(TESTS),,LATCHKEY_TEST_MIGRATIONS=long)
+
 test-mysql: $(READY) ## Run what needs a server on MySQL, which Debian's own apt brings where it is missing
 	mysqld="$${LATCHKEY_TEST_MYSQLD:-$$(.ci/get-mysql var/mysql)}" && \
-		LATCHKEY_TEST_SERVER=mysql LATCHKEY_TEST_MYSQLD="$$mysqld" $(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m mariadb $(TESTS)
+		LATCHKEY_TEST_SERVER=mysql LATCHKEY_TEST_MYSQLD="$$mysqld" $(MIGRATIONS) $(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m mariadb $(TESTS)
 
 test-mariadb: $(READY) ## Run the same on another MariaDB: LATCHKEY_TEST_MARIADBD, or that of Debian unstable (11.8)
 	mariadbd="$${LATCHKEY_TEST_MARIADBD:-$$(.ci/get-mariadb var/mariadb)}" && \
-		LATCHKEY_TEST_MARIADBD="$$mariadbd" $(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m mariadb $(TESTS)
+		LATCHKEY_TEST_MARIADBD="$$mariadbd" $(MIGRATIONS) $(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m mariadb $(TESTS)
 
 test-galera: $(READY) ## Run a private Galera cluster of three nodes and write to two of them (galera-4, rsync)
 	LATCHKEY_TEST_GALERA=1 $(VENV)/bin/python -m pytest -q -m galera
+
+test-migrations: $(READY) ## Kill `latchkey migrate` at 20 points of each upgrade, on SQLite and MariaDB; test-mysql does so on MySQL
+	LATCHKEY_TEST_MIGRATIONS=long $(VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/models/test_killed_migrations.py
 
 test-storm: $(READY) ## Cancel thousands of requests at every point and look for leaks
 	LATCHKEY_TEST_STORM=long $(VENV)/bin/python -m pytest -q -m storm

@@ -58,5 +58,5 @@ def test_its_models_and_its_migrations_agree_on_the_server(mariadb: PrivateMaria
     migrated = run("-m", "orders", "migrate", **url)
     compared = run("-m", "orders", "migrate", "--check", **url)
 
-    assert "Migrated the database of the schema orders from revision none to 0002." in migrated.stderr
+    assert "from revision none to 0002 of the schema orders." in migrated.stderr
     assert (compared.returncode, compared.stderr) == (0, "")

@@ -216,7 +216,7 @@ def test_the_worked_package_runs_beside_it(fresh: Path, orders: Path, tmp_path: 
     imported = run(fresh, "-m", "orders", "import", "ann@example.com", "ink", "pens")
     described = run(fresh.with_name("latchkey"), "openapi")
 
-    assert "of the schema orders from revision none to 0002." in migrated
+    assert "from revision none to 0002 of the schema orders." in migrated
     assert '"scopes":["orders:read","orders:refund"]' in key
     assert imported.startswith("2\n")
     assert "/v1/orders/{id}/close" in json.loads(described)["paths"]

@@ -4,7 +4,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm.exc import StaleDataError
 
 from latchkey.middleware.session_errors import TransactionEndedError
-from latchkey.service.database import driver
+from latchkey.service.database import driver, sqlite
 
 NO_SAVEPOINT = 1305
 
@@ -37,9 +37,7 @@ def is_locked(error: DBAPIError) -> bool:
 
     On SQLite the lock is that of the single writer.
     """
-    return error_number(error) in driver.LOCKED or getattr(error.orig, "sqlite_errorname", "").startswith(
-        "SQLITE_BUSY"
-    )
+    return error_number(error) in driver.LOCKED or sqlite.is_busy(error.orig)
 
 
 def is_unreachable(error: DBAPIError) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
@@ -23,6 +24,7 @@ LOCK_WAITS = (
     "innodb_lock_wait_timeout",  # for rows
     "lock_wait_timeout",  # for tables that are being altered
 )
+MYSQL_PORT = 3306
 TLS_PARAMETERS = frozenset({"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_check_hostname"})
 URL_PARAMETERS = {
     "mysql": TLS_PARAMETERS | {"charset", "connect_timeout", "unix_socket"},
@@ -77,6 +79,15 @@ def parse_url(text: str, variable: str) -> URL:
             f"{variable}: a database in memory cannot be shared by several engines; name a file"
         )
     return url
+
+
+def name_of(url: URL) -> str:
+    """Return the name of a database for messages: its name and server, or its file; never user and password."""
+    if url.get_backend_name() == "sqlite":
+        return str(Path(url.database or "").absolute())
+    socket = url.query.get("unix_socket")
+    server = socket or f"{url.host or 'localhost'}:{url.port or MYSQL_PORT}"
+    return f"{url.database} on {server}"
 
 
 def _writer(url: URL, settings: Settings) -> AsyncEngine:

@@ -1,11 +1,14 @@
 """A lock of the whole database, for work that only one process may do at a time."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from latchkey.service.database import sqlite
 
 # The name is global on the server: hashed, a database name of any length fits into its 64 characters. MySQL 9.7 has
 # no MD5().
@@ -17,30 +20,36 @@ _UNLOCK = text(f"SELECT RELEASE_LOCK({_NAME})")
 
 @asynccontextmanager
 async def locked(
-    engine: AsyncEngine, purpose: str, *, wait_s: int = 0
+    engine: AsyncEngine, purpose: str, *, wait_s: int = 0, tell: Callable[[], None] = lambda: None
 ) -> AsyncIterator[AsyncConnection | None]:
     """Yield a connection that holds the lock; None when another process holds it.
 
     The lock belongs to the connection, so a process that dies loses it. The connection does not belong to the pool, so it
     is always closed afterwards. On a Galera cluster the lock is valid on one node only. An SQLite file has one writer at a
-    time and needs no other lock.
+    time and needs no other lock: there, each transaction on the connection waits for other writers.
 
     Args:
         engine: of the database.
         purpose: the kind of work, at most 20 letters.
         wait_s: how long to wait for the lock, in seconds.
+        tell: called once before a wait.
     """
     async with engine.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await connection.run_sync(Connection.detach)
         if engine.dialect.name == "sqlite":
+            if wait_s:
+                await _wait_for_writers(connection, driver, wait_s, tell)
             yield connection
             return
         driver.answer_timeout_s = None  # work under the lock, and the wait for it, may take long
         try:
             await connection.execute(_WAIT_FOR_LOCKS)
-            taken = await connection.execute(_LOCK, {"purpose": purpose, "wait_s": wait_s})
-            if taken.scalar() != 1:
+            taken = await _take(connection, purpose, 0)
+            if not taken and wait_s:
+                tell()
+                taken = await _take(connection, purpose, wait_s)
+            if not taken:
                 yield None
                 return
             await connection.commit()
@@ -51,3 +60,23 @@ async def locked(
         finally:
             if connection.invalidated:  # SQLAlchemy drops a detached connection without closing it
                 driver.close()
+
+
+async def _take(connection: AsyncConnection, purpose: str, wait_s: int) -> bool:
+    taken = await connection.execute(_LOCK, {"purpose": purpose, "wait_s": wait_s})
+    return bool(taken.scalar() == 1)
+
+
+async def _wait_for_writers(
+    connection: AsyncConnection, driver: Any, wait_s: int, tell: Callable[[], None]
+) -> None:
+    """Have the transactions on a connection to SQLite wait for other writers, and tell if there is one now."""
+    await driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        async with connection.begin():
+            pass
+    except OperationalError as error:
+        if not sqlite.is_busy(error.orig):
+            raise
+        tell()
+    await driver.execute(f"PRAGMA busy_timeout = {1000 * wait_s}")

@@ -5,10 +5,11 @@ are independent, so each can be upgraded alone.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -16,10 +17,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData, inspect
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from latchkey import migrations, models
 from latchkey.models import Base
+from latchkey.service.database import sqlite
+from latchkey.service.database.engines import name_of
 from latchkey.service.database.lock import locked
 
 LOCK_WAIT_S = 60  # how long a migration waits for another one
@@ -108,25 +112,52 @@ def require_distinct_schemas(schemas: Sequence[Schema]) -> None:
 class NotMigratedError(RuntimeError):
     """The database is behind or ahead of this release, or of a team's migrations."""
 
-    def __init__(self, found: str | None, wanted: str | None, schema: Schema | None = None) -> None:
+    def __init__(
+        self, database: str, found: str | None, wanted: str | None, schema: Schema | None = None
+    ) -> None:
         place = f"revision {found or 'none'}"
         if schema is None:
-            told = f"the database is at {place} and this release needs {wanted}: run `latchkey migrate`."
+            told = f"the database {database} is at {place} and this release needs {wanted}: run `latchkey migrate`."
         else:
             told = (
-                f"the database is at {place} of the schema {schema.name} and this application needs {wanted}: "
-                "run `latchkey migrate` with the application."
+                f"the database {database} is at {place} of the schema {schema.name} and this application needs "
+                f"{wanted}: run `latchkey migrate` with the application."
             )
         super().__init__(told)
+
+
+class NewerDatabaseError(NotMigratedError):
+    """The database has a revision that this release, or the team's application, does not know."""
+
+    def __init__(
+        self, database: str, found: str | None, wanted: str | None, schema: Schema | None = None
+    ) -> None:
+        ours, of_schema = (
+            ("release", "") if schema is None else ("application", f" of the schema {schema.name}")
+        )
+        RuntimeError.__init__(
+            self,
+            f"the database {database} is at revision {found}{of_schema}, which this {ours} does not know, because it "
+            f"ends at {wanted}: a newer {ours} has migrated it. Run that one, or one that is newer.",
+        )
 
 
 class MigratingError(CommandError):
     """Another process is migrating the database."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: str) -> None:
         super().__init__(
-            f"another process has been migrating this database for more than {LOCK_WAIT_S} seconds."
+            f"another process has been migrating the database {database}, or writing to it, for more than "
+            f"{LOCK_WAIT_S} seconds."
         )
+
+
+class Migrated(msgspec.Struct, frozen=True):
+    """What `upgrade` did to a schema; Latchkey's own is None."""
+
+    schema: Schema | None
+    before: str | None
+    after: str | None
 
 
 def _config(connection: Connection | None = None, schema: Schema | None = None) -> Config:
@@ -157,39 +188,92 @@ def head(schema: Schema | None = None) -> str | None:
     return ", ".join(heads(schema)) or None
 
 
+def _current(connection: Connection, schema: Schema | None) -> tuple[str, ...]:
+    context = MigrationContext.configure(connection, opts=_options(schema))
+    return tuple(sorted(context.get_current_heads()))
+
+
 async def revision(engine: AsyncEngine, schema: Schema | None = None) -> str | None:
     """Return the revision of the database; None for an empty one."""
-
-    def look(connection: Connection) -> str | None:
-        found = MigrationContext.configure(connection, opts=_options(schema)).get_current_heads()
-        return ", ".join(sorted(found)) or None
-
     async with engine.connect() as connection:
-        return await connection.run_sync(look)
+        return ", ".join(await connection.run_sync(_current, schema)) or None
 
 
-async def upgrade(engine: AsyncEngine, target: str = "head", *, schemas: Iterable[Schema] = ()) -> None:
+async def upgrade(
+    engine: AsyncEngine,
+    target: str = "head",
+    *,
+    schemas: Iterable[Schema] = (),
+    tell: Callable[[], None] = lambda: None,
+) -> list[Migrated]:
     """Run the migrations up to `target`, then those of the schemas; a second process waits and finds nothing to do.
+
+    Args:
+        engine: of the database.
+        target: a revision of Latchkey's.
+        schemas: of the team.
+        tell: called once before a wait for another process.
 
     Raises:
         MigratingError: another process has been migrating the database for too long.
+        NewerDatabaseError: the database has a revision that does not exist here; nothing is changed.
     """
-    async with locked(engine, "migrate", wait_s=LOCK_WAIT_S) as connection:
+    every = [(None, target), *((one, "heads") for one in schemas)]
+    async with locked(engine, "migrate", wait_s=LOCK_WAIT_S, tell=tell) as connection:
         if connection is None:
-            raise MigratingError
-        for schema, end in [(None, target), *((one, "heads") for one in schemas)]:
+            raise MigratingError(name_of(engine.url))
+        if engine.dialect.name != "sqlite":
+            # A statement that changes a table waits for transactions that use it, and all later ones wait behind it.
+            await connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {max(1, LOCK_WAIT_S)}")
+            await connection.commit()
+        try:
             async with connection.begin():
-                await connection.run_sync(
-                    lambda found, schema, end: command.upgrade(_config(found, schema), end), schema, end
-                )
+                for schema, _ in every:
+                    await connection.run_sync(_known, schema)
+            return [await _upgrade(connection, schema, end) for schema, end in every]
+        except OperationalError as error:
+            if sqlite.is_busy(error.orig):
+                raise MigratingError(name_of(engine.url)) from error
+            raise
+
+
+async def _upgrade(connection: AsyncConnection, schema: Schema | None, target: str) -> Migrated:
+    def run(found: Connection) -> Migrated:
+        before = _current(found, schema)
+        command.upgrade(_config(found, schema), target)
+        return Migrated(schema, *(", ".join(one) or None for one in (before, _current(found, schema))))
+
+    async with connection.begin():
+        return await connection.run_sync(run)
+
+
+def _known(connection: Connection, schema: Schema | None) -> tuple[str, ...]:
+    """Return the revisions of the database, or raise `NewerDatabaseError` for one that does not exist here."""
+    found = _current(connection, schema)
+    known = {one.revision for one in ScriptDirectory.from_config(_config(schema=schema)).walk_revisions()}
+    if not known.issuperset(found):
+        raise NewerDatabaseError(name_of(connection.engine.url), ", ".join(found), head(schema), schema)
+    return found
+
+
+async def missing(engine: AsyncEngine, schema: Schema | None = None) -> list[str]:
+    """Return the revisions that the database lacks, the oldest first.
+
+    Raises:
+        NewerDatabaseError: the database has a revision that does not exist here.
+    """
+    async with engine.connect() as connection:
+        found = await connection.run_sync(_known, schema)
+    scripts = ScriptDirectory.from_config(_config(schema=schema))
+    held = {one.revision for one in scripts.iterate_revisions(found, "base")} if found else set()
+    return [one.revision for one in scripts.walk_revisions() if one.revision not in held][::-1]
 
 
 async def require_migrated(engine: AsyncEngine, schemas: Iterable[Schema] = ()) -> None:
     """Raise `NotMigratedError` unless the database is at this release's revision, and at those of the schemas."""
     for schema in (None, *schemas):
-        found, wanted = await revision(engine, schema), head(schema)
-        if found != wanted:
-            raise NotMigratedError(found, wanted, schema)
+        if await missing(engine, schema):
+            raise NotMigratedError(name_of(engine.url), await revision(engine, schema), head(schema), schema)
 
 
 async def differences(engine: AsyncEngine, schemas: Iterable[Schema] = ()) -> list[str]:

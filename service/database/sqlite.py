@@ -65,6 +65,11 @@ class Connection(aiosqlite.Connection):
         return super().stop() if self._running else None
 
 
+def is_busy(error: BaseException | None) -> bool:
+    """Return whether the wait for the single writer timed out."""
+    return str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
+
+
 def _work(run: Callable[[], None], opened: list[sqlite3.Connection]) -> None:
     """Run the driver's thread, then close connections that are still open."""
     try:

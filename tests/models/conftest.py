@@ -2,16 +2,27 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
-from tests.conftest import tables_of
+from tests.conftest import MARIADB, tables_of
 from tests.models import newspaper
+from tests.models.migrations import Place
 from tests.models.refresh_models import RefreshBase
 from tests.wire import listening
+
+
+@pytest.fixture(params=["sqlite", MARIADB])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """Return an empty database of each kind."""
+    found = Place(request, tmp_path)
+    yield found
+    for engine in found.engines:
+        await engine.dispose()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from latchkey.models import ApiKey, Base, KeySecret, User
 from latchkey.service.app import create_app
 from latchkey.service.database import schema
-from latchkey.service.database.engines import create_engines
+from latchkey.service.database.engines import create_engines, name_of
 from latchkey.service.settings import Settings
 from tests.conftest import KEYRING
 from tests.requests import request
@@ -158,7 +158,6 @@ async def test_a_migrated_database_is_started_on(empty: Settings, engine: AsyncE
     ("prepare", "found"),
     [
         pytest.param([], "none", id="an empty one"),
-        pytest.param(["UPDATE alembic_version SET version_num = '9999'"], "9999", id="one from the future"),
         pytest.param(["DELETE FROM alembic_version"], "none", id="one that has lost its revision"),
     ],
 )
@@ -175,6 +174,18 @@ async def test_a_database_that_is_not_migrated_is_refused_at_the_start(
         await start(empty)
 
     assert str(raised.value) == (
-        f"the database is at revision {found} and this release needs {schema.head()}: run `latchkey migrate`."
+        f"the database {name_of(engine.url)} is at revision {found} and this release needs {schema.head()}: "
+        "run `latchkey migrate`."
     )
     assert User.scoped_session is None
+
+
+async def test_a_database_from_the_future_is_refused_at_the_start(
+    empty: Settings, engine: AsyncEngine
+) -> None:
+    await schema.upgrade(engine)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    with pytest.raises(schema.NewerDatabaseError, match="revision 9999, which this release does not know"):
+        await start(empty)

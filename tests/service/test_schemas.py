@@ -15,7 +15,7 @@ from latchkey.models import Base
 from latchkey.models.types import BigId
 from latchkey.service.app import create_app
 from latchkey.service.database import SQLAlchemy, schema
-from latchkey.service.database.engines import create_engines
+from latchkey.service.database.engines import create_engines, name_of
 from latchkey.service.settings import Settings
 from tests.conftest import KEYRING, MARIADB
 from tests.requests import request
@@ -183,9 +183,25 @@ async def test_a_team_whose_migrations_are_missing_is_refused_at_the_start(
         await start(place, orders)
 
     assert str(raised.value) == (
-        "the database is at revision none of the schema orders and this application needs 0001: "
+        f"the database {name_of(engine.url)} is at revision none of the schema orders and this application needs "
+        "0001: "
         "run `latchkey migrate` with the application."
     )
+
+
+async def test_tables_of_a_newer_application_are_refused_before_anything_is_migrated(
+    engine: AsyncEngine, orders: Schema
+) -> None:
+    await schema.upgrade(engine, "0005", schemas=[orders])
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version_orders SET version_num = '0009'"))
+
+    with pytest.raises(
+        schema.NewerDatabaseError, match="0009 of the schema orders, which this application does"
+    ):
+        await schema.upgrade(engine, schemas=[orders])
+
+    assert await schema.revision(engine) == "0005"
 
 
 async def test_a_difference_of_a_team_is_told(engine: AsyncEngine, orders: Schema) -> None:

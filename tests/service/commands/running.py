@@ -9,6 +9,7 @@ from typing import Any
 from click.testing import Result
 
 from latchkey.service.app import create_app
+from latchkey.service.database.engines import create_engines
 from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings
 from tests.processes import free_port
@@ -61,3 +62,11 @@ CREATE_KEY = ("keys", "create", "--user", "1", "--name", "k", "--mode", "bearer"
 
 
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+
+
+async def set_revision(settings: Settings, revision: str | None) -> None:
+    """Have a database tell another revision than it has."""
+    engine = create_engines(settings).writer
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
+    await engine.dispose()

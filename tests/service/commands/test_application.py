@@ -168,8 +168,8 @@ def create_key(run: Run, *options: str) -> Result:
 def test_migrate_runs_both_histories_and_compares_them(run: Run) -> None:
     first, second, compared = run("migrate", *APP), run("migrate", *APP), run("migrate", "--check", *APP)
 
-    assert "Migrated the database of the schema shop from revision none to 0001.\n" in first.stderr
-    assert "The database is at revision 0001 of the schema shop already.\n" in second.stderr
+    assert "from revision none to 0001 of the schema shop.\n" in first.stderr
+    assert " is at revision 0001 of the schema shop already.\n" in second.stderr
     assert [one.exit_code for one in (first, second, compared)] == [0, 0, 0]
     assert (compared.stdout, compared.stderr) == ("", "")
 
@@ -189,7 +189,7 @@ def test_a_comparison_that_finds_something_changes_nothing_and_fails(run: Run, s
     alone = run("migrate", "--check")
 
     assert (behind.exit_code, differing.exit_code, alone.exit_code) == (1, 1, 0)
-    assert "revision none of the schema shop" in behind.stderr
+    assert "lacks revision 0001 of the schema shop" in behind.stderr
     assert "add_column" in differing.stderr
     assert with_app == before
 

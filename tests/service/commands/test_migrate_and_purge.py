@@ -1,11 +1,12 @@
 """`latchkey migrate` and `latchkey purge`."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, make_url
 
 from latchkey.models import Nonce
 from latchkey.service import housekeeping
@@ -14,7 +15,7 @@ from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
 from latchkey.service.settings import Settings
 from tests.conftest import table_of
-from tests.service.commands.running import NO_KEY, Run, good
+from tests.service.commands.running import NO_KEY, Run, good, set_revision
 
 
 class TestMigrate:
@@ -23,11 +24,41 @@ class TestMigrate:
 
         assert (first.exit_code, second.exit_code) == (0, 0)
         assert first.stdout == second.stdout == ""
-        assert first.stderr == f"Migrated the database from revision none to {schema.head()}.\n"
-        assert second.stderr == f"The database is at revision {schema.head()} already.\n"
+        file = tmp_path / "latchkey.db"
+        assert first.stderr == f"Migrated the database {file} from revision none to {schema.head()}.\n"
+        assert second.stderr == f"The database {file} is at revision {schema.head()} already.\n"
 
-    def test_what_is_up_to_date_stays(self, migrated: Settings, run: Run) -> None:
-        assert run("migrate").stderr == f"The database is at revision {schema.head()} already.\n"
+    def test_what_is_up_to_date_stays_and_is_named_without_its_password(
+        self, migrated: Settings, run: Run
+    ) -> None:
+        url = make_url(migrated.database_url)
+        name = url.database if url.host is None else f"latchkey on {url.host}:{url.port}"
+
+        assert run("migrate").stderr == f"The database {name} is at revision {schema.head()} already.\n"
+
+    def test_a_check_says_which_revisions_are_missing(self, migrated: Settings, run: Run) -> None:
+        asyncio.run(set_revision(migrated, "0005"))
+
+        try:
+            result = run("migrate", "--check")
+        finally:
+            asyncio.run(set_revision(migrated, schema.head()))
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert re.fullmatch(
+            r"Error: the database [^\n]+ lacks revisions 0006, 0007[0-9, ]*: run `latchkey migrate`\.\n",
+            result.stderr,
+        )
+        assert good(run("migrate", "--check")).stdout == ""
+
+    def test_a_check_creates_no_file(self, run: Run, tmp_path: Path) -> None:
+        result = run("migrate", "--check")
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == (
+            f"Error: the database {tmp_path / 'latchkey.db'} does not exist: run `latchkey migrate`.\n"
+        )
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestPurge:
