@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import processes
+from benchmarks.mariadb import PrivateMariaDB
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.authentication.wire.credentials import (
     AccessKey,
@@ -20,7 +21,6 @@ from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
 from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings
-from tests.mariadb import PrivateMariaDB
 
 PREFIX = "lk"
 KEYS_IN_USE = 100

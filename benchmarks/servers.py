@@ -14,6 +14,7 @@ from typing import Self
 import msgspec
 
 from benchmarks import processes
+from benchmarks.ports import free_port
 from benchmarks.rows import Database
 
 STARTING_TIMEOUT_S = 60
@@ -70,7 +71,7 @@ class Server:
         self.variant = variant
         self.database = database
         self.cores = cores
-        self.port = _free_port()
+        self.port = free_port()
         self._log = Path(os.devnull)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -160,10 +161,3 @@ class Server:
 
     def _read_log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.is_file() else ""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

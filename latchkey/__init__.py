@@ -58,12 +58,12 @@ from latchkey.service.database import SQLAlchemy, db
 from latchkey.service.database.schema import NotMigratedError, Schema, SchemaError, require_migrated
 from latchkey.service.database.session import RequestSession
 from latchkey.service.endpoints.caller import hold_caller
+from latchkey.service.from_code.keys import IssuedKey, issue_key, revoke_key, rotate_key
+from latchkey.service.from_code.session import open_session
 from latchkey.service.idempotency.claims import ClaimLostError
-from latchkey.service.keys.from_code import IssuedKey, issue_key, revoke_key, rotate_key
 from latchkey.service.operation import Answer, Operation, RouteError, route
 from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import ProblemType, ProblemTypeError
-from latchkey.service.scripting import open_session
 from latchkey.service.settings import Settings, SettingsError, read_settings
 
 __all__ = [

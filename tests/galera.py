@@ -19,8 +19,8 @@ from typing import Self
 
 import pytest
 
+from benchmarks.ports import free_port
 from tests.mariadb import PrivateMariaDB, find_program, require_or_skip
-from tests.processes import free_port
 
 REQUIRE = "LATCHKEY_TEST_GALERA"
 LIBRARIES = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so")

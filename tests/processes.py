@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,11 +12,7 @@ from typing import Any, Self
 
 import pytest
 
-
-def free_port() -> int:
-    """Return a port on which nothing listens at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
+from benchmarks.ports import free_port
 
 
 class Served:

@@ -13,8 +13,8 @@ from typing import Self
 
 import pytest
 
+from benchmarks.ports import free_port
 from tests.mariadb import find_program
-from tests.processes import free_port
 
 MISSING = "redis-server not found: apt-get install redis-server (Debian, Ubuntu) or brew install redis"
 REQUIRE = "LATCHKEY_TEST_REQUIRE_REDIS"

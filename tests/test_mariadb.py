@@ -9,8 +9,8 @@ import asyncmy
 import pytest
 
 import tests.mariadb
+from benchmarks.ports import free_port
 from tests.mariadb import MISSING, PROGRAM, REQUIRE, PrivateMariaDB, require_or_skip
-from tests.processes import free_port
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ async def test_a_database_made_again_is_empty(server: PrivateMariaDB) -> None:
 @pytest.mark.mariadb
 def test_a_taken_port_is_left_to_its_owner(server: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
     ports = iter([server.port, free_port()])
-    monkeypatch.setattr("tests.mariadb.free_port", lambda: next(ports))
+    monkeypatch.setattr("benchmarks.mariadb.free_port", lambda: next(ports))
 
     with PrivateMariaDB() as second:
         assert second.port != server.port

@@ -5,11 +5,11 @@ from starlette.types import Scope
 
 from latchkey.middleware.excerpt import excerpt
 from latchkey.service import shapes
-from latchkey.service.authentication.explanation.checks import explain
-from latchkey.service.authentication.explanation.reading import Question
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.wire.credentials import decode_base64
 from latchkey.service.client import host_header, split_url
+from latchkey.service.explanation.checks import explain
+from latchkey.service.explanation.reading import Question
 from latchkey.service.problems import field_problem
 
 

@@ -1,5 +1,6 @@
 """The migrations, on both databases, each time from an empty database."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -189,3 +190,16 @@ async def test_a_database_from_the_future_is_refused_at_the_start(
 
     with pytest.raises(schema.NewerDatabaseError, match="revision 9999, which this release does not know"):
         await start(empty)
+
+
+def test_migrations_import_nothing_that_may_change() -> None:
+    """A migration is history: a later change of the models must not change it."""
+    folder = Path(schema.__file__).parents[2] / "migrations" / "versions"
+    found = {
+        found[0]
+        for page in folder.glob("*.py")
+        for found in re.finditer(r"^(?:from|import) latchkey[.\w]*", page.read_text(), re.MULTILINE)
+    }
+
+    assert found <= {"from latchkey.migrations.steps", "from latchkey.migrations.types"}
+    assert found

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.ports import free_port
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
 from latchkey.service.authentication.wire.query_signature import sign_query
-from tests.processes import free_port
 from tests.server.raw_requests import ServerWithKeys, database_of, run_command, serve_with_keys
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")

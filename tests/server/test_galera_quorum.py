@@ -14,6 +14,7 @@ import httpx2
 import msgspec
 import pytest
 
+from benchmarks.ports import free_port
 from latchkey.service.app import create_app
 from latchkey.service.authentication.wire.query_signature import sign_query
 from latchkey.service.settings import Settings
@@ -21,7 +22,7 @@ from tests import galera
 from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, migrate
 from tests.galera import PrivateGalera
-from tests.processes import Served, free_port
+from tests.processes import Served
 from tests.server.test_haproxy import HAPROXY
 from tests.service.limits.rules import limit
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from benchmarks.ports import free_port
 from latchkey.service.authentication.wire.message_signature import sign_message
-from tests.processes import free_port
 from tests.server.raw_requests import (
     SERVERS,
     Reply,

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from benchmarks.ports import free_port
 from latchkey.service.settings import Settings
 from tests.api import call, hold_key
 from tests.conftest import opened
-from tests.processes import free_port
 from tests.server.conftest import Serving
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

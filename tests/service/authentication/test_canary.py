@@ -17,8 +17,8 @@ from latchkey.service.authentication.canary import WrongKeyRingError, adopt, req
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.engines import create_engines
+from latchkey.service.from_code.session import open_session
 from latchkey.service.keys.issuing import Issuer
-from latchkey.service.scripting import open_session
 from latchkey.service.settings import Settings
 
 

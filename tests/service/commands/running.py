@@ -8,11 +8,11 @@ from typing import Any
 
 from click.testing import Result
 
+from benchmarks.ports import free_port
 from latchkey.service.app import create_app
 from latchkey.service.database.engines import create_engines
 from latchkey.service.routes import ROUTES, declared_scopes
 from latchkey.service.settings import Settings
-from tests.processes import free_port
 from tests.requests import Answer, request
 
 Run = Callable[..., Result]

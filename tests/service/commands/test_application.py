@@ -16,13 +16,14 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from benchmarks.ports import free_port
 from latchkey import SettingsError, command_line
 from latchkey.models import ApiKey
 from latchkey.service import application
 from latchkey.service.commands import latchkey
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.settings import Settings
-from tests.processes import Served, free_port
+from tests.processes import Served
 from tests.service.commands.running import Run, answered, good
 
 SHOP = """

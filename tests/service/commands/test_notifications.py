@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from benchmarks.ports import free_port
 from latchkey.service.key_cache.channel import open_channel
 from latchkey.service.settings import Settings
-from tests.processes import free_port
 from tests.redis import PrivateRedis
 from tests.service.commands.running import Run, good
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ports import free_port
 from latchkey.service.settings import Settings
-from tests.processes import Served, free_port, latchkey_process, status_of
+from tests.processes import Served, latchkey_process, status_of
 from tests.service.commands.running import EVERY_SCOPE, Run, answered, good
 
 

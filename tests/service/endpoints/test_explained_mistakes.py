@@ -12,9 +12,9 @@ from urllib.parse import quote
 import pytest
 from starlette.applications import Starlette
 
-from latchkey.service.authentication.explanation import variants
 from latchkey.service.authentication.wire.credentials import new_secret
 from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.explanation import variants
 from tests import wire
 from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.requests import Answer

@@ -14,9 +14,6 @@ import msgspec
 from latchkey.service import shapes
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.backend import Refused, Verifier, require_active, signs
-from latchkey.service.authentication.explanation.reading import Question, Read, read_message, read_query
-from latchkey.service.authentication.explanation.report import MESSAGE_CHECKS, QUERY_CHECKS, Report
-from latchkey.service.authentication.explanation.variants import Variant, find_mistake
 from latchkey.service.authentication.lookup import Found
 from latchkey.service.authentication.replay import is_used
 from latchkey.service.authentication.wire.advice import access_key_part
@@ -31,6 +28,9 @@ from latchkey.service.authentication.wire.extraction import (
 )
 from latchkey.service.authentication.wire.message_signature import EMPTY_SHA256
 from latchkey.service.database.session import RequestSession
+from latchkey.service.explanation.reading import Question, Read, read_message, read_query
+from latchkey.service.explanation.report import MESSAGE_CHECKS, QUERY_CHECKS, Report
+from latchkey.service.explanation.variants import Variant, find_mistake
 
 
 async def explain(verifier: Verifier, session: RequestSession, question: Question) -> shapes.SignatureReport:

@@ -1,4 +1,4 @@
-"""The database of an application for code that does not serve it: a script, or a team's own command."""
+"""A session of an application that is not served, for a script or a team's own command."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -9,15 +9,15 @@ from starlette.types import Scope
 
 from latchkey.service import shapes
 from latchkey.service.authentication.backend import Verifier, has_body, query_claim, query_digest
-from latchkey.service.authentication.explanation.message_variants import message_texts, other_hosts
-from latchkey.service.authentication.explanation.query_variants import query_texts
-from latchkey.service.authentication.explanation.report import Report
-from latchkey.service.authentication.explanation.variants import Variant
 from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.authentication.wire import message_signature, query_signature
 from latchkey.service.authentication.wire.credentials import Secret
 from latchkey.service.authentication.wire.extraction import QuerySigned, Unauthenticated
 from latchkey.service.authentication.wire.structured_fields import inner_lists
+from latchkey.service.explanation.message_variants import message_texts, other_hosts
+from latchkey.service.explanation.query_variants import query_texts
+from latchkey.service.explanation.report import Report
+from latchkey.service.explanation.variants import Variant
 
 STAND_IN = base64.b64encode(bytes(32))
 """A placeholder for a signature that cannot be parsed, so that the other parts can be."""

@@ -5,14 +5,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote_plus
 
-from latchkey.service.authentication.explanation.query_variants import (
+from latchkey.service.authentication.wire.message_signature import MessageSignature, signature_base
+from latchkey.service.explanation.query_variants import (
     lower_escapes,
     reordered,
     respellings,
     upper_escapes,
 )
-from latchkey.service.authentication.explanation.variants import Variant
-from latchkey.service.authentication.wire.message_signature import MessageSignature, signature_base
+from latchkey.service.explanation.variants import Variant
 
 PLACEHOLDERS = ("localhost", "127.0.0.1", "example.com", "www.example.com", "api.example.com")
 """Hosts that are signed by mistake, from examples and development."""

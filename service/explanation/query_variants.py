@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import quote, unquote_plus
 
-from latchkey.service.authentication.explanation.variants import Variant
+from latchkey.service.explanation.variants import Variant
 
 MOST_PERMUTED = 6  # parameters; all their orders are tried: 720
 
