@@ -1,12 +1,9 @@
 """Articles: partners publish them, and everybody reads them."""
 
 import re
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 
 from latchkey import Answer, Principal, Problem
@@ -21,15 +18,16 @@ async def publish_article(request: Request, caller: Principal, body: NewArticle)
     most = request.app.state.newsroom.tags_per_article
     if len(set(body.tags)) > most:
         raise Problem("too_many_tags", f"At most {most} different tags are allowed.")
-    article = await add_article(request.state.session, caller.user.id, body)
+    article = await add_article(caller.user.id, body)
     where = f"/v1/articles/{article.slug}"
     return Answer(content=await read_article(article.slug, caller), headers={"location": where})
 
 
 async def list_articles(caller: Principal | None, query: ArticleQuery) -> list[Entry]:
     """List the newest articles."""
-    lookups: dict[str, Any] = {} if query.author is None else {"author_id": query.author}
-    found = Article.filter(id__lt=query.before, **lookups).order_by("-id").limit(query.limit)
+    lookups: dict[str, Any] = {"id__lt": query.before, "author_id": query.author, "tags__name": query.tag}
+    given = {name: value for name, value in lookups.items() if value is not None}
+    found = Article.filter(**given).order_by("-id").limit(query.limit)
     return await mark(await found.into(Entry).all(), caller)
 
 
@@ -71,28 +69,18 @@ async def find(slug: str, *, lock: bool = False) -> Article:
     return found
 
 
-async def add_article(session: AsyncSession, author_id: int, new: NewArticle) -> Article:
+async def add_article(author_id: int, new: NewArticle) -> Article:
     """Add an article. The unique address decides whether its title is taken, also between two calls at once."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", new.title).strip("-").lower()
-    tags = await tags_named(session, new.tags)
     values = {name: getattr(new, name) for name in ("title", "summary", "body")}
-    try:
-        async with session.begin_nested():
-            return await Article.create(slug=slug, author_id=author_id, tags=tags, **values)
-    except IntegrityError:
-        raise Problem("title_taken", f"The address {slug} is taken.") from None
-
-
-async def tags_named(session: AsyncSession, names: Iterable[str]) -> list[Tag]:
-    """Return the tags with these names, of which some may be new."""
-    found = {tag.name: tag for tag in await Tag.filter(name__in=sorted(names)).all()}
-    for name in sorted(set(names) - found.keys()):
-        try:
-            async with session.begin_nested():
-                found[name] = await Tag.create(name=name)
-        except IntegrityError:
-            found[name] = await Tag.filter(name=name).one()
-    return list(found.values())
+    names = sorted(set(new.tags))
+    known = {tag.name: tag for tag in await Tag.filter(name__in=names).all()}
+    tags = [known.get(name) or (await Tag.get_or_create(name=name))[0] for name in names]
+    defaults = {"author_id": author_id, "tags": tags, **values}
+    article, is_new = await Article.get_or_create(slug=slug, defaults=defaults)
+    if not is_new:
+        raise Problem("title_taken", f"The address {slug} is taken.")
+    return article
 
 
 async def mark(articles: list[SomeEntry], caller: Principal | None) -> list[SomeEntry]:

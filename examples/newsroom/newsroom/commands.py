@@ -32,5 +32,5 @@ async def publish(email: str, articles: list[NewArticle]) -> None:
         if author is None:
             raise click.ClickException(f"there is no user {email}.")
         for article in articles:
-            await add_article(session, author.id, article)
+            await add_article(author.id, article)
         await session.commit()

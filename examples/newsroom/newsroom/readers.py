@@ -1,22 +1,12 @@
 """What readers do: they mark articles, follow authors, and read their feed."""
 
-from sqlalchemy import bindparam, case, delete, desc, func, select, update
-from sqlalchemy.exc import IntegrityError
-from starlette.requests import Request
+from sqlalchemy import bindparam, case, desc, func, select
 
 from latchkey import Principal, Problem, User, prepared
 from newsroom.articles import find, mark
 from newsroom.models import Article, Favourite, Follow, Tag, article_tags
-from newsroom.shapes import Entry, Id, Marked, PageQuery, Profile, TagCount
+from newsroom.shapes import Entry, Id, PageQuery, Profile, TagCount
 
-FEED = prepared(
-    select(Article.id.label("article_id"))
-    .join(Follow, Follow.author_id == Article.author_id)
-    .where(Follow.reader_id == bindparam("reader"), Article.id < bindparam("before"))
-    .order_by(Article.id.desc())
-    .limit(bindparam("limit")),
-    into=Marked,
-)
 FOLLOWS = case((Follow.reader_id == bindparam("reader"), 1), else_=0)
 PROFILE = prepared(
     select(
@@ -42,9 +32,9 @@ TAGS = prepared(
 
 async def read_feed(caller: Principal, query: PageQuery) -> list[Entry]:
     """List the newest articles of the authors that the caller follows."""
-    chosen = await FEED.all(reader=caller.user.id, before=query.before, limit=query.limit)
-    articles = Article.filter(id__in=[one.article_id for one in chosen]).order_by("-id")
-    return await mark(await articles.into(Entry).all(), caller)
+    followed = select(Follow.author_id).where(Follow.reader_id == caller.user.id)
+    found = Article.filter(Article.author_id.in_(followed), id__lt=query.before).order_by("-id")
+    return await mark(await found.limit(query.limit).into(Entry).all(), caller)
 
 
 async def read_tags() -> list[TagCount]:
@@ -60,50 +50,34 @@ async def read_author(id: Id, caller: Principal | None) -> Profile:
     return found
 
 
-async def follow(request: Request, caller: Principal, id: Id) -> Profile:
+async def follow(caller: Principal, id: Id) -> Profile:
     """Follow an author; a second call changes nothing."""
-    profile = await read_author(id, caller)
-    if not profile.following:
-        try:
-            async with request.state.session.begin_nested():
-                await Follow.create(reader_id=caller.user.id, author_id=id)
-        except IntegrityError:
-            pass  # another call at the same time did
+    await read_author(id, caller)
+    await Follow.get_or_create(reader_id=caller.user.id, author_id=id)
     return await read_author(id, caller)
 
 
-async def unfollow(request: Request, caller: Principal, id: Id) -> None:
+async def unfollow(caller: Principal, id: Id) -> None:
     """Stop following an author."""
-    await request.state.session.execute(
-        delete(Follow).where(Follow.reader_id == caller.user.id, Follow.author_id == id)
-    )
+    await Follow.filter(reader_id=caller.user.id, author_id=id).delete()
 
 
-async def favour(request: Request, caller: Principal, slug: str) -> None:
+async def favour(caller: Principal, slug: str) -> None:
     """Mark an article as a favourite; a second call changes nothing."""
     article = await find(slug)
-    try:
-        async with request.state.session.begin_nested():
-            await Favourite.create(article_id=article.id, user_id=caller.user.id)
-    except IntegrityError:
-        return
-    await count_favourites(request, article.id, 1)
+    _, is_new = await Favourite.get_or_create(article_id=article.id, user_id=caller.user.id)
+    if is_new:
+        await count_favourites(article.id, 1)
 
 
-async def unfavour(request: Request, caller: Principal, slug: str) -> None:
+async def unfavour(caller: Principal, slug: str) -> None:
     """Unmark a favourite."""
     article = await find(slug)
-    gone = await request.state.session.execute(
-        delete(Favourite).where(Favourite.article_id == article.id, Favourite.user_id == caller.user.id)
-    )
-    if gone.rowcount:
-        await count_favourites(request, article.id, -1)
+    if await Favourite.filter(article_id=article.id, user_id=caller.user.id).delete():
+        await count_favourites(article.id, -1)
 
 
-async def count_favourites(request: Request, article_id: int, more: int) -> None:
-    """Change the number of favourites in the database, so that no call at the same time is lost."""
-    await request.state.session.execute(
-        update(Article)
-        .where(Article.id == article_id)
-        .values(favourites=Article.favourites + more, updated_at=Article.updated_at)
-    )
+async def count_favourites(article_id: int, more: int) -> None:
+    """Count in the database, so that no call at the same time is lost; the article is not updated by it."""
+    article = Article.filter(id=article_id)
+    await article.update(favourites=Article.favourites + more, updated_at=Article.updated_at)

@@ -52,9 +52,10 @@ class PageQuery(msgspec.Struct, frozen=True):
 
 
 class ArticleQuery(PageQuery, frozen=True):
-    """As `PageQuery`, and of one author."""
+    """As `PageQuery`, and of one author or with one tag."""
 
     author: Id | None = None
+    tag: TagName | None = None
 
 
 class Author(msgspec.Struct):

@@ -61,11 +61,14 @@ def test_the_newest_articles_are_listed_page_by_page(author: Caller, anybody: Ca
     assert [one["slug"] for one in first + second] == slugs[::-1]
 
 
-def test_tags_are_counted(author: Caller, anybody: Caller) -> None:
+def test_articles_are_listed_by_their_tags(author: Caller, anybody: Caller) -> None:
     tag = f"only-{author.id}"
-    publish(author, tags=[tag, "weather"])
+    tagged = publish(author, tags=[tag, "weather"])
     publish(author)
 
+    assert anybody("GET", f"/v1/articles?tag={tag}").json() == [
+        {name: value for name, value in tagged.items() if name != "body"}
+    ]
     assert {"name": tag, "articles": 1} in anybody("GET", "/v1/tags").json()
 
 
