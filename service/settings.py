@@ -35,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10
     pool_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
     database_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 15.0
+    connection_idle_s: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     lock_wait_s: Annotated[int, Meta(ge=1, le=3600)] = 5
     keyring: str | None = None
     key_prefix: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]{0,15}$(?![\s\S])")] = "lk"

@@ -87,6 +87,7 @@ UNDOCUMENTED = [
     (SQLITE_CONNECTION, "_thread", "service/database/sqlite.py"),
     (SQLITE_CONNECTION, "_running", "service/database/sqlite.py"),
     (sqlalchemy.util, "await_only", "service/database/pool.py"),
+    (sqlalchemy.util, "await_only", "service/database/resending.py"),
     (sqlalchemy.util.concurrency, "await_", "service/database/routing.py"),
     (sqlalchemy.util.concurrency, "in_greenlet", "service/database/routing.py"),
     (sqlalchemy.sql.lambdas, "LambdaElement", "service/database/statements.py"),

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import msgspec
 from asyncmy import connection, errors
 
 from latchkey.middleware.request_scope import RequestScope
@@ -19,14 +20,20 @@ LOCK_DEADLOCK = (
 
 LOCKED = frozenset({1205, 3572})  # another transaction held the lock for too long, or, with NOWAIT, at all
 
+# The connection is gone: the server shuts down, killed it, or closed it after its wait_timeout; or numbers of the client.
+LOST = frozenset({1053, 1927, 2006, 2013, 2055, 4031})
+
+# The server takes no writes: a replica, read_only, transaction_read_only.
+DEMOTED = frozenset({1290, 1792, 1836})
+READ_ONLY_STATE = "25006"
+
 # Errors of a server that cannot do at the moment what it usually can; the SQLSTATEs below are added.
 UNAVAILABLE = frozenset({
     # no room: memory, disk, tables, threads, connections, transactions; an error while committing
     *(1021, 1037, 1038, 1040, 1041, 1114, 1135, 1203, 1206, 1226, 1637, ERROR_DURING_COMMIT),
     # going, gone, or no member of its cluster: shut down, killed, offline, no quorum (Galera), group replication
     *(1047, 1053, 1927, 3032, 3100, 3168, 4031),
-    # it takes no writes: a replica, read_only, transaction_read_only
-    *(1290, 1792, 1836),
+    *DEMOTED,
     # it aborted the statement: killed, or over a time limit
     *(1317, 1969, 3024),
     # the account is locked, or its password has expired
@@ -35,7 +42,7 @@ UNAVAILABLE = frozenset({
     *(2002, 2003, 2005, 2006, 2013, 2055),
 })  # fmt: skip
 # Connection exceptions, read-only transactions, aborted statements.
-UNAVAILABLE_STATES = ("08", "25006", "70100")
+UNAVAILABLE_STATES = ("08", READ_ONLY_STATE, "70100")
 CONNECT_TIMEOUT_S = 5  # without it, connecting to a dead server could take minutes
 CANNOT_CONNECT = 2003  # CR_CONN_HOST_ERROR, a number of the client library
 
@@ -62,7 +69,31 @@ class Connection(connection.Connection):
     answer_timeout_s: float | None = None
     """The maximum wait for the answer of a statement, or for more of it, in seconds; None means no limit."""
 
+    opening: "Opening"
+    """How to open it again."""
+
+    is_used = True
+    """Whether a statement was sent since it was taken from the pool."""
+
+    wait_timeout_s = 28_800.0
+    """The time without use after which the server closes it."""
+
     _refusal: Exception | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        """Return whether the server or the network has closed it, as far as this process has been notified."""
+        transport = getattr(self, "_transport", None)
+        return transport is None or transport.is_closing()
+
+    async def reopen(self) -> None:
+        """Open it again in place, with a new session on the server.
+
+        Raises:
+            ConnectError: for any failure.
+        """
+        self.close()
+        await self.opening.open(self, is_again=True)
 
     async def prepare(self, query: bytes | str) -> Any:
         try:
@@ -154,61 +185,99 @@ def note_stall() -> None:
         wait.stalled = True
 
 
-async def connect(
-    *,
-    variables: Mapping[str, int] | None = None,
-    waits_for_cluster: bool = False,
-    answer_timeout_s: float | None = None,
-    **arguments: Any,
-) -> Connection:
-    """Open a connection.
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """How a connection is opened, and opened again.
 
     Args:
+        timeout_s: covers the whole connect: the driver alone would wait for a greeting without a limit.
         answer_timeout_s: the maximum wait for an answer of the server, and for the connection. A request in which this time
             limit was exceeded once does not wait again.
         variables: of the session, which are set with one statement. `autocommit` is one of them: a MySQL that starts
             sessions with autocommit off reports it as on, so the driver would send nothing.
         waits_for_cluster: on a Galera cluster, each read waits until the node has applied earlier commits of the other
             nodes. On other servers this has no effect.
-        arguments: of the driver's connection. Its connect_timeout covers the whole connect: the driver alone would wait
-            for a greeting without a limit.
+        isolation_level: of a connection that is opened again; SQLAlchemy sets it, and the names, of a new one.
+    """
+
+    timeout_s: float
+    answer_timeout_s: float | None = None
+    variables: Mapping[str, int] = {}
+    waits_for_cluster: bool = False
+    isolation_level: str | None = None
+
+    async def open(self, connection: Connection, *, is_again: bool = False) -> None:
+        """Open a connection.
+
+        Raises:
+            ConnectError: for any failure. For example, a proxy without a server accepts and closes the connection, which
+                asyncmy reports as a RuntimeError.
+        """
+        if has_stalled():
+            raise ConnectError(
+                CANNOT_CONNECT, "cannot connect: the server exceeded a time limit in this request already"
+            )
+        limit_s = self.timeout_s
+        if self.answer_timeout_s is not None:
+            limit_s = min(limit_s, self.answer_timeout_s)
+        connection.answer_timeout_s = None
+        try:
+            async with asyncio.timeout(limit_s):
+                await connection.connect()
+                await self._set_session(connection, is_again=is_again)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, TimeoutError):
+                note_stall()
+            if isinstance(error, errors.Error):
+                raise ConnectError(*error.args) from error
+            if isinstance(error, Exception):
+                raise ConnectError(
+                    CANNOT_CONNECT, f"cannot connect: {str(error) or type(error).__name__}"
+                ) from error
+            raise
+        connection.answer_timeout_s = self.answer_timeout_s
+
+    async def _set_session(self, connection: Connection, *, is_again: bool) -> None:
+        if self.variables:
+            values = ", ".join(f"{name} = {value}" for name, value in self.variables.items())
+            await connection.query(f"SET {values}")  # type: ignore[no-untyped-call]
+        if self.waits_for_cluster:
+            await wait_for_cluster(connection)
+        if is_again:
+            await connection.query(f"SET NAMES {connection.character_set_name()}")  # type: ignore[no-untyped-call]
+            if self.isolation_level is not None:
+                await connection.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {self.isolation_level}")  # type: ignore[no-untyped-call]
+        async with connection.cursor() as cursor:
+            await cursor.execute("SELECT @@SESSION.wait_timeout")
+            (connection.wait_timeout_s,) = await cursor.fetchone()
+
+
+async def connect(
+    *,
+    variables: Mapping[str, int] | None = None,
+    waits_for_cluster: bool = False,
+    answer_timeout_s: float | None = None,
+    isolation_level: str | None = None,
+    **arguments: Any,
+) -> Connection:
+    """Open a connection; see `Opening`. The other arguments are those of the driver's connection.
 
     Raises:
-        ConnectError: for any failure. For example, a proxy without a server accepts and closes the connection, which
-            asyncmy reports as a RuntimeError.
+        ConnectError: for any failure.
     """
     password = arguments.get("password")
     if isinstance(password, str):
         # The driver would encode it as Latin-1, but the server has hashed the UTF-8 of the password.
         arguments["password"] = password.encode()
-    if has_stalled():
-        raise ConnectError(
-            CANNOT_CONNECT, "cannot connect: the server exceeded a time limit in this request already"
-        )
-    timeout_s = float(arguments.get("connect_timeout", CONNECT_TIMEOUT_S))
     made = Connection(**arguments)  # type: ignore[no-untyped-call]
-    try:
-        async with asyncio.timeout(
-            timeout_s if answer_timeout_s is None else min(timeout_s, answer_timeout_s)
-        ):
-            await made.connect()
-            if variables:
-                values = ", ".join(f"{name} = {value}" for name, value in variables.items())
-                await made.query(f"SET {values}")  # type: ignore[no-untyped-call]
-            if waits_for_cluster:
-                await wait_for_cluster(made)
-    except BaseException as error:
-        made.close()
-        if isinstance(error, TimeoutError):
-            note_stall()
-        if isinstance(error, errors.Error):
-            raise ConnectError(*error.args) from error
-        if isinstance(error, Exception):
-            raise ConnectError(
-                CANNOT_CONNECT, f"cannot connect: {str(error) or type(error).__name__}"
-            ) from error
-        raise
-    made.answer_timeout_s = answer_timeout_s
+    made.opening = Opening(
+        timeout_s=float(arguments.get("connect_timeout", CONNECT_TIMEOUT_S)),
+        answer_timeout_s=answer_timeout_s,
+        variables=variables or {},
+        waits_for_cluster=waits_for_cluster,
+        isolation_level=isolation_level,
+    )
+    await made.opening.open(made)
     return made
 
 
@@ -227,6 +296,18 @@ def reports_conflict(error: BaseException | None) -> bool:
         return False
     number = number_of(error)
     return number in CONFLICTS or (number == ERROR_DURING_COMMIT and LOCK_DEADLOCK in str(error))
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether the connection of a statement was lost, or ended by the server."""
+    return number_of(error) in LOST or isinstance(error, errors.InterfaceError)
+
+
+def is_demoted(error: BaseException | None) -> bool:
+    """Return whether the server takes no writes: it is, or has become, no primary."""
+    if error is None:
+        return False
+    return number_of(error) in DEMOTED or str(getattr(error, "sqlstate", None)) == READ_ONLY_STATE
 
 
 def is_unavailable(error: BaseException | None) -> bool:

@@ -1,6 +1,5 @@
 """The engines: how each database is connected, reset and committed (R8)."""
 
-import asyncio
 import ssl
 from collections.abc import Generator
 from pathlib import Path
@@ -10,10 +9,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from latchkey.middleware.request_scope import RequestScope
 from latchkey.service.database import driver, sqlite
+from latchkey.service.database.checkout import Checks
 from latchkey.service.database.pool import FairPool
 from latchkey.service.database.private_file import keep_private
+from latchkey.service.database.resending import resend_first_statements
 from latchkey.service.database.rules import Engines
 from latchkey.service.database.single_precision import read_floats_as_text
 from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_records
@@ -25,6 +25,7 @@ LOCK_WAITS = (
     "lock_wait_timeout",  # for tables that are being altered
 )
 MYSQL_PORT = 3306
+ISOLATION_LEVEL = "READ COMMITTED"
 TLS_PARAMETERS = frozenset({"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_check_hostname"})
 URL_PARAMETERS = {
     "mysql": TLS_PARAMETERS | {"charset", "connect_timeout", "unix_socket"},
@@ -48,17 +49,13 @@ def create_engines(settings: Settings) -> Engines:
     engines = Engines(
         writer=_writer(url, settings), reader=_reader(url, settings, is_primary=True), replica=replica
     )
+    primary = Checks(settings.connection_idle_s)
     for engine in engines.all:
         keep_records(engine)
-        event.listen(engine.sync_engine, "checkout", _admit)
+        (primary if engine is not replica else Checks(settings.connection_idle_s)).attach(engine)
+    if engines.writer.dialect.name != "sqlite":
+        resend_first_statements(engines.writer)
     return engines
-
-
-def _admit(*_checkout: Any) -> None:
-    """Record in the request scope that the current task uses the database, with or without a session (R7)."""
-    task = asyncio.current_task()
-    if task is not None:
-        RequestScope.admit(task)
 
 
 def parse_url(text: str, variable: str) -> URL:
@@ -97,10 +94,8 @@ def _writer(url: URL, settings: Settings) -> AsyncEngine:
         event.listen(engine.sync_engine, "begin", _begin_immediate)
         return engine
     url, arguments = _mysql_arguments(url, settings)
-    arguments["connect_args"]["waits_for_cluster"] = True
-    engine = create_async_engine(
-        url, isolation_level="READ COMMITTED", pool_reset_on_return=None, **arguments
-    )
+    arguments["connect_args"].update(waits_for_cluster=True, isolation_level=ISOLATION_LEVEL)
+    engine = create_async_engine(url, isolation_level=ISOLATION_LEVEL, pool_reset_on_return=None, **arguments)
     event.listen(engine.sync_engine, "handle_error", _note_lost_status)
     event.listen(engine.sync_engine, "reset", _reset_if_open)
     read_floats_as_text(engine)

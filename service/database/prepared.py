@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from latchkey.service.database.checkout import note_error
 from latchkey.service.database.driver import reports_conflict
 from latchkey.service.database.plan import Make, Plan, Statement, Values, as_values
 from latchkey.service.database.statements import is_plain_read
@@ -119,6 +120,7 @@ async def send(engine: AsyncEngine, ask: Callable[[Any, str, Any], Awaitable[R]]
         pooled = await take(engine.sync_engine)
         return await ask(pooled.driver_connection, sql, given)
     except errors as error:
+        note_error(engine.sync_engine, error)
         if pooled is not None and dialect.is_disconnect(error, pooled.dbapi_connection, None):
             lost = True
             # As after any execution: other connections of the same age are reopened when they are taken.

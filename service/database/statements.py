@@ -55,6 +55,15 @@ def effect_of(statement: Any, sql: str) -> Effect:
     return effect_of_text(sql)
 
 
+def is_transactional(statement: Any, sql: str) -> bool:
+    """Return whether a statement that reads or changes rows cannot commit anything by itself, as DDL or CALL can."""
+    statement = unwrapped(statement)
+    if isinstance(statement, Select | CompoundSelect) or getattr(statement, "is_dml", False):
+        return True
+    words = [found["word"] or found["sign"] for found in TOKENS.finditer(sql) if found.lastgroup]
+    return bool(words) and words[0].upper() in CHANGING_ROWS | {"SELECT", "WITH"} and ";" not in words
+
+
 # Quoted text and names, comments, words, and other significant signs. MariaDB and MySQL execute comments that begin
 # with an exclamation mark: only their delimiters are skipped, and their content is parsed.
 TOKENS = re.compile(

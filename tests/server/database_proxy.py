@@ -17,6 +17,9 @@ class DatabaseProxy:
     process does. A prepared statement is held when it is executed. With `whole` no connection forwards anything from
     then on, as when the server hangs.
 
+    `reset_at_next_command` resets each connection that is open now, but only when it sends something: the process
+    cannot know before that it is dead.
+
     `pause` also selects words, and stops the first command with them, including a prepare, until `resume`.
     """
 
@@ -30,6 +33,7 @@ class DatabaseProxy:
         self._resumed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
+        self._forgotten: set[asyncio.Task[None]] = set()
 
     @property
     def port(self) -> int:
@@ -45,6 +49,9 @@ class DatabaseProxy:
     @property
     def hangs(self) -> bool:
         return self._whole and self.held.is_set()
+
+    def reset_at_next_command(self) -> None:
+        self._forgotten = set(self._tasks)
 
     def pause(self, words: bytes) -> None:
         self._pause = words
@@ -79,7 +86,7 @@ class DatabaseProxy:
         self._tasks.add(task)
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
         self._writers += [writer, to_server]
-        line = Line()
+        line = Line(task)
         try:
             await asyncio.gather(self._ask(reader, to_server, line), self._answer(from_server, writer, line))
         except (OSError, asyncio.CancelledError):
@@ -91,6 +98,8 @@ class DatabaseProxy:
 
     async def _ask(self, reader: asyncio.StreamReader, to_server: asyncio.StreamWriter, line: "Line") -> None:
         while part := await reader.read(65536):
+            if line.task in self._forgotten:
+                raise ConnectionResetError
             if self._pause is not None and self._pause in part:
                 self._pause = None
                 self.held.set()
@@ -124,7 +133,8 @@ class DatabaseProxy:
 class Line:
     """One connection: its prepared statements, and whether it was silenced. Each packet arrives as one part."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: "asyncio.Task[None]") -> None:
+        self.task = task
         self.silent = False
         self._prepared: dict[bytes, bytes] = {}
         self._preparing: bytes | None = None
