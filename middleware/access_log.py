@@ -15,7 +15,8 @@ log = logging.getLogger("latchkey.access")
 class AccessLogMiddleware:
     """Log method, path, status, duration and caller of each request; the path has no query, which may be signed.
 
-    The fields are in the record's `access` attribute, for a formatter to write.
+    The fields are in the record's `access` attribute, for a formatter to write. `claimed_access_key` is the key that a
+    refused request names in `scope["state"]["claimed_key"]`: nothing proves that its sender holds it.
 
     Args:
         client: returns the client address of a request, which behind a proxy is not the peer of the connection;
@@ -56,5 +57,6 @@ class AccessLogMiddleware:
                 "duration_ms": round((time.perf_counter() - began) * 1000, 2),
                 "client": self.client(scope),
                 "access_key": user.identity if user is not None and user.is_authenticated else None,
+                "claimed_access_key": scope.get("state", {}).get("claimed_key"),
             }
             log.info("%(method)s %(path)s %(status)s %(duration_ms)sms", fields, extra={"access": fields})

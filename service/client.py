@@ -15,7 +15,7 @@ import msgspec
 from starlette.datastructures import QueryParams
 
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
-from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.authentication.wire.message_signature import sign_message, signed_text
 from latchkey.service.authentication.wire.query_signature import sign_query
 
 Form = Literal["query", "message"]
@@ -39,6 +39,8 @@ class SignedCall(msgspec.Struct, frozen=True, kw_only=True):
     """The URL, with the signature in its query if the form is `query`."""
     headers: Mapping[str, str]
     body: bytes | None
+    signed_text: str
+    """The text that was signed: the query, or the signature base."""
 
     def curl(self) -> str:
         """Return a shell command that sends exactly the signed call."""
@@ -105,6 +107,7 @@ def sign_call(
             secret, parts.query, access_key, now, method=method, path=path, body=content, nonce=nonce
         )
         headers = {"secret": mac}
+        text = query
         if content_type is not None:
             headers["content-type"] = content_type
         if idempotency_key is not None:
@@ -130,11 +133,15 @@ def sign_call(
         )
         # Otherwise the sender may rewrite the host: curl turns 127.1 into 127.0.0.1.
         headers["host"] = authority
+        text = signed_text(
+            method=method, scheme=parts.scheme, raw_path=path, query_string=query, headers=headers
+        )
     return SignedCall(
         method=method,
         url=f"{parts.scheme}://{parts.netloc}{path}" + (f"?{query}" if query else ""),
         headers=headers,
         body=content,
+        signed_text=text,
     )
 
 

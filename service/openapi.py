@@ -91,7 +91,14 @@ HEADERS: Json = {
         "description": "For a key with limits: the rest `r` of each rule, and the seconds `t` until it increases.",
         "schema": {"type": "string"},
     },
-    "WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {
+        "description": "The schemes of credentials, or the scope that is missing (RFC 6750).",
+        "schema": {"type": "string"},
+    },
+    "Accept-Signature": {
+        "description": "The message signature that this request needs, with an unused nonce (RFC 9421, section 5).",
+        "schema": {"type": "string"},
+    },
     "Retry-After": {
         "description": "The number of seconds after which to try again.",
         "schema": {"type": "integer"},
@@ -293,6 +300,8 @@ def problem_name(codes: Sequence[str]) -> str:
 def problem_response(codes: Sequence[str], schemas: Schemas) -> Json:
     """Return the description of the problems of one status."""
     sent = {name for code in codes for name in problems.Problem(code).response(None).headers}
+    if "unauthenticated" in codes:
+        sent.add("accept-signature")
     return {
         "description": "\n".join(f"- `{code}`: {known()[code].title}." for code in codes),
         "headers": headers(["X-Request-ID", *(name for name in HEADERS if name.lower() in sent)]),

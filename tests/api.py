@@ -170,7 +170,7 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
     assert problem["request_id"] == answer.headers["x-request-id"]
     assert set(problem) - {"errors"} == {"type", "title", "status", "detail", "code", "request_id"}
     assert ("errors" in problem) is (code == "invalid_body")
-    assert ("www-authenticate" in answer.headers) is (status == 401)
+    assert ("www-authenticate" in answer.headers) is (status == 401 or code == "scope_missing")
     assert ("retry-after" in answer.headers) is (status in {429, 503} or code == "idempotency_in_progress")
     assert ("allow" in answer.headers) is (status == 405)
 

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from latchkey.service.authentication.keyring import KeyRing, KeyRingError
 from latchkey.service.authentication.lookup import Found, KeyLookup, NoKeyMatch, StoredSecret
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.records import KeyRecord, UserRecord
+from latchkey.service.authentication.refusal import accept_signature, claimed_key
 from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.authentication.retirement import retirement_of
 from latchkey.service.authentication.wire import advice, message_signature, query_signature
@@ -47,7 +49,7 @@ from latchkey.service.authentication.wire.extraction import (
 )
 from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.networks import Address, Proxies, contains, read_networks
-from latchkey.service.problems import Problem
+from latchkey.service.problems import Problem, scope_missing
 
 log = logging.getLogger("latchkey.authentication")
 
@@ -69,7 +71,11 @@ class Refused(AuthenticationError):  # noqa: N818 - a verdict, as Unauthenticate
 def answer_refusal(connection: HTTPConnection, error: AuthenticationError) -> Response:
     """Return the response for `AuthenticationMiddleware`, whose default is a 400 in plain text."""
     assert isinstance(error, Refused)  # noqa: S101 - what the backend below raises
-    return error.problem.response(connection.scope["state"].get("request_id"))
+    scope = connection.scope
+    response = error.problem.response(scope["state"].get("request_id"))
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
+        response.headers["accept-signature"] = accept_signature(scope, has_body=has_body(scope))
+    return response
 
 
 class Proved(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +167,7 @@ class Verifier:
                     "no credential", advice.NO_CREDENTIAL.advice(scope["query_string"].decode("latin-1"))
                 )
         found = proved.found
+        scope["state"]["proved_key"] = found.key.access_key
         now = self.moment()
         require_active(found, now)
         retirement = scope["state"]["retirement"] = retirement_of(found, proved.secret)
@@ -431,7 +438,7 @@ def limits_of(key: KeyRecord, user: UserRecord) -> tuple[Any, ...]:
 def require_scope(required: str | None, scopes: frozenset[str]) -> None:
     """Raise a problem for a key without the scope that the route requires; None requires none."""
     if required is not None and required not in scopes:
-        raise Problem("scope_missing", f"The key lacks the scope {required}.")
+        raise scope_missing(required)
 
 
 def has_body(scope: Scope) -> bool:
@@ -457,20 +464,25 @@ class KeyBackend(AuthenticationBackend):
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Principal]:
         """Return the caller, or raise `Refused`."""
-        conn.scope["state"]["is_private"] = True
+        state = conn.scope["state"]
+        state["is_private"] = True
         try:
             principal = await self.verifier.verify(conn.scope)
-        except TwoCredentials as error:
-            raise Refused(Problem("two_credentials", error.detail)) from error
-        except IllFormed as error:
-            log.info("refused: %s", error.reason)
-            raise Refused(Problem("unauthenticated", error.detail)) from error
-        except Unauthenticated as error:
-            log.info("refused: %s", error.reason)
-            raise Refused(Problem("unauthenticated")) from error
-        conn.scope["state"]["required_scope"] = self.required
-        try:
+            state["required_scope"] = self.required
             require_scope(self.required, principal.scopes)
-        except Problem as problem:
-            raise Refused(problem) from None
-        return AuthCredentials(list(principal.key.scopes)), principal
+        except TwoCredentials as error:
+            problem, reason = Problem("two_credentials", error.detail), error.reason
+        except IllFormed as error:
+            problem, reason = Problem("unauthenticated", error.detail), error.reason
+        except Unauthenticated as error:
+            problem, reason = Problem("unauthenticated"), error.reason
+        except Refused as error:
+            problem, reason = error.problem, error.problem.code
+        except Problem as error:
+            problem, reason = error, error.code
+        else:
+            return AuthCredentials(list(principal.key.scopes)), principal
+        state["claimed_key"] = claimed = claimed_key(conn.scope, self.verifier.prefix)
+        proved = state.get("proved_key", "none")
+        log.info("refused: %s; claimed key: %s, proved key: %s", reason, claimed or "none", proved)
+        raise Refused(problem)

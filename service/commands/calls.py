@@ -56,9 +56,14 @@ def signing(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @signing
-def sign(**options: Any) -> None:
-    """Print a signed call as a curl command, which is valid for about a minute."""
-    click.echo(signed(**options).curl())
+@click.option("--show", is_flag=True, help="Print the text that is signed, instead of the command.")
+def sign(*, show: bool, **options: Any) -> None:
+    """Print a signed call as a curl command, which is valid for about a minute.
+
+    The line break after the text that `--show` prints is not signed.
+    """
+    made = signed(**options)
+    click.echo(made.signed_text if show else made.curl())
 
 
 @click.command()

@@ -14,6 +14,10 @@ from latchkey.middleware.excerpt import excerpt
 from latchkey.service.problems.registry import kind_of
 
 RETRY_AFTER_S = 1
+
+CHALLENGE = 'Bearer realm="latchkey", Signature realm="latchkey", forms="query message"'
+"""The schemes of credentials (RFC 9110, section 11.6.1): a bearer token, and the two forms of signatures."""
+INSUFFICIENT_SCOPE = 'Bearer realm="latchkey", error="insufficient_scope"'  # RFC 6750, section 3.1
 LONGEST_POINTER = 300  # characters  # characters
 LONGEST_DETAIL = 2000  # characters  # characters
 
@@ -78,7 +82,9 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             content["errors"] = self.errors
         headers = {"cache-control": "no-store", **self.headers}
         if self.kind.status == 401:  # noqa: PLR2004 - RFC 9110, section 11.6.1
-            headers["www-authenticate"] = 'Bearer realm="latchkey"'
+            headers["www-authenticate"] = CHALLENGE
+        if self.code == "scope_missing":
+            headers.setdefault("www-authenticate", INSUFFICIENT_SCOPE)
         # RFC 6585, section 4, and RFC 9110, section 10.2.3
         if self.kind.status in {429, 503} or self.code == "idempotency_in_progress":
             headers.setdefault("retry-after", str(RETRY_AFTER_S))
@@ -89,6 +95,15 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
         await self.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
+
+
+def scope_missing(scope: str) -> Problem:
+    """Return the problem for a key that lacks a scope, which the challenge names too (RFC 6750, section 3)."""
+    return Problem(
+        "scope_missing",
+        f"The key lacks the scope {scope}.",
+        headers={"www-authenticate": f'{INSUFFICIENT_SCOPE}, scope="{scope}"'},
+    )
 
 
 def field_problem(pointer: str, detail: str) -> Problem:

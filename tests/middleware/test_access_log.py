@@ -62,6 +62,7 @@ async def test_a_visit_is_one_line_with_its_fields(caplog: pytest.LogCaptureFixt
         "duration_ms": duration,
         "client": "10.0.0.1",
         "access_key": "lka_1",
+        "claimed_access_key": None,
     }
 
 

@@ -95,6 +95,7 @@ async def test_a_visit_is_one_json_object(
         "status": 200,
         "client": "127.0.0.1",
         "access_key": operator.access_key,
+        "claimed_access_key": None,
     }
 
 
@@ -138,8 +139,9 @@ async def test_who_called_stands_in_the_line_only_once_it_is_proved(
     await call(app, "GET", "/v1/me", key=stranger)
     await call(app, "GET", "/healthz", key=operator)
 
-    lines = [json.loads(line) for line in shown_as_json.getvalue().splitlines()]
+    reason, *lines = [json.loads(line) for line in shown_as_json.getvalue().splitlines()]
     assert [(line["status"], line["access_key"]) for line in lines] == [(401, None), (200, None)]
+    assert reason["message"] == f"refused: key_revoked; claimed key: none, proved key: {stranger.access_key}"
 
 
 async def test_an_error_is_logged_with_the_id_of_its_visit_and_its_trace(

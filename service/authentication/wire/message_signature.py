@@ -187,6 +187,15 @@ def parse(headers: Headers, values: Mapping[str, str]) -> MessageSignature:
     )
 
 
+def requested(headers: Headers, *, has_body: bool, nonce: str) -> str:
+    """Return the value of `Accept-Signature` for a request: the signature that it needs (RFC 9421, section 5)."""
+    sent = {name.decode("latin-1") for name, _ in headers}
+    if has_body:
+        sent.add("content-digest")
+    covered = " ".join(f'"{name}"' for name in (*_DERIVED, *(name for name in _WHEN_SENT if name in sent)))
+    return f'sig1=({covered});created;nonce="{nonce}";alg="hmac-sha256";tag="{TAG}"'
+
+
 def missing_coverage(
     signature: MessageSignature, values: Mapping[str, str], has_body: bool
 ) -> tuple[str, ...]:
@@ -278,6 +287,21 @@ def sign_message(
     params = f"({covered})" + "".join(f";{name}={text}" for name, text in parameters.items())
     mac = _mac(secret.encode(), signature_base(values, values, params))
     return {**headers, "signature-input": f"sig1={params}", "signature": f"sig1=:{_base64(mac)}:"}
+
+
+def signed_text(
+    *, method: str, scheme: str, raw_path: str, query_string: str, headers: Mapping[str, str]
+) -> str:
+    """Return the signature base of a call with the headers that `sign_message` returned, and `host`."""
+    sent = [(name.encode(), value.encode()) for name, value in headers.items()]
+    values = component_values(
+        method=method,
+        scheme=scheme,
+        raw_path=raw_path.encode(),
+        query_string=query_string.encode(),
+        headers=sent,
+    )
+    return parse(sent, values).signed
 
 
 def _dictionaries(headers: Headers) -> tuple[dict[str, InnerList], dict[str, bytes]]:

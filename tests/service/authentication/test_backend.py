@@ -8,7 +8,7 @@ import pytest
 from starlette.applications import Starlette
 
 from tests import wire
-from tests.api import assert_problem, stored
+from tests.api import HeldKey, assert_problem, stored
 from tests.service.authentication.signed_requests import (
     EMPTY_SHA256,
     NOW,
@@ -132,13 +132,17 @@ async def test_of_all_that_fails_up_to_the_clock_window_only_the_shape_is_told(
 
     assert_problem(answer, 401, "unauthenticated")
     assert reference.json["detail"] == "Not authenticated."
+    nonces = [one.headers.pop("accept-signature") for one in (answer, reference)]
+    assert nonces[0] != nonces[1]
     if queries:
         assert answer.body == reference.body
         assert answer.headers == reference.headers
     else:
         assert answer.json["detail"].startswith("The request has ")
         assert not [secret for secret in held_keys.secrets if secret[4:20] in answer.body.decode()]
-    assert answer.headers["www-authenticate"] == 'Bearer realm="latchkey"'
+    assert answer.headers["www-authenticate"] == (
+        'Bearer realm="latchkey", Signature realm="latchkey", forms="query message"'
+    )
     assert len(commands) == queries
     assert await stored(app.state.db.reader) == before
 
@@ -320,3 +324,56 @@ async def test_where_nothing_answers_no_credential_is_looked_up(
 
     assert answer.status == status
     assert commands == []
+
+
+async def test_a_missing_scope_is_in_the_challenge(app: Starlette, held_keys: HeldKeys) -> None:
+    answer = await signed(held_keys.unscoped_signer, "GET", "/v1/users").send(app)
+
+    assert_problem(answer, 403, "scope_missing")
+    assert answer.headers["www-authenticate"] == (
+        'Bearer realm="latchkey", error="insufficient_scope", scope="users:read"'
+    )
+
+
+@pytest.mark.parametrize(
+    "make_attempt, claimed, proved",
+    [
+        pytest.param(lambda c: signed(c.signer, secret="x"), "signer", None, id="a wrong signature"),
+        pytest.param(lambda c: signed(c.unknown), "unknown", None, id="an unknown key"),
+        pytest.param(lambda c: signed(c.signer, timestamp="x"), "signer", None, id="a wrong shape"),
+        pytest.param(lambda c: message_of(c.signer), "signer", None, id="a message"),
+        pytest.param(lambda c: signed(c.revoked_signer), "revoked_signer", "revoked_signer", id="revoked"),
+        pytest.param(lambda c: bearer(c.revoked), None, "revoked", id="a bearer, revoked"),
+        pytest.param(lambda c: bearer(c.unknown), None, None, id="a bearer, unknown"),
+        pytest.param(lambda c: signed(c.signer, key=c.signer.secret), None, None, id="a secret as key"),
+    ],
+)
+async def test_a_refusal_is_logged_with_the_key_that_was_claimed(
+    app: Starlette,
+    held_keys: HeldKeys,
+    log_lines: list[logging.LogRecord],
+    make_attempt: MakeAttempt,
+    claimed: str | None,
+    proved: str | None,
+) -> None:
+    """Marked as claimed, because nothing proves it, and apart from a key whose secret was proved."""
+    await make_attempt(held_keys).send(app)
+
+    names = [getattr(held_keys, name).access_key if name else "none" for name in (claimed, proved)]
+    (line,) = [one.getMessage() for one in log_lines if one.getMessage().startswith("refused: ")]
+    assert line.endswith(f"claimed key: {names[0]}, proved key: {names[1]}")
+    (access,) = [one.access for one in log_lines if hasattr(one, "access")]  # type: ignore[attr-defined]
+    assert access["claimed_access_key"] == (names[0] if claimed else None)
+    assert access["access_key"] is None
+    assert not [secret for secret in held_keys.secrets if secret[4:] in line]
+
+
+def message_of(key: HeldKey) -> Attempt:
+    """Return a signed message with a wrong signature."""
+    parameters = f'created={NOW};keyid="{key.access_key}";nonce="{NONCE}";tag="latchkey-v1"'
+    return Attempt(
+        headers=(
+            ("signature-input", f'sig1=("@method" "@authority" "@path" "@query");{parameters}'),
+            ("signature", f"sig1=:{'A' * 43}=:"),
+        )
+    )

@@ -9,6 +9,7 @@ from http_message_signatures.algorithms import HMAC_SHA256
 from starlette.applications import Starlette
 
 from latchkey.service.authentication.wire.message_signature import sign_message
+from latchkey.service.authentication.wire.structured_fields import inner_lists
 from latchkey.service.settings import Settings
 from tests import wire
 from tests.api import HeldKey, assert_problem
@@ -50,6 +51,23 @@ async def send(
 ) -> Answer:
     content = BODY if body is None and method == "POST" else body
     return await request(app, method, path, body=content or None, headers={"host": HOST, **headers})
+
+
+@pytest.mark.parametrize("method, path", [("GET", "/v1/me"), ("POST", "/v1/users")])
+async def test_a_401_asks_for_the_signature_that_the_request_needs(
+    app: Starlette, signer: HeldKey, method: str, path: str
+) -> None:
+    """RFC 9421, section 5: a client that signs what is asked for, with the nonce, is accepted."""
+    body = BODY if method == "POST" else None
+    refused = await request(app, method, path, body=body, headers={"host": HOST})
+    asked = inner_lists(refused.headers["accept-signature"])["sig1"]
+    headers = signed(app, signer, method, path, nonce=asked.parameters["nonce"].strip('"'))
+
+    assert_problem(refused, 401, "unauthenticated")
+    assert headers["signature-input"].startswith(f"sig1=({asked.items});")
+    assert asked.parameters["tag"] == '"latchkey-v1"'
+    assert asked.parameters["created"] == ""
+    assert (await send(app, method, path, headers)).status in {200, 201}
 
 
 async def test_a_call_that_signs_its_message_is_taken_once(app: Starlette, signer: HeldKey) -> None:

@@ -26,6 +26,27 @@ class TestSign:
             result.stdout,
         )
 
+    def test_it_shows_the_query_that_is_signed(self, run: Run) -> None:
+        result = good(
+            run("sign", "GET", "http://h/v1/me?a=1", "--key", NO_KEY, "--secret", A_SECRET, "--show")
+        )
+
+        assert re.fullmatch(
+            rf"key={NO_KEY}&timestamp=\d+&nonce=[A-Za-z0-9_-]+&method=GET&path=%2Fv1%2Fme&a=1\n",
+            result.stdout,
+        )
+
+    def test_it_shows_the_signature_base(self, run: Run) -> None:
+        result = good(
+            run("sign", "POST", "http://h:81/v1/me", "--key", NO_KEY, "--secret", A_SECRET, "--show",
+                "--data", "{}", "--form", "message")
+        )  # fmt: skip
+
+        assert result.stdout.startswith(
+            '"@method": POST\n"@authority": h:81\n"@path": /v1/me\n"@query": ?\n"content-type": application/json\n'
+            '"content-digest": sha-256=:RBNvo1WzZ4oRRq0W9+hknpT7T8If536DEMBg9hyq/4o=:\n"@signature-params": ("@method"'
+        )
+
     def test_the_secret_may_come_from_standard_input(self, run: Run) -> None:
         result = good(
             run("sign", "GET", "http://h/", "--key", NO_KEY, "--secret", "-", input=A_SECRET + "\n")
