@@ -58,6 +58,7 @@ from latchkey.service.database import SQLAlchemy, db
 from latchkey.service.database.schema import NotMigratedError, Schema, SchemaError, require_migrated
 from latchkey.service.database.session import RequestSession
 from latchkey.service.endpoints.caller import hold_caller
+from latchkey.service.endpoints.paging import Page, PageQuery, paginate
 from latchkey.service.from_code.keys import IssuedKey, issue_key, revoke_key, rotate_key
 from latchkey.service.from_code.session import open_session
 from latchkey.service.idempotency.claims import ClaimLostError
@@ -65,6 +66,7 @@ from latchkey.service.operation import Answer, Operation, RouteError, route
 from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import ProblemType, ProblemTypeError
 from latchkey.service.settings import Settings, SettingsError, read_settings
+from latchkey.service.shapes import given
 
 __all__ = [
     "Answer",
@@ -97,6 +99,8 @@ __all__ = [
     "OpenWriteError",
     "Operation",
     "OtherTaskError",
+    "Page",
+    "PageQuery",
     "PreparedSelect",
     "Principal",
     "Problem",
@@ -132,9 +136,11 @@ __all__ = [
     "convert",
     "create_app",
     "db",
+    "given",
     "hold_caller",
     "issue_key",
     "open_session",
+    "paginate",
     "prepared",
     "read_settings",
     "require_migrated",

@@ -1,17 +1,16 @@
 """`Article.filter(…).into(ArticleRow)`: rows that become Structs instead of entities."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from sqlalchemy import Select
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from latchkey.models.reach import KEYS, MOST_KEYS
 from latchkey.models.read_statement import Preparing, ReadStatement, prepares
-from latchkey.models.structs import Groups, Layout, Many, Values
+from latchkey.models.structs import Groups, Layout, Many, Values, layout_of
 
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
@@ -23,17 +22,10 @@ SHAPES = 512
 class Into(Generic[S]):
     """A query whose rows become Structs; the last verb runs it."""
 
-    def __init__(
-        self,
-        resolve: Callable[[AsyncSession | None], Any],
-        limited: Callable[[int | None], Select[Any]],
-        session: AsyncSession | None,
-        layout: Layout,
-    ) -> None:
-        self._resolve = resolve
-        self._limited = limited
-        self._session = session
-        self._layout = layout
+    def __init__(self, query: Any, struct: type[S]) -> None:
+        self._query = query
+        self._struct = struct
+        self._layout = layout_of(query._model, struct)
 
     async def first(self) -> S | None:
         """Return the first row, or None."""
@@ -53,9 +45,18 @@ class Into(Generic[S]):
         """Return all rows."""
         return await self._rows(None)
 
+    async def _all_with_keys(self, names: tuple[str, ...]) -> list[tuple[S, list[Any]]]:
+        """Return all rows, each with the values of these columns."""
+        layout = layout_of(self._query._model, self._struct, names)
+        async with self._query._resolve() as session:
+            rows = await read_values(session, layout, self._query._limited())
+            keys = [[values[slot] for slot in layout.key_slots] for values in rows]
+            return list(zip(await make(session, layout, rows), keys, strict=True))
+
     async def _rows(self, limit: int | None) -> list[S]:
-        async with self._resolve(self._session) as session:
-            return await read(session, self._layout, self._limited(limit))
+        async with self._query._resolve() as session:
+            rows = await read_values(session, self._layout, self._query._limited(limit))
+            return await make(session, self._layout, rows)
 
 
 def only(rows: Sequence[T]) -> T:
@@ -67,17 +68,17 @@ def only(rows: Sequence[T]) -> T:
     return rows[0]
 
 
-async def read(session: Any, layout: Layout, statement: Select[Any]) -> list[Any]:
-    """Run a SELECT of entities, and return its rows as Structs."""
-    key = statement._generate_cache_key()  # noqa: SLF001 - there is no public way to ask
+async def read_values(session: Any, layout: Layout, statement: Select[Any]) -> Sequence[Values]:
+    """Run a SELECT of entities as a SELECT of the columns of a layout, and return its rows."""
+    key = statement._generate_cache_key()
     if key is None or not prepares(
         session
     ):  # an expression that cannot be cached, or a session of SQLAlchemy's own
-        once = ReadStatement(layout.select(statement), layout.make_reader)
-        return await make(session, layout, await once.read(session, {}))
+        return await ReadStatement(layout.select(statement), layout.make_reader).read(session, {})
     prepared = shapes.find(session, layout, statement, key)
     values = {place: one.effective_value for place, one in enumerate(key.bindparams)}
-    return await make(session, layout, await session.read(prepared, values))
+    found: Sequence[Values] = await session.read(prepared, values)
+    return found
 
 
 class Shapes:

@@ -1,6 +1,7 @@
 """Queries: `User.filter(...)` and the methods that refine and run them."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, TypeVarTuple
 
 import msgspec
@@ -11,7 +12,6 @@ from latchkey.models.errors import BulkError, UnknownLookupError
 from latchkey.models.into import Into
 from latchkey.models.lookups import Q, column_of
 from latchkey.models.lookups import conditions as lookup_conditions
-from latchkey.models.structs import layout_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -132,7 +132,7 @@ class Query(Generic[M]):
             raise TypeError(
                 f"{struct.__name__} determines what is read: declare the relations of `load` as its fields instead."
             )
-        return Into(self._model.resolve, self._limited, self._session, layout_of(self._model, struct))
+        return Into(self, struct)
 
     async def first(self) -> M | None:
         """Return the first row, or None."""
@@ -198,7 +198,20 @@ class Query(Generic[M]):
             )
         return bulk.Rows(verb, self._model, self._statement.whereclause, self._session)
 
+    def _require_whole(self, what: str) -> None:
+        """Raise TypeError if the query has an order, a limit or an offset, which `what` sets by itself."""
+        is_ordered = not self._statement.compare(self._statement.order_by(None))
+        if is_ordered or self._at_most is not None or self._skipped is not None:
+            raise TypeError(
+                f"{what} takes a query without order_by(), limit() and offset(): it sets them itself."
+            )
+
+    def _resolve(self) -> AbstractAsyncContextManager["AsyncSession"]:
+        """Return a block with the session of the query."""
+        return self._model.resolve(self._session)
+
     def _limited(self, rows: int | None = None) -> Select[M]:
+        """Return the SELECT with its limit and offset, and with at most `rows` rows."""
         bounds = [bound for bound in (rows, self._at_most) if bound is not None]
         statement = self._statement.limit(min(bounds)) if bounds else self._statement
         return statement if self._skipped is None else statement.offset(self._skipped)
@@ -207,7 +220,7 @@ class Query(Generic[M]):
         return list((await self._run(self._limited(rows))).unique().scalars().all())
 
     async def _run(self, statement: Select[*Row]) -> Result[*Row]:
-        async with self._model.resolve(self._session) as session:
+        async with self._resolve() as session:
             if statement.get_execution_options().get("populate_existing"):
                 await session.flush()  # reading the rows again would overwrite pending changes
             return await session.execute(statement)

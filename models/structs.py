@@ -197,14 +197,14 @@ class Layout:
 
 
 @lru_cache(maxsize=512)
-def layout_of(model: Any, struct: Any) -> Layout:
-    """Return the layout of a Struct for the rows of a model.
+def layout_of(model: Any, struct: Any, keys: tuple[str, ...] = ()) -> Layout:
+    """Return the layout of a Struct for the rows of a model, with further columns by their names.
 
     Raises:
         StructError: the Struct has a field that cannot be read.
         TypeError: it is not a Struct.
     """
-    return Layout(model, struct)
+    return Layout(model, struct, keys=[getattr(model, name) for name in keys])
 
 
 def is_read(field: Field, mapper: Mapper[Any]) -> bool:

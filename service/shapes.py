@@ -368,7 +368,10 @@ class Explanation(Output, frozen=True, kw_only=True):
     explanation: str
 
 
-def given(change: Input) -> dict[str, Any]:
-    """Return the fields that a client sent."""
+def given(change: msgspec.Struct) -> dict[str, Any]:
+    """Return the fields that a client sent, for a body whose fields are `UNSET` unless they are sent.
+
+    `await article.update(**given(body))` changes these attributes only.
+    """
     fields = ((name, getattr(change, name)) for name in change.__struct_fields__)
     return {name: value for name, value in fields if value is not UNSET}

@@ -1,0 +1,93 @@
+"""Pages of a query, each of which begins after the last row of the previous one."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import ColumnElement, and_, inspect, or_
+
+from latchkey.models.into import Into
+from latchkey.models.lookups import column_of
+from latchkey.models.query import Query
+
+KINDS = {one.__name__: one for one in (int, str, datetime, date, Decimal, UUID)}
+"""The types of columns that a list can be ordered by; the name is part of a cursor."""
+
+
+class Order(msgspec.Struct, frozen=True):
+    """The columns that order a list without ties: one that the caller names, and the primary key."""
+
+    names: tuple[str, ...]
+    is_descending: bool
+
+    def after(self, model: type[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+        """Return the condition for the rows after the row with these values."""
+        columns = [getattr(model, name) for name in self.names]
+        ways = []
+        for place, (column, value) in enumerate(zip(columns, values, strict=True)):
+            same = [one == before for one, before in zip(columns[:place], values[:place], strict=True)]
+            ways.append(and_(*same, column < value if self.is_descending else column > value))
+        return or_(*ways)
+
+
+def order_of(model: type[Any], order_by: str | None) -> Order:
+    """Return the order of a list; None means by the primary key.
+
+    Raises:
+        UnknownLookupError: there is no such column.
+        TypeError: rows with NULL in the column would be left out.
+    """
+    mapper = inspect(model)
+    keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+    if order_by is None:
+        return Order(tuple(keys), is_descending=False)
+    name = order_by.removeprefix("-")
+    if getattr(column_of(model, name).expression, "nullable", True):
+        raise TypeError(f"{model.__name__}.{name} can be NULL, so a list cannot be paged by it.")
+    others = (key for key in keys if key != name)
+    return Order((name, *others), is_descending=order_by.startswith("-"))
+
+
+async def page_of(
+    found: Query[Any] | Into[Any], *, order_by: str | None, after: bytes | None, limit: int
+) -> tuple[list[Any], bytes | None]:
+    """Return the rows of a page, as entities or as Structs, and the place after the last one, if more rows follow.
+
+    Args:
+        found: the query, without an order, a limit or an offset of its own.
+        order_by: a column, with a leading minus for descending; None means by the primary key.
+        after: the place that the previous page has returned; None for the first page.
+        limit: the maximum number of rows.
+
+    Raises:
+        TypeError: the query has an order, a limit or an offset; or the column cannot be used.
+    """
+    query: Query[Any] = found._query if isinstance(found, Into) else found
+    query._require_whole("a page")
+    order = order_of(query._model, order_by)
+    if after is not None:
+        query = query.filter(order.after(query._model, decoded(after)))
+    sign = "-" if order.is_descending else ""
+    query = query.order_by(*(f"{sign}{name}" for name in order.names)).limit(limit + 1)
+    if isinstance(found, Into):
+        keyed = await query.into(found._struct)._all_with_keys(order.names)
+    else:
+        keyed = [(row, [getattr(row, name) for name in order.names]) for row in await query.all()]
+    rows = [row for row, _ in keyed[:limit]]
+    return rows, encoded(keyed[limit - 1][1]) if len(keyed) > limit else None
+
+
+def encoded(values: Sequence[Any]) -> bytes:
+    """Return the values of a row as bytes."""
+    kinds = [type(value).__name__ for value in values]
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise TypeError(f"a list cannot be paged by a value of the type {unknown[0]}.")
+    return msgspec.json.encode(list(zip(kinds, values, strict=True)))
+
+
+def decoded(place: bytes) -> list[Any]:
+    """Return the values of a row from bytes that `encoded` made."""
+    return [msgspec.convert(value, KINDS[kind]) for kind, value in msgspec.json.decode(place)]
