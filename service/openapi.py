@@ -18,9 +18,11 @@ from starlette.responses import Response
 
 from latchkey import service
 from latchkey.service import problems
+from latchkey.service.idempotency.key import BARE_CHARACTER, LONGEST_KEY
 from latchkey.service.operation import Operation
 from latchkey.service.problems import FieldError
 from latchkey.service.problems.registry import known
+from latchkey.service.shapes import END
 
 Json = dict[str, Any]
 
@@ -37,6 +39,18 @@ Users, their API keys, and the calls that partners make with those keys.
 - If the key or its owner has limits, every answer to its calls has `RateLimit-Policy` and `RateLimit`
   (draft-ietf-httpapi-ratelimit-headers-10)."""
 
+# Relative to the URL of this document, which the service itself serves.
+SERVERS = [{"url": "/", "description": "The service that serves this document."}]
+
+TAGS = {
+    "service": "The service itself: its state, its problems and this document.",
+    "me": "The calling key, its owner and the owner's other keys.",
+    "users": "The owners of keys.",
+    "keys": "The API keys of all users.",
+    "signatures": "Explanations of signatures that were refused.",
+}
+"""What the operations of a tag have in common; a tag of another name is one of a team."""
+
 INFO = {"title": "Latchkey", "description": ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}
 
 BEARER = "The whole secret of a key of the mode `bearer`."
@@ -52,11 +66,31 @@ SIGNATURE = """\
 The signature of a query with the parameter `key`: the base64 of the HMAC-SHA256 of the query string as sent, without
 the question mark, with the UTF-8 of the key's whole secret as the HMAC key. The secret itself is never sent."""
 
+MESSAGE = """\
+A signature of the message (RFC 9421) with the algorithm `hmac-sha256`: `keyid` is the access key of a key of the mode
+`signed`, whose whole secret is the HMAC key. The parameters `created`, `keyid`, `nonce` and `tag="latchkey-v1"` are
+required. The signature must cover `@method`, `@authority`, `@path` and `@query`, and each of `content-type`,
+`content-digest` and `idempotency-key` that is sent. A request with a body needs a `Content-Digest` (RFC 9530)."""
+MESSAGE_INPUT = "The components and parameters of the signature (RFC 9421, section 4.1)."
+
 SECURITY_SCHEMES: Json = {
     "bearer": {"type": "http", "scheme": "bearer", "description": BEARER},
     "signed_query_key": {"type": "apiKey", "in": "query", "name": "key", "description": SIGNED_KEY},
     "signed_query_signature": {"type": "apiKey", "in": "header", "name": "secret", "description": SIGNATURE},
+    "message_signature": {"type": "apiKey", "in": "header", "name": "Signature", "description": MESSAGE},
+    "message_signature_input": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Signature-Input",
+        "description": MESSAGE_INPUT,
+    },
 }
+CREDENTIALS = (
+    ("bearer",),
+    ("signed_query_key", "signed_query_signature"),
+    ("message_signature", "message_signature_input"),
+)
+"""The ways to authenticate, each with the schemes that it takes together."""
 
 IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
@@ -64,8 +98,12 @@ IDEMPOTENCY_KEY: Json = {
     "required": False,
     "description": "With this header the call takes effect once, however often it is sent within 24 hours "
     "(draft-ietf-httpapi-idempotency-key-header-07). The value is a string in quotes, or the same text without them.",
-    "schema": {"type": "string", "minLength": 1},
-    "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
+    "schema": {
+        "type": "string",
+        "pattern": (
+            rf'^(?:"(?:[ !#-\[\]-~]|\\["\\]){{1,{LONGEST_KEY}}}"|{BARE_CHARACTER}{{1,{LONGEST_KEY}}}){END}'
+        ),
+    },
 }
 
 HEADERS: Json = {
@@ -146,6 +184,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     schemas = Schemas(operations)
     paths: Json = {}
     responses: Json = {}
+    returned: set[str] = set()
     met: Counter[str] = Counter()
     for one in operations:
         met[one.name] += 1
@@ -154,16 +193,18 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         methods[one.method.lower()] = {"operationId": one.name + again, **describe(one, schemas)}
         for codes in problem_groups(one).values():
             responses[problem_name(codes)] = problem_response(codes, schemas)
+            returned.update(codes)
     return {
         "openapi": "3.1.0",
         "info": {**INFO, "version": service.__version__},
-        "tags": [{"name": noun} for noun in dict.fromkeys(noun_of(one) for one in operations)],
+        "servers": SERVERS,
+        "tags": [tag(noun) for noun in dict.fromkeys(noun_of(one) for one in operations)],
         "paths": paths,
         "components": {
             "schemas": schemas.components,
             "responses": responses,
             "headers": HEADERS,
-            "examples": {code: problem_example(code) for code in known()},
+            "examples": {code: problem_example(code) for code in known() if code in returned},
             "securitySchemes": SECURITY_SCHEMES,
         },
     }
@@ -199,6 +240,11 @@ def describe(operation: Operation, schemas: Schemas) -> Json:
     return described
 
 
+def tag(noun: str) -> Json:
+    """Return the description of a tag."""
+    return {"name": noun, "description": TAGS.get(noun, f"The operations on {noun}.")}
+
+
 def noun_of(operation: Operation) -> str:
     """Return the subject of the path; a path outside `/v1` belongs to the service itself."""
     found = NOUN.match(operation.path)
@@ -224,7 +270,7 @@ def security(operation: Operation) -> list[Json]:
         return []
     anonymous: list[Json] = [{}] if operation.optional_key else []
     scopes = [operation.scope] if operation.scope else []
-    return [*anonymous, {"bearer": scopes}, {"signed_query_key": scopes, "signed_query_signature": scopes}]
+    return [*anonymous, *(dict.fromkeys(schemes, scopes) for schemes in CREDENTIALS)]
 
 
 def path_parameters(operation: Operation, schemas: Schemas) -> list[Json]:
@@ -278,9 +324,9 @@ def success(operation: Operation, schemas: Schemas) -> Json:
         names.append("Idempotent-Replayed")
     answer: Json = {"description": HTTPStatus(operation.status).phrase, "headers": headers(names)}
     if operation.answers is Response:
-        answer["content"] = {"*/*": {}}
+        answer["content"] = {operation.media_type: {}}
     elif operation.answers is not None:
-        answer["content"] = {"application/json": {"schema": schemas.of(operation.answers)}}
+        answer["content"] = {operation.media_type: {"schema": schemas.of(operation.answers)}}
     return answer
 
 
@@ -307,7 +353,8 @@ def problem_response(codes: Sequence[str], schemas: Schemas) -> Json:
         "headers": headers(["X-Request-ID", *(name for name in HEADERS if name.lower() in sent)]),
         "content": {
             "application/problem+json": {
-                "schema": {"allOf": [schemas.of(Problem), {"properties": {"code": {"enum": list(codes)}}}]},
+                # One type for all problems: a type for each status would fill a generated client with copies.
+                "schema": schemas.of(Problem),
                 "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in codes},
             }
         },
@@ -327,7 +374,7 @@ def problem_codes(operation: Operation) -> set[str]:
             operation.idempotent,
             {"idempotency_in_progress", "idempotency_mismatch", "too_many_stored_answers"},
         ),
-        (not operation.public, {"two_credentials", "unauthenticated", "digest_mismatch"}),
+        (not operation.public, {"two_credentials", "unauthenticated", "digest_mismatch", "replayed"}),
         (not operation.public, {"key_revoked", "key_expired", "owner_inactive"}),
         (not operation.public, {"network_not_allowed", "too_many_failures"}),
         (not operation.public and not operation.safe, {"coverage_required"}),
@@ -356,12 +403,25 @@ def without_null(schema: Json) -> Json:
     return dict(kept[0]) if len(kept) == 1 else {**schema, "anyOf": kept}
 
 
+def without_default(schema: Json) -> Json:
+    """Return the schema of a property with its default in the description; a default of null means absent."""
+    if "default" not in schema:
+        return schema
+    default = schema.pop("default")
+    texts = [schema.get("description"), None if default is None else f"Default: `{json.dumps(default)}`."]
+    text = " ".join(filter(None, texts))
+    return {**schema, "description": text} if text else schema
+
+
 def tidied(schema: Json) -> Json:
     """Return a schema with a clean description, and with the type `string` for an enumeration of texts.
 
     Docstrings keep the indentation of their source before Python 3.13, and lose it from then on. Generators of clients
-    read the type first.
+    read the type first, and take a property with a default for one that is always there, so a client would have to send
+    it: the default moves into the description.
     """
+    if schema.get("type") == "object" and "properties" in schema:
+        schema["properties"] = {name: without_default(one) for name, one in schema["properties"].items()}
     if isinstance(text := schema.get("description"), str):
         schema["description"] = inspect.cleandoc(text)
     texts = schema.get("enum")

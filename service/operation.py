@@ -61,6 +61,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """The path parameters, each with its type."""
     answers: Any
     """The type of the content; None for no content, `Response` when the endpoint creates the response itself."""
+    media_type: str
+    """The media type of the content; `*/*` for a `Response` whose class does not set it."""
     problems: tuple[str, ...]
     """The codes that only this operation raises."""
     example: Any
@@ -181,6 +183,7 @@ def route(
         )
     if query is not None and (reserved := RESERVED_PARAMETERS & set(query.__struct_fields__)):
         raise RouteError(f"{where}: {', '.join(sorted(reserved))} is reserved for signed queries.")
+    media_type = _media_type(hints.get("return") if answers is None else answers)
     answers = _declared(answers) if answers is not None else _answers(hints.get("return"), where)
     _require_answerable(where, answers, status)
     if idempotent:
@@ -200,6 +203,7 @@ def route(
         query=query,
         parameters={name: hints.get(name, str) for name in in_path},
         answers=answers,
+        media_type=media_type,
         problems=problems,
         example=example,
         path_example=path_example or {},
@@ -274,6 +278,13 @@ def _require_answerable(where: str, answers: Any, status: int) -> None:
     except (TypeError, NameError) as error:
         first = str(error).partition("\n")[0]
         raise RouteError(f"{where}: {answers} cannot be answered as JSON: {first}") from error
+
+
+def _media_type(kind: Any) -> str:
+    """Return the media type of an answer of a type."""
+    if isinstance(kind, type) and issubclass(kind, Response):
+        return kind.media_type or "*/*"
+    return "application/json"
 
 
 def _declared(kind: Any) -> Any:

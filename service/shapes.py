@@ -53,12 +53,14 @@ RateLimits = Annotated[
 Moment = Annotated[datetime, Meta(tz=True)]
 GRACE_LIMIT_S = 30 * 24 * 60 * 60  # 30 days
 Grace = Annotated[int, Meta(ge=0, le=GRACE_LIMIT_S)]
-SecretVersion = Annotated[int, Meta(ge=1)]
+SecretVersion = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Limit = Annotated[int, Meta(ge=1, le=200, description="The maximum number of rows.")]
 ExpiresBefore = Annotated[
     datetime, Meta(tz=True, description="Only keys that expire before this time; send its `+` as `%2B`.")
 ]
-Cursor = Annotated[str, Meta(description="The `next_cursor` of the previous page, with the same filters.")]
+Cursor = Annotated[
+    str, Meta(max_length=200, description="The `next_cursor` of the previous page, with the same filters.")
+]
 
 # Not bool, which would also accept `1` and `TRUE`: the value must be intentional.
 Force = Annotated[

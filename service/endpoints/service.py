@@ -1,6 +1,10 @@
 """The service itself: its entry point, its health, its description and its error codes."""
 
 import asyncio
+import gzip
+import hashlib
+import re
+from functools import lru_cache
 
 from sqlalchemy import exists, literal, select
 from starlette.requests import Request
@@ -13,6 +17,15 @@ from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import known
 
 READY_DEADLINE_S = 2.0
+
+# A weight of 0 refuses the coding (RFC 9110, section 12.4.2).
+_REFUSED = re.compile(r"q=0(\.0{0,3})?", re.IGNORECASE)
+
+
+class JsonText(Response):
+    """A response whose content is JSON already."""
+
+    media_type = "application/json"
 
 
 async def read_home() -> shapes.Home:
@@ -42,9 +55,38 @@ async def read_readiness(request: Request) -> shapes.Health:
     return shapes.Health(status="ok")
 
 
-async def read_openapi(request: Request) -> Response:
-    """Read this description."""
-    return Response(request.app.state.openapi, media_type="application/json")
+async def read_openapi(request: Request) -> JsonText:
+    """Read this description.
+
+    It has an `ETag`, so that a client with `If-None-Match` is answered 304 when it has not changed, and is compressed for
+    a client that accepts gzip.
+    """
+    text: bytes = request.app.state.openapi
+    compressed, digest = _prepared(text)
+    is_compressed = _accepts_gzip(request.headers.get("accept-encoding", ""))
+    tag = f'"{digest}-gzip"' if is_compressed else f'"{digest}"'
+    headers = {"etag": tag, "vary": "accept-encoding"}
+    held = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
+    if held & {tag, "*"}:
+        return JsonText(status_code=304, headers=headers)
+    if is_compressed:
+        return JsonText(compressed, headers={**headers, "content-encoding": "gzip"})
+    return JsonText(text, headers=headers)
+
+
+def _accepts_gzip(header: str) -> bool:
+    """Return whether an `Accept-Encoding` allows gzip: by name, or by `*` if it is not named."""
+    allowed = {}
+    for one in header.lower().split(","):
+        coding, *parameters = (part.strip() for part in one.split(";"))
+        allowed[coding] = not any(_REFUSED.fullmatch(part) for part in parameters)
+    return allowed.get("gzip", allowed.get("*", False))
+
+
+@lru_cache(maxsize=1)
+def _prepared(text: bytes) -> tuple[bytes, str]:
+    """Return a text compressed, and the start of its SHA-256."""
+    return gzip.compress(text, mtime=0), hashlib.sha256(text).hexdigest()[:32]
 
 
 async def read_problem(code: str) -> shapes.Explanation:

@@ -18,7 +18,8 @@ HEADER = b"idempotency-key"
 LONGEST_KEY = 255  # characters, without the quotes
 
 # Visible ASCII that cannot be mistaken for quotes, escapes, parameters, or two values in one.
-_BARE = re.compile(r"[!#-+\--:<-\[\]-~]+")
+BARE_CHARACTER = r"[!#-+\--:<-\[\]-~]"
+_BARE = re.compile(f"{BARE_CHARACTER}+")
 
 
 class CallIdentity(msgspec.Struct, frozen=True, kw_only=True):

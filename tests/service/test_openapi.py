@@ -1,6 +1,7 @@
 """The description is valid, current and complete, and every example in it works."""
 
 import enum
+import gzip
 import json
 import re
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from starlette.responses import Response
 
 from latchkey.models import ApiKey, User
 from latchkey.service import openapi, shapes
+from latchkey.service.idempotency.key import read_header
 from latchkey.service.operation import Operation, route
+from latchkey.service.problems import Problem
 from latchkey.service.problems.kinds import KINDS
 from latchkey.service.routes import KEY, ROUTES, USER
 from tests.api import HeldKey, call, hold_key
@@ -152,7 +155,11 @@ def test_every_operation_says_who_may_call_it() -> None:
     for one in ROUTES:
         described = DOCUMENT["paths"][one.path][one.method.lower()]
         scopes = [one.scope] if one.scope else []
-        either = [{"bearer": scopes}, {"signed_query_key": scopes, "signed_query_signature": scopes}]
+        either = [
+            {"bearer": scopes},
+            {"signed_query_key": scopes, "signed_query_signature": scopes},
+            {"message_signature": scopes, "message_signature_input": scopes},
+        ]
 
         assert described["security"] == ([] if one.public else either)
         assert described.get("x-scope") == one.scope
@@ -163,6 +170,45 @@ async def test_what_is_served_is_the_document(app: Starlette) -> None:
     answer = await call(app, "GET", "/openapi.json")
 
     assert answer.json == json.loads(COMMITTED.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "accepts, is_compressed",
+    [
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("*", True),
+        ("gzip;q=0, *", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, identity", False),
+        ("x-gzipped", False),
+        ("identity", False),
+        ("", False),
+    ],
+)
+async def test_it_is_compressed_for_those_who_accept_it(
+    app: Starlette, accepts: str, is_compressed: bool
+) -> None:
+    answer = await call(app, "GET", "/openapi.json", headers=[("Accept-Encoding", accepts)])
+
+    text = gzip.decompress(answer.body) if is_compressed else answer.body
+    assert json.loads(text) == DOCUMENT
+    assert answer.headers.get("content-encoding") == ("gzip" if is_compressed else None)
+    assert answer.headers["vary"].lower() == "accept-encoding"
+
+
+async def test_a_client_that_holds_it_is_answered_304(app: Starlette) -> None:
+    first = await call(app, "GET", "/openapi.json")
+    compressed = await call(app, "GET", "/openapi.json", headers=[("Accept-Encoding", "gzip")])
+    tags = [first.headers["etag"], f'"other", W/{first.headers["etag"]}', "*"]
+
+    again = [await call(app, "GET", "/openapi.json", headers=[("If-None-Match", tag)]) for tag in tags]
+    changed = await call(app, "GET", "/openapi.json", headers=[("If-None-Match", compressed.headers["etag"])])
+
+    assert [(one.status, one.body, one.headers["etag"]) for one in again] == [
+        (304, b"", first.headers["etag"])
+    ] * 3
+    assert changed.status == 200
 
 
 # ---------------------------------------------------------------------- the examples
@@ -208,7 +254,7 @@ def test_every_example_fits_its_schema(path: str, method: str) -> None:
     body = operation.get("requestBody", {"content": {}})
 
     for parameter in operation["parameters"]:
-        assert parameter["in"] == "query" or "example" in parameter
+        assert not parameter["required"] or "example" in parameter
         for value in find_all("example", parameter) + find_all("default", parameter):
             validate(value, parameter["schema"])
     for content in body["content"].values():
@@ -227,8 +273,11 @@ async def test_a_list_that_goes_on_links_as_described(app: Starlette, caller: He
 # ---------------------------------------------------------------------- the problems
 
 
-@pytest.mark.parametrize("code", KINDS)
-def test_every_problem_has_an_example(code: str) -> None:
+RETURNED = sorted(set().union(*(openapi.problem_codes(one) for one in ROUTES)))
+
+
+@pytest.mark.parametrize("code", RETURNED)
+def test_every_problem_that_an_operation_returns_has_an_example(code: str) -> None:
     example = DOCUMENT["components"]["examples"][code]["value"]
 
     validate(example, {"$ref": "#/components/schemas/Problem"})
@@ -282,7 +331,7 @@ async def assert_answers_as_described(
 
 ALWAYS = {"internal_error", "unavailable", "invalid_parameter"}
 PRIVATE = {"two_credentials", "unauthenticated", "key_revoked", "key_expired", "owner_inactive"}
-PRIVATE |= {"network_not_allowed", "too_many_failures", "digest_mismatch"}
+PRIVATE |= {"network_not_allowed", "too_many_failures", "digest_mismatch", "replayed"}
 UNSAFE = {"body_timeout", "conflict", "changed_meanwhile", "commit_unknown", "invalid_idempotency_key"}
 ONCE = {"idempotency_in_progress", "idempotency_mismatch", "too_many_stored_answers"}
 CHARGED = {"rate_limited", "quota_exceeded"}
@@ -357,12 +406,56 @@ def test_null_is_never_only_where_a_change_says_so() -> None:
     assert not Draft202012Validator(schemas["KeyChange"]).is_valid({"colour": "red"})
 
 
+def test_all_problems_have_one_type() -> None:
+    """A generated client has one class for them, not one for each status."""
+    schemas = [
+        one["content"]["application/problem+json"]["schema"]
+        for one in DOCUMENT["components"]["responses"].values()
+    ]
+
+    assert {json.dumps(one) for one in schemas} == {'{"$ref": "#/components/schemas/Problem"}'}
+
+
+def test_a_field_with_a_default_may_be_absent() -> None:
+    """Generators of TypeScript take a property with a default for one that is always there."""
+    schemas = DOCUMENT["components"]["schemas"]
+
+    assert find_all("default", list(schemas.values())) == []
+    networks = schemas["NewKey"]["properties"]["allowed_networks"]
+    assert networks["description"].endswith("empty means anywhere. Default: `[]`.")
+    assert "allowed_networks" not in schemas["NewKey"]["required"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"8e03978e"', "8e03978e", '"a b"', r'"a \" b \\"', "a b", '"', '""', "", '"a', 'a"b', "a,b", "a;b", "a:b", "ä", "a\n",
+        "a" * 255, "a" * 256, f'"{"a" * 255}"', f'"{"a" * 256}"', '"' + r"\\" * 255 + '"', r'"\a"',
+    ],
+)  # fmt: skip
+def test_the_pattern_of_idempotency_keys_is_what_is_accepted(text: str) -> None:
+    pattern = openapi.IDEMPOTENCY_KEY["schema"]["pattern"]
+    try:
+        is_accepted = read_header([(b"idempotency-key", text.encode("latin-1"))]) is not None
+    except Problem:
+        is_accepted = False
+
+    assert bool(re.search(pattern, text)) is is_accepted
+
+
+def test_every_tag_has_a_description() -> None:
+    tags = openapi.document([*ROUTES, *TEAM])["tags"]
+
+    assert {one["name"] for one in tags} >= {*openapi.TAGS, "orders"}
+    assert all(one["description"].endswith(".") for one in tags)
+
+
 def test_the_query_says_its_bounds_its_default_and_its_values() -> None:
     (limit, cursor, status, expires_before, user_id) = DOCUMENT["paths"]["/v1/keys"]["get"]["parameters"]
 
     assert (limit["name"], limit["in"], limit["required"]) == ("limit", "query", False)
     assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
-    assert (cursor["name"], cursor["schema"]) == ("cursor", {"type": "string"})
+    assert (cursor["name"], cursor["schema"]) == ("cursor", {"type": "string", "maxLength": 200})
     assert (user_id["name"], user_id["schema"]["maximum"]) == ("user_id", 2**63 - 1)
     assert (expires_before["name"], expires_before["schema"]) == (
         "expires_before",
