@@ -13,6 +13,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from latchkey.service.declaration import Declaration, reading_declarations
+from latchkey.service.parts import parts_of
 
 ENTRY_POINTS = "latchkey.app"
 
@@ -98,5 +99,6 @@ def read_declaration(reference: str) -> Declaration:
 
 async def close(declaration: Declaration) -> None:
     """Close everything that an application opened when it was built."""
-    await declaration.app.state.revocations.close()
-    await declaration.app.state.db.close()
+    parts = parts_of(declaration.app)
+    await parts.revocations.close()
+    await parts.db.close()

@@ -53,11 +53,11 @@ async def hold_key(
     async with app.state.db.scoped_session() as session:
         owner = await User.filter(email_key=email.casefold()).first()
         owner = owner or await User.create(email=email, name="Operator")
-        key, secret = await app.state.key_rules.issuer.issue(
+        key, secret = await app.state.latchkey.key_rules.issuer.issue(
             owner,
             name=f"{mode} key",
             mode=mode,
-            scopes=sorted(app.state.key_rules.scopes) if scopes is None else list(scopes),
+            scopes=sorted(app.state.latchkey.key_rules.scopes) if scopes is None else list(scopes),
             expires_at=expires_at,
             allowed_networks=tuple(allowed_networks),
             limits=tuple(limits),
@@ -73,7 +73,7 @@ async def rotate_held(app: Starlette, key: HeldKey, *, grace_s: int) -> HeldKey:
     """Rotate a key as the command line would, and return it with its new secret; the argument keeps the old one."""
     async with app.state.db.scoped_session() as session:
         row = await ApiKey.filter_by(id=key.id).for_update().one()
-        rotated = await app.state.key_rules.issuer.rotate(row, grace_s=grace_s)
+        rotated = await app.state.latchkey.key_rules.issuer.rotate(row, grace_s=grace_s)
         await session.commit()
     return msgspec.structs.replace(key, secret=rotated.secret)
 
@@ -110,7 +110,7 @@ async def call(
             key.secret,
             query,
             key.access_key,
-            app.state.verifier.clock(),
+            app.state.latchkey.verifier.clock(),
             method=method,
             path=path,
             body=content if chunks is None else b"".join(chunks),

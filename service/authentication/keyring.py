@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from latchkey.service.authentication.wire.credentials import AccessKey, RandomBytes, Secret, decode_base64
+from latchkey.service.settings import Settings, SettingsError
 
 _KEY_BYTES = 32
 ID_BYTES = 4
@@ -149,3 +150,13 @@ class KeyRing:
 
 def _row(access_key: AccessKey, version: int) -> bytes:
     return f"{access_key}|{version}".encode()
+
+
+def open_keyring(settings: Settings) -> KeyRing:
+    """Return the key ring, which has no default, because publicly known keys protect nothing."""
+    if settings.keyring is None:
+        raise SettingsError("LATCHKEY_KEYRING is not set: `latchkey keyring` prints a new one; keep it safe.")
+    try:
+        return KeyRing.from_text(settings.keyring)
+    except ValueError as error:
+        raise SettingsError(f"LATCHKEY_KEYRING: {error}") from None

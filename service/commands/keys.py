@@ -8,7 +8,7 @@ import msgspec
 from latchkey.models import ApiKey
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import conversion, shapes
-from latchkey.service.app import open_keyring
+from latchkey.service.authentication.keyring import open_keyring
 from latchkey.service.commands.answers import show, show_page
 from latchkey.service.commands.application import for_application, read_scopes, read_settings
 from latchkey.service.commands.parameters import (

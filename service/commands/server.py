@@ -15,10 +15,9 @@ import uvicorn
 from latchkey import middleware, models, service
 from latchkey.service import housekeeping, logs
 from latchkey.service import openapi as description
-from latchkey.service.app import open_keyring
 from latchkey.service.authentication import canary
 from latchkey.service.authentication.canary import WrongKeyRingError
-from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.authentication.keyring import KeyRing, open_keyring
 from latchkey.service.commands.answers import aligned
 from latchkey.service.commands.application import (
     app_option,

@@ -61,6 +61,24 @@ def is_beside_uvicorn() -> bool:
     return any(isinstance(one, LifespanOn | Server) for task in asyncio.all_tasks() for one in runners(task))
 
 
+class ServerTrust:
+    """Whether to trust what the server has parsed: it is not uvicorn, or the application has bounded its connections.
+
+    uvicorn that does not run the start of the application cannot be recognized at the start; it is when it serves.
+    """
+
+    def __init__(self) -> None:
+        self._is_other_server = False
+
+    def note_start(self) -> None:
+        """Remember the server that starts the application."""
+        self._is_other_server = not is_beside_uvicorn()
+
+    def __call__(self) -> bool:
+        """Return whether the server is trusted."""
+        return self._is_other_server or not is_beside_uvicorn()
+
+
 def runners(task: asyncio.Task[Any] | None) -> Iterator[object]:
     """Yield the objects whose methods a task runs, from the outermost coroutine to the innermost."""
     coroutine: object = task.get_coro() if task is not None else None

@@ -31,6 +31,7 @@ from latchkey.service.database.session import RequestSession
 from latchkey.service.idempotency.claims import Claim
 from latchkey.service.idempotency.key import key_of
 from latchkey.service.operation import Answer, Operation
+from latchkey.service.parts import parts_of
 from latchkey.service.problems import FieldError, Problem, bounded_pointer
 
 ATTEMPTS = 4  # the first run and at most three more
@@ -93,7 +94,7 @@ class Adapter:
                 operation, request_scope, session, arguments, decode=self.decode, raw=raw
             )
         else:
-            async with request.app.state.idempotency.turn(key, scope) as claim:
+            async with parts_of(request.app).idempotency.turn(key, scope) as claim:
                 status, content, headers = await run(
                     operation, request_scope, session, arguments, decode=self.decode, raw=raw, claim=claim
                 )

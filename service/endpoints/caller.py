@@ -2,8 +2,8 @@
 
 from starlette.requests import Request
 
-from latchkey.service.authentication.backend import Verifier
 from latchkey.service.authentication.principal import Principal
+from latchkey.service.parts import parts_of
 from latchkey.service.problems import Problem
 
 
@@ -18,5 +18,4 @@ async def hold_caller(request: Request) -> Principal:
     """
     if not request.user.is_authenticated:
         raise Problem("unauthenticated")
-    verifier: Verifier = request.app.state.verifier
-    return await verifier.hold(request.scope)
+    return await parts_of(request.app).verifier.hold(request.scope)

@@ -28,6 +28,7 @@ from latchkey.service.keys.rules import (
 )
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
+from latchkey.service.parts import parts_of
 from latchkey.service.problems import Problem
 
 PATH = "/v1/keys"
@@ -142,7 +143,7 @@ async def list_page(
         filters={**filters, "status": query.status, "expires_before": before and before.isoformat()},
         limit=query.limit,
         cursor=query.cursor,
-        keyring=request.app.state.keyring,
+        keyring=parts_of(request.app).keyring,
     )
 
 
@@ -182,8 +183,7 @@ async def rotate(request: Request, caller: Principal, key: ApiKey, body: shapes.
 
 def key_rules(request: Request) -> KeyRules:
     """Return the key rules of the application."""
-    rules: KeyRules = request.app.state.key_rules
-    return rules
+    return parts_of(request.app).key_rules
 
 
 def fields_of(key: ApiKey) -> dict[str, Any]:

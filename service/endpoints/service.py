@@ -13,6 +13,7 @@ from starlette.responses import Response
 from latchkey import service
 from latchkey.models import User
 from latchkey.service import shapes
+from latchkey.service.parts import parts_of
 from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import known
 
@@ -61,7 +62,7 @@ async def read_openapi(request: Request) -> JsonText:
     It has an `ETag`, so that a client with `If-None-Match` is answered 304 when it has not changed, and is compressed for
     a client that accepts gzip.
     """
-    text: bytes = request.app.state.openapi
+    text = parts_of(request.app).openapi
     compressed, digest = _prepared(text)
     is_compressed = _accepts_gzip(request.headers.get("accept-encoding", ""))
     tag = f'"{digest}-gzip"' if is_compressed else f'"{digest}"'

@@ -10,6 +10,7 @@ from latchkey.service.authentication.wire.credentials import decode_base64
 from latchkey.service.client import host_header, split_url
 from latchkey.service.explanation.checks import explain
 from latchkey.service.explanation.reading import Question
+from latchkey.service.parts import parts_of
 from latchkey.service.problems import field_problem
 
 
@@ -38,7 +39,7 @@ async def explained(
 ) -> shapes.SignatureReport:
     """Return the report about a request; with `owner_id` only about this owner's keys."""
     return await explain(
-        request.app.state.verifier,
+        parts_of(request.app).verifier,
         request.state.session,
         Question(
             scope=as_received(sent),

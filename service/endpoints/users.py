@@ -11,6 +11,7 @@ from latchkey.service.endpoints.paging import page
 from latchkey.service.keys.rules import lock_user
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
+from latchkey.service.parts import parts_of
 from latchkey.service.problems import Problem
 
 
@@ -42,7 +43,7 @@ async def list_users(request: Request, query: shapes.UserQuery) -> Answer:
         filters={"email": query.email, "status": query.status},
         limit=query.limit,
         cursor=query.cursor,
-        keyring=request.app.state.keyring,
+        keyring=parts_of(request.app).keyring,
     )
 
 

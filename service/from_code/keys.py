@@ -15,13 +15,13 @@ from msgspec import UNSET
 from latchkey.models import ApiKey, User
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import shapes
-from latchkey.service.authentication.backend import Verifier
 from latchkey.service.authentication.current_call import caller_of, current_call
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.keys import rules
 from latchkey.service.keys.rules import KeyRules
 from latchkey.service.limits.rules import distinct_limits
+from latchkey.service.parts import find_parts
 from latchkey.service.problems import Problem, field_problem
 
 OPERATOR = "keys:write"
@@ -150,16 +150,15 @@ async def authority(*, as_operator: bool) -> tuple[KeyRules, Principal | None]:
     """Return the rules, and the calling key, locked, in its current state; None when no calling key sets bounds."""
     call = current_call()
     app = SQLAlchemy().app if call is None else call["app"]
-    key_rules: KeyRules | None = getattr(getattr(app, "state", None), "key_rules", None)
-    if key_rules is None:
+    parts = find_parts(app)
+    if parts is None:
         raise RuntimeError(
             "keys are made and changed in an application of `latchkey.create_app`, and none is built here: "
             "a script uses `async with open_session(create_app())`."
         )
     if call is None or as_operator or caller_of(call) is None:
-        return key_rules, None
-    verifier: Verifier = call["app"].state.verifier
-    return key_rules, await verifier.hold(call)
+        return parts.key_rules, None
+    return parts.key_rules, await parts.verifier.hold(call)
 
 
 async def lock(key: ApiKey | str, caller: Principal | None) -> ApiKey:

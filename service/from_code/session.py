@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 
 from latchkey.service.authentication import canary
-from latchkey.service.database import SQLAlchemy, schema
+from latchkey.service.database import schema
 from latchkey.service.database.session import RequestSession
+from latchkey.service.parts import parts_of
 
 
 @asynccontextmanager
@@ -31,12 +32,13 @@ async def open_session(app: Starlette) -> AsyncIterator[RequestSession]:
         NotMigratedError: the database is not at the revisions of Latchkey and of the application.
         WrongKeyRingError: the database was used with another key ring.
     """
-    db: SQLAlchemy = app.state.db
+    parts = parts_of(app)
+    db = parts.db
     try:
-        await schema.require_migrated(db.engine, app.state.schemas)
-        await canary.require_right(db.engine, app.state.keyring)
+        await schema.require_migrated(db.engine, parts.schemas)
+        await canary.require_right(db.engine, parts.keyring)
         async with db.scoped_session() as session:
             yield session
     finally:
-        await app.state.revocations.close()
+        await parts.revocations.close()
         await db.close()

@@ -77,7 +77,9 @@ async def left(app: Starlette, key: HeldKey) -> dict[str, int]:
     async with app.state.db.scoped_session() as session:
         found = await lookup.by_access_key(session, key.access_key)
     accounts = accounts_of(found)
-    return {figure.name: figure.remaining for figure in await app.state.limits._charger.look(accounts)}
+    return {
+        figure.name: figure.remaining for figure in await app.state.latchkey.limits._charger.look(accounts)
+    }
 
 
 async def assert_exact(

@@ -16,7 +16,7 @@ from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
 from latchkey.middleware.body_limit import BodyLimitMiddleware
 from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.session import SessionMiddleware
-from latchkey.service import app as app_module
+from latchkey.service import lifespan
 from latchkey.service.app import create_app
 from latchkey.service.connections.guard import ServerGuardMiddleware
 from latchkey.service.database import SQLAlchemy
@@ -158,7 +158,7 @@ async def test_an_ordinary_refusal_is_no_warning(
 async def test_what_goes_on_beside_requests_is_stopped_though_a_driver_loses_a_cancellation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app_module, "STOP_AGAIN_S", 0.01)
+    monkeypatch.setattr(lifespan, "STOP_AGAIN_S", 0.01)
     lost = []
 
     async def go_on() -> None:
@@ -173,6 +173,6 @@ async def test_what_goes_on_beside_requests_is_stopped_though_a_driver_loses_a_c
     tasks = [asyncio.create_task(go_on()), asyncio.create_task(asyncio.sleep(30))]
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        await app_module.stop(tasks)
+        await lifespan.stop(tasks)
 
     assert [len(lost), *(task.cancelled() for task in tasks)] == [2, True, True]

@@ -235,7 +235,9 @@ async def answer_page(request: Request) -> Any:
             return [await half_loaded()]
 
     query = HalfLoaded(User, select(User), None)
-    return await page(query, path="/x", filters={}, limit=5, cursor=None, keyring=request.app.state.keyring)
+    return await page(
+        query, path="/x", filters={}, limit=5, cursor=None, keyring=request.app.state.latchkey.keyring
+    )
 
 
 async def answer_relation(request: Request) -> Any:
@@ -330,7 +332,7 @@ async def test_a_generic_struct_is_answered_and_described(
 
     assert (answer.status, answer.json["next_cursor"]) == (200, "more")
     assert [one["email"] for one in answer.json["data"]] == ["operator@example.com"]
-    described = json.loads(app.state.openapi)["paths"][path]["get"]["responses"]["200"]
+    described = json.loads(app.state.latchkey.openapi)["paths"][path]["get"]["responses"]["200"]
     assert described["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Page_Named_"}
     assert "Link" in described["headers"]
 

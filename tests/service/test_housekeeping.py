@@ -12,10 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce
 from latchkey.models.types import utc_in
 from latchkey.service import housekeeping
-from latchkey.service.app import create_app, lifespan
+from latchkey.service.app import create_app
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.lock import locked
 from latchkey.service.housekeeping import EXPIRING, purge
+from latchkey.service.lifespan import lifespan
 from latchkey.service.settings import Settings
 from tests.conftest import on_mariadb, opened, table_of
 from tests.mariadb import PrivateMariaDB

@@ -13,8 +13,8 @@ from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 
 from latchkey.models import ApiKey, KeySecret, User, Watched
-from latchkey.service.app import lifespan
 from latchkey.service.authentication.wire.credentials import new_access_key, new_secret
+from latchkey.service.lifespan import lifespan
 from latchkey.service.settings import Settings
 from tests import wire
 from tests.api import HeldKey, assert_problem, call, hold_key, rotate_held
@@ -208,7 +208,7 @@ async def test_the_end_of_a_grace_and_of_a_key_need_no_change(app: Starlette, pa
     ending = await hold_key(app, mode=partner.mode, expires_at=ends_at)
     await rotate_held(app, partner, grace_s=600)
     before = [await status(app, key) for key in (partner, ending)]
-    app.state.verifier.clock = lambda: ends_at.timestamp() + 1
+    app.state.latchkey.verifier.clock = lambda: ends_at.timestamp() + 1
     with wire.listening() as commands:
         after = [await status(app, key) for key in (partner, ending)]
 
@@ -279,7 +279,7 @@ async def test_a_commit_that_failed_is_no_change(
 
 
 async def test_the_use_of_a_key_is_no_change(app: Starlette, partner: HeldKey) -> None:
-    await app.state.last_used.write()
+    await app.state.latchkey.last_used.write()
     with wire.listening() as commands:
         assert await status(app, partner) == (200, None)
 
@@ -331,7 +331,7 @@ async def test_wherever_the_one_who_asks_is_cancelled_those_who_wait_are_answere
     app: Starlette, operator: HeldKey
 ) -> None:
     """R6, with the cache: at every point, and nothing is left over."""
-    cache = app.state.verifier.keys
+    cache = app.state.latchkey.verifier.keys
     headers = dict([operator.bearer])
 
     async def strike(n: int) -> bool:

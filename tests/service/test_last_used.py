@@ -14,7 +14,7 @@ async def test_it_writes_every_few_seconds_and_outlives_a_failure(
     app: Starlette, operator: HeldKey, monkeypatch: pytest.MonkeyPatch, log_lines: list[logging.LogRecord]
 ) -> None:
     monkeypatch.setattr(last_used, "WRITE_EVERY_S", 0.01)
-    gathered = app.state.last_used
+    gathered = app.state.latchkey.last_used
     write, failures = gathered.write, [ConnectionError()]
 
     async def fail_once() -> None:

@@ -179,7 +179,7 @@ async def ask(
     headers = sign_message(
         key.secret,
         key.access_key,
-        app.state.verifier.clock(),
+        app.state.latchkey.verifier.clock(),
         method=method,
         scheme="http",
         authority="testserver",

@@ -62,7 +62,7 @@ async def app(settings: Settings, loggers: None, unregister: None) -> AsyncItera
 async def test_it_is_answered_explained_and_described(app: Starlette) -> None:
     answer = await call(app, "POST", "/close")
     explained = await call(app, "GET", "/problems/order_closed")
-    document = json.loads(app.state.openapi)
+    document = json.loads(app.state.latchkey.openapi)
 
     assert_problem(answer, 409, "order_closed")
     assert answer.json["detail"] == "Order 7 is closed."

@@ -165,7 +165,7 @@ async def test_the_caller_is_authenticated_once_and_the_same_in_every_run(
     app: Starlette, operator: HeldKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    verifier = app.state.verifier
+    verifier = app.state.latchkey.verifier
     verify = verifier.verify
     monkeypatch.setattr(verifier, "verify", lambda scope: asked.append(scope) or verify(scope))
     control.errors = [lost(), lost()]

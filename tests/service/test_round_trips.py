@@ -156,7 +156,7 @@ async def test_a_replay_costs_as_much_as_the_call(app: Starlette, caller: HeldKe
 
     with wire.listening() as commands:
         # As after a lost answer: a call in another second, so that its signature differs.
-        app.state.verifier.clock = lambda clock=app.state.verifier.clock: clock() + 1
+        app.state.latchkey.verifier.clock = lambda clock=app.state.latchkey.verifier.clock: clock() + 1
         answer = await call(app, "POST", "/v1/users", **once)
 
     # key; INSERT of the claim, which exists, ROLLBACK, that of the pool after an error, SELECT of the answer

@@ -12,9 +12,9 @@ from latchkey.middleware.body_limit import BodyLimitMiddleware
 from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.session import SessionMiddleware
 from latchkey.models import User
-from latchkey.service.app import make_route
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.exception_handlers import answer_http_exception, answer_problem, problem_of_exception
+from latchkey.service.middleware_stack import make_route
 from latchkey.service.operation import Operation
 from latchkey.service.problems import Problem
 from tests.sessions import endpoints

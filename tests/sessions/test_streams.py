@@ -15,10 +15,10 @@ from starlette.routing import Route
 from latchkey.middleware.session import SessionMiddleware
 from latchkey.middleware.session_errors import OpenWriteError, StreamClosedError, StreamTimeoutError
 from latchkey.models import User
-from latchkey.service.app import make_route
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.session import RequestSession
 from latchkey.service.exception_handlers import problem_of_exception
+from latchkey.service.middleware_stack import make_route
 from tests.conftest import on_mariadb
 from tests.requests import Answer, converse
 from tests.sessions.conftest import MakeApp

@@ -15,7 +15,7 @@ DAY_S = 24 * 60 * 60
 @pytest.fixture
 async def held_keys(app: Starlette, operator: HeldKey, signer: HeldKey) -> HeldKeys:
     """Return the keys; the clock of the application is fixed at NOW."""
-    app.state.verifier.clock = lambda: float(NOW)
+    app.state.latchkey.verifier.clock = lambda: float(NOW)
     past = datetime.fromtimestamp(NOW, UTC)
     others = {
         f"{name}{'_signer' if mode == 'signed' else ''}": await hold_key(

@@ -36,7 +36,7 @@ async def execute(app: Starlette, *statements: Any) -> None:
 
 def use(app: Starlette, ring: str) -> None:
     """Give the authenticator another key ring, as if it had been built with it."""
-    verifier, keyring = app.state.verifier, KeyRing.from_text(ring)
+    verifier, keyring = app.state.latchkey.verifier, KeyRing.from_text(ring)
     dummy = keyring.seal_secret(verifier.dummy.secret, verifier.dummy.access_key, 1)
     verifier.keyring = keyring
     verifier._dummy_sealed = msgspec.structs.replace(verifier._dummy_sealed, sealed=dummy)
@@ -44,7 +44,7 @@ def use(app: Starlette, ring: str) -> None:
 
 async def sign_a_message(app: Starlette, key: HeldKey, *, host: str = "testserver") -> Answer:
     headers = sign_message(
-        key.secret, key.access_key, app.state.verifier.clock(),
+        key.secret, key.access_key, app.state.latchkey.verifier.clock(),
         method="GET", scheme="http", authority=host, raw_path="/v1/me", nonce="n0nce-0123456789abcdef",
     )  # fmt: skip
     return await request(app, "GET", "/v1/me", headers={"host": "testserver", **headers})
@@ -105,7 +105,7 @@ async def test_other_refusals_stay_alike(
 
 
 async def test_it_counts_as_no_failure_of_the_partner(app: Starlette, signer: HeldKey) -> None:
-    app.state.verifier.failures.limit = 1
+    app.state.latchkey.verifier.failures.limit = 1
     use(app, OTHER_RING)
     for _ in range(5):
         assert_problem(await call(app, "GET", "/v1/me", key=signer), 500, "internal_error")
@@ -123,9 +123,11 @@ async def test_of_two_secrets_the_one_that_opens_still_works(
     app: Starlette, signer: HeldKey, log_lines: list[logging.LogRecord]
 ) -> None:
     """After a rotation under a ring with a new first key and without the old one."""
-    rules = app.state.key_rules
+    rules = app.state.latchkey.key_rules
     issuer = msgspec.structs.replace(rules.issuer, keyring=KeyRing.from_text(OTHER_RING))
-    app.state.key_rules = msgspec.structs.replace(rules, issuer=issuer)
+    app.state.latchkey = msgspec.structs.replace(
+        app.state.latchkey, key_rules=msgspec.structs.replace(rules, issuer=issuer)
+    )
     renewed = await rotate_held(app, signer, grace_s=WEEK_S)
     use(app, OTHER_RING)
 
@@ -159,7 +161,7 @@ async def test_an_explanation_says_that_the_secret_cannot_be_opened(
     app: Starlette, operator: HeldKey, signer: HeldKey
 ) -> None:
     sent = sign_message(
-        signer.secret, signer.access_key, app.state.verifier.clock(),
+        signer.secret, signer.access_key, app.state.latchkey.verifier.clock(),
         method="GET", scheme="https", authority="h", raw_path="/", nonce="n0nce-0123456789abcdef",
     )  # fmt: skip
     use(app, OTHER_RING)

@@ -197,7 +197,7 @@ class TestInTheMiddleware:
 
     @pytest.fixture
     def app(self, app: Starlette, clock: Clock) -> Starlette:
-        app.state.verifier.failures.clock = clock
+        app.state.latchkey.verifier.failures.clock = clock
         return app
 
     @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ class TestSwitchedOff:
 @pytest.fixture
 def few(app: Starlette) -> int:
     """Allow at most three failures of a pair in a minute."""
-    app.state.verifier.failures.limit = 3
+    app.state.latchkey.verifier.failures.limit = 3
     return 3
 
 

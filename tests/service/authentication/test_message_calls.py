@@ -42,7 +42,7 @@ def signed(app: Starlette, key: HeldKey, verb: str, path: str, **changes: Any) -
         "content_type": "application/json" if body else None,
         **changes,
     }
-    now = call.pop("now", app.state.verifier.clock())
+    now = call.pop("now", app.state.latchkey.verifier.clock())
     return sign_message(key.secret, key.access_key, now, **call)
 
 
@@ -101,8 +101,8 @@ async def test_a_body_that_nothing_covers_is_refused(app: Starlette, signer: Hel
 async def test_created_is_inside_the_window_on_both_edges(
     app: Starlette, signer: HeldKey, off_s: int, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = int(app.state.verifier.clock())
-    monkeypatch.setattr(app.state.verifier, "clock", lambda: now)
+    now = int(app.state.latchkey.verifier.clock())
+    monkeypatch.setattr(app.state.latchkey.verifier, "clock", lambda: now)
     headers = signed(app, signer, "GET", "/v1/me", now=now + off_s)
 
     assert (await send(app, "GET", "/v1/me", headers)).status == status

@@ -99,7 +99,7 @@ async def test_a_key_is_refused_from_elsewhere_and_was_not_used(
     assert_problem(answer, 403, "network_not_allowed")
     assert answer.json["detail"] == f"The key may not be used from {shown}."
     assert len(commands) == 1
-    await app.state.last_used.write()
+    await app.state.latchkey.last_used.write()
     assert (await key_row(office_key.access_key)).last_used_at is None
 
 

@@ -39,7 +39,7 @@ async def send(
         key.secret,
         "",
         key.access_key,
-        app.state.verifier.clock() if created is None else created,
+        app.state.latchkey.verifier.clock() if created is None else created,
         method=method,
         path=path,
         body=body,
@@ -71,7 +71,7 @@ async def test_each_key_has_nonces_of_its_own(app: Starlette, signer: HeldKey) -
 async def test_an_unsafe_call_without_a_nonce_is_taken_once_by_its_signature(
     app: Starlette, signer: HeldKey
 ) -> None:
-    now = app.state.verifier.clock()
+    now = app.state.latchkey.verifier.clock()
     answers = [await send(app, signer, "POST", "/v1/users", nonce=None, created=now) for _ in range(2)]
 
     assert answers[0].status == 201
@@ -79,7 +79,7 @@ async def test_an_unsafe_call_without_a_nonce_is_taken_once_by_its_signature(
 
 
 async def test_a_safe_call_without_a_nonce_reserves_nothing(app: Starlette, signer: HeldKey) -> None:
-    now = app.state.verifier.clock()
+    now = app.state.latchkey.verifier.clock()
     for _ in range(2):
         assert (await send(app, signer, nonce=None, created=now)).status == 200
 
@@ -91,13 +91,13 @@ async def test_a_nonce_outlives_its_signature(
     app: Starlette, signer: HeldKey, ahead_s: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is counted from its own `created`: a call that is dated in the future is accepted the longest."""
-    now = int(app.state.verifier.clock())
-    monkeypatch.setattr(app.state.verifier, "clock", lambda: now)
+    now = int(app.state.latchkey.verifier.clock())
+    monkeypatch.setattr(app.state.latchkey.verifier, "clock", lambda: now)
     assert (await send(app, signer, created=now + ahead_s)).status == 200
 
     async with app.state.db.reader.connect() as connection:
         expires_at = (await connection.execute(select(Nonce.expires_at))).scalar_one()
-    last_moment = now + ahead_s + app.state.verifier.window_s
+    last_moment = now + ahead_s + app.state.latchkey.verifier.window_s
     assert expires_at.timestamp() > last_moment
 
 
@@ -117,7 +117,7 @@ async def test_a_failed_endpoint_does_not_give_the_nonce_back(app: Starlette, si
 
 
 async def test_of_many_copies_at_the_same_moment_one_gets_through(app: Starlette, signer: HeldKey) -> None:
-    now = app.state.verifier.clock()
+    now = app.state.latchkey.verifier.clock()
     answers = await asyncio.gather(*(send(app, signer, created=now) for _ in range(20)))
 
     assert Counter(answer.status for answer in answers) == {200: 1, 401: 19}
@@ -129,7 +129,7 @@ async def test_with_the_store_out_of_reach_no_call_is_taken(
     async def fail(_claim: object) -> None:
         raise OperationalError("INSERT", {}, Exception(2003, "Can't connect"))
 
-    monkeypatch.setattr(app.state.replays, "reserve", fail)
+    monkeypatch.setattr(app.state.latchkey.replays, "reserve", fail)
 
     assert_problem(await send(app, signer), 503, "unavailable")
 
@@ -211,7 +211,7 @@ async def test_when_the_store_fails_nobody_who_waits_is_taken_and_the_next_one_i
 
 async def test_who_gives_up_takes_nobody_along(app: Starlette, signer: HeldKey) -> None:
     """The first call starts the reservation for the later ones."""
-    replays: Replays = app.state.replays
+    replays: Replays = app.state.latchkey.replays
     claims = [NonceClaim.of_nonce(signer.access_key, one, int(time.time())) for one in nonces(6)]
     waiting = [asyncio.create_task(replays.reserve(one)) for one in claims]
     await asyncio.sleep(0)  # they all wait now
@@ -226,7 +226,7 @@ async def test_who_gives_up_takes_nobody_along(app: Starlette, signer: HeldKey) 
 
 async def test_closing_waits_for_what_is_being_reserved(app: Starlette, signer: HeldKey) -> None:
     """The call may have ended while its INSERT has not, and the engine is disposed next."""
-    replays: Replays = app.state.replays
+    replays: Replays = app.state.latchkey.replays
     call = asyncio.create_task(
         replays.reserve(NonceClaim.of_nonce(signer.access_key, NONCE, int(time.time()))), name="call"
     )
@@ -245,9 +245,13 @@ async def test_a_nonce_that_has_ended_is_refused_and_not_reserved(
     app: Starlette, signer: HeldKey, late_s: int
 ) -> None:
     """It may have been used and purged, so a reservation would prove nothing."""
-    created = int(app.state.verifier.clock()) - app.state.verifier.window_s - SKEW_S - late_s
+    created = (
+        int(app.state.latchkey.verifier.clock()) - app.state.latchkey.verifier.window_s - SKEW_S - late_s
+    )
 
-    assert not await app.state.replays.reserve(NonceClaim.of_nonce(signer.access_key, NONCE, created))
+    assert not await app.state.latchkey.replays.reserve(
+        NonceClaim.of_nonce(signer.access_key, NONCE, created)
+    )
     assert await reserved(app) == 0
 
 
@@ -255,13 +259,13 @@ async def test_a_nonce_that_ends_while_it_is_being_reserved_is_refused(
     app: Starlette, signer: HeldKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database may be so slow that the housekeeping deletes the row first."""
-    replays: Replays = app.state.replays
-    created = int(app.state.verifier.clock())
+    replays: Replays = app.state.latchkey.replays
+    created = int(app.state.latchkey.verifier.clock())
     run = Prepared.run_once
 
     async def run_slowly(*arguments: Any) -> Any:
         found = await run(*arguments)
-        replays.clock = lambda: created + app.state.verifier.window_s + SKEW_S
+        replays.clock = lambda: created + app.state.latchkey.verifier.window_s + SKEW_S
         return found
 
     monkeypatch.setattr(Prepared, "run_once", run_slowly)

@@ -68,7 +68,7 @@ def query_call(
     path: str = "/v1/orders",
 ) -> Sent:
     """Return a GET whose client signed `signed(query)` with `secret(secret)` and sent `sent(query)`."""
-    now = int(app.state.verifier.clock()) - late_s
+    now = int(app.state.latchkey.verifier.clock()) - late_s
     query = f"key={key.access_key}&timestamp={now}&{more}".rstrip("&")
     proof = mac(secret(key.secret), signed(query))
     return {"method": "GET", "url": f"https://{HOST}{path}?{sent(query)}", "headers": {"secret": proof}}
@@ -88,7 +88,7 @@ def message_call(
 ) -> Sent:
     """Return a POST whose client signed `signed(signature base)`."""
     headers = sign_message(
-        key.secret, key.access_key, app.state.verifier.clock() - late_s,
+        key.secret, key.access_key, app.state.latchkey.verifier.clock() - late_s,
         **{"method": "POST", "scheme": "https", "authority": HOST, "raw_path": path, "query_string": query, "nonce": NONCE,
            "body": BODY.encode(), "content_type": "application/json; charset=utf-8", **call},
     )  # fmt: skip

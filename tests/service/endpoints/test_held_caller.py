@@ -82,7 +82,7 @@ async def test_what_changes_after_the_authentication_still_decides(
     other = await hold_key(app, email=PARTNER, scopes=[])
     guest = await hold_key(app, email="guest@example.com", scopes=[])
     owner = guest if "/users/" in path else other
-    authenticate = app.state.verifier.verify
+    authenticate = app.state.latchkey.verifier.verify
     before: list[Any] = []
 
     async def verify(scope: Scope) -> Any:
@@ -91,7 +91,7 @@ async def test_what_changes_after_the_authentication_still_decides(
         before.append(await stored(app.state.db.reader))
         return principal
 
-    monkeypatch.setattr(app.state.verifier, "verify", verify)
+    monkeypatch.setattr(app.state.latchkey.verifier, "verify", verify)
     body = {**body, "user_id": other.user_id} if body and "user_id" in body else body
     answer = await call(
         app,

@@ -479,7 +479,7 @@ async def test_a_use_is_gathered_in_memory_and_written_later_as_no_change_of_the
     with wire.listening() as commands:
         await call(app, "GET", "/v1/me", key=held)
     unwritten = await key_row(held.access_key)
-    await app.state.last_used.write()
+    await app.state.latchkey.last_used.write()
     written = await key_row(held.access_key)
 
     assert not any(command.startswith("UPDATE") for command in commands)
@@ -510,7 +510,7 @@ async def test_a_refused_key_was_not_used(app: Starlette, operator: HeldKey) -> 
     held = await hold_key(app, expires_at=PAST)
 
     await call(app, "GET", "/v1/me", key=held)
-    await app.state.last_used.write()
+    await app.state.latchkey.last_used.write()
 
     assert (await key_row(held.access_key)).last_used_at is None
 
@@ -520,8 +520,8 @@ async def test_a_last_use_moves_only_forward(app: Starlette, operator: HeldKey) 
     late, early = datetime(2026, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)
 
     for moment in (late, early):
-        app.state.last_used.note(operator.id, moment)
-        await app.state.last_used.write()
+        app.state.latchkey.last_used.note(operator.id, moment)
+        await app.state.latchkey.last_used.write()
 
     assert (await key_row(operator.access_key)).last_used_at == late
 
@@ -531,7 +531,7 @@ async def test_what_could_not_be_written_is_kept_and_newer_uses_win(
 ) -> None:
     old, new = datetime(2025, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
     other = await hold_key(app, email="partner@example.com")
-    last_used = app.state.last_used
+    last_used = app.state.latchkey.last_used
     session_class = type(app.state.db.scoped_session())
     await app.state.db.scoped_session.remove()
     last_used.note(operator.id, old)
@@ -553,7 +553,7 @@ async def test_what_could_not_be_written_is_kept_and_newer_uses_win(
 
 async def test_writing_nothing_costs_nothing(app: Starlette) -> None:
     with wire.listening() as commands:
-        await app.state.last_used.write()
+        await app.state.latchkey.last_used.write()
 
     assert commands == []
 
@@ -564,7 +564,7 @@ async def test_an_owner_is_not_changed_by_what_its_keys_do(
     before = await user_row(partner.user_id)
 
     await call(app, "GET", "/v1/me", key=partner)
-    await app.state.last_used.write()
+    await app.state.latchkey.last_used.write()
     await call(app, "DELETE", f"/v1/keys/{partner.access_key}", key=operator)
 
     assert (await user_row(partner.user_id)).updated_at == before.updated_at

@@ -225,7 +225,7 @@ class TestWithAWrongOne:
 
 
 async def test_the_description_has_an_empty_alternative(app: Starlette) -> None:
-    document = json.loads(app.state.openapi)
+    document = json.loads(app.state.latchkey.openapi)
     described = document["paths"]["/greeting"]["get"]
 
     assert described["security"] == [

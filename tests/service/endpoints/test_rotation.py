@@ -73,7 +73,7 @@ async def who(app: Starlette, key: HeldKey) -> Answer:
 
 def later(app: Starlette, seconds: float) -> None:
     """Set the clock of the application ahead."""
-    app.state.verifier.clock = lambda: time.time() + seconds
+    app.state.latchkey.verifier.clock = lambda: time.time() + seconds
 
 
 async def secrets_of(key_id: int) -> list[KeySecret]:
@@ -111,7 +111,7 @@ async def test_it_answers_the_key_as_it_is_stored_with_its_new_secret(
 
 async def test_scopes_and_history_stay(app: Starlette, operator: HeldKey, partner: HeldKey) -> None:
     await who(app, partner)
-    await app.state.last_used.write()
+    await app.state.latchkey.last_used.write()
     before = await key_row(partner.access_key)
 
     new = renewed(partner, await rotate(app, operator, partner))
@@ -312,7 +312,7 @@ async def test_a_rotation_waits_for_one_that_is_under_way(
     """It compares its version with the result of the earlier rotation, not with the state when it was called."""
     async with app.state.db.scoped_session() as session:
         row = await ApiKey.filter_by(id=partner.id).for_update().one()
-        await app.state.key_rules.issuer.rotate(row, grace_s=60)
+        await app.state.latchkey.key_rules.issuer.rotate(row, grace_s=60)
         waiting = asyncio.create_task(rotate(app, operator, partner, version=1))
         done, _ = await asyncio.wait([waiting], timeout=0.3)
         await session.commit()
@@ -439,7 +439,7 @@ async def test_errors_before_the_proof_tell_nothing(
 
 
 async def old_uses(app: Starlette, operator: HeldKey, key: HeldKey) -> tuple[int, str | None]:
-    await app.state.last_used.write()
+    await app.state.latchkey.last_used.write()
     shown = (await call(app, "GET", f"/v1/keys/{key.access_key}", key=operator)).json
     return shown["old_secret_calls"], shown["old_secret_last_used_at"]
 
@@ -512,8 +512,8 @@ async def test_counts_of_several_workers_add_up_and_the_last_use_moves_only_forw
     late, early = datetime(2026, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)
 
     for moment in (late, early):
-        app.state.last_used.note_old(partner.id, 1, moment)
-        await app.state.last_used.write()
+        app.state.latchkey.last_used.note_old(partner.id, 1, moment)
+        await app.state.latchkey.last_used.write()
 
     assert await old_uses(app, operator, partner) == (2, rfc3339(late))
 
@@ -522,7 +522,7 @@ async def test_what_could_not_be_written_is_counted_later(
     app: Starlette, operator: HeldKey, partner: HeldKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await rotate(app, operator, partner)
-    last_used, session_class = app.state.last_used, type(app.state.db.scoped_session())
+    last_used, session_class = app.state.latchkey.last_used, type(app.state.db.scoped_session())
     await app.state.db.scoped_session.remove()
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     last_used.note_old(partner.id, 1, moment)

@@ -48,7 +48,7 @@ def sign(
     path: str = PATH,
 ) -> Sent:
     """Return a request as the partner would sign and describe it."""
-    now = app.state.verifier.clock() - late_s
+    now = app.state.latchkey.verifier.clock() - late_s
     signer = (secret or key.secret, access_key or key.access_key)
     if form == "query":
         query, mac = sign_query(
@@ -252,7 +252,7 @@ async def test_a_component_that_is_not_covered(app: Starlette, operator: HeldKey
 
 
 async def test_a_parameter_that_is_not_there(app: Starlette, operator: HeldKey, partner: HeldKey) -> None:
-    query, mac = sign_query(partner.secret, "", partner.access_key, app.state.verifier.clock())
+    query, mac = sign_query(partner.secret, "", partner.access_key, app.state.latchkey.verifier.clock())
     sent = {"method": "DELETE", "url": f"https://{HOST}/v1/users/1?{query}", "headers": {"secret": mac}}
 
     answer = await explained(app, operator, sent)
@@ -340,8 +340,8 @@ async def test_a_key_with_networks_is_told_from_where(app: Starlette, operator: 
 
 
 async def test_a_nonce_that_was_used(app: Starlette, operator: HeldKey, partner: HeldKey, form: str) -> None:
-    claim = NonceClaim.of_nonce(partner.access_key, NONCE, int(app.state.verifier.clock()))
-    assert await app.state.replays.reserve(claim)
+    claim = NonceClaim.of_nonce(partner.access_key, NONCE, int(app.state.latchkey.verifier.clock()))
+    assert await app.state.latchkey.replays.reserve(claim)
 
     answer = await explained(app, operator, sign(app, partner, form))
 

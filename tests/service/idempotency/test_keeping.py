@@ -134,4 +134,4 @@ async def test_it_can_be_asked_whether_there_is_an_answer(
         "headers": [(b"idempotency-key", b'"5"')],
     }
 
-    assert await app.state.idempotency.has_answer({**scope, **changes}) is known
+    assert await app.state.latchkey.idempotency.has_answer({**scope, **changes}) is known

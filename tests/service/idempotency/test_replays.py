@@ -87,7 +87,7 @@ async def test_another_call_under_the_same_key_is_refused(
     app: Starlette, mode: str, query: str, body: dict[str, str] | bytes
 ) -> None:
     caller = await hold_key(app, mode=mode)
-    app.state.verifier.clock = count(int(time.time())).__next__
+    app.state.latchkey.verifier.clock = count(int(time.time())).__next__
     await send(app, "/asked?note=a", key=caller)
     before = [rows for table, rows in (await stored(app.state.db.reader)).items() if table != "nonces"]
 
@@ -123,7 +123,7 @@ async def test_a_retry_is_signed_anew(app: Starlette, signer: HeldKey, form: str
     """A signature is valid for one call, and its parameters are not part of the call."""
     answers = []
     for second in range(2):
-        app.state.verifier.clock = lambda second=second: time.time() + second
+        app.state.latchkey.verifier.clock = lambda second=second: time.time() + second
         if form == "query":
             answers.append(await send(app, key=signer))
             continue
@@ -131,7 +131,7 @@ async def test_a_retry_is_signed_anew(app: Starlette, signer: HeldKey, form: str
         headers = sign_message(
             signer.secret,
             signer.access_key,
-            app.state.verifier.clock(),
+            app.state.latchkey.verifier.clock(),
             method="POST",
             scheme="http",
             authority="testserver",
@@ -149,7 +149,7 @@ async def test_a_retry_is_signed_anew(app: Starlette, signer: HeldKey, form: str
 
 async def test_the_very_same_signed_call_is_no_retry(app: Starlette, signer: HeldKey) -> None:
     now = time.time()
-    app.state.verifier.clock = lambda: now
+    app.state.latchkey.verifier.clock = lambda: now
 
     await send(app, key=signer)
 

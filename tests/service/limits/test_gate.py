@@ -206,7 +206,7 @@ async def test_a_replay_whose_answer_has_gone_is_charged(
 ) -> None:
     """The stored answer may expire between the check for it and its use: the call is then an ordinary one."""
     key = await hold_key(app, scopes=["users:write"], quota=per_day(2))
-    look = app.state.limits._exempt
+    look = app.state.latchkey.limits._exempt
 
     async def exempt(scope: Any) -> bool:
         found: bool = await look(scope)
@@ -219,12 +219,12 @@ async def test_a_replay_whose_answer_has_gone_is_charged(
         return await call(app, "POST", "/v1/users", key=key, body=body, headers=[("idempotency-key", "one")])
 
     assert (await create("first")).status == 201
-    monkeypatch.setattr(app.state.limits, "_exempt", exempt)
+    monkeypatch.setattr(app.state.latchkey.limits, "_exempt", exempt)
     second = await create("second")
-    monkeypatch.setattr(app.state.limits, "_exempt", look)
+    monkeypatch.setattr(app.state.latchkey.limits, "_exempt", look)
     assert (second.status, remaining(second)) == (201, {"quota": 0})
 
-    monkeypatch.setattr(app.state.limits, "_exempt", exempt)
+    monkeypatch.setattr(app.state.latchkey.limits, "_exempt", exempt)
     third = await create("third")
 
     assert_problem(third, 429, "quota_exceeded")
@@ -254,7 +254,13 @@ async def test_copies_that_come_at_once_cost_one_call(app: Starlette) -> None:
 async def replayed(app: Starlette, key: HeldKey) -> Answer:
     """Send a signed call twice."""
     signed = sign_query(
-        key.secret, "", key.access_key, app.state.verifier.clock(), method="GET", path="/job", nonce="n" * 20
+        key.secret,
+        "",
+        key.access_key,
+        app.state.latchkey.verifier.clock(),
+        method="GET",
+        path="/job",
+        nonce="n" * 20,
     )
     sent = {"query": signed[0], "headers": {"secret": signed[1]}}
     await request(app, "GET", "/job", **sent)
@@ -317,7 +323,7 @@ async def test_a_call_that_is_exempt_is_told_and_not_charged(
         return bool(scope["query_string"] == b"x=1")
 
     key = await hold_key(app, scopes=[], limits=[limit(limit=5)])
-    monkeypatch.setattr(app.state.limits, "_exempt", exempt)
+    monkeypatch.setattr(app.state.latchkey.limits, "_exempt", exempt)
 
     spared, charged = [await call(app, "GET", f"/job?x={n}", key=key) for n in (1, 2)]
 
@@ -357,7 +363,7 @@ async def test_out_of_reach_it_refuses_or_allows(
         raise error
 
     key = await hold_key(app, scopes=[], limits=[limit()], quota=quota)
-    monkeypatch.setattr(app.state.limits._charger._counters, "read", fail)
+    monkeypatch.setattr(app.state.latchkey.limits._charger._counters, "read", fail)
 
     answers = [await call(app, "GET", "/job", key=key) for _ in range(5)]
 
@@ -378,7 +384,7 @@ async def test_an_answer_does_not_wait_for_its_headers(
 
     key = await hold_key(app, scopes=[], limits=[limit()])
     monkeypatch.setattr("latchkey.service.limits.gate.LOOK_DEADLINE_S", 0.05)
-    monkeypatch.setattr(app.state.limits._charger._counters, "read", hang)
+    monkeypatch.setattr(app.state.latchkey.limits._charger._counters, "read", hang)
 
     answer = await call(app, "GET", "/free", key=key)
 
@@ -392,7 +398,7 @@ async def test_an_error_of_ours_is_no_outage(app: Starlette, monkeypatch: pytest
         raise OperationalError("SELECT", {}, Exception(1146, "no such table"))
 
     key = await hold_key(app, scopes=[], limits=[limit()])
-    monkeypatch.setattr(app.state.limits._charger._counters, "read", fail)
+    monkeypatch.setattr(app.state.latchkey.limits._charger._counters, "read", fail)
 
     assert (await call(app, "GET", "/job", key=key)).status == 500
 

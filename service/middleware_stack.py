@@ -1,0 +1,143 @@
+"""The middleware of the application and of its routes, each list from the outermost to the innermost."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.routing import Route
+from starlette.types import Scope
+
+from latchkey.middleware.access_log import AccessLogMiddleware
+from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
+from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
+from latchkey.middleware.body_limit import BodyLimitMiddleware
+from latchkey.middleware.content_digest import ContentDigestMiddleware
+from latchkey.middleware.gate import GateMiddleware
+from latchkey.middleware.request_id import RequestIDMiddleware
+from latchkey.middleware.session import SessionMiddleware
+from latchkey.middleware.whole_body import WholeBodyMiddleware
+from latchkey.service.authentication.anonymous import OptionalKeyMiddleware
+from latchkey.service.authentication.backend import KeyBackend, answer_refusal
+from latchkey.service.authentication.retirement import retirement_headers
+from latchkey.service.connections.guard import ServerGuardMiddleware
+from latchkey.service.connections.refusals import Refusals
+from latchkey.service.endpoints.adapter import Adapter
+from latchkey.service.exception_handlers import answer_failure
+from latchkey.service.limits.gate import Limits
+from latchkey.service.limits.headers import Headers
+from latchkey.service.methods import SAFE_METHODS
+from latchkey.service.operation import Operation
+from latchkey.service.parts import Parts
+from latchkey.service.problems import Problem
+from latchkey.service.router import ConvertedRoute
+from latchkey.service.settings import Settings
+
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+PRIVATE = (b"cache-control", b"private, no-store")
+
+
+def application_middleware(parts: Parts, settings: Settings) -> list[Middleware]:
+    """Return the middleware of every path."""
+    return [
+        Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, parts.limits)),
+        Middleware(RequestIDMiddleware, last_resort=Problem("internal_error"), interrupted=interruption),
+        Middleware(
+            ServerGuardMiddleware,
+            trusts_server=parts.server_trust,
+            problem=Problem("server_not_started", headers={"connection": "close"}),
+            refusals=Refusals(),
+        ),
+        Middleware(AccessLogMiddleware, client=parts.verifier.proxies.client_text),
+        Middleware(
+            BodyDeadlineMiddleware,
+            timeout_s=settings.body_timeout_s,
+            problem=Problem("body_timeout", headers={"connection": "close"}),
+        ),
+        Middleware(
+            BodyLimitMiddleware, limit_bytes=settings.body_limit_bytes, problem=Problem("body_too_large")
+        ),
+        Middleware(
+            SessionMiddleware,
+            scoped_session=parts.db.scoped_session,
+            problem=answer_failure,
+            stream_timeout_s=settings.stream_timeout_s,
+        ),
+    ]
+
+
+def route_middleware(operation: Operation, parts: Parts) -> list[Middleware]:
+    """Return the middleware of a route, depending on its permitted callers."""
+    if operation.public:
+        return []
+    private = private_middleware(operation, parts)
+    return [Middleware(OptionalKeyMiddleware, private=private)] if operation.optional_key else private
+
+
+def private_middleware(operation: Operation, parts: Parts) -> list[Middleware]:
+    """Return the middleware of a private route, in this order.
+
+    The body is read first. Then the caller is authenticated, the body compared with the signature, the nonce reserved, and
+    the limits charged.
+    """
+    before = [
+        Middleware(WholeBodyMiddleware, hopeless=parts.verifier.is_hopeless),
+        Middleware(
+            AuthenticationMiddleware,
+            backend=KeyBackend(parts.verifier, operation.scope),
+            on_error=answer_refusal,
+        ),
+        Middleware(ContentDigestMiddleware, expected=signed_digest, problem=Problem("digest_mismatch")),
+    ]
+    reserve = Middleware(GateMiddleware, refusal=parts.replays.refusal)
+    if not operation.cost:
+        return [*before, reserve]
+    return [
+        *before,
+        Middleware(GateMiddleware, refusal=partial(parts.limits.exhausted, cost=operation.cost)),
+        reserve,
+        Middleware(GateMiddleware, refusal=partial(parts.limits.refusal, cost=operation.cost)),
+    ]
+
+
+def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
+    """Return the Starlette route of an operation."""
+    made = ConvertedRoute(
+        operation.path,
+        Adapter(operation),
+        methods=[operation.method],
+        name=operation.name,
+        middleware=middleware,
+    )
+    # Starlette ends its patterns with $, which also matches before a final newline: /v1/me%0A must not match.
+    made.path_regex = re.compile(made.path_regex.pattern.removesuffix("$") + r"\Z")
+    return made
+
+
+async def answer_headers(limits: Limits, scope: Scope) -> Headers:
+    """Return the headers that depend on the state of a call, and those of every answer.
+
+    A shared cache may store any answer that does not forbid it: RFC 9111, section 3.5, protects only answers to requests
+    with `Authorization`, and a signed call has none.
+    """
+    found = [NO_SNIFFING, *retirement_headers(scope), *await limits.headers(scope)]
+    if scope.get("state", {}).get("is_private"):
+        found.append(PRIVATE)
+    return found
+
+
+def interruption(scope: Scope) -> Problem:
+    """Return the answer to a request that the end of a shutdown interrupts."""
+    if scope["method"] in SAFE_METHODS:
+        return Problem("unavailable", "The service is shutting down.")
+    return Problem(
+        "commit_unknown",
+        "The service was shut down before the call ended, so the change may be stored or not.",
+    )
+
+
+def signed_digest(scope: Scope) -> bytes | None:
+    """Return the SHA-256 of the body that the caller's signature covers."""
+    digest: bytes | None = scope["user"].content_sha256
+    return digest

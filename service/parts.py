@@ -1,0 +1,53 @@
+"""The parts of an application: one object, in `app.state.latchkey`, that `create_app` fills and `parts_of` returns."""
+
+import msgspec
+from starlette.applications import Starlette
+
+from latchkey.service.authentication.backend import Verifier
+from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.authentication.replay import Replays
+from latchkey.service.connections.adoption import ServerTrust
+from latchkey.service.connections.bounds import Bounds
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.schema import Schema
+from latchkey.service.idempotency.claims import Idempotency
+from latchkey.service.key_cache.revocations import Revocations
+from latchkey.service.keys.last_used import LastUsed
+from latchkey.service.keys.rules import KeyRules
+from latchkey.service.limits.gate import Limits
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What `create_app` built, for its lifespan, its endpoints and a team's code."""
+
+    db: SQLAlchemy
+    keyring: KeyRing
+    key_rules: KeyRules
+    verifier: Verifier
+    replays: Replays
+    idempotency: Idempotency
+    limits: Limits
+    last_used: LastUsed
+    revocations: Revocations
+    bounds: Bounds
+    server_trust: ServerTrust
+    schemas: tuple[Schema, ...]
+    openapi: bytes
+
+
+def parts_of(app: Starlette) -> Parts:
+    """Return the parts of an application.
+
+    Raises:
+        RuntimeError: `create_app` did not build it.
+    """
+    parts = find_parts(app)
+    if parts is None:
+        raise RuntimeError("this application was not built by `latchkey.create_app`.")
+    return parts
+
+
+def find_parts(app: Starlette | None) -> Parts | None:
+    """Return the parts of an application; None for any other, and for None."""
+    parts: Parts | None = getattr(getattr(app, "state", None), "latchkey", None)
+    return parts
