@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, MissingGreenlet, PendingRollbackError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_, in_greenlet
@@ -65,8 +65,8 @@ class RoutingSession(Session):
     """
 
     def __init__(self, *args: Any, rules: Rules, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
         self.rules = rules
+        super().__init__(*args, **kwargs)
         self.record = TransactionRecord()
         self.durable: list[Any] = []  # instances with a committed change whose hooks have not run yet
         self.depth = 0
@@ -106,6 +106,16 @@ class RoutingSession(Session):
         if not rules.transactional and rules.before_write is not None:
             rules.before_write()
         self.release_connection()
+
+    @property
+    def bind(self) -> Engine:
+        """Return the engine of the writer; `get_bind` returns the engine for a statement."""
+        return self.rules.engines.writer.sync_engine
+
+    @bind.setter
+    def bind(self, bind: object) -> None:
+        if bind is not self.bind:
+            raise ForeignBindError
 
     def bind_mapper(self, *_arguments: Any) -> None:
         """Raise `ForeignBindError`: a session uses only the engines of its database."""
@@ -186,12 +196,14 @@ class RoutingSession(Session):
     def release_connection(self) -> None:
         """Return the reader's connection to its pool; loaded instances stay loaded and attached (R5).
 
-        Only the transaction object is ended. Nothing is sent, because the reader is in AUTOCOMMIT mode, and neither
+        Only the transaction object is ended, if it has a connection; `add` begins one without. Nothing is sent, because the reader is in AUTOCOMMIT mode, and neither
         `rollback()`, which expires instances, nor `close()`, which detaches them, is needed.
         A flush has a transaction of its own, in which it may read before it writes.
         """
         record = self.record
-        if not (record.on_writer or record.is_streaming or self.is_flushing or self._begun_by_hand):
+        if record.has_connection and not (
+            record.on_writer or record.is_streaming or self.is_flushing or self._begun_by_hand
+        ):
             self.drop_connection()
 
     def drop_connection(self) -> None:
@@ -347,7 +359,7 @@ def _note_connection(
     if transaction.nested:
         return
     record = session.record
-    record.began = True
+    record.began = record.has_connection = True
     record.on_writer = connection.engine is session.rules.engines.writer.sync_engine
     connection.execution_options(**{RECORD: record})
 

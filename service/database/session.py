@@ -91,7 +91,7 @@ class RequestSession(AsyncSession):
             raise ForeignBindError
         RequestScope.admit(task)
         self.rules = Rules(engines, task)
-        self._arguments = kwargs
+        self._arguments = {**kwargs, "bind": engines.writer}
         self._registry = registry  # the scoped session's registry, by task
         self._closings = closings  # sessions outside requests that are closing; shutdown waits for them
         self._task = task

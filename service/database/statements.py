@@ -18,6 +18,7 @@ class Effect(enum.Enum):
     READS = "nothing"
     LOCKS = "a lock"
     WRITES = "a change"
+    COMMITS = "a change, unless the server has committed it by itself"
     UNKNOWN = "perhaps something"
 
 
@@ -50,9 +51,12 @@ def effect_of(statement: Any, sql: str) -> Effect:
     statement = unwrapped(statement)
     if isinstance(statement, Select | CompoundSelect):
         return Effect.LOCKS if locks(statement) else Effect.READS
-    if isinstance(statement, ExecutableDDLElement) or getattr(statement, "is_dml", False):
+    if getattr(statement, "is_dml", False):
         return Effect.WRITES
-    return effect_of_text(sql)
+    effect = effect_of_text(sql)
+    return (
+        Effect.COMMITS if effect is Effect.UNKNOWN and isinstance(statement, ExecutableDDLElement) else effect
+    )
 
 
 def is_transactional(statement: Any, sql: str) -> bool:
@@ -76,9 +80,8 @@ TOKENS = re.compile(
 )
 READING = frozenset({"SELECT", "WITH", "VALUES", "TABLE", "SHOW", "DESCRIBE", "DESC", "HELP"})
 EXPLAINING = frozenset({"EXPLAIN", "DESCRIBE", "DESC"})
-WRITING = frozenset(
-    {"INSERT", "UPDATE", "DELETE", "REPLACE", "CALL", "LOAD", "TRUNCATE", "CREATE", "DROP", "ALTER", "RENAME"}
-)
+WRITING = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD"})
+COMMITTING = frozenset({"CALL", "TRUNCATE", "CREATE", "DROP", "ALTER", "RENAME"})
 CHANGING_ROWS = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE"})
 SETTING = frozenset({"SET", "USE", "PRAGMA", "SAVEPOINT", "RELEASE", "ROLLBACK"})
 LOCKING = (("FOR", "UPDATE"), ("FOR", "SHARE"), ("IN", "SHARE"))
@@ -98,7 +101,7 @@ def effect_of_text(sql: str) -> Effect:
     return max(effects, key=ORDER.index) if effects else Effect.UNKNOWN
 
 
-ORDER = (Effect.READS, Effect.UNKNOWN, Effect.LOCKS, Effect.WRITES)
+ORDER = (Effect.READS, Effect.UNKNOWN, Effect.LOCKS, Effect.COMMITS, Effect.WRITES)
 
 
 def effect_of_words(words: list[str]) -> Effect:
@@ -113,7 +116,9 @@ def effect_of_words(words: list[str]) -> Effect:
     if first in WRITING or (first == "WITH" and changes_rows(words)):
         return Effect.WRITES
     if first not in READING:
-        return Effect.UNKNOWN
+        # A temporary table commits nothing, and ends with its connection: DROP TEMPORARY, CREATE OR REPLACE TEMPORARY.
+        commits = first in COMMITTING and "TEMPORARY" not in words[1:4]
+        return Effect.COMMITS if commits else Effect.UNKNOWN
     if any(pair in LOCKING for pair in itertools.pairwise(words)):
         return Effect.LOCKS
     return Effect.UNKNOWN if "INTO" in words else Effect.READS

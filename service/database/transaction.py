@@ -50,8 +50,10 @@ class TransactionRecord:
     __slots__ = (
         "began",
         "commit_sent",
+        "has_connection",
         "levels",
         "on_writer",
+        "opened",
         "sent_write",
         "statements",
         "streams",
@@ -60,9 +62,11 @@ class TransactionRecord:
 
     def __init__(self, *, began: bool = False, wishes: Wishes | None = None) -> None:
         self.began = began  # True if a plain session would be in a transaction
+        self.has_connection = False
         self.on_writer = False
         self.statements = 0  # the number of statements sent to the writer
         self.sent_write = False  # one of them writes, even if it was rolled back
+        self.opened = False  # the last of them that matters has opened a transaction in the server
         self.streams: list[Stream] = []  # the streams that were opened
         self.commit_sent = False
         self.levels = [Level()]
@@ -101,10 +105,11 @@ class TransactionRecord:
         """Record a statement that is sent to the writer."""
         self.statements += 1
         level = self.levels[-1]
-        if effect is Effect.WRITES:
+        if effect is Effect.WRITES or effect is Effect.COMMITS:
             self.sent_write = level.wrote = True
+            self.opened = effect is Effect.WRITES
         elif effect is Effect.LOCKS:
-            level.locked = True
+            level.locked = self.opened = True
         elif effect is Effect.UNKNOWN:
             level.unsure = True
 
@@ -134,7 +139,7 @@ def require_open(connection: Any, record: TransactionRecord) -> None:
     Raises:
         TransactionEndedError: the transaction had writes or locks.
     """
-    if not (record.sent_write or any(level.locked for level in record.levels)):
+    if not record.opened:
         return
     if connection.info.get(ENDED):
         raise TransactionEndedError

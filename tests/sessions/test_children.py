@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import pytest
+from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.background import BackgroundTask
@@ -316,3 +317,19 @@ async def test_an_endpoint_whose_child_has_committed_is_not_run_again(
 
     assert (answer.status, runs) == (503, 1)
     assert await count(db) == 1
+
+
+async def test_the_rows_of_a_child_are_detached_when_it_has_ended(
+    make_app: MakeApp, db: SQLAlchemy, first: int
+) -> None:
+    async def parent(request: Request) -> list[Any]:
+        async def child() -> User | None:
+            return await db.scoped_session().get(User, first)
+
+        user = await asyncio.create_task(child())
+        await asyncio.sleep(0)  # the callback of the task that has ended
+        return [inspect(user).detached, user.name]
+
+    for method in ("GET", "POST"):
+        answer = await request(make_app(value_route(parent, method)), method, "/probe")
+        assert answer.json == {"seen": [True, "first"]}

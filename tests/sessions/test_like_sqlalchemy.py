@@ -22,18 +22,20 @@ from latchkey.service.database import SQLAlchemy
 from latchkey.service.settings import Settings
 from tests.conftest import tables_of
 from tests.requests import request as send
+from tests.sessions import library, shop
 from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import value_route
-from tests.sessions.shop import Model, rows
 from tests.sessions.units import UNITS, Unit
 
 ADDRESS = re.compile("0x[0-9a-f]+")
 
 DIFFERENCES = {
-    "A read takes a connection only while it runs.": {"begin_after_a_read", "get_transaction"},
+    "A read takes a connection only while it runs.": {"begin_after_a_read", "get_transaction", "an_add_and_a_read"},
     "A failed commit has been rolled back.": {
-        "a_key_of_nobody", "add_a_taken_name", "add_without_a_name", "commit_after_a_failed_flush"
+        "a_key_of_nobody", "add_a_taken_name", "add_without_a_name", "commit_after_a_failed_flush", "commit_again_after_a_failed_commit"
     },
+    "A `before_commit` listener therefore finds no pending changes.": {"a_listener_that_looks_before_a_commit"},
+    "`with_for_update()` flushes pending changes first": {"lock_of_a_changed_row"},
     "every operation except `rollback()` raises `BrokenTransactionError`": {
         "work_after_a_failed_flush", "commit_after_a_failed_flush"
     },
@@ -53,7 +55,7 @@ class Outcome(msgspec.Struct):
 
 @pytest.fixture
 async def tables(db: SQLAlchemy) -> AsyncIterator[None]:
-    async with tables_of(Model.metadata, db):
+    async with tables_of(shop.Model.metadata, db):
         yield
 
 
@@ -77,12 +79,12 @@ async def plain(settings: Settings, tables: None) -> AsyncIterator[AsyncEngine]:
 async def fill(engine: AsyncEngine) -> None:
     """Empty all tables and write the initial rows for each unit."""
     async with engine.begin() as connection:
-        for table in reversed(Model.metadata.sorted_tables):
+        for table in reversed(shop.Model.metadata.sorted_tables):
             if table.name == "like_people":
                 await connection.execute(text("UPDATE like_people SET boss_id = NULL"))
             await connection.execute(table.delete())
     async with AsyncSession(engine) as session:
-        session.add_all(rows())
+        session.add_all([*shop.rows(), *library.rows()])
         await session.commit()
 
 
@@ -147,7 +149,7 @@ async def contents(engine: AsyncEngine) -> dict[str, list[Any]]:
     async with engine.connect() as connection:
         found = {
             table.name: sorted(map(str, await connection.execute(table.select())))
-            for table in Model.metadata.sorted_tables
+            for table in shop.Model.metadata.sorted_tables
         }
         await connection.rollback()
     return found

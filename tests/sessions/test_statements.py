@@ -55,9 +55,15 @@ TEXTS = {
     "UPDATE users SET name = 'x'": Effect.WRITES,
     "/* SELECT */ DELETE FROM users": Effect.WRITES,
     "REPLACE INTO users VALUES (1)": Effect.WRITES,
-    "CALL change_everything()": Effect.WRITES,
+    "CALL change_everything()": Effect.COMMITS,
     "LOAD DATA INFILE 'x' INTO TABLE users": Effect.WRITES,
-    "CREATE TABLE x (y INT)": Effect.WRITES,
+    "CREATE TABLE x (y INT)": Effect.COMMITS,
+    "TRUNCATE users": Effect.COMMITS,
+    "SELECT 1; DROP TABLE x": Effect.COMMITS,
+    "DELETE FROM x; DROP TABLE x": Effect.WRITES,
+    "CREATE TEMPORARY TABLE x (y INT)": Effect.UNKNOWN,
+    "CREATE OR REPLACE TEMPORARY TABLE x (y INT)": Effect.UNKNOWN,
+    "DROP TEMPORARY TABLE x": Effect.UNKNOWN,
     "WITH x AS (SELECT 1) DELETE FROM users": Effect.WRITES,
     "WITH x AS (SELECT 1) INSERT INTO users SELECT * FROM x": Effect.WRITES,
     "WITH x AS (SELECT 1) UPDATE users SET name = 'x'": Effect.WRITES,
@@ -106,14 +112,14 @@ MADE: dict[str, tuple[Any, bool, Effect]] = {
         Effect.WRITES,
     ),
     "an UPDATE": (update(User), False, Effect.WRITES),
-    "DDL": (DropTable(table_of(User)), False, Effect.WRITES),  # it is a Table
-    "more DDL": (CreateTable(table_of(User)), False, Effect.WRITES),  # as above
+    "DDL": (DropTable(table_of(User)), False, Effect.COMMITS),
+    "more DDL": (CreateTable(table_of(User)), False, Effect.COMMITS),
 }
 
 
 @pytest.mark.parametrize(("statement", "reads", "effect"), MADE.values(), ids=MADE)
 def test_a_statement_of_sqlalchemy_s_is_asked(statement: Any, reads: bool, effect: Effect) -> None:
-    sql = statement.text if hasattr(statement, "text") else "SELECT 1"
+    sql = statement.text if hasattr(statement, "text") else str(statement)
 
     assert is_plain_read(statement) is reads
     assert effect_of(statement, sql) is effect

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from sqlalchemy import insert, lambda_stmt, select, text
+from sqlalchemy.orm import selectinload
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -20,7 +22,7 @@ from latchkey.service.database.session import RequestSession
 from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.middleware_stack import make_route
 from tests.conftest import on_mariadb
-from tests.requests import Answer, converse
+from tests.requests import Answer, converse, request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import response_route, value_route
 
@@ -332,6 +334,31 @@ async def test_another_statement_on_its_connection_ends_a_stream_by_name(db: SQL
         assert await session.scalar(text("SELECT 2")) == 2
         with pytest.raises(StreamClosedError, match="another statement"):
             [row async for row in rows]
+
+
+@pytest.mark.usefixtures("many")
+async def test_a_stream_whose_option_sends_statements_is_whole_or_an_error(
+    db: SQLAlchemy, database_url: str, make_app: MakeApp
+) -> None:
+    """With a plain session on MariaDB its rows end in silence after the first part."""
+    statement = by_id.options(selectinload(User.keys)).execution_options(yield_per=100)
+
+    async def read_all(session: RequestSession) -> int:
+        return len([user async for user in await session.stream_scalars(statement)])
+
+    async def ask(request: Request) -> int | str:
+        try:
+            return await read_all(request.state.session)
+        except StreamClosedError:
+            return "closed"
+
+    is_sqlite = "sqlite" in database_url
+    async with db.scoped_session() as session:
+        with nullcontext() if is_sqlite else pytest.raises(StreamClosedError, match="another statement"):
+            assert await read_all(session) == COUNT
+    for method in ("GET", "POST"):
+        answer = await request(make_app(value_route(ask, method)), method, "/probe")
+        assert answer.json == {"seen": COUNT if is_sqlite else "closed"}
 
 
 @pytest.mark.usefixtures("many")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Sequence, create_engine, event, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet
+from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.requests import Request
 
 from latchkey.middleware.session_errors import (
@@ -302,10 +303,21 @@ async def test_asking_for_the_bind_of_a_child_s_write_is_no_write(db: SQLAlchemy
 
 
 ELSEWHERE = create_engine("sqlite://")
+ELSEWHERE_ASYNC = create_async_engine("sqlite+aiosqlite://")
+
+
+async def awaited(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
 
 FOREIGN: dict[str, Work] = {
     "a mapper": lambda session: session.run_sync(lambda inner: inner.bind_mapper(User, ELSEWHERE)),
     "a table": lambda session: session.run_sync(lambda inner: inner.bind_table(table_of(User), ELSEWHERE)),
+    "a mapper of the session": lambda session: awaited(session.bind_mapper, User, ELSEWHERE_ASYNC),
+    "a table of the session": lambda session: awaited(session.bind_table, table_of(User), ELSEWHERE_ASYNC),
+    "an attribute": lambda session: awaited(setattr, session, "bind", ELSEWHERE_ASYNC),
+    "an attribute inside": lambda session: session.run_sync(lambda inner: setattr(inner, "bind", ELSEWHERE)),
+    "no engine": lambda session: awaited(setattr, session, "bind", None),
     "a statement": lambda session: session.execute(select(User), bind_arguments={"bind": ELSEWHERE}),
     "a scalar": lambda session: session.scalar(select(User), bind_arguments={"bind": ELSEWHERE}),
     "a connection": lambda session: session.connection(bind_arguments={"bind": ELSEWHERE}),

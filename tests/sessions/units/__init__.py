@@ -1,6 +1,16 @@
 """All units of work."""
 
-from tests.sessions.units import basics, loading, reading, relations, statements, states, transactions
+from tests.sessions.units import (
+    basics,
+    loading,
+    mapping,
+    reading,
+    relations,
+    statements,
+    states,
+    transactions,
+    writing,
+)
 from tests.sessions.units.unit import UNITS, Unit
 
 __all__ = [
@@ -8,9 +18,11 @@ __all__ = [
     "Unit",
     "basics",
     "loading",
+    "mapping",
     "reading",
     "relations",
     "statements",
     "states",
     "transactions",
+    "writing",
 ]

@@ -253,3 +253,37 @@ async def refresh_a_row_that_is_gone(session: AsyncSession) -> Any:
     order = await session.get_one(Order, 3)
     await session.execute(delete(Order).where(Order.id == 3).execution_options(synchronize_session=False))
     await session.refresh(order)
+
+
+@unit("Session Basics / Adding new or existing items")
+async def add_an_enum_as_text(session: AsyncSession) -> Any:
+    dee = Person(id=10, name="dee", mood="GOOD")
+    session.add(dee)
+    await session.commit()
+    return [dee.mood, await session.scalar(select(Person.mood).where(Person.id == 10))]
+
+
+@unit("Session Basics / Adding new or existing items")
+async def add_a_number_as_text(session: AsyncSession) -> Any:
+    dee = Person(id="10", name="dee", age="30")
+    session.add(dee)
+    await session.commit()
+    return [dee.id, dee.age, await session.scalar(select(Person.age).where(Person.id == 10))]
+
+
+@unit("Session Basics / Adding new or existing items")
+async def add_to_a_schema_of_a_tenant(session: AsyncSession) -> Any:
+    await session.connection(execution_options={"schema_translate_map": {None: "no_tenant"}})
+    session.add(Tag(id=10, name="green"))
+    await session.flush()
+
+
+@unit("Session Basics / Querying")
+async def read_from_a_schema_of_a_tenant(session: AsyncSession) -> Any:
+    options = {"schema_translate_map": {None: "no_tenant"}}
+    try:
+        await session.scalars(select(Tag).execution_options(**options))
+    except Exception as error:
+        seen = [type(error).__name__, "no_tenant" in str(error)]
+    await session.rollback()
+    return [seen, (await session.scalars(select(Tag.name).order_by(Tag.id))).all()]

@@ -4,6 +4,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy import (
+    Column,
+    Integer,
+    MetaData,
+    Table,
     delete,
     func,
     insert,
@@ -12,6 +16,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.schema import CreateTable, DropTable
 
 from tests.conftest import table_of
 from tests.sessions.shop import Bike, Car, Order, Person, Tag, Vehicle
@@ -223,3 +228,54 @@ async def an_identity_key(session: AsyncSession) -> Any:
 @unit("Session API")
 async def the_bind(session: AsyncSession) -> Any:
     return session.get_bind().dialect.name
+
+
+@unit("Session API")
+async def the_bind_as_an_attribute(session: AsyncSession) -> Any:
+    before = session.bind.dialect.name  # type: ignore[union-attr]
+    inside = session.sync_session.bind
+    return [before, inside is session.bind.sync_engine]  # type: ignore[union-attr]
+
+
+@unit("Session API")
+async def functions_without_a_select(session: AsyncSession) -> Any:
+    found = await session.execute(func.abs(-2))
+    return [await session.scalar(func.abs(-1)), found.scalar()]
+
+
+@unit("Session API")
+async def a_temporary_table(session: AsyncSession) -> Any:
+    await session.execute(text("CREATE TEMPORARY TABLE like_temporary (id INT)"))
+    await session.execute(text("INSERT INTO like_temporary VALUES (1), (2)"))
+    found = (await session.scalars(text("SELECT id FROM like_temporary ORDER BY id"))).all()
+    await session.execute(text("DROP TABLE like_temporary"))
+    await session.commit()
+    return found
+
+
+@unit("Session API")
+async def a_table_of_ones_own(session: AsyncSession) -> Any:
+    table = Table("like_ours", MetaData(), Column("id", Integer), mysql_engine="InnoDB")
+    try:
+        await session.execute(CreateTable(table))
+        await session.execute(insert(table), [{"id": 1}, {"id": 2}])
+        found = (await session.scalars(select(table.c.id).order_by(table.c.id))).all()
+        await session.commit()
+        await session.execute(text("TRUNCATE TABLE like_ours") if mysql(session) else delete(table))
+        return [found, await session.scalar(select(func.count()).select_from(table))]
+    finally:
+        await session.execute(DropTable(table))
+        await session.commit()
+
+
+def mysql(session: AsyncSession) -> bool:
+    return session.get_bind().dialect.name == "mysql"
+
+
+@unit("Session API")
+async def a_definition_after_a_write(session: AsyncSession) -> Any:
+    await session.execute(update(Person).where(Person.id == 1).values(age=99))
+    await session.execute(text("CREATE TABLE like_ours (id INT)"))
+    await session.execute(text("DROP TABLE like_ours"))
+    await session.commit()
+    return await session.scalar(select(Person.age).where(Person.id == 1))

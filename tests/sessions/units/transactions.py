@@ -201,3 +201,32 @@ async def a_statement_that_failed(session: AsyncSession) -> Any:
     except Exception as error:
         return type(error).__name__
     return None
+
+
+@unit("Transactions / Managing transactions")
+async def begin_after_an_add(session: AsyncSession) -> Any:
+    session.add(Tag(id=10, name="green"))
+    await session.begin()
+
+
+@unit("Transactions / Managing transactions")
+async def begin_after_a_change(session: AsyncSession) -> Any:
+    ann = await session.get_one(Person, 1)
+    ann.age = 31
+    await session.begin()
+
+
+@unit("Transactions / Managing transactions")
+async def an_add_begins(session: AsyncSession) -> Any:
+    before = session.in_transaction()
+    session.add(Tag(id=10, name="green"))
+    return [before, session.in_transaction()]
+
+
+@unit("Transactions / Managing transactions")
+async def an_add_and_a_read(session: AsyncSession) -> Any:
+    session.add(Tag(id=10, name="green"))
+    await session.get(Person, 1)
+    seen = session.in_transaction()
+    await session.rollback()
+    return [seen, len(session.new)]
