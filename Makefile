@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-migrations test-storm test-fuzz test-bounds check bench bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-migrations test-storm test-fuzz test-bounds test-mutants check bench bench-growth bench-soak lock openapi api up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -86,6 +86,11 @@ check: $(READY) ## Lint, format, types, the borders between the packages, models
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m latchkey.migrations.check
+
+MUTANTS ?= --count 200 --jobs 2
+
+test-mutants: $(READY) ## Change 200 lines of the session layer, one at a time, and see that a test fails (MUTANTS=--help)
+	$(VENV)/bin/python -m tests.mutants $(MUTANTS)
 
 MEASURE = --rounds $(ROUNDS) --seconds $(SECONDS) --jobs "$(JOBS)" --peers "$(PEERS)" $(if $(WRITE),--write)
 

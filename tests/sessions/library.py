@@ -147,7 +147,7 @@ class Head(Librarian):
     __mapper_args__ = {"polymorphic_identity": "head", "polymorphic_load": "inline"}  # noqa: RUF012
 
 
-Author.book_count = column_property(  # type: ignore[attr-defined]  # added to the class afterwards
+Author.book_count = column_property(
     select(func.count(Book.id)).where(Book.author_id == Author.id).correlate_except(Book).scalar_subquery(),
     deferred=True,
 )

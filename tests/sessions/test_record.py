@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import event, select, text
 from starlette.requests import Request
 
+from latchkey.middleware.session_errors import CommitForbiddenError, TransactionEndedError
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.database.rules import CommitForbiddenError
 from latchkey.service.database.session import RequestSession
 from latchkey.service.database.statements import Effect
-from latchkey.service.database.transaction import TransactionEndedError, TransactionRecord, require_open
+from latchkey.service.database.transaction import TransactionRecord, require_open
 from tests.conftest import on_mariadb, only_on_mariadb
 from tests.requests import request
 from tests.sessions.conftest import MakeApp

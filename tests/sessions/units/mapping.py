@@ -77,7 +77,7 @@ async def replace_a_write_only_collection(session: AsyncSession) -> Any:
     session.add(Author(id=10, first="A", last="B", books=[Book(id=10, title="new")]))
     await session.commit()
     eco = await session.get_one(Author, 1)
-    eco.books = [Book(id=11, title="only")]  # type: ignore[assignment]
+    eco.books = [Book(id=11, title="only")]
 
 
 @unit("Working with Large Collections / Passive deletes")

@@ -232,9 +232,9 @@ async def the_bind(session: AsyncSession) -> Any:
 
 @unit("Session API")
 async def the_bind_as_an_attribute(session: AsyncSession) -> Any:
-    before = session.bind.dialect.name  # type: ignore[union-attr]
+    before = session.bind.dialect.name
     inside = session.sync_session.bind
-    return [before, inside is session.bind.sync_engine]  # type: ignore[union-attr]
+    return [before, inside is session.bind.sync_engine]
 
 
 @unit("Session API")

@@ -633,7 +633,12 @@ async def stream_what_is_not_there(session: AsyncSession) -> Any:
 @unit("Session API")
 async def enable_relationship_loading(session: AsyncSession) -> Any:
     order = Order(id=50, person_id=1)
-    return await session.run_sync(lambda inside: [inside.enable_relationship_loading(order), order.person])
+
+    def read(inside: Session) -> Person | None:
+        inside.enable_relationship_loading(order)
+        return order.person
+
+    return await session.run_sync(read)
 
 
 @unit("Session API")
@@ -647,8 +652,8 @@ async def the_rows_of_a_parent(session: AsyncSession) -> Any:
 @unit("Session API")
 async def options_of_the_connection(session: AsyncSession) -> Any:
     connection = await session.connection(execution_options={"schema_translate_map": {None: "elsewhere"}})
-    found = await connection.get_execution_options()
-    return dict(found)["schema_translate_map"]
+    assert connection.sync_connection is not None
+    return connection.sync_connection.get_execution_options()["schema_translate_map"]
 
 
 @unit("Session API")
