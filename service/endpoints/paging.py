@@ -13,6 +13,7 @@ from latchkey.models.paging import page_of
 from latchkey.models.query import Query
 from latchkey.service.authentication.keyring import KeyRing, KeyRingError
 from latchkey.service.operation import Answer
+from latchkey.service.parts import parts_of
 from latchkey.service.problems import Problem
 from latchkey.service.shapes import Cursor, Input, Limit
 
@@ -57,7 +58,7 @@ async def paginate(
         filters=filters_of(query),
         limit=query.limit,
         cursor=query.cursor,
-        keyring=request.app.state.keyring,
+        keyring=parts_of(request.app).keyring,
         order_by=order_by,
     )
 
