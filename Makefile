@@ -80,6 +80,13 @@ test-fuzz: $(READY) ## Change 20,000 signed requests at random; LATCHKEY_TEST_SE
 test-bounds: $(READY) ## Measure what 2,000 clients that never end their requests take, and a minute after they left
 	LATCHKEY_TEST_BOUNDS=long $(VENV)/bin/python -m pytest -q -s tests/server/test_memory.py
 
+# `make coverage TESTS=tests/models` measures a part.
+coverage: $(READY) ## Measure which lines and branches the tests run, in served processes too
+	rm -rf var/coverage && mkdir -p var/coverage
+	$(VENV)/bin/coverage run -m pytest $(PYTEST_ARGS) $(TESTS)
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report
+
 check: $(READY) ## Lint, format, types, the borders between the packages, models against migrations
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
