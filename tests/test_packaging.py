@@ -252,6 +252,22 @@ class TestContainerfile:
         assert "requirements-build" not in last
         assert builder.count("--require-hashes") == 2
 
+    def test_its_labels_are_those_of_the_project(self) -> None:
+        labels = dict(
+            re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', (ROOT / "Containerfile").read_text())
+        )
+        project = PROJECT["project"]
+
+        assert labels == {
+            "title": "Latchkey",
+            "description": project["description"],
+            "version": project["version"],
+            "revision": "$REVISION",
+            "licenses": project["license"],
+            "source": project["urls"]["Source"],
+            "documentation": project["urls"]["Documentation"],
+        }
+
     def test_no_secret_is_built_in(self) -> None:
         assert not re.search(
             r"^(ARG|ENV)\b.*(KEYRING|PASSWORD|SECRET|LATCHKEY_)", "".join(stages()), re.MULTILINE
