@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-migrations test-storm test-fuzz test-bounds test-mutants check bench bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-migrations test-storm test-fuzz test-bounds test-mutants coverage check bench bench-growth bench-soak lock openapi api up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)

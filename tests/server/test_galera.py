@@ -182,7 +182,7 @@ def services(cluster: PrivateGalera, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-async def slow_appliers(cluster: PrivateGalera) -> AsyncIterator[Callable[[], None]]:
+async def slow_appliers(cluster: PrivateGalera) -> AsyncIterator[Callable[[], object]]:
     """Give the other nodes work to apply, for which later commits must wait."""
     first = cluster.nodes[0]
     first.create_database("lag")
@@ -195,7 +195,7 @@ async def slow_appliers(cluster: PrivateGalera) -> AsyncIterator[Callable[[], No
 
 
 async def test_a_key_that_is_revoked_at_one_node_is_refused_at_the_other(
-    app: Starlette, operator: HeldKey, services: list[Served], slow_appliers: Callable[[], None]
+    app: Starlette, operator: HeldKey, services: list[Served], slow_appliers: Callable[[], object]
 ) -> None:
     statuses: Counter[int] = Counter()
     async with httpx2.AsyncClient(base_url=services[1].url, timeout=30) as client:

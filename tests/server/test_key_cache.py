@@ -43,8 +43,8 @@ async def app(settings: Settings) -> AsyncIterator[Starlette]:
 def four_processes(folder: Path, **environ: str) -> Iterator[list[Served]]:
     """Run `python -m latchkey serve` four times, each on its own port."""
     folders = [folder / str(number) for number in range(PROCESSES)]
-    for one in folders:
-        one.mkdir()
+    for place in folders:
+        place.mkdir()
     environ = {"LATCHKEY_KEYRING": KEYRING, "LATCHKEY_AUTH_FAILURES_PER_MIN": "0", **environ}
     made = [Served(one, "serve", environ=environ) for one in folders]
     with contextlib.ExitStack() as running, ThreadPoolExecutor(PROCESSES) as together:
@@ -181,7 +181,7 @@ async def delete_owner(four: Four, key: HeldKey) -> None:
 
 
 Change = Callable[[Four, HeldKey], Awaitable[None]]
-CHANGES = [revoke, block, rotate, delete_owner]
+CHANGES: list[Change] = [revoke, block, rotate, delete_owner]
 each_change = pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -59,11 +60,11 @@ async def test_an_endpoint_of_ones_own(settings: Settings, monkeypatch: pytest.M
     """The example reads its settings from the environment, as under a server."""
     for name in ("database_url", "keyring"):
         monkeypatch.setenv(f"LATCHKEY_{name.upper()}", getattr(settings, name))
-    namespace: dict[str, object] = {"__name__": "team"}
+    namespace: dict[str, Any] = {"__name__": "team"}
     monkeypatch.setitem(sys.modules, "team", type(sys)("team"))
     exec(block("python", "user-count"), namespace)
 
-    async with opened(namespace["create_app"], settings) as app:  # type: ignore[arg-type]
+    async with opened(namespace["create_app"], settings) as app:
         key = await hold_key(app, scopes=["users:read"])
         answer = await call(app, "GET", "/v1/user-count", key=key)
         described = await call(app, "GET", "/openapi.json")

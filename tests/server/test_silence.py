@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from typing import Literal
 
 import pytest
 from starlette.applications import Starlette
@@ -40,7 +41,10 @@ async def database_proxy(mariadb: PrivateMariaDB) -> AsyncIterator[DatabaseProxy
 
 @pytest.fixture
 async def app(
-    mariadb_url: str, mariadb: PrivateMariaDB, database_proxy: DatabaseProxy, outage: str
+    mariadb_url: str,
+    mariadb: PrivateMariaDB,
+    database_proxy: DatabaseProxy,
+    outage: Literal["refuse", "allow"],
 ) -> AsyncIterator[Starlette]:
     """Return the application, whose only connection to the database is the proxy."""
     url = mariadb_url.replace(f":{mariadb.port}/", f":{database_proxy.port}/")
@@ -85,7 +89,12 @@ async def create(app: Starlette, key: HeldKey, name: str) -> Answer:
 )
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 async def test_a_call_ends_within_one_timeout(
-    app: Starlette, signer: HeldKey, database_proxy: DatabaseProxy, words: bytes, when: str, pooled: bool
+    app: Starlette,
+    signer: HeldKey,
+    database_proxy: DatabaseProxy,
+    words: bytes,
+    when: Literal["before", "after"],
+    pooled: bool,
 ) -> None:
     assert (await create(app, signer, "warm")).status == 201
     if not pooled:

@@ -131,7 +131,7 @@ class Taker(asyncio.Protocol):
 @pytest.mark.parametrize("body", [False, True], ids=["no body", "a body"])
 async def test_a_websocket_where_a_library_is_installed(body: bool) -> None:
     """It is handed over with its headers, as in uvicorn; with a body it is refused."""
-    config = uvicorn.Config(answer_nothing, log_config=None, ws=Taker)  # type: ignore[arg-type]
+    config = uvicorn.Config(answer_nothing, log_config=None, ws=Taker)
     config.load()
     make = partial(BoundedProtocol, config, ServerState(), {}, bounds=Bounds(), room=Room())
     server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)

@@ -54,7 +54,7 @@ def test_without_settings_the_environment_is_read(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_request_walks_in_this_order(app: Starlette) -> None:
-    assert [one.cls for one in app.user_middleware] == [
+    assert list[Any](one.cls for one in app.user_middleware) == [
         AnswerHeadersMiddleware,
         RequestIDMiddleware,
         ServerGuardMiddleware,
@@ -89,7 +89,7 @@ async def test_a_served_application_is_none_of_the_garbage_collectors_business(
     gc.unfreeze()  # objects that another test may have served
     gc.set_threshold(700, *thresholds[1:])
 
-    app = create_served_app()
+    app: Any = create_served_app()
     try:
         assert gc.get_freeze_count() > 10_000
         assert all(found is not app for found in gc.get_objects(generation=2))
@@ -137,7 +137,7 @@ async def test_two_writers_of_one_email_are_told_apart_by_the_constraint(
     async with asyncio.TaskGroup() as group:
         both = [group.create_task(call(app, "POST", "/v1/users", key=operator, body=body)) for _ in range(2)]
 
-    answers = sorted((task.result() for task in both), key=lambda answer: answer.status)
+    answers = sorted((task.result() for task in both), key=lambda answer: answer.status or 0)
     assert answers[0].status == 201
     assert_problem(answers[1], 409, "email_taken")
     users = (await stored(app.state.db.reader))["users"]
@@ -159,7 +159,7 @@ async def test_what_goes_on_beside_requests_is_stopped_though_a_driver_loses_a_c
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lifespan, "STOP_AGAIN_S", 0.01)
-    lost = []
+    lost: list[Any] = []
 
     async def go_on() -> None:
         while True:

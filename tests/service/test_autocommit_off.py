@@ -25,8 +25,8 @@ def database_url(request: pytest.FixtureRequest, mariadb: PrivateMariaDB, mariad
     mariadb.execute("SET GLOBAL autocommit = 1")
 
 
-def arguments(url: str) -> dict[str, Any]:
-    url = make_url(url)
+def arguments(database_url: str) -> dict[str, Any]:
+    url = make_url(database_url)
     return {
         "host": url.host, "port": url.port, "user": url.username, "password": url.password, "db": url.database
     }  # fmt: skip

@@ -36,9 +36,8 @@ async def test_a_call_ends_with_a_503_and_the_next_one_works(
     path: str,
     body: dict[str, str] | None,
 ) -> None:
-    assert (
-        await call(app, method, path, key=operator, body=body and {**body, "email": "bob@example.com"})
-    ).status < 300
+    warm = await call(app, method, path, key=operator, body=body and {**body, "email": "bob@example.com"})
+    assert warm.status in {200, 201}
     with mariadb.frozen():
         begun = time.monotonic()
         answer = await call(app, method, path, key=operator, body=body)
@@ -46,7 +45,7 @@ async def test_a_call_ends_with_a_503_and_the_next_one_works(
 
     assert_problem(answer, 503, "unavailable")
     assert took_s < 1.6
-    assert (await call(app, method, path, key=operator, body=body)).status < 300
+    assert (await call(app, method, path, key=operator, body=body)).status in {200, 201}
 
 
 async def test_a_commit_ends_within_its_deadline(

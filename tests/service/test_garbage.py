@@ -96,11 +96,12 @@ async def test_a_request_leaves_nothing_to_collect(
 @pytest.mark.parametrize("ends", ["client leaves", "too large", "too late"])
 async def test_a_body_without_an_end_leaves_nothing_to_collect(app: Starlette, ends: str) -> None:
     key = await hold_key(app)
-    last: Message = {
+    lasts: dict[str, Message] = {
         "client leaves": {"type": "http.disconnect"},
         "too large": {"type": "http.request", "body": b" " * BODY_LIMIT_BYTES, "more_body": True},
         "too late": {"type": "http.request", "body": b"{", "more_body": True},
-    }[ends]
+    }
+    last = lasts[ends]
 
     async def without_an_end(scope: Scope, _receive: Receive, send: Send) -> None:
         incoming: list[Message] = [last, {"type": "http.request", "body": b"{", "more_body": True}]

@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, inspect, select, text
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce
+from latchkey.models.lookups import identified
 from latchkey.models.types import utc_in
 from latchkey.service import housekeeping
 from latchkey.service.app import create_app
@@ -51,7 +53,7 @@ async def count(db: SQLAlchemy, model: type[Base]) -> int:
 def test_every_table_that_is_purged_is_found_by_its_end() -> None:
     """There is an index, otherwise each batch would scan the table."""
     for model in EXPIRING:
-        table = inspect(model).local_table
+        table = table_of(model)
         assert [index for index in table.indexes if list(index.columns) == [table.c.expires_at]], table.name
 
 
@@ -122,7 +124,7 @@ async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(
 ) -> None:
     """Its primary key is in the batch, but it is another row by now."""
     await fill(db, IdempotencyKey, -60)
-    identify = housekeeping.identified
+    identify = identified
 
     def renew(model: Any, rows: Any) -> Any:
         found.extend(rows)
@@ -130,7 +132,7 @@ async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(
 
     found: list[Any] = []
     monkeypatch.setattr(housekeeping, "identified", renew)
-    select_of = housekeeping.AsyncConnection.execute
+    select_of = AsyncConnection.execute
 
     async def execute(self: Any, statement: Any, *arguments: Any, **options: Any) -> Any:
         if statement.is_delete and found:
@@ -140,7 +142,7 @@ async def test_a_row_that_made_way_for_a_new_one_meanwhile_stays(
                 await select_of(other, table_of(IdempotencyKey).update().values(expires_at=utc_in(60)))
         return await select_of(self, statement, *arguments, **options)
 
-    monkeypatch.setattr(housekeeping.AsyncConnection, "execute", execute)
+    monkeypatch.setattr(AsyncConnection, "execute", execute)
 
     assert (await purge(db.engine))["idempotency_keys"] == 0
     assert await count(db, IdempotencyKey) == 1

@@ -93,7 +93,7 @@ async def test_the_writers_of_a_locked_row_leave_connections_to_others(
         )
         for number in range(WRITERS)
     ]
-    took_s = []
+    took_s: list[float] = []
     while not all(one.done() for one in blocked):
         begun = time.monotonic()
         answer = await call(

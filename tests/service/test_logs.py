@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 import pytest
@@ -45,13 +46,18 @@ def routes() -> Sequence[Operation]:
     return (route("GET", "/fail", fail, public=True), route("POST", "/quote", fail_quoting, public=True))
 
 
+def write_to(handler: logging.Handler, stream: io.StringIO) -> None:
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(stream)
+
+
 @pytest.fixture
 def shown(app: Starlette) -> io.StringIO:
     """Return the lines on standard error."""
     stream = io.StringIO()
     for name in logs.LEVELS:
         for handler in logging.getLogger(name).handlers:
-            handler.setStream(stream)
+            write_to(handler, stream)
     return stream
 
 
@@ -59,7 +65,7 @@ def shown(app: Starlette) -> io.StringIO:
 def shown_as_json(app: Starlette) -> io.StringIO:
     logs.configure("json")
     stream = io.StringIO()
-    logging.getLogger("latchkey").handlers[0].setStream(stream)
+    write_to(logging.getLogger("latchkey").handlers[0], stream)
     return stream
 
 
@@ -169,10 +175,12 @@ async def test_an_error_is_one_json_object_with_its_trace_escaped(
 
 @pytest.mark.parametrize("part", ["x", "\n", "x\n", "\x1b"])
 @pytest.mark.parametrize("form", ["text", "json"])
-async def test_an_error_that_quotes_a_body_has_a_bound(app: Starlette, form: str, part: str) -> None:
+async def test_an_error_that_quotes_a_body_has_a_bound(
+    app: Starlette, form: Literal["text", "json"], part: str
+) -> None:
     logs.configure(form)
     stream = io.StringIO()
-    logging.getLogger("latchkey").handlers[0].setStream(stream)
+    write_to(logging.getLogger("latchkey").handlers[0], stream)
 
     await call(app, "POST", "/quote", body={"text": part * 170_000})
 
@@ -189,7 +197,7 @@ def test_a_message_has_a_bound(formatter: TextFormatter | JsonFormatter) -> None
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_line_outside_requests_has_no_id(form: str, loggers: None) -> None:
+def test_a_line_outside_requests_has_no_id(form: Literal["text", "json"], loggers: None) -> None:
     formatter = {"text": logs.TextFormatter(), "json": logs.JsonFormatter()}[form]
 
     line = formatter.format(logging.makeLogRecord({"msg": "%s away", "args": ("go",), "levelname": "INFO"}))

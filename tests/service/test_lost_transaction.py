@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import asyncmy
+import asyncmy.connection
 import pytest
 from asyncmy import errors
 from sqlalchemy import event, select
@@ -61,7 +62,7 @@ class TestPreparing:
             assert await cursor.fetchone() == (5,)
 
     async def test_our_connection_raises_it(self, own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(driver.connection.Connection, "prepare", refuse)
+        monkeypatch.setattr(asyncmy.connection.Connection, "prepare", refuse)
         async with own.cursor() as cursor:
             with pytest.raises(errors.OperationalError, match="1213"):
                 await cursor.execute("SELECT %s", (5,))

@@ -179,7 +179,7 @@ ONE_OF = "set exactly one of scope=, any_key=True, optional_key=True and public=
     ],
 )  # fmt: skip
 def test_a_route_that_cannot_work_is_refused_with_a_sentence(
-    arguments: tuple[str | Callable[..., Any], ...], options: dict[str, Any], sentence: str
+    arguments: tuple[str, str, Callable[..., Any]], options: dict[str, Any], sentence: str
 ) -> None:
     method, path, _ = arguments
 
@@ -209,9 +209,7 @@ def test_two_routes_in_one_place_are_refused(
 
 
 @pytest.mark.parametrize("thing", [greet, ("GET", "/x"), None])
-def test_what_is_no_operation_is_refused(
-    thing: Callable[..., Any] | tuple[str, ...] | None, loggers: None
-) -> None:
+def test_what_is_no_operation_is_refused(thing: Any, loggers: None) -> None:
     with pytest.raises(
         RouteError,
         match=r"was not created by `latchkey.service.operation.route`, so its callers are not declared",

@@ -151,7 +151,7 @@ async def test_an_operation_costs_so_many_commands(app: Starlette, caller: HeldK
 
 @on_mariadb
 async def test_a_replay_costs_as_much_as_the_call(app: Starlette, caller: HeldKey) -> None:
-    once = {"key": caller, "body": USER, "headers": [("idempotency-key", "5")]}
+    once: dict[str, Any] = {"key": caller, "body": USER, "headers": [("idempotency-key", "5")]}
     await call(app, "POST", "/v1/users", **once)
 
     with wire.listening() as commands:

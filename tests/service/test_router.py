@@ -1,12 +1,15 @@
 """The router's index finds the route that a scan would find, and refuses the requests that a scan would refuse."""
 
+import contextlib
 import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
 
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route, Router
-from starlette.types import ASGIApp
 
 from latchkey.service.app import create_app
 from latchkey.service.router import IndexedRouter, index
@@ -15,7 +18,12 @@ from latchkey.service.settings import Settings
 from tests.requests import request
 
 
-def answer(name: str) -> ASGIApp:
+@contextlib.asynccontextmanager
+async def no_lifespan(_app: Starlette) -> AsyncIterator[None]:
+    yield
+
+
+def answer(name: str) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         return Response(headers={"route": name})
 
@@ -55,7 +63,7 @@ async def test_it_answers_as_a_scan_would(path: str, order: tuple[int, ...]) -> 
         for method in ("GET", "POST")
     ]
     scan = Router(routes, redirect_slashes=False)
-    indexed = IndexedRouter(routes, lifespan=None)
+    indexed = IndexedRouter(routes, lifespan=no_lifespan)
 
     for method in ("GET", "HEAD", "POST", "PUT"):
         expected = await request(scan, method, path)
@@ -74,7 +82,7 @@ async def test_every_route_of_the_service_is_found_by_its_index(settings: Settin
                 .replace("{code}", "conflict")
             )
             scope = {"type": "http", "method": operation.method, "path": path}
-            near = index(app.router.routes)[operation.method, path.count("/")]
+            near = index(cast("Any", app.router.routes))[operation.method, path.count("/")]
 
             matching = [route for route in near if route.matches(scope)[0] is Match.FULL]
 

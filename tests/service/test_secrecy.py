@@ -3,6 +3,7 @@
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -72,7 +73,7 @@ def written(records: list[logging.LogRecord]) -> str:
 
 ATTEMPTS = [
     pytest.param(case.values[-1] if callable(case.values[-1]) else case.values[0], id=case.id)
-    for case in (*UNAUTHENTICATED, *TOLD, *TAKEN)
+    for case in list[Any]([*UNAUTHENTICATED, *TOLD, *TAKEN])
 ]
 
 

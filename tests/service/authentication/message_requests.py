@@ -108,7 +108,11 @@ def signed(
     **headers: str | None,
 ) -> Sent:
     """Return a signature of any content, right or wrong, so that only the shape can be the reason of a refusal."""
-    own = {"content-type": "application/json", "content-digest": DIGEST, "idempotency-key": IDEMPOTENCY_KEY}
+    own: dict[str, str | None] = {
+        "content-type": "application/json",
+        "content-digest": DIGEST,
+        "idempotency-key": IDEMPOTENCY_KEY,
+    }
     own.update({name.replace("_", "-"): value for name, value in headers.items()})
     covered = {
         "@method": "POST",

@@ -362,7 +362,7 @@ async def test_a_refusal_is_logged_with_the_key_that_was_claimed(
     names = [getattr(held_keys, name).access_key if name else "none" for name in (claimed, proved)]
     (line,) = [one.getMessage() for one in log_lines if one.getMessage().startswith("refused: ")]
     assert line.endswith(f"claimed key: {names[0]}, proved key: {names[1]}")
-    (access,) = [one.access for one in log_lines if hasattr(one, "access")]  # type: ignore[attr-defined]
+    (access,) = [one.access for one in log_lines if hasattr(one, "access")]
     assert access["claimed_access_key"] == (names[0] if claimed else None)
     assert access["access_key"] is None
     assert not [secret for secret in held_keys.secrets if secret[4:] in line]

@@ -80,9 +80,7 @@ def test_what_cannot_be_used_is_refused_without_its_password(url: str) -> None:
         pytest.param(("mysql+asyncmy://a@h/keys", 0), ("mysql+asyncmy://a@h/keys", 1), False, id="another Redis database"),
     ],
 )  # fmt: skip
-def test_an_installation_has_one_channel(
-    one: tuple[str | int, ...], other: tuple[str | int, ...], same: bool
-) -> None:
+def test_an_installation_has_one_channel(one: tuple[str, int], other: tuple[str, int], same: bool) -> None:
     assert (channel_name(*one) == channel_name(*other)) is same
     assert channel_name(*one).startswith("latchkey:")
 

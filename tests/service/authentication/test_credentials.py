@@ -62,7 +62,7 @@ def test_a_secret_holds_all_of_its_256_bits() -> None:
 
 def test_an_access_key_holds_128_bits() -> None:
     asked = []
-    new_access_key("lk", random_bytes=lambda n: asked.append(n) or bytes(n))
+    new_access_key("lk", random_bytes=lambda n: (asked.append(n), bytes(n))[1])
 
     assert asked == [16]
 

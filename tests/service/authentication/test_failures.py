@@ -3,6 +3,7 @@
 import ipaddress
 from bisect import bisect_right
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import msgspec
@@ -53,7 +54,7 @@ def failures(clock: Clock) -> Failures:
     return Failures(3, clock=clock)
 
 
-def fail(failures: Failures, pair: tuple[str, ...], times: int) -> None:
+def fail(failures: Failures, pair: tuple[IPv4Address | IPv6Address | None, str], times: int) -> None:
     for _ in range(times):
         failures.note(pair)
 
@@ -179,7 +180,7 @@ def test_no_minute_takes_too_many_and_nobody_waits_too_short_or_too_long(
 # ---------------------------------------------------------------------- through all middleware
 
 
-def message(key: HeldKey, *, secret: Secret | str) -> Attempt:
+def message(key: HeldKey, *, secret: Secret) -> Attempt:
     """Sign the message instead of the query."""
     headers = sign_message(
         secret, key.access_key, NOW,
@@ -206,7 +207,9 @@ class TestInTheMiddleware:
             pytest.param(lambda c: signed(c.signer, secret="x"), id="a wrong signature"),
             pytest.param(lambda c: signed(c.signer, timestamp=str(NOW + 3600)), id="a wrong clock"),
             pytest.param(lambda c: signed(c.signer, behind="&method=HEAD"), id="another method"),
-            pytest.param(lambda c: message(c.signer, secret="x"), id="a wrong signature of the message"),
+            pytest.param(
+                lambda c: message(c.signer, secret=Secret("x")), id="a wrong signature of the message"
+            ),
         ],
     )
     async def test_beyond_the_limit_nothing_is_looked_up(

@@ -77,9 +77,10 @@ def cache(clock: Clock, table: Table) -> KeyCache:
 
 
 async def ask(cache: KeyCache, name: str | bytes = b"a", session: Any = None) -> Found | None:
-    by = cache.by_secret if isinstance(name, bytes) else cache.by_access_key
     try:
-        return await by(session, name)
+        if isinstance(name, bytes):
+            return await cache.by_secret(session, name)
+        return await cache.by_access_key(session, name)
     except NoKeyMatch:
         return None
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latchkey.service.authentication.keyring import KeyRing, KeyRingError
-from latchkey.service.authentication.wire.credentials import new_access_key, new_secret
+from latchkey.service.authentication.wire.credentials import AccessKey, new_access_key, new_secret
 
 OLD_KEY = b64encode(b"o" * 32).decode()
 NEW_KEY = b64encode(b"n" * 32).decode()
@@ -70,7 +70,7 @@ def test_sealed_bytes_name_their_key_then_the_nonce() -> None:
         pytest.param(new_access_key("lk"), 1, id="another key"),
     ],
 )
-def test_a_secret_opens_in_no_other_row(access_key: str, version: int) -> None:
+def test_a_secret_opens_in_no_other_row(access_key: AccessKey, version: int) -> None:
     sealed = RING.seal_secret(SECRET, ACCESS_KEY, 1)
 
     with pytest.raises(KeyRingError):

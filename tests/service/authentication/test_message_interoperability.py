@@ -115,7 +115,13 @@ def test_what_is_signed_there_verifies_here(
 
 
 def test_a_signature_that_another_application_added_says_nothing_here() -> None:
-    call = {"method": "POST", "scheme": "https", "authority": "a", "raw_path": "/", "body": BODY}
+    call: dict[str, Any] = {
+        "method": "POST",
+        "scheme": "https",
+        "authority": "a",
+        "raw_path": "/",
+        "body": BODY,
+    }
     asked = message(call, sign_message(SECRET, ACCESS_KEY, NOW, nonce=NONCE, **call))
     judge.HTTPMessageSigner(signature_algorithm=HMAC_SHA256, key_resolver=keys("theirs")).sign(
         asked,

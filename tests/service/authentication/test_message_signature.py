@@ -274,7 +274,8 @@ def test_other_components_are_refused_even_when_they_are_signed(components: str)
 
 @pytest.mark.parametrize("name", ["content-type", "content-digest", "idempotency-key"])
 def test_a_component_whose_header_is_not_there_is_refused(name: str) -> None:
-    sent = signed(**{name.replace("-", "_"): None})
+    absent: dict[str, Any] = {name.replace("-", "_"): None}
+    sent = signed(**absent)
 
     with pytest.raises(Unauthenticated, match="a component that the request has not"):
         sent.parsed()
@@ -331,7 +332,13 @@ def test_a_signature_that_expires_holds_until_then(expires_in: int, seconds: flo
     ],
 )
 def test_what_cannot_be_signed_is_said(changes: dict[str, Any], sentence: str) -> None:
-    call = {"method": "GET", "scheme": "https", "authority": "a", "raw_path": "/", "nonce": NONCE}
+    call: dict[str, Any] = {
+        "method": "GET",
+        "scheme": "https",
+        "authority": "a",
+        "raw_path": "/",
+        "nonce": NONCE,
+    }
     call |= {"access_key": ACCESS_KEY, "now": NOW, **changes}
 
     with pytest.raises(ValueError, match=f"The call has .*{sentence}"):

@@ -141,7 +141,7 @@ class TestWithoutATrustedProxy:
         office_key: HeldKey,
         log_lines: list[logging.LogRecord],
         peer: str,
-        forwarded: tuple[str, ...],
+        forwarded: tuple[str, str],
     ) -> None:
         answer = await call(
             app, "GET", "/v1/me", key=office_key, headers=[forwarded], wrap=seen_from(app, peer)

@@ -134,7 +134,7 @@ async def test_an_unknown_key_costs_what_a_wrong_proof_costs(
     """The same number of queries, opened secrets and MACs, because of the dummy secret."""
     costs = []
     for make_attempt in (one, other):
-        worked = []
+        worked: list[str] = []
         for place, name in ((KeyRing, "open_secret"), (query_signature, "proves")):
             work = getattr(place, name)
             monkeypatch.setattr(place, name, lambda *a, w=work, n=name, done=worked: done.append(n) or w(*a))
@@ -153,7 +153,7 @@ async def test_who_proves_it_with_the_newest_secret_costs_no_second_one(
 ) -> None:
     opened = []
     work = KeyRing.open_secret
-    monkeypatch.setattr(KeyRing, "open_secret", lambda *a: opened.append(a) or work(*a))
+    monkeypatch.setattr(KeyRing, "open_secret", lambda *a: (opened.append(a), work(*a))[1])
 
     answer = await signed(held_keys.signer).send(app)
 

@@ -1,6 +1,7 @@
 """The headers of answers to calls with a replaced secret."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ def stored(version: int, **times: datetime | None) -> StoredSecret:
         version=version,
         secret_sha256=b"",
         sealed=None,
-        **{"created_at": ROTATED, "expires_at": None, **times},
+        **dict[str, Any]({"created_at": ROTATED, "expires_at": None, **times}),
     )
 
 

@@ -34,7 +34,7 @@ class Worker:
 
     async def remembers(self, name: str) -> bool:
         """Return whether a call with the key costs no query; afterwards the key is cached, if the cache is on."""
-        asked: list[Any] = []
+        asked: Any = []
         await self.cache.by_access_key(asked, name)
         return not asked
 
@@ -97,7 +97,7 @@ async def test_nothing_is_remembered_before_somebody_listens(redis: PrivateRedis
 
 @pytest.mark.parametrize("row", KEYS.values(), ids=KEYS)
 async def test_what_one_says_all_forget_at_once_and_nothing_else(
-    workers: list[Worker], row: tuple[str | int, ...]
+    workers: list[Worker], row: tuple[str, int]
 ) -> None:
     await workers[0].revocations.announce(*row)
     forgotten_here = {name for name in KEYS if not await workers[0].remembers(name)}
@@ -257,7 +257,7 @@ async def test_without_a_channel_the_own_cache_forgets() -> None:
     worker = KeyCache(3600)
     alone = Revocations(worker, None)
     await alone.follow()
-    asked: list[Any] = []
+    asked: Any = []
     await worker.by_access_key(asked, "lka_1")
 
     await alone.announce("api_keys", 1)

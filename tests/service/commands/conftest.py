@@ -17,7 +17,7 @@ from tests.service.commands.running import Run
 
 
 @pytest.fixture(autouse=True)
-def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
     """Return an environment without settings, in an empty folder, and close the database afterwards."""
     for name in list(os.environ):
         if name.startswith("LATCHKEY_") and not name.startswith("LATCHKEY_TEST_"):

@@ -128,7 +128,7 @@ def shop(tmp_path: Path, environ: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Set the applications that installed packages name."""
     named: list[str] = []
 

@@ -86,7 +86,7 @@ class TestTheFirstTime:
         (user,) = rows(User)
         bearer, signed = rows(ApiKey)
         assert (user.email, user.name, user.status) == ("dev@example.com", "Developer", "active")
-        assert (bearer.user_id, bearer.mode, set(bearer.scopes)) == (
+        assert (bearer.user_id, bearer.mode, frozenset(bearer.scopes)) == (
             user.id,
             "bearer",
             declared_scopes(ROUTES),

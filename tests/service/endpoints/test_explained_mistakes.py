@@ -297,7 +297,7 @@ async def test_the_tries_are_bounded(
     spent = []
     digest = hmac.digest
     monkeypatch.setattr(
-        variants.hmac, "digest", lambda key, text, name: spent.append(len(text)) or digest(key, text, name)
+        hmac, "digest", lambda key, text, name: spent.append(len(text)) or digest(key, text, name)
     )
     sent = query_call(
         app, partner, secret=lambda _: "x", more="&".join(f"p{n}={'v' * 500}" for n in range(14))

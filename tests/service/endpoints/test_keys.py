@@ -405,7 +405,8 @@ async def test_the_pages_hold_every_key_that_the_filters_let_through(
     names = {"operator": operator, "partner": partner, "registrar": registrar, "revoked": revoked}
     query = query.format(partner=partner.user_id, registrar=registrar.user_id)
 
-    shown, target = [], f"/v1/keys{query}{'&' if query else '?'}limit={limit}"
+    shown: list[str] = []
+    target: str | None = f"/v1/keys{query}{'&' if query else '?'}limit={limit}"
     while target is not None:
         answer = await call(app, "GET", target, key=operator)
         assert answer.status == 200
@@ -442,7 +443,8 @@ async def test_what_ends_before_a_moment_is_listed_and_what_never_ends_is_not(
     }
     before = before.replace("user_id=1", f"user_id={operator.user_id + 1}")
 
-    shown, target = [], f"/v1/keys?limit={limit}&expires_before={before}"
+    shown: list[str] = []
+    target: str | None = f"/v1/keys?limit={limit}&expires_before={before}"
     while target is not None:
         answer = await call(app, "GET", target, key=operator)
         assert answer.status == 200, answer.body
@@ -484,6 +486,7 @@ async def test_a_use_is_gathered_in_memory_and_written_later_as_no_change_of_the
 
     assert not any(command.startswith("UPDATE") for command in commands)
     assert unwritten.last_used_at is None
+    assert written.last_used_at is not None
     assert abs(written.last_used_at - datetime.now(UTC)) < timedelta(seconds=30)
     assert written.updated_at == before.updated_at
     shown = await call(app, "GET", "/v1/me", key=held)

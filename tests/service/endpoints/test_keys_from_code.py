@@ -144,6 +144,7 @@ class TestWithoutACaller:
         assert rotated.secret != first.secret
         assert rotated.key is first.key
         assert rotated.key.secret_version == 2
+        assert rotated.old_secret_expires_at is not None
         assert timedelta(hours=23) < rotated.old_secret_expires_at - datetime.now(UTC) <= timedelta(days=1)
         assert revoked.status == "revoked"
         assert not SQLAlchemy().is_open

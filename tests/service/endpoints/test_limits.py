@@ -47,10 +47,14 @@ async def test_a_key_is_created_with_limits_and_a_quota(
 async def test_limits_are_changed_one_by_one_and_taken_away(
     app: Starlette, operator: HeldKey, partner: HeldKey, kind: str
 ) -> None:
-    changed = [
-        await patch(app, operator, partner, kind, body)
-        for body in ({"limits": [BURST]}, {"quota": DAILY}, {"name": "x"}, {"limits": []}, {"quota": None})
+    bodies: list[dict[str, Any]] = [
+        {"limits": [BURST]},
+        {"quota": DAILY},
+        {"name": "x"},
+        {"limits": []},
+        {"quota": None},
     ]
+    changed = [await patch(app, operator, partner, kind, body) for body in bodies]
 
     assert [(one.json["limits"], one.json["quota"]) for one in changed] == [
         ([BURST], None),

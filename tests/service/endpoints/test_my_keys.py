@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
+from latchkey.service.authentication.wire.credentials import AccessKey
 from tests.api import HeldKey, assert_problem, call, hold_key, key_row, rfc3339, stored
 from tests.requests import Answer
 
@@ -59,7 +60,9 @@ async def test_a_key_is_created_for_the_owner_of_the_caller(app: Starlette, call
     answer = await ask(app, caller, "POST", body=NIGHTLY)
 
     key = await key_row(answer.json["access_key"])
-    made = HeldKey(id=0, user_id=0, access_key=key.access_key, secret=answer.json["secret"], mode="bearer")
+    made = HeldKey(
+        id=0, user_id=0, access_key=AccessKey(key.access_key), secret=answer.json["secret"], mode="bearer"
+    )
     assert (answer.status, answer.headers["cache-control"]) == (201, "private, no-store")
     assert answer.headers["location"] == f"/v1/me/keys/{key.access_key}"
     assert (answer.json["user_id"], key.user_id) == (caller.user_id, caller.user_id)
@@ -80,7 +83,8 @@ async def test_the_list_holds_the_keys_of_the_owner_and_no_others(
     revoked = await hold_key(app, email="partner@example.com", status="revoked")
 
     async def listed(query: str = "") -> list[str]:
-        shown, target = [], f"/v1/me/keys?limit=2{query}"
+        shown: list[str] = []
+        target: str | None = f"/v1/me/keys?limit=2{query}"
         while target is not None:
             answer = await call(app, "GET", target, key=caller)
             assert answer.status == 200

@@ -93,6 +93,7 @@ async def test_it_answers_the_key_as_it_is_stored_with_its_new_secret(
 
     key = await key_row(partner.access_key)
     old, new = await secrets_of(partner.id)
+    assert old.expires_at is not None
     assert (answer.status, answer.headers["cache-control"]) == (200, "private, no-store")
     assert answer.json == {
         **before,
@@ -298,7 +299,7 @@ async def test_of_two_rotations_at_once_that_name_a_version_one_wins(
     async with asyncio.TaskGroup() as group:
         both = [group.create_task(rotate(app, operator, partner, version=1)) for _ in range(2)]
 
-    won, lost = sorted((task.result() for task in both), key=lambda answer: answer.status)
+    won, lost = sorted((task.result() for task in both), key=lambda answer: answer.status or 0)
     assert_problem(lost, 409, "version_changed")
     assert (await who(app, renewed(partner, won))).status == 200
     assert (await who(app, partner)).status == 200
@@ -458,6 +459,7 @@ async def test_calls_with_the_old_secret_are_counted_and_those_with_the_new_are_
     more, _ = await old_uses(app, operator, partner)
 
     assert (calls, more) == (2, 3)
+    assert moment is not None
     assert abs(datetime.fromisoformat(moment) - datetime.now(UTC)) < timedelta(seconds=30)
 
 
@@ -562,10 +564,11 @@ async def test_asking_who_calls_is_one_round_trip_with_any_secret(
 async def test_an_index_serves_the_lookup(app: Starlette, mode: str) -> None:
     """No lookup scans a table."""
     held = [await hold_key(app, mode=mode, email=f"u{number}@example.com", scopes=[]) for number in range(30)]
-    statement, values = {
+    lookups: dict[str, tuple[Any, dict[str, Any]]] = {
         "bearer": (lookup.BY_SECRET.statement, {"secret_sha256": hash_secret(held[7].secret)}),
         "signed": (lookup.BY_ACCESS_KEY.statement, {"access_key": held[7].access_key}),
-    }[mode]
+    }
+    statement, values = lookups[mode]
     engine = app.state.db.engine
     compiled = statement.compile(dialect=engine.dialect, compile_kwargs={"render_postcompile": True})
     binary = (

@@ -10,6 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from latchkey.service.authentication.replay import NonceClaim
+from latchkey.service.authentication.wire.credentials import AccessKey, Secret
 from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.authentication.wire.query_signature import sign_query
 from tests.api import HeldKey, assert_problem, call, hold_key, rotate_held, stored
@@ -22,7 +23,7 @@ NONCE = "n0nce-0123456789abcdef"
 OTHER_SECRET = "lks_00000000000000000000000000000000000000000003GTfko"
 NO_KEY = "lka_0000000000000000000000"
 
-Sent = dict[str, object]
+Sent = dict[str, Any]
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def sign(
 ) -> Sent:
     """Return a request as the partner would sign and describe it."""
     now = app.state.latchkey.verifier.clock() - late_s
-    signer = (secret or key.secret, access_key or key.access_key)
+    signer = (Secret(secret or key.secret), AccessKey(access_key or key.access_key))
     if form == "query":
         query, mac = sign_query(
             signer[0], "a=1", signer[1], now, method=method, path=path, body=BODY.encode(), nonce=NONCE
@@ -199,7 +200,7 @@ async def test_a_wrong_secret(app: Starlette, operator: HeldKey, partner: HeldKe
     "change", [{"method": "PUT"}, {"path": "/v1/order"}], ids=["another method", "another path"]
 )
 async def test_another_target(
-    app: Starlette, operator: HeldKey, partner: HeldKey, form: str, change: dict[str, str]
+    app: Starlette, operator: HeldKey, partner: HeldKey, form: str, change: dict[str, Any]
 ) -> None:
     meant = sign(app, partner, form)
     sent = sign(app, partner, form, **change)

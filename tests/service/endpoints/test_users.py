@@ -1,7 +1,6 @@
 """`/v1/users`: every sentence of its description."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -363,7 +362,7 @@ async def test_an_id_that_names_no_user_is_404(
 # ---------------------------------------------------------------------- lists
 
 
-async def every_page(app: Starlette, operator: HeldKey, target: str) -> AsyncIterator[Any]:
+async def every_page(app: Starlette, operator: HeldKey, target: str | None) -> list[Any]:
     """Follow the links of a list to its end."""
     pages = []
     while target is not None:

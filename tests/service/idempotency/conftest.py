@@ -10,6 +10,7 @@ from latchkey.service.operation import Operation, route
 from latchkey.service.settings import Settings
 from tests.conftest import KEYRING
 from tests.service.idempotency.endpoints import (
+    EndpointControl,
     commit_by_verb,
     commit_inside,
     commit_session,
@@ -26,7 +27,7 @@ from tests.service.idempotency.endpoints import (
 
 @pytest.fixture(autouse=True)
 def _new_control(monkeypatch: pytest.MonkeyPatch) -> None:
-    control.__init__()
+    vars(control).update(vars(EndpointControl()))
     monkeypatch.setattr(latchkey.service.endpoints.adapter, "LONGEST_PAUSE_S", 0.001)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.applications import Starlette
 
@@ -85,7 +84,7 @@ async def test_a_conflict_at_commit_claims_anew(
     commit_of = Session.commit
     errors = [OperationalError("", {}, Exception(1213, "certification"))]
 
-    def fail_once(session: AsyncSession) -> None:
+    def fail_once(session: Session) -> None:
         if errors and session.in_transaction():
             raise errors.pop()
         commit_of(session)

@@ -99,7 +99,7 @@ class Charge:
 async def test_a_replay_gives_back_what_was_charged(app: Starlette, operator: HeldKey) -> None:
     charges = [Charge(), Charge(), Charge()]
 
-    def charged(charge: Callable[..., Any]) -> Callable[..., Any]:
+    def charged(charge: Any) -> Callable[..., Any]:
         async def wrap(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, "state": {"charge": charge}}, receive, send)
 

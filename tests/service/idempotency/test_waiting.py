@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 from starlette.applications import Starlette
-from starlette.types import Scope
 
 from latchkey.models import IdempotencyKey, User
 from latchkey.models.types import utc_in
@@ -147,7 +146,7 @@ async def test_copies_in_many_processes_leave_the_database_to_others(
     monkeypatch.setattr(Idempotency, "turn", turn_without_memory)
     waits: list[float] = []
 
-    async def copy() -> int:
+    async def copy() -> int | None:
         begun = time.monotonic()
         status = (await send(app, key=operator)).status
         waits.append(time.monotonic() - begun)
@@ -167,7 +166,7 @@ async def test_copies_in_many_processes_leave_the_database_to_others(
 
 
 @asynccontextmanager
-async def turn_without_memory(idempotency: Any, key: HeldKey, scope: Scope) -> AsyncIterator[Claim]:
+async def turn_without_memory(idempotency: Any, key: Any, scope: Any) -> AsyncIterator[Claim]:
     yield Claim(key, scope, idempotency.primary, idempotency.allowance)
 
 

@@ -43,6 +43,6 @@ def remaining(answer: Answer) -> dict[str, int]:
 
 
 def listed(answer: Answer, name: str) -> dict[str, dict[str, Any]]:
-    items = http_sf.parse(answer.headers[name].encode(), tltype="list")
+    items: Any = http_sf.parse(answer.headers[name].encode(), tltype="list")
     assert len({text for text, _ in items}) == len(items)
     return dict(items)

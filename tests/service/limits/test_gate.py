@@ -175,7 +175,7 @@ async def test_what_is_given_back_is_there_again_and_only_once(app: Starlette) -
 async def test_a_call_that_is_sent_twice_is_charged_once(app: Starlette) -> None:
     key = await hold_key(app, limits=[limit(limit=5)], quota=per_day(5))
     body = {"email": "ann@example.com", "name": "Ann"}
-    once = {"key": key, "body": body, "headers": [("idempotency-key", "1")]}
+    once: dict[str, Any] = {"key": key, "body": body, "headers": [("idempotency-key", "1")]}
 
     answers = [await call(app, "POST", "/v1/users", **once) for _ in range(3)]
 

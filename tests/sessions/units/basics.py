@@ -140,7 +140,7 @@ async def change_a_key(session: AsyncSession) -> Any:
 @unit("Session Basics / Updating")
 async def change_a_mutable(session: AsyncSession) -> Any:
     ann = await session.get_one(Person, 1)
-    ann.data["b"] = 2  # type: ignore[index]
+    ann.data["b"] = 2
     await session.commit()
     return await session.scalar(select(Person.data).where(Person.id == 1))
 
