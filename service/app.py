@@ -40,7 +40,7 @@ from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import ProblemType, UnknownProblemError, known, register
 from latchkey.service.router import IndexedRouter
 from latchkey.service.routes import ROUTES, declared_scopes
-from latchkey.service.settings import Settings, SettingsError
+from latchkey.service.settings import Settings, SettingsError, read_key_headers
 
 
 def create_app(
@@ -74,6 +74,7 @@ def create_app(
         logs.configure(settings.log_format)
         keyring = open_keyring(settings)
     proxies = read_proxies(settings)
+    key_headers = read_key_headers(settings.key_headers)
     channel = open_channel(settings)
     operations = (*ROUTES, *routes)
     schemas = tuple(schemas)
@@ -91,6 +92,7 @@ def create_app(
         prefix=settings.key_prefix,
         window_s=settings.clock_window_s,
         public_authority=settings.public_authority,
+        key_headers=key_headers,
         note_use=last_used.note,
         note_old_use=last_used.note_old,
         proxies=proxies,
@@ -114,7 +116,7 @@ def create_app(
         bounds=Bounds.of(settings),
         server_trust=ServerTrust(),
         schemas=schemas,
-        openapi=msgspec.json.encode(openapi.document(operations)),
+        openapi=msgspec.json.encode(openapi.document(operations, key_headers=key_headers)),
     )
     app = Starlette(
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},

@@ -72,7 +72,11 @@ def route_middleware(operation: Operation, parts: Parts) -> list[Middleware]:
     if operation.public:
         return []
     private = private_middleware(operation, parts)
-    return [Middleware(OptionalKeyMiddleware, private=private)] if operation.optional_key else private
+    return (
+        [Middleware(OptionalKeyMiddleware, private=private, key_headers=parts.verifier.key_headers)]
+        if operation.optional_key
+        else private
+    )
 
 
 def private_middleware(operation: Operation, parts: Parts) -> list[Middleware]:

@@ -179,8 +179,13 @@ class Schemas:
         return dict(self._of[kind])
 
 
-def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """Return the description of the operations."""
+def document(operations: Sequence[Operation], *, key_headers: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the description of the operations.
+
+    Args:
+        operations: of the application.
+        key_headers: the headers that may carry the secret of a bearer key, beside `Authorization`.
+    """
     schemas = Schemas(operations)
     paths: Json = {}
     responses: Json = {}
@@ -191,6 +196,9 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         again = f"_{met[one.name]}" if met[one.name] > 1 else ""
         methods = paths.setdefault(CONVERTER.sub(r"{\1}", one.path), {})
         methods[one.method.lower()] = {"operationId": one.name + again, **describe(one, schemas)}
+        if not one.public:
+            scopes = [one.scope] if one.scope else []
+            methods[one.method.lower()]["security"] += [{header_scheme(name): scopes} for name in key_headers]
         for codes in problem_groups(one).values():
             responses[problem_name(codes)] = problem_response(codes, schemas)
             returned.update(codes)
@@ -205,9 +213,18 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
             "responses": responses,
             "headers": HEADERS,
             "examples": {code: problem_example(code) for code in known() if code in returned},
-            "securitySchemes": SECURITY_SCHEMES,
+            "securitySchemes": SECURITY_SCHEMES
+            | {
+                header_scheme(name): {"type": "apiKey", "in": "header", "name": name, "description": BEARER}
+                for name in key_headers
+            },
         },
     }
+
+
+def header_scheme(name: str) -> str:
+    """Return the name of the security scheme of a header that may carry a key."""
+    return f"key_header_{name.lower().replace('-', '_')}"
 
 
 def render(document: Json) -> str:

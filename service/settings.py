@@ -53,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pipelined_requests: Annotated[int, Meta(ge=0, le=1000)] = 16
     key_cache_ttl_s: Annotated[int, Meta(ge=0, le=3600)] = 0
     redis_url: str | None = None
+    key_headers: Annotated[str, Meta(max_length=1000)] | None = None
     trusted_proxies: str | None = None
     auth_failures_per_min: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     keys_per_owner: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
@@ -134,3 +135,39 @@ def read_settings(kind: type[Kind], environ: Mapping[str, str], *, prefix: str) 
 
 
 MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
+
+
+KEY_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
+MOST_KEY_HEADERS = 10
+TAKEN_HEADERS = frozenset(
+    {
+        "accept", "accept-encoding", "accept-language", "accept-signature", "age", "authorization", "cache-control",
+        "connection", "content-digest", "content-encoding", "content-length", "content-type", "cookie", "date", "expect",
+        "forwarded", "host", "idempotency-key", "keep-alive", "origin", "proxy-authorization", "proxy-connection", "range",
+        "referer", "secret", "signature", "signature-input", "te", "trailer", "transfer-encoding", "upgrade", "user-agent",
+        "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
+    }
+)  # fmt: skip
+"""Headers with a meaning of their own: for HTTP, for a proxy, or for another credential."""
+
+
+def read_key_headers(text: str | None) -> tuple[str, ...]:
+    """Return the names of the headers that may carry a key, as they are written.
+
+    Raises:
+        SettingsError: a name is not one, is given twice, or has another meaning.
+    """
+    names = tuple(name.strip() for name in (text or "").split(",")) if text else ()
+    variable = f"{PREFIX}KEY_HEADERS"
+    if len(names) > MOST_KEY_HEADERS:
+        raise SettingsError(
+            f"{variable}: there are {len(names)} names, and at most {MOST_KEY_HEADERS} are allowed."
+        )
+    for place, name in enumerate(names):
+        if not KEY_HEADER.fullmatch(name):
+            raise SettingsError(f"{variable}: name {place + 1} is not the name of a header.")
+        if name.lower() in TAKEN_HEADERS:
+            raise SettingsError(f"{variable}: {name} has another meaning, so it cannot carry a key.")
+        if name.lower() in {other.lower() for other in names[:place]}:
+            raise SettingsError(f"{variable}: {name} is given twice.")
+    return names

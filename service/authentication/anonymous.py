@@ -17,17 +17,21 @@ class OptionalKeyMiddleware:
 
     Args:
         private: the middleware of private routes.
+        key_headers: the names of headers that may carry a key, in lower case.
     """
 
-    def __init__(self, app: ASGIApp, *, private: Sequence[Middleware]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, private: Sequence[Middleware], key_headers: frozenset[bytes] = frozenset()
+    ) -> None:
         self.app = app
+        self.key_headers = key_headers
         self.private = app
         for one in reversed(private):
             self.private = one.cls(self.private, *one.args, **one.kwargs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Choose the path of one request."""
-        if scope["type"] == "http" and is_anonymous(scope):
+        if scope["type"] == "http" and is_anonymous(scope, self.key_headers):
             scope["auth"], scope["user"] = AuthCredentials(), UnauthenticatedUser()
             scope["state"]["is_private"] = True
             await self.app(scope, receive, send)
@@ -35,9 +39,9 @@ class OptionalKeyMiddleware:
             await self.private(scope, receive, send)
 
 
-def is_anonymous(scope: Scope) -> bool:
+def is_anonymous(scope: Scope, key_headers: frozenset[bytes]) -> bool:
     """Return whether a request has no credential at all."""
     try:
-        return extract(scope["headers"], scope["query_string"]) is None
+        return extract(scope["headers"], scope["query_string"], key_headers) is None
     except CredentialError:
         return False

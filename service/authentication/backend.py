@@ -8,7 +8,7 @@ The checks of key and owner, client address, coverage and scope follow.
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -25,7 +25,7 @@ from latchkey.service.authentication.keyring import KeyRing, KeyRingError
 from latchkey.service.authentication.lookup import Found, KeyLookup, NoKeyMatch, StoredSecret
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.records import KeyRecord, UserRecord
-from latchkey.service.authentication.refusal import accept_signature, claimed_key
+from latchkey.service.authentication.refusal import accept_signature, challenge, claimed_key
 from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.authentication.retirement import retirement_of
 from latchkey.service.authentication.wire import advice, message_signature, query_signature
@@ -106,6 +106,7 @@ class Verifier:
         proxies: determines the client address.
         failures: counts failed authentications.
         public_authority: the authority that signatures cover; None uses each request's Host.
+        key_headers: the names of headers that may carry the secret of a bearer key.
         clock: returns unix seconds.
     """
 
@@ -121,6 +122,7 @@ class Verifier:
         proxies: Proxies,
         failures: Failures,
         public_authority: str | None = None,
+        key_headers: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.keyring = keyring
@@ -133,6 +135,8 @@ class Verifier:
         self.proxies = proxies
         self.failures = failures
         self.public_authority = public_authority
+        self.key_headers = frozenset(name.lower().encode() for name in key_headers)
+        self.challenge = challenge(key_headers)
         self.clock = clock
         self.dummy = Dummy.new(prefix)
         self._dummy_sealed = StoredSecret(
@@ -151,7 +155,7 @@ class Verifier:
             Refused: the credential is valid, but its key, owner, client address or coverage is not acceptable; or
                 there were too many failures before.
         """
-        credential = extract(scope["headers"], scope["query_string"])
+        credential = extract(scope["headers"], scope["query_string"], self.key_headers)
         # A call with an effect is checked against the current state of the database; only reads may use cached keys.
         keys = self.keys if scope["method"] in SAFE_METHODS else self.primary
         match credential:
@@ -194,7 +198,7 @@ class Verifier:
     def is_hopeless(self, scope: Scope) -> bool:
         """Return whether `verify` would refuse a request for the shape of its credential, without any lookup."""
         try:
-            credential = extract(scope["headers"], scope["query_string"])
+            credential = extract(scope["headers"], scope["query_string"], self.key_headers)
         except (TwoCredentials, Unauthenticated):
             return True
         if isinstance(credential, Bearer):
@@ -485,4 +489,6 @@ class KeyBackend(AuthenticationBackend):
         state["claimed_key"] = claimed = claimed_key(conn.scope, self.verifier.prefix)
         proved = state.get("proved_key", "none")
         log.info("refused: %s; claimed key: %s, proved key: %s", reason, claimed or "none", proved)
+        if problem.kind.status == HTTPStatus.UNAUTHORIZED:
+            problem.headers["www-authenticate"] = self.verifier.challenge
         raise Refused(problem)

@@ -2,12 +2,19 @@
 
 import re
 import secrets
+from collections.abc import Iterable
 
 from starlette.types import Scope
 
 from latchkey.service.authentication.wire import message_signature
+from latchkey.service.problems import CHALLENGE
 
 LONGEST_CLAIM_BYTES = 8 * 1024  # of the query or header in which the claimed key is searched
+
+
+def challenge(key_headers: Iterable[str]) -> str:
+    """Return the value of `WWW-Authenticate`: the schemes of credentials that are accepted."""
+    return ", ".join([CHALLENGE, *(f'ApiKey realm="latchkey", header="{name}"' for name in key_headers)])
 
 
 def accept_signature(scope: Scope, *, has_body: bool) -> str:

@@ -47,7 +47,7 @@ async def explain(verifier: Verifier, session: RequestSession, question: Questio
     form: str | None = None
     report = Report(("credential",))
     try:
-        credential = extract(scope["headers"], scope["query_string"])
+        credential = extract(scope["headers"], scope["query_string"], verifier.key_headers)
         match credential:
             case QuerySigned():
                 form, report = "query", Report(QUERY_CHECKS)

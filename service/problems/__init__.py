@@ -82,7 +82,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             content["errors"] = self.errors
         headers = {"cache-control": "no-store", **self.headers}
         if self.kind.status == 401:  # noqa: PLR2004 - RFC 9110, section 11.6.1
-            headers["www-authenticate"] = CHALLENGE
+            headers.setdefault("www-authenticate", CHALLENGE)
         if self.code == "scope_missing":
             headers.setdefault("www-authenticate", INSUFFICIENT_SCOPE)
         # RFC 6585, section 4, and RFC 9110, section 10.2.3

@@ -248,6 +248,16 @@ AUTHORIZATION = Part(
 )  # fmt: skip
 
 
+KEY_HEADER = Part(
+    "The header must be the secret of a key of the mode `bearer`, and nothing else.",
+    (
+        (r"", "It is empty."),
+        (r"(?i:bearer)\s.*", "The word `Bearer` belongs to the header `Authorization` alone."),
+        (r"[\"'<{].*", "The secret is in quotes or brackets: leave them out."),
+        (r".*\s.*", "It contains white space."),
+    ),
+    is_for_secrets=True,
+)
 NO_CREDENTIAL = Part(
     "Send `Authorization: Bearer <secret>` with a key of the mode `bearer`. With a key of the mode `signed`, sign the query or "
     "the message.",

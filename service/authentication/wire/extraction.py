@@ -2,7 +2,7 @@
 
 It is determined from the headers and the query string alone, before any lookup:
 
-- `Authorization: Bearer …` is a bearer credential;
+- `Authorization: Bearer …` is a bearer credential, and so is a header that the operator names for it;
 - `key` in the query or a `secret` header is a signed query;
 - `Signature` or `Signature-Input` is a signed message (RFC 9421).
 
@@ -27,7 +27,8 @@ _AUTHORIZATION_LIMIT_BYTES = 512
 _SIGNED_QUERY_LIMIT_BYTES = 8 * 1024
 
 # RFC 6750, section 2.1, and RFC 9110, section 11.1: the scheme is case-insensitive.
-_BEARER = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+_BEARER = re.compile(rb"(?i:bearer) +(" + _TOKEN.pattern + rb")")
 
 # Every spelling that decodes to the name `key`. The cost of a search is the same for any query; decoding 64 kB is
 # more expensive.
@@ -98,27 +99,32 @@ class MessageSigned(msgspec.Struct, frozen=True):
 
 
 def extract(
-    headers: Iterable[tuple[bytes, bytes]], query_string: bytes
+    headers: Iterable[tuple[bytes, bytes]], query_string: bytes, key_headers: frozenset[bytes] = frozenset()
 ) -> Bearer | QuerySigned | MessageSigned | None:
     """Return the only credential of a request; None when it has none.
 
     Args:
         headers: as in an ASGI scope, with names in lower case.
         query_string: as in an ASGI scope, the bytes as received.
+        key_headers: the names of headers that may carry the secret of a bearer key, in lower case.
 
     Raises:
         TwoCredentials: there are credentials of more than one kind.
         Unauthenticated: there is one kind, but it appears twice, or is incomplete, too long or of the wrong shape.
     """
     sent: dict[bytes, list[bytes]] = {name: [] for name in _CREDENTIAL_HEADERS}
+    in_headers: list[bytes] = []
     for name, value in headers:
         if name in sent:
             # White space around a value is not part of it (RFC 9110, section 5.5). Not every server removes it.
             sent[name].append(value.strip(b" \t"))
+        elif name in key_headers:
+            in_headers.append(value.strip(b" \t"))
     keys = len(_KEY_PARAMETER.findall(query_string))
 
     kinds = {
         "bearer": bool(sent[b"authorization"]),
+        "header": bool(in_headers),
         "query": bool(keys or sent[b"secret"]),
         "message": bool(sent[b"signature"] or sent[b"signature-input"]),
     }
@@ -126,18 +132,35 @@ def extract(
     if len(found) > 1:
         raise TwoCredentials(f"credentials of the kinds {' and '.join(found)}")
 
-    for name, values in sent.items():
-        if len(values) > 1 and name not in _DICTIONARIES:
-            raise IllFormed(f"more than one {name.decode()} header", "Send it once.")
+    _require_single(sent)
     match found:
         case ["bearer"]:
             return _bearer(*sent[b"authorization"])
+        case ["header"]:
+            return _key_header(in_headers)
         case ["query"]:
             return _query_signed(keys, sent[b"secret"], query_string)
         case ["message"]:
             return MessageSigned()
         case _:
             return None
+
+
+def _require_single(sent: dict[bytes, list[bytes]]) -> None:
+    for name, values in sent.items():
+        if len(values) > 1 and name not in _DICTIONARIES:
+            raise IllFormed(f"more than one {name.decode()} header", "Send it once.")
+
+
+def _key_header(values: list[bytes]) -> Bearer:
+    if len(values) > 1:
+        raise IllFormed("more than one header with a key", "Send one.")
+    match = _TOKEN.fullmatch(values[0])
+    if match is None or len(values[0]) > _AUTHORIZATION_LIMIT_BYTES:
+        raise IllFormed(
+            "an ill-formed header with a key", advice.KEY_HEADER.advice(values[0].decode("latin-1"))
+        )
+    return Bearer(match[0].decode("ascii"))
 
 
 def _bearer(value: bytes) -> Bearer:
