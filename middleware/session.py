@@ -97,8 +97,10 @@ class SessionMiddleware:
             return
         try:
             await session.rollback()
-        except Exception:
-            log.exception("the rollback failed too; the connection is dropped")
+        except Exception as error:  # noqa: BLE001 - the failure that is answered is logged in full
+            log.warning(
+                "the rollback failed too, and the connection is dropped: %s", getattr(error, "orig", error)
+            )
         answer = self.problem(failure)
         if answer is None:
             try:

@@ -16,6 +16,7 @@ from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce
 from latchkey.models.lookups import identified
 from latchkey.models.types import utc_now
 from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.conflicts import log_failure
 from latchkey.service.database.lock import locked
 
 log = logging.getLogger("latchkey.housekeeping")
@@ -87,8 +88,8 @@ async def purge_for_ever(db: SQLAlchemy) -> None:
         await asyncio.sleep(PURGE_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
         try:
             gone = await purge(db.engine)
-        except Exception:
-            log.exception("expired rows could not be deleted; trying again")
+        except Exception as error:  # noqa: BLE001 - it is logged, and tried again
+            log_failure(log, "expired rows could not be deleted; trying again", error)
         else:
             if gone and any(gone.values()):
                 log.info("deleted expired rows: %s", gone)

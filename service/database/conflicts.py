@@ -1,9 +1,12 @@
 """The cause of a database error: a conflict with another transaction, a lock, or a server out of reach."""
 
+import logging
+
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
-from latchkey.middleware.session_errors import TransactionEndedError
+from latchkey.middleware.session_errors import CommitUnknownError, TransactionEndedError
 from latchkey.service.database import driver, sqlite
 
 NO_SAVEPOINT = 1305
@@ -49,3 +52,19 @@ def error_number(error: DBAPIError) -> int | None:
     """Return the server's error number, if the driver provides one."""
     arguments = getattr(error.orig, "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Return whether the database, or the way to it, caused an exception, so that a traceback explains nothing."""
+    if isinstance(error, PoolTimeoutError | CommitUnknownError) or is_conflict(error):
+        return True
+    return isinstance(error, DBAPIError) and (is_locked(error) or is_unreachable(error))
+
+
+def log_failure(log: logging.Logger, sentence: str, error: Exception) -> None:
+    """Log that work beside requests failed: trouble of the database in one line, any other error with its traceback."""
+    if is_trouble(error):
+        # Only the driver's message: an error of SQLAlchemy would show the statement and its values.
+        log.warning("%s: %s", sentence, getattr(error, "orig", error))
+    else:
+        log.error("%s", sentence, exc_info=error)

@@ -10,6 +10,7 @@ from sqlalchemy import Table, bindparam, case, inspect, or_, update
 
 from latchkey.models import ApiKey
 from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.conflicts import log_failure
 
 log = logging.getLogger("latchkey.last_used")
 
@@ -101,5 +102,5 @@ class LastUsed:
             await asyncio.sleep(WRITE_EVERY_S)
             try:
                 await self.write()
-            except Exception:
-                log.exception("the last uses of keys could not be written; trying again")
+            except Exception as error:  # noqa: BLE001 - it is logged, and tried again
+                log_failure(log, "the last uses of keys could not be written; trying again", error)
