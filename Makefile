@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-migrations test-storm test-fuzz test-bounds test-mutants coverage check bench bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-migrations test-storm test-fuzz test-bounds test-faults test-mutants coverage check bench bench-growth bench-soak lock openapi api up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -86,6 +86,10 @@ coverage: $(READY) ## Measure which lines and branches the tests run, in served 
 	$(VENV)/bin/coverage run -m pytest $(PYTEST_ARGS) $(TESTS)
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report
+
+test-faults: $(READY) ## Inject all faults of docs/reliability.md with real servers, and rewrite its table
+	LATCHKEY_TEST_FAULTS=all LATCHKEY_TEST_REQUIRE_MARIADB=1 LATCHKEY_TEST_REQUIRE_REDIS=1 \
+		$(VENV)/bin/python -m pytest -q -p no:randomly tests/faults
 
 check: $(READY) ## Lint, format, types, the borders between the packages, models against migrations
 	$(VENV)/bin/ruff check .

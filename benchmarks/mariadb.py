@@ -182,6 +182,17 @@ class PrivateMariaDB:
             self._process.wait()
             self._process = None
 
+    @property
+    def is_running(self) -> bool:
+        """Return whether the server was started and not ended since."""
+        return self._process is not None
+
+    def wait(self) -> None:
+        """Wait for a server that was told to end."""
+        if self._process:
+            self._process.wait(STOPPING_TIMEOUT_S)
+            self._process = None
+
     def stop(self) -> None:
         """End the server and remove its folder."""
         if self._process:

@@ -69,6 +69,12 @@ class PrivateRedis:
         except OSError:
             return False
 
+    @property
+    def pid(self) -> int:
+        """Return the id of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """End the server at once, as a crash would."""
         if self._process is not None:

@@ -26,6 +26,7 @@ class DatabaseProxy:
     def __init__(self, server_port: int) -> None:
         self.server_port = server_port
         self.held = asyncio.Event()
+        self.is_deaf = False  # new connections are accepted, but never greeted
         self._words: bytes | None = None
         self._when: Literal["before", "after"] = "before"
         self._whole = False
@@ -84,16 +85,21 @@ class DatabaseProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
-        self._writers += [writer, to_server]
-        line = Line(task)
+        opened = [writer]
+        self._writers.append(writer)
         try:
+            if self.is_deaf:
+                await asyncio.Event().wait()
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
+            opened.append(to_server)
+            self._writers.append(to_server)
+            line = Line(task)
             await asyncio.gather(self._ask(reader, to_server, line), self._answer(from_server, writer, line))
         except (OSError, asyncio.CancelledError):
-            pass  # cut, or the process has ended
+            pass  # there is no server, or the connection was cut, or the process has ended
         finally:
-            writer.transport.abort()
-            to_server.transport.abort()
+            for one in opened:
+                one.transport.abort()
             self._tasks.discard(task)
 
     async def _ask(self, reader: asyncio.StreamReader, to_server: asyncio.StreamWriter, line: "Line") -> None:

@@ -1,0 +1,244 @@
+"""The faults of the database and of the network to it: each fails under load, and then works again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import msgspec
+
+from tests.faults.stage import Stage
+
+Inject = Callable[[Stage], Awaitable[None]]
+Prepare = Callable[[Stage], Awaitable[dict[str, str]]]
+
+HELD_WITHIN_S = 10
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault, and what it may cost."""
+
+    name: str
+    inject: Inject
+    prepare: Prepare | None = None
+    """Starts further servers, and returns settings of the service."""
+    is_short: bool = False
+    """Run it in the suite too."""
+    ends_process: bool = False
+    """The process of the service ends, so that calls get no answer meanwhile."""
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(name: str, **options: Any) -> Callable[[Inject], Inject]:
+    """Add a function to the faults."""
+
+    def add(inject: Inject) -> Inject:
+        FAULTS.append(Fault(name=name, inject=inject, **options))
+        return inject
+
+    return add
+
+
+async def hold_once(stage: Stage, words: bytes, when: Literal["before", "after"]) -> None:
+    """Hold the first command with these words, for ever."""
+    stage.proxy.held.clear()
+    stage.proxy.hold(words, when)
+    async with asyncio.timeout(HELD_WITHIN_S):
+        await stage.proxy.held.wait()
+    stage.proxy.release()
+
+
+# ---------------------------------------------------------------------- the server of the database
+
+
+@fault("server killed and restarted")
+async def kill_server(stage: Stage) -> None:
+    for _ in range(2):
+        async with stage.injected():
+            await asyncio.to_thread(stage.mariadb.kill)
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(stage.mariadb.start)
+
+
+@fault("server shut down and started")
+async def restart_server(stage: Stage) -> None:
+    async with stage.injected():
+        await stage.sql("SHUTDOWN")
+        await asyncio.to_thread(stage.mariadb.wait)
+        await asyncio.to_thread(stage.mariadb.start)
+
+
+@fault("server frozen for 4 s (SIGSTOP)")
+async def freeze_server(stage: Stage) -> None:
+    async with stage.injected():
+        with stage.mariadb.frozen():
+            await asyncio.sleep(4)
+
+
+@fault("server frozen for 0.5 s")
+async def freeze_server_briefly(stage: Stage) -> None:
+    for _ in range(3):
+        async with stage.injected():
+            with stage.mariadb.frozen():
+                await asyncio.sleep(0.5)
+
+
+@fault("all connections killed by the server", is_short=True)
+async def kill_connections(stage: Stage) -> None:
+    for _ in range(5):
+        async with stage.injected():
+            await stage.sql("".join(f"KILL {one};" for one in await stage.connections()))
+
+
+@fault("all statements killed by the server")
+async def kill_statements(stage: Stage) -> None:
+    for _ in range(20):
+        async with stage.injected():
+            await stage.sql("".join(f"KILL QUERY {one};" for one in await stage.connections()))
+
+
+@fault("no connection left for 1 s (1040)")
+async def exhaust_connections(stage: Stage) -> None:
+    async with stage.injected():
+        kills = "".join(f"KILL {one};" for one in await stage.connections())
+        await stage.sql(
+            f"SET GLOBAL max_connections = 10; {kills} SELECT SLEEP(1); SET GLOBAL max_connections = 151"
+        )
+
+
+@fault("account locked for 1 s (4151)")
+async def lock_account(stage: Stage) -> None:
+    async with stage.injected():
+        kills = "".join(f"KILL {one};" for one in await stage.connections())
+        await stage.sql(
+            f"ALTER USER 'app'@'127.0.0.1' ACCOUNT LOCK; {kills} SELECT SLEEP(1);"
+            "ALTER USER 'app'@'127.0.0.1' ACCOUNT UNLOCK"
+        )
+
+
+@fault("read_only = 1 for 2 s (1290)", is_short=True)
+async def make_read_only(stage: Stage) -> None:
+    async with stage.injected():
+        await stage.sql("SET GLOBAL read_only = 1; SELECT SLEEP(2); SET GLOBAL read_only = 0")
+
+
+@fault("disk full for 2 s (1114)")
+async def fill_disk(stage: Stage) -> None:
+    async with stage.injected():
+        await asyncio.to_thread(stage.fill_disk)
+        await asyncio.sleep(2)
+        await stage.sql(f"DROP TABLE {stage.database}.filling")
+
+
+# ---------------------------------------------------------------------- locks of other programs
+
+
+@fault("table locked for 3 s by another program")
+async def lock_table(stage: Stage) -> None:
+    async with stage.injected():
+        await stage.sql(f"LOCK TABLES {stage.database}.api_keys WRITE; SELECT SLEEP(3); UNLOCK TABLES")
+
+
+@fault("global read lock for 3 s (a backup)")
+async def lock_everything(stage: Stage) -> None:
+    async with stage.injected():
+        await stage.sql("FLUSH TABLES WITH READ LOCK; SELECT SLEEP(3); UNLOCK TABLES")
+
+
+@fault("row of one owner locked for 3 s by another program")
+async def lock_row(stage: Stage) -> None:
+    async with stage.injected():
+        await stage.sql(
+            f"USE {stage.database}; BEGIN; SELECT id FROM users WHERE email_key = 'client1@example.com' FOR UPDATE;"
+            "SELECT SLEEP(3); ROLLBACK"
+        )
+
+
+@fault("deadlocks with another program (1213)")
+async def deadlock(stage: Stage) -> None:
+    lock_rows = "SELECT id FROM users FOR UPDATE; SELECT SLEEP(0.05); SELECT id FROM api_keys FOR UPDATE"
+    for _ in range(10):
+        async with stage.injected():
+            await stage.sql(f"USE {stage.database}; BEGIN; {lock_rows}; ROLLBACK", may_fail=True)
+
+
+# ---------------------------------------------------------------------- the network to the database
+
+
+@fault("connections reset", is_short=True)
+async def reset_connections(stage: Stage) -> None:
+    for _ in range(5):
+        async with stage.injected():
+            stage.proxy.cut()
+
+
+@fault("connections forgotten by a balancer: reset at the next command")
+async def forget_connections(stage: Stage) -> None:
+    for _ in range(5):
+        async with stage.injected():
+            stage.proxy.reset_at_next_command()
+
+
+@fault("new connections accepted and closed for 1 s")
+async def close_new_connections(stage: Stage) -> None:
+    async with stage.injected():
+        port, stage.proxy.server_port = stage.proxy.server_port, 1
+        stage.proxy.cut()
+        await asyncio.sleep(1)
+        stage.proxy.server_port = port
+
+
+@fault("new connections accepted and not greeted for 4 s")
+async def ignore_new_connections(stage: Stage) -> None:
+    async with stage.injected():
+        stage.proxy.is_deaf = True
+        stage.proxy.cut()
+        await asyncio.sleep(4)
+        stage.proxy.is_deaf = False
+
+
+@fault("network silent for 4 s, in all connections")
+async def silence_network(stage: Stage) -> None:
+    async with stage.injected():
+        stage.proxy.hold(b"", "before", whole=True)
+        await asyncio.sleep(4)
+        stage.proxy.release()
+        stage.proxy.cut()
+
+
+def silent_in(place: str, words: bytes, when: Literal["before", "after"]) -> None:
+    """Add a fault: the connection of one statement gets silent, and stays so."""
+
+    @fault(f"connection silent in {place}")
+    async def silence(stage: Stage) -> None:
+        for _ in range(3):
+            async with stage.injected():
+                await hold_once(stage, words, when)
+
+
+def reset_in(place: str, words: bytes, when: Literal["before", "after"]) -> None:
+    """Add a fault: the connection of one statement is reset."""
+
+    @fault(f"connections reset {place}")
+    async def reset(stage: Stage) -> None:
+        for _ in range(5):
+            async with stage.injected():
+                await hold_once(stage, words, when)
+                stage.proxy.cut()
+
+
+LOOKUP, CLAIM, EFFECT, COMMIT = (
+    b"SELECT api_keys.id",
+    b"INSERT INTO idempotency_keys",
+    b"INSERT INTO api_keys",
+    b"\x03COMMIT",
+)
+
+silent_in("the lookup of a key", LOOKUP, "before")
+silent_in("an INSERT", EFFECT, "after")
+silent_in("COMMIT", COMMIT, "after")
+reset_in("after the claim of an Idempotency-Key", CLAIM, "after")
+reset_in("after an INSERT", EFFECT, "after")
+reset_in("before COMMIT reaches the server", COMMIT, "before")
+reset_in("after COMMIT, before its answer", COMMIT, "after")

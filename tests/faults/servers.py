@@ -1,0 +1,61 @@
+"""A MariaDB for faults: its disk can be filled, and another one can replicate it and take its place."""
+
+import subprocess
+
+from tests.mariadb import PrivateMariaDB
+
+LARGEST_MB = 64  # of all tables together
+_FILL = """
+CREATE TABLE {database}.filling (content LONGBLOB) ENGINE=InnoDB;
+INSERT INTO {database}.filling VALUES (REPEAT('x', 500000)), (REPEAT('x', 500000));
+"""
+_DOUBLE = "INSERT INTO {database}.filling SELECT content FROM {database}.filling LIMIT {rows}"
+
+
+class ReplicatingMariaDB(PrivateMariaDB):
+    """A server with a binary log, whose tables share one file of a limited size."""
+
+    def __init__(self, server_id: int, database: str = "faults") -> None:
+        super().__init__(database)
+        self.server_id = server_id
+
+    def _serving(self) -> list[str]:
+        return [
+            *(one for one in super()._serving() if one != "--skip-log-bin"),
+            "--log-bin",
+            f"--server-id={self.server_id}",
+            "--innodb-file-per-table=0",
+            f"--innodb-data-file-path=ibdata1:12M:autoextend:max:{LARGEST_MB}M",
+        ]
+
+    def fill_disk(self, database: str) -> None:
+        """Add rows until the server refuses them."""
+        self.execute("SET sql_log_bin = 0;" + _FILL.format(database=database))
+        for rows in (1000, 100, 10, 1):
+            for _ in range(1000):
+                try:
+                    self.execute("SET sql_log_bin = 0;" + _DOUBLE.format(database=database, rows=rows))
+                except subprocess.CalledProcessError:
+                    break
+
+    def follow(self, primary: PrivateMariaDB) -> None:
+        """Replicate another server, from its first statement."""
+        primary.execute(
+            "CREATE OR REPLACE USER 'replica'@'127.0.0.1'; GRANT REPLICATION SLAVE ON *.* TO 'replica'@'127.0.0.1'"
+        )
+        self.execute(
+            f"DROP DATABASE {self.database}; DROP USER 'app'@'127.0.0.1'; RESET MASTER;"
+            f"CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {primary.port}, MASTER_USER = 'replica',"
+            "MASTER_USE_GTID = slave_pos; START SLAVE"
+        )
+        self._catch_up(primary)
+
+    def take_over(self, primary: PrivateMariaDB) -> None:
+        """Apply what the former primary committed, and take writes."""
+        self._catch_up(primary)
+        self.execute("STOP SLAVE; RESET SLAVE ALL")
+
+    def _catch_up(self, primary: PrivateMariaDB) -> None:
+        position = primary.execute("SELECT @@GLOBAL.gtid_binlog_pos").strip()
+        waited = self.execute(f"SELECT MASTER_GTID_WAIT('{position}', 30)").strip()
+        assert waited == "0", f"the replica does not follow: {self.execute('SHOW SLAVE STATUS')}"

@@ -1,0 +1,226 @@
+"""The servers of one fault: a database behind a proxy, and processes of the service."""
+
+import asyncio
+import contextlib
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from latchkey.service.app import create_app
+from latchkey.service.commands.server import GRACE_S
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.settings import Settings
+from tests.api import HeldKey, hold_key
+from tests.conftest import KEYRING, migrate
+from tests.faults.load import Load
+from tests.faults.servers import ReplicatingMariaDB
+from tests.processes import Served
+from tests.redis import PrivateRedis
+from tests.server.database_proxy import DatabaseProxy
+
+CLIENTS = 12
+DATABASE_TIMEOUT_S = 2.0
+POOL_TIMEOUT_S = 1.0
+LOCK_WAIT_S = 1
+BUDGET_S = POOL_TIMEOUT_S + DATABASE_TIMEOUT_S
+SETTLING_S = 2.0  # within which the service works again after a fault
+AFTERWARDS_S = 2.5  # how long the load goes on after a fault
+COMPLAINTS = ("Traceback", "checked out", "garbage collector", "never retrieved", "never awaited")
+
+_NAMES = "SELECT name, COUNT(*) FROM api_keys GROUP BY name"
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """A row of the table in `docs/reliability.md`."""
+
+    fault: str
+    times: int
+    requests: int
+    acknowledged: int
+    lost: int
+    doubled: int
+    """Rows beyond one for a call, and rows of calls that got a 503."""
+    leaked: int
+    """Transactions that stayed open, and complaints in the log."""
+    worst_gap_s: float
+    slowest_s: float
+    recovered_s: float
+    outcomes: Mapping[str, int]
+    complaints: list[str]
+
+
+class Stage:
+    """What a fault acts on: `mariadb`, the `proxy` before it, the `served` processes, and the `load`."""
+
+    replica: DatabaseProxy
+    redis: PrivateRedis
+    standby: ReplicatingMariaDB
+
+    def __init__(
+        self, mariadb: ReplicatingMariaDB, proxy: DatabaseProxy, folder: Path, keys: Sequence[HeldKey] = ()
+    ) -> None:
+        self.mariadb = self.primary = mariadb
+        self.keys = keys
+        self.proxy = proxy
+        self.folder = folder
+        self.served: list[Served] = []
+        self.load: Load
+        self.times = 0
+        self.complaints: list[str] = []
+        self.database = "faults"
+        self.closing = contextlib.AsyncExitStack()
+
+    def url(self, port: int | None) -> str:
+        """Return the URL of the database at a port."""
+        return self.mariadb.url_of(self.database).replace(f":{self.mariadb.port}/", f":{port}/")
+
+    async def sql(self, statements: str, *, may_fail: bool = False) -> str:
+        """Run statements as root."""
+        with contextlib.suppress(*([subprocess.CalledProcessError] if may_fail else [])):
+            return await asyncio.to_thread(self.mariadb.execute, statements)
+        return ""
+
+    def fill_disk(self) -> None:
+        """Fill the disk of the database."""
+        self.mariadb.fill_disk(self.database)
+
+    async def connections(self) -> list[str]:
+        """Return the ids of the connections of the service."""
+        return (await self.sql("SELECT id FROM information_schema.processlist WHERE user = 'app'")).split()
+
+    @asynccontextmanager
+    async def injected(self, *, after: int = 20) -> AsyncIterator[None]:
+        """Count a fault that lasts for the block; that many calls of the load have succeeded before it."""
+        await self.load.until_successes(after)
+        self.times += 1
+        yield
+
+    async def start(self, environ: Mapping[str, str]) -> Served:
+        """Start another process of the service."""
+        folder = self.folder / f"process{len(self.served)}"
+        folder.mkdir()
+        served = Served(folder, "serve", environ={**self.environ, **environ})
+        self.served.append(served)
+        await asyncio.to_thread(served.__enter__)
+        return served
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "LATCHKEY_DATABASE_URL": self.url(self.proxy.port),
+            "LATCHKEY_KEYRING": KEYRING,
+            "LATCHKEY_DATABASE_TIMEOUT_S": str(DATABASE_TIMEOUT_S),
+            "LATCHKEY_POOL_TIMEOUT_S": str(POOL_TIMEOUT_S),
+            "LATCHKEY_LOCK_WAIT_S": str(LOCK_WAIT_S),
+            "LATCHKEY_KEYS_PER_OWNER": "1000000",
+        }
+
+    async def kill_process(self) -> None:
+        """Kill the process of the service, and start it again."""
+        served = self.served[0]
+        served.process.kill()
+        served.process.wait()
+        self._read_log(served)
+        await asyncio.to_thread(served.__enter__)
+
+    async def end_process(self) -> None:
+        """End the process of the service by SIGTERM."""
+        served = self.served[0]
+        begun = time.monotonic()
+        code = await asyncio.to_thread(served.stop)
+        if code or time.monotonic() - begun > GRACE_S + 1:
+            self.complaints.append(f"it ended with code {code} after {time.monotonic() - begun:.1f} s")
+        self._read_log(served)
+
+    async def stop(self) -> None:
+        """End the processes, and read their logs."""
+        for one in self.served:
+            if one.process.poll() is None:
+                await self.end_process()
+
+    def _read_log(self, served: Served) -> None:
+        lines = served.err.read_text().splitlines()
+        self.complaints += [line for line in lines if any(words in line for words in COMPLAINTS)]
+
+
+async def make_keys(url: str, number: int) -> list[HeldKey]:
+    """Return keys of as many owners."""
+    app = create_app(Settings(database_url=url, keyring=KEYRING))
+    try:
+        return [
+            await hold_key(app, email=f"client{one}@example.com", scopes=["me.keys:read", "me.keys:write"])
+            for one in range(number)
+        ]
+    finally:
+        await SQLAlchemy().close()
+
+
+async def run_fault(
+    name: str,
+    inject: Callable[[Stage], Any],
+    mariadb: ReplicatingMariaDB,
+    folder: Path,
+    *,
+    prepare: Callable[[Stage], Any] | None = None,
+) -> Result:
+    """Inject a fault under load, and compare what was answered with what was stored."""
+    assert mariadb.port is not None
+    async with DatabaseProxy(mariadb.port) as proxy:
+        stage = Stage(mariadb, proxy, folder)
+        await asyncio.to_thread(mariadb.create_database, stage.database)
+        await migrate(Settings(database_url=stage.url(mariadb.port)))
+        stage.keys = keys = await make_keys(stage.url(mariadb.port), CLIENTS)
+        try:
+            environ = {} if prepare is None else await prepare(stage)
+            await stage.start(environ)
+            async with Load([stage.served[0].url], keys) as load:
+                stage.load = load
+                await inject(stage)
+                ended = time.monotonic()
+                await asyncio.sleep(AFTERWARDS_S)
+            leaked = await open_transactions(stage)
+        finally:
+            await stage.stop()
+            proxy.release()
+            proxy.cut()
+        rows = await asyncio.to_thread(stage.primary.execute, f"USE {stage.database}; {_NAMES}")
+        await stage.closing.aclose()
+        if mariadb.is_running:
+            await asyncio.to_thread(mariadb.execute, "SET GLOBAL read_only = 0")
+        else:
+            await asyncio.to_thread(mariadb.start)
+    stored = {key: int(count) for key, count in (line.split("\t") for line in rows.splitlines())}
+    return Result(
+        fault=name,
+        times=stage.times,
+        requests=len(load.calls),
+        acknowledged=len(load.acknowledged),
+        lost=sum(one not in stored for one in load.acknowledged),
+        doubled=sum(
+            stored.get(call, 0) - 1 for call in {one.name for one in load.calls if one.name} if call in stored
+        )
+        + sum(one in stored for one in load.refused),
+        leaked=leaked + len(stage.complaints),
+        worst_gap_s=load.worst_gap_s,
+        slowest_s=load.slowest_s,
+        recovered_s=load.recovered_s(ended),
+        outcomes=load.outcomes,
+        complaints=stage.complaints,
+    )
+
+
+async def open_transactions(stage: Stage) -> int:
+    """Return how many transactions are open a second after the load."""
+    found = 0
+    for _ in range(20):
+        with contextlib.suppress(OSError):
+            found = await stage.primary.open_transactions(stage.database)
+        if not found:
+            break
+        await asyncio.sleep(0.05)
+    return found
