@@ -14,7 +14,9 @@ log = logging.getLogger("tests.log_failure")
 
 
 def of_database(number: int) -> OperationalError:
-    return OperationalError("UPDATE secret_table", {"name": "Ann"}, errors.OperationalError(number, "its words"))
+    return OperationalError(
+        "UPDATE secret_table", {"name": "Ann"}, errors.OperationalError(number, "its words")
+    )
 
 
 @pytest.mark.parametrize(
