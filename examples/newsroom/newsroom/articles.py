@@ -1,16 +1,13 @@
 """Articles: partners publish them, and everybody reads them."""
 
 import re
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
-import msgspec
 from starlette.requests import Request
 
-from latchkey import Answer, Principal, Problem
+from latchkey import Answer, PageQuery, Principal, Problem, Query, given, paginate
 from newsroom.models import Article, Favourite, Tag
 from newsroom.shapes import ArticleChange, ArticleQuery, Entry, FullArticle, Marked, NewArticle
-
-SomeEntry = TypeVar("SomeEntry", bound=Entry)
 
 
 async def publish_article(request: Request, caller: Principal, body: NewArticle) -> Answer:
@@ -23,12 +20,23 @@ async def publish_article(request: Request, caller: Principal, body: NewArticle)
     return Answer(content=await read_article(article.slug, caller), headers={"location": where})
 
 
-async def list_articles(caller: Principal | None, query: ArticleQuery) -> list[Entry]:
+async def list_articles(request: Request, caller: Principal | None, query: ArticleQuery) -> Answer:
     """List the newest articles."""
-    lookups: dict[str, Any] = {"id__lt": query.before, "author_id": query.author, "tags__name": query.tag}
-    given = {name: value for name, value in lookups.items() if value is not None}
-    found = Article.filter(**given).order_by("-id").limit(query.limit)
-    return await mark(await found.into(Entry).all(), caller)
+    found = Article.filter()
+    if query.author is not None:
+        found = found.filter(author_id=query.author)
+    if query.tag is not None:
+        found = found.filter(tags__name=query.tag)
+    return await entries(request, found, query, caller)
+
+
+async def entries(
+    request: Request, found: Query[Article], query: PageQuery, caller: Principal | None
+) -> Answer:
+    """Return a page of articles, newest first."""
+    answer = await paginate(request, found.into(Entry), query, order_by="-id")
+    await mark(answer.content.data, caller)
+    return answer
 
 
 async def read_article(slug: str, caller: Principal | None) -> FullArticle:
@@ -36,8 +44,8 @@ async def read_article(slug: str, caller: Principal | None) -> FullArticle:
     found = await Article.filter(slug=slug).into(FullArticle).first()
     if found is None:
         raise Problem("not_found", "There is no article at this address.")
-    (article,) = await mark([found], caller)
-    return article
+    await mark([found], caller)
+    return found
 
 
 async def change_article(caller: Principal, slug: str, body: ArticleChange) -> FullArticle:
@@ -45,10 +53,7 @@ async def change_article(caller: Principal, slug: str, body: ArticleChange) -> F
     article = await find(slug, lock=True)
     if article.author_id != caller.user.id:
         raise Problem("not_the_author")
-    given = {
-        name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET
-    }
-    await article.update(**given)
+    await article.update(**given(body))
     return await read_article(slug, caller)
 
 
@@ -83,7 +88,7 @@ async def add_article(author_id: int, new: NewArticle) -> Article:
     return article
 
 
-async def mark(articles: list[SomeEntry], caller: Principal | None) -> list[SomeEntry]:
+async def mark(articles: Sequence[Entry], caller: Principal | None) -> None:
     """Set which articles are favourites of the caller, with one query for all of them."""
     if caller is not None and articles:
         ids = [one.id for one in articles]
@@ -91,4 +96,3 @@ async def mark(articles: list[SomeEntry], caller: Principal | None) -> list[Some
         marked = {one.article_id for one in marks}
         for article in articles:
             article.favourited = article.id in marked
-    return articles

@@ -1,6 +1,8 @@
 """Comments on articles."""
 
-from latchkey import Principal, Problem, convert
+from starlette.requests import Request
+
+from latchkey import Answer, PageQuery, Principal, Problem, convert, paginate
 from newsroom import models
 from newsroom.articles import find
 from newsroom.shapes import Author, Comment, Id, NewComment
@@ -14,10 +16,11 @@ async def comment_on(caller: Principal, slug: str, body: NewComment) -> Comment:
     return Comment(id=made.id, body=made.body, created_at=made.created_at, author=author)
 
 
-async def list_comments(slug: str) -> list[Comment]:
-    """List the first hundred comments on an article."""
+async def list_comments(request: Request, slug: str, query: PageQuery) -> Answer:
+    """List the comments on an article, oldest first."""
     article = await find(slug)
-    return await models.Comment.filter(article_id=article.id).order_by("id").limit(100).into(Comment).all()
+    found = models.Comment.filter(article_id=article.id)
+    return await paginate(request, found.into(Comment), query)
 
 
 async def delete_comment(caller: Principal, slug: str, id: Id) -> None:

@@ -1,11 +1,12 @@
 """What readers do: they mark articles, follow authors, and read their feed."""
 
 from sqlalchemy import bindparam, case, desc, func, select
+from starlette.requests import Request
 
-from latchkey import Principal, Problem, User, prepared
-from newsroom.articles import find, mark
+from latchkey import Answer, PageQuery, Principal, Problem, User, prepared
+from newsroom.articles import entries, find
 from newsroom.models import Article, Favourite, Follow, Tag, article_tags
-from newsroom.shapes import Entry, Id, PageQuery, Profile, TagCount
+from newsroom.shapes import Id, Profile, TagCount
 
 FOLLOWS = case((Follow.reader_id == bindparam("reader"), 1), else_=0)
 PROFILE = prepared(
@@ -30,11 +31,10 @@ TAGS = prepared(
 )
 
 
-async def read_feed(caller: Principal, query: PageQuery) -> list[Entry]:
+async def read_feed(request: Request, caller: Principal, query: PageQuery) -> Answer:
     """List the newest articles of the authors that the caller follows."""
     followed = select(Follow.author_id).where(Follow.reader_id == caller.user.id)
-    found = Article.filter(Article.author_id.in_(followed), id__lt=query.before).order_by("-id")
-    return await mark(await found.limit(query.limit).into(Entry).all(), caller)
+    return await entries(request, Article.filter(Article.author_id.in_(followed)), query, caller)
 
 
 async def read_tags() -> list[TagCount]:

@@ -1,8 +1,8 @@
 """The table of routes."""
 
-from latchkey import route
+from latchkey import Page, route
 from newsroom import articles, comments, members, readers
-from newsroom.shapes import FullArticle
+from newsroom.shapes import Comment, Entry, FullArticle
 
 ARTICLE = {"title": "Rain in Bergen", "summary": "Again.", "body": "It rained.", "tags": ["weather"]}
 MEMBER = {"email": "ann@example.com", "name": "Ann", "role": "author"}
@@ -10,7 +10,7 @@ MEMBER = {"email": "ann@example.com", "name": "Ann", "role": "author"}
 ROUTES = [
     route("POST", "/v1/articles", articles.publish_article, scope="articles:write", status=201, answers=FullArticle,
           problems=("title_taken", "too_many_tags"), example=ARTICLE, idempotent=True),
-    route("GET", "/v1/articles", articles.list_articles, optional_key=True),
+    route("GET", "/v1/articles", articles.list_articles, optional_key=True, answers=Page[Entry]),
     route("GET", "/v1/articles/{slug}", articles.read_article, optional_key=True, problems=("not_found",)),
     route("PATCH", "/v1/articles/{slug}", articles.change_article, scope="articles:write",
           problems=("not_found", "not_the_author"), example={"body": "It still rains."}),
@@ -19,7 +19,8 @@ ROUTES = [
 
     route("POST", "/v1/articles/{slug}/comments", comments.comment_on, scope="comments:write", status=201,
           problems=("not_found",), example={"body": "Here, too."}, idempotent=True),
-    route("GET", "/v1/articles/{slug}/comments", comments.list_comments, public=True, problems=("not_found",)),
+    route("GET", "/v1/articles/{slug}/comments", comments.list_comments, public=True, answers=Page[Comment],
+          problems=("not_found",)),
     route("DELETE", "/v1/articles/{slug}/comments/{id}", comments.delete_comment, scope="comments:write",
           status=204, problems=("not_found",)),
 
@@ -29,7 +30,7 @@ ROUTES = [
     route("GET", "/v1/authors/{id}", readers.read_author, optional_key=True, problems=("not_found",)),
     route("PUT", "/v1/authors/{id}/follow", readers.follow, any_key=True, problems=("not_found",)),
     route("DELETE", "/v1/authors/{id}/follow", readers.unfollow, any_key=True, status=204),
-    route("GET", "/v1/feed", readers.read_feed, any_key=True),
+    route("GET", "/v1/feed", readers.read_feed, any_key=True, answers=Page[Entry]),
     route("GET", "/v1/tags", readers.read_tags, public=True),
 
     route("POST", "/v1/members", members.add_member, scope="members:write", status=201, example=MEMBER,

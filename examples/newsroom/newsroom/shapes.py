@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from latchkey import PageQuery
+
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Title = Annotated[str, Meta(max_length=120, pattern=r"[A-Za-z0-9]")]  # the address needs a letter or digit
 Summary = Annotated[str, Meta(max_length=300)]
@@ -44,15 +46,8 @@ class NewMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     role: Literal["author", "reader"]
 
 
-class PageQuery(msgspec.Struct, frozen=True):
-    """Which articles a list has: the newest before the one with the id `before`."""
-
-    limit: Annotated[int, Meta(ge=1, le=100)] = 20
-    before: Id = 2**63 - 1
-
-
-class ArticleQuery(PageQuery, frozen=True):
-    """As `PageQuery`, and of one author or with one tag."""
+class ArticleQuery(PageQuery, frozen=True, kw_only=True):
+    """The query of `GET /v1/articles`: those of one author, or with one tag."""
 
     author: Id | None = None
     tag: TagName | None = None

@@ -56,9 +56,10 @@ def test_the_newest_articles_are_listed_page_by_page(author: Caller, anybody: Ca
     path = f"/v1/articles?author={author.id}&limit=2"
 
     first = anybody("GET", path).json()
-    second = anybody("GET", f"{path}&before={first[-1]['id']}").json()
+    second = anybody("GET", f"{path}&cursor={first['next_cursor']}").json()
 
-    assert [one["slug"] for one in first + second] == slugs[::-1]
+    assert [one["slug"] for one in first["data"] + second["data"]] == slugs[::-1]
+    assert second["next_cursor"] is None
 
 
 def test_articles_are_listed_by_their_tags(author: Caller, anybody: Caller) -> None:
@@ -66,7 +67,7 @@ def test_articles_are_listed_by_their_tags(author: Caller, anybody: Caller) -> N
     tagged = publish(author, tags=[tag, "weather"])
     publish(author)
 
-    assert anybody("GET", f"/v1/articles?tag={tag}").json() == [
+    assert anybody("GET", f"/v1/articles?tag={tag}").json()["data"] == [
         {name: value for name, value in tagged.items() if name != "body"}
     ]
     assert {"name": tag, "articles": 1} in anybody("GET", "/v1/tags").json()
@@ -104,7 +105,7 @@ def test_a_comment_is_made_listed_and_deleted(
     path = f"/v1/articles/{article['slug']}/comments"
 
     made = reader("POST", path, {"body": "Here, too."})
-    listed = anybody("GET", path).json()
+    listed = anybody("GET", path).json()["data"]
     refused = author("DELETE", f"{path}/{made.json()['id']}")
     deleted = reader("DELETE", f"{path}/{made.json()['id']}")
 
@@ -112,7 +113,7 @@ def test_a_comment_is_made_listed_and_deleted(
     assert made.json()["author"] == {"id": reader.id, "name": "Ann"}
     assert listed == [made.json()]
     assert (refused.status_code, deleted.status_code) == (403, 204)
-    assert anybody("GET", path).json() == []
+    assert anybody("GET", path).json()["data"] == []
 
 
 def test_what_is_not_there_is_not_found(author: Caller) -> None:

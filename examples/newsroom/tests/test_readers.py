@@ -25,16 +25,16 @@ def test_the_feed_has_the_articles_of_the_authors_that_a_reader_follows(
 ) -> None:
     slugs = [publish(author)["slug"] for _ in range(2)]
 
-    before = reader("GET", "/v1/feed").json()
+    before = reader("GET", "/v1/feed").json()["data"]
     followed = [reader("PUT", f"/v1/authors/{author.id}/follow").json() for _ in range(2)]
-    feed = reader("GET", "/v1/feed").json()
+    feed = reader("GET", "/v1/feed").json()["data"]
 
     assert before == []
     assert followed == [{"id": author.id, "name": "Ann", "followers": 1, "following": True}] * 2
     assert [one["slug"] for one in feed] == slugs[::-1]
 
     assert reader("DELETE", f"/v1/authors/{author.id}/follow").status_code == 204
-    assert reader("GET", "/v1/feed").json() == []
+    assert reader("GET", "/v1/feed").json()["data"] == []
 
 
 def test_anybody_sees_an_author_and_a_wrong_key_nobody(anybody: Caller, author: Caller) -> None:
