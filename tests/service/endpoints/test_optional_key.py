@@ -232,6 +232,7 @@ async def test_the_description_has_an_empty_alternative(app: Starlette) -> None:
         {},
         {"bearer": []},
         {"signed_query_key": [], "signed_query_signature": []},
+        {"message_signature": [], "message_signature_input": []},
     ]
     assert "one that is sent must be valid" in described["description"]
     assert "401" in described["responses"]
