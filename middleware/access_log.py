@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from latchkey.middleware.request_id import printable_method, printable_path
+from latchkey.middleware.request_state import request_state
 
 log = logging.getLogger("latchkey.access")
 
@@ -57,6 +58,6 @@ class AccessLogMiddleware:
                 "duration_ms": round((time.perf_counter() - began) * 1000, 2),
                 "client": self.client(scope),
                 "access_key": user.identity if user is not None and user.is_authenticated else None,
-                "claimed_access_key": scope.get("state", {}).get("claimed_key"),
+                "claimed_access_key": request_state(scope).get("claimed_key"),
             }
             log.info("%(method)s %(path)s %(status)s %(duration_ms)sms", fields, extra={"access": fields})

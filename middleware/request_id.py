@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
+from latchkey.middleware.request_state import request_state
 
 log = logging.getLogger("latchkey.request")
 
@@ -69,7 +70,7 @@ class RequestIDMiddleware:
             return
         name = self._given(scope) or new_request_id()
         header = HEADER, name.encode()
-        scope.setdefault("state", {})["request_id"] = name
+        request_state(scope)["request_id"] = name
         token = request_id.set(name)
         started = False
 

@@ -19,8 +19,8 @@ log = logging.getLogger("latchkey.session")
 STREAM_TIMEOUT_S = 30.0
 
 
-class RequestState(dict[str, Any]):
-    """`scope["state"]`, which raises an explanation for `session` once the answer has started."""
+class StateWithSession(dict[str, Any]):
+    """The dict of `scope["state"]`, which raises an explanation for `session` once the answer has started."""
 
     def __missing__(self, key: str) -> Any:
         if key == "session":
@@ -74,7 +74,7 @@ class SessionMiddleware:
         try:
             with RequestScope(task) as request_scope:
                 async with self.scoped_session() as session:
-                    state = scope["state"] = RequestState(scope.get("state") or {}, session=session)
+                    state = scope["state"] = StateWithSession(scope.get("state") or {}, session=session)
                     settle = Settle(request_scope, state, registry, Patient(send, self.stream_timeout_s))
                     try:
                         await self._serve(scope, unpinned(receive, request_scope), settle, session)
@@ -169,7 +169,7 @@ class Settle:
     def __init__(
         self,
         request_scope: RequestScope,
-        state: RequestState,
+        state: StateWithSession,
         registry: MutableMapping[Any, Any],
         send: Patient,
     ) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from latchkey.middleware.request_state import request_state
+
 
 class WholeBodyMiddleware:
     """Read the whole body, then run the application, which receives it in one part.
@@ -28,7 +30,7 @@ class WholeBodyMiddleware:
             await self.app(scope, receive, send)
             return
         body = await read(receive)
-        scope["state"]["has_body"] = bool(body)
+        request_state(scope)["has_body"] = bool(body)
         waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:

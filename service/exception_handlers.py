@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from latchkey.middleware.request_state import request_state
 from latchkey.middleware.session_errors import CommitUnknownError, TransactionEndedError
 from latchkey.service.database.conflicts import is_conflict, is_locked, is_unreachable
 from latchkey.service.problems import Problem
@@ -53,7 +54,7 @@ def answer_failure(error: Exception) -> Problem | None:
 async def answer_problem(request: Request, error: Exception) -> Response:
     """Return the response for a Problem that was raised; a Starlette exception handler."""
     assert isinstance(error, Problem)  # noqa: S101 - registered for Problem
-    return error.response(request.scope["state"].get("request_id"))
+    return error.response(request_state(request.scope).get("request_id"))
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
@@ -72,7 +73,7 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
             )
         case _:
             raise error
-    return problem.response(request.scope["state"].get("request_id"))
+    return problem.response(request_state(request.scope).get("request_id"))
 
 
 def allowed_methods(request: Request) -> set[str]:

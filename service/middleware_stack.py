@@ -20,7 +20,7 @@ from latchkey.middleware.session import SessionMiddleware
 from latchkey.middleware.whole_body import WholeBodyMiddleware
 from latchkey.service.authentication.anonymous import OptionalKeyMiddleware
 from latchkey.service.authentication.backend import KeyBackend, answer_refusal
-from latchkey.service.authentication.retirement import retirement_headers
+from latchkey.service.authentication.state import call_state
 from latchkey.service.connections.guard import ServerGuardMiddleware
 from latchkey.service.connections.refusals import Refusals
 from latchkey.service.endpoints.adapter import Adapter
@@ -126,9 +126,15 @@ async def answer_headers(limits: Limits, scope: Scope) -> Headers:
     with `Authorization`, and a signed call has none.
     """
     found = [NO_SNIFFING, *retirement_headers(scope), *await limits.headers(scope)]
-    if scope.get("state", {}).get("is_private"):
+    if call_state(scope).get("is_private"):
         found.append(PRIVATE)
     return found
+
+
+def retirement_headers(scope: Scope) -> Headers:
+    """Return the headers of an answer to a call with a replaced secret; for any other call there are none."""
+    retirement = call_state(scope).get("retirement")
+    return [] if retirement is None else retirement.headers()
 
 
 def interruption(scope: Scope) -> Problem:

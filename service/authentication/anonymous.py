@@ -6,6 +6,7 @@ from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.wire.extraction import CredentialError, extract
 
 
@@ -33,7 +34,7 @@ class OptionalKeyMiddleware:
         """Choose the path of one request."""
         if scope["type"] == "http" and is_anonymous(scope, self.key_headers):
             scope["auth"], scope["user"] = AuthCredentials(), UnauthenticatedUser()
-            scope["state"]["is_private"] = True
+            call_state(scope)["is_private"] = True
             await self.app(scope, receive, send)
         else:
             await self.private(scope, receive, send)

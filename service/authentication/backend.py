@@ -28,6 +28,7 @@ from latchkey.service.authentication.records import KeyRecord, UserRecord
 from latchkey.service.authentication.refusal import accept_signature, challenge, claimed_key
 from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.authentication.retirement import retirement_of
+from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.wire import advice, message_signature, query_signature
 from latchkey.service.authentication.wire.credentials import (
     AccessKey,
@@ -72,7 +73,7 @@ def answer_refusal(connection: HTTPConnection, error: AuthenticationError) -> Re
     """Return the response for `AuthenticationMiddleware`, whose default is a 400 in plain text."""
     assert isinstance(error, Refused)  # noqa: S101 - what the backend below raises
     scope = connection.scope
-    response = error.problem.response(scope["state"].get("request_id"))
+    response = error.problem.response(call_state(scope).get("request_id"))
     if response.status_code == HTTPStatus.UNAUTHORIZED:
         response.headers["accept-signature"] = accept_signature(scope, has_body=has_body(scope))
     return response
@@ -171,13 +172,14 @@ class Verifier:
                     "no credential", advice.NO_CREDENTIAL.advice(scope["query_string"].decode("latin-1"))
                 )
         found = proved.found
-        scope["state"]["proved_key"] = found.key.access_key
+        state = call_state(scope)
+        state["proved_key"] = found.key.access_key
         now = self.moment()
         require_active(found, now)
-        retirement = scope["state"]["retirement"] = retirement_of(found, proved.secret)
+        retirement = state["retirement"] = retirement_of(found, proved.secret)
         if retirement is not None:
             self.note_old_use(found.key_id, retirement.version, now)
-        scope["state"]["found"] = found
+        state["found"] = found
         self._require_network(scope, found)
         if proved.missing:
             raise Refused(
@@ -212,7 +214,7 @@ class Verifier:
             Problem: the key or its owner may no longer make this call.
         """
         principal: Principal = scope["user"]
-        state = scope["state"]
+        state = call_state(scope)
         try:
             found = await lookup.locked(state["session"], principal.key_id)
         except Unauthenticated:
@@ -245,7 +247,7 @@ class Verifier:
                 advice.token_part(self.prefix).advice(credential.token),
             )
         digest = hash_secret(secret)
-        found = await keys.by_secret(scope["state"]["session"], digest)
+        found = await keys.by_secret(call_state(scope)["session"], digest)
         stored = next((one for one in found.secrets if same(one.secret_sha256, digest)), None)
         if stored is None:
             raise NoKeyMatch
@@ -338,7 +340,7 @@ class Verifier:
         found: Found | None = None
         live: list[StoredSecret] = []
         try:
-            found = await keys.by_access_key(scope["state"]["session"], access_key)
+            found = await keys.by_access_key(call_state(scope)["session"], access_key)
         except Unauthenticated as error:
             failure = error
         if found is not None and signs(found, access_key):
@@ -450,7 +452,7 @@ def has_body(scope: Scope) -> bool:
 
     The body itself decides if it was read already; otherwise the headers do (RFC 9112, section 6).
     """
-    read: bool | None = scope.get("state", {}).get("has_body")
+    read = call_state(scope).get("has_body")
     if read is not None:
         return read
     return any(
@@ -468,7 +470,7 @@ class KeyBackend(AuthenticationBackend):
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Principal]:
         """Return the caller, or raise `Refused`."""
-        state = conn.scope["state"]
+        state = call_state(conn.scope)
         state["is_private"] = True
         try:
             principal = await self.verifier.verify(conn.scope)

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 import msgspec
-from starlette.types import Scope
 
 from latchkey.service.authentication.lookup import Found, StoredSecret
 
@@ -39,9 +38,3 @@ def retirement_of(found: Found, proved: StoredSecret) -> Retirement | None:
         return None
     ends = [moment for moment in (proved.expires_at, found.key.expires_at) if moment is not None]
     return Retirement(proved.version, found.secrets[0].created_at, min(ends))
-
-
-def retirement_headers(scope: Scope) -> Headers:
-    """Return the headers for any answer to a request; usually there are none."""
-    retirement: Retirement | None = scope.get("state", {}).get("retirement")
-    return [] if retirement is None else retirement.headers()

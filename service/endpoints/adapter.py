@@ -25,6 +25,7 @@ from latchkey.middleware.request_scope import Compartment, RequestScope
 from latchkey.middleware.session_errors import TransactionEndedError
 from latchkey.service import conversion, shapes
 from latchkey.service.authentication.current_call import answering, caller_of
+from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
 from latchkey.service.database.conflicts import is_conflict
 from latchkey.service.database.session import RequestSession
@@ -84,7 +85,7 @@ class Adapter:
             if query is not None:
                 arguments["query"] = query
         raw = await read_json(request) if self.decode is not None else b""
-        session: RequestSession = scope["state"]["session"]
+        session = call_state(scope)["session"]
         session.enter_endpoint(safe=operation.safe)
         if not operation.safe:
             request_scope.compartments = compartments_of(operation, request)

@@ -9,7 +9,7 @@ Copies of a call in the same process wait in memory for the first one, and take 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ from latchkey.service.database.conflicts import error_number
 from latchkey.service.database.session import RequestSession
 from latchkey.service.idempotency.allowance import KEPT_S, Allowance
 from latchkey.service.idempotency.key import CallIdentity, identify, read_header
+from latchkey.service.limits.call import limit_state
 from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.operation import Operation
 from latchkey.service.problems import Problem
@@ -165,7 +166,7 @@ class Claim:
                 return None
         if self.answer.fingerprint != self.key.fingerprint:
             raise Problem("idempotency_mismatch")
-        charge = self.scope["state"].get("charge")
+        charge = limit_state(self.scope).get("charge")
         if charge is not None:
             await charge.refund()
         return self.answer
@@ -198,7 +199,7 @@ class Claim:
         Raises:
             Problem: the call exceeds a limit.
         """
-        charge: Callable[[], Awaitable[Problem | None]] | None = self.scope["state"].pop("charge_now", None)
+        charge = limit_state(self.scope).pop("charge_now", None)
         if charge is None:
             return False
         await session.rollback()

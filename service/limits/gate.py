@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -13,10 +13,11 @@ from starlette.types import Scope
 
 from latchkey.service.database.driver import has_stalled
 from latchkey.service.exception_handlers import problem_of_exception
-from latchkey.service.limits.account import Accounts, accounts_of
-from latchkey.service.limits.charger import Charger, Moments, Receipt
+from latchkey.service.limits.account import Accounts
+from latchkey.service.limits.call import UNKNOWN, Charge, Figures, accounts_in, limit_state
+from latchkey.service.limits.charger import Charger, Receipt
 from latchkey.service.limits.headers import Headers, policy_header, standing_header
-from latchkey.service.limits.ledger import Figure, Ledger, Refusal
+from latchkey.service.limits.ledger import Ledger, Refusal
 from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.problems import Problem
 
@@ -28,64 +29,10 @@ LOOK_DEADLINE_S = 1.0  # how long a finished answer may wait for its rate limit 
 
 LARGEST_MEMORY = 10_000  # accounts of which is known that little is left
 
-Figures = tuple[Figure, ...]
-UNKNOWN: Figures = ()
-
-
-class Charge:
-    """The charge of one call, stored in `scope["state"]["charge"]`.
-
-    Args:
-        charger: charged it.
-        accounts: the accounts that were charged.
-        cost: units.
-        moments: when each account was charged.
-        state: of the request; its `figures` go into the headers of the answer.
-    """
-
-    def __init__(
-        self,
-        charger: Charger,
-        accounts: Accounts,
-        cost: int,
-        moments: Moments,
-        state: MutableMapping[str, Any],
-    ) -> None:
-        self._charger = charger
-        self._accounts = accounts
-        self._cost = cost
-        self._moments = moments
-        self._state = state
-        self._is_refunded = False
-
-    async def refund(self) -> None:
-        """Refund the charge; a second refund does nothing.
-
-        Do not call it while a write of the request is open: SQLite has one writer at a time, so the refund and
-        the request would wait for each other.
-
-        Raises:
-            DBAPIError, sqlalchemy.exc.TimeoutError: the counters are out of reach.
-        """
-        if self._is_refunded:
-            return
-        self._is_refunded = True
-        receipt = await self._charger.refund(self._accounts, self._cost, self._moments)
-        self._state["figures"] = receipt.figures
-
 
 async def nothing_is_exempt(scope: Scope) -> bool:  # noqa: ARG001 - the shape that is asked for
     """Charge every call."""
     return False
-
-
-def accounts_in(state: MutableMapping[str, Any]) -> Accounts:
-    """Return the accounts that a call is charged to; empty when nothing is limited, or no key was found."""
-    accounts: Accounts | None = state.get("accounts")
-    if accounts is None:
-        found = state.get("found")
-        accounts = state["accounts"] = () if found is None else accounts_of(found)
-    return accounts
 
 
 class Limits:
@@ -126,7 +73,7 @@ class Limits:
         would still write one nonce for each call. A read is checked when this worker knows that little is left, so
         that most reads cost no round trip more; each worker finds out by one charge.
         """
-        state = scope["state"]
+        state = limit_state(scope)
         accounts = accounts_in(state)
         if not accounts or scope["user"].claim is None:
             return None
@@ -162,7 +109,7 @@ class Limits:
         A call that is exempt as a replay gets `state["charge_now"]`: its charge, should the stored answer be gone when
         it is to be sent.
         """
-        state = scope["state"]
+        state = limit_state(scope)
         accounts = accounts_in(state)
         if not accounts:
             return None
@@ -172,14 +119,13 @@ class Limits:
         return await self._charge(scope, cost)
 
     async def _is_exempt(self, scope: Scope) -> bool:
-        state = scope["state"]
+        state = limit_state(scope)
         if "is_exempt" not in state:
             state["is_exempt"] = await self._exempt(scope)
-        exempt: bool = state["is_exempt"]
-        return exempt
+        return state["is_exempt"]
 
     async def _charge(self, scope: Scope, cost: int) -> Problem | None:
-        state = scope["state"]
+        state = limit_state(scope)
         accounts = accounts_in(state)
         try:
             receipt = await self._charger.charge(accounts, cost)
@@ -203,11 +149,11 @@ class Limits:
         A call that was refused before the charge, or that is free, reads the counters here, after its session
         has released its connection.
         """
-        state = scope.get("state", {})
+        state = limit_state(scope)
         accounts = accounts_in(state)
         if not accounts:
             return []
-        figures: Figures | None = state.get("figures")
+        figures = state.get("figures")
         if figures is None:
             figures = await self._look(accounts)
         if figures == UNKNOWN:

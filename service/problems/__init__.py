@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
+from latchkey.middleware.request_state import request_state
 from latchkey.service.problems.registry import kind_of
 
 RETRY_AFTER_S = 1
@@ -94,7 +95,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
-        await self.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
+        await self.response(request_state(scope).get("request_id"))(scope, receive, send)
 
 
 def scope_missing(scope: str) -> Problem:

@@ -8,7 +8,8 @@ import pytest
 
 from latchkey.service.authentication.lookup import Found, StoredSecret
 from latchkey.service.authentication.records import KeyRecord
-from latchkey.service.authentication.retirement import Retirement, retirement_headers, retirement_of
+from latchkey.service.authentication.retirement import Retirement, retirement_of
+from latchkey.service.middleware_stack import retirement_headers
 
 ROTATED = datetime(2026, 1, 1, 0, 0, 0, 999_999, tzinfo=UTC)
 END = ROTATED + timedelta(days=7)
