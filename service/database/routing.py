@@ -266,9 +266,7 @@ class RoutingSession(Session):
     @property
     def reads_apart(self) -> bool:
         """Return whether a plain read would use the reader, see nothing pending, and share no connection."""
-        return not (
-            self.in_transaction() or self.is_flushing or self.depth or (self.autoflush and not self.clean)
-        )
+        return not (self.in_transaction() or (self.autoflush and not self.clean))
 
     @step
     def read(self, prepared: Prepared[R], values: Mapping[Any, Any]) -> Sequence[R]:

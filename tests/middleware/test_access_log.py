@@ -107,3 +107,10 @@ async def test_where_nobody_listens_nothing_is_measured(caplog: pytest.LogCaptur
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
 async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
     assert await passes_untouched(AccessLogMiddleware(untouched, client=peer), dict(scope))
+
+
+async def test_what_nobody_hears_is_not_measured(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "latchkey.access")
+
+    assert await passes_untouched(AccessLogMiddleware(untouched, client=peer), http())
+    assert caplog.records == []

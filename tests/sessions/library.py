@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import FetchedValue, ForeignKey, Integer, String, Uuid, func, select, text
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
+from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.ext.hybrid import hybrid_method, hybrid_property
 from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import (
@@ -70,7 +71,7 @@ class Author(Model):
         return func.length(self.last) > length if isinstance(self, type) else len(self.last) > length
 
 
-class Book(Model):
+class Book(AsyncAttrs, Model):
     """A row with a version that is a UUID, values of the server, and three kinds of collections."""
 
     __tablename__ = "like_books"

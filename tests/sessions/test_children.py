@@ -8,15 +8,20 @@ import pytest
 from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from latchkey.middleware import request_scope
-from latchkey.middleware.session_errors import ChildWriteError, SettledSessionError
+from latchkey.middleware.session import SessionMiddleware
+from latchkey.middleware.session_errors import ChildWriteError, SettledSessionError, UnwrittenWorkError
 from latchkey.models import User
 from latchkey.models.errors import LostWriteError
 from latchkey.service.database import SQLAlchemy
+from latchkey.service.exception_handlers import problem_of_exception
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import response_route, value_route
@@ -164,6 +169,26 @@ async def test_a_child_that_ends_with_unwritten_work_fails_the_request(
     assert (answer.status, answer.starts) == (500, 1)
     assert "'careless' ended without committing" in caplog.text
     assert await count(db) == 0
+
+
+async def test_the_work_of_a_child_is_missed_in_the_very_step_in_which_it_ends(db: SQLAlchemy) -> None:
+    """The callback of its task has not run yet when the answer starts."""
+
+    async def child() -> None:
+        db.scoped_session().add(User(email="a@b", name="n"))
+
+    async def write(request: Request) -> Response:
+        await asyncio.create_task(child(), name="careless")
+        return Response()
+
+    app = Starlette(
+        routes=[Route("/probe", write)],
+        middleware=[
+            Middleware(SessionMiddleware, scoped_session=db.scoped_session, problem=problem_of_exception)
+        ],
+    )
+    with pytest.raises(UnwrittenWorkError, match="'careless' ended without committing User"):
+        await request(app, "GET", "/probe")
 
 
 async def test_a_child_that_writes_while_its_request_writes_is_refused_by_name(

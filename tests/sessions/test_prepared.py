@@ -72,6 +72,16 @@ async def test_it_answers_what_the_session_would(
 
 
 @pytest.mark.parametrize("on_writer", [False, True], ids=["reader", "writer"])
+async def test_a_value_that_is_missing_is_an_error(db: SQLAlchemy, keys: None, on_writer: bool) -> None:
+    async with db.scoped_session() as session:
+        if on_writer:
+            await session.connection()
+        with pytest.raises(KeyError, match="access_key"):
+            await session.read(BY_KEY, {})
+        await session.rollback()
+
+
+@pytest.mark.parametrize("on_writer", [False, True], ids=["reader", "writer"])
 @pytest.mark.parametrize(
     ("some", "found"),
     [

@@ -430,11 +430,12 @@ async def test_an_answer_that_is_whole_ends_the_stream_that_was_left(
 
 
 @pytest.mark.usefixtures("many")
-async def test_without_the_adapter_the_last_part_of_the_body_ends_it(db: SQLAlchemy) -> None:
+@pytest.mark.parametrize("statement", [text(sql), names], ids=["on the writer", "on the reader"])
+async def test_without_the_adapter_the_last_part_of_the_body_ends_it(db: SQLAlchemy, statement: Any) -> None:
     out: list[int] = []
 
     async def leave(request: Request) -> Response:
-        rows = await request.state.session.stream(text(sql))
+        rows = await request.state.session.stream(statement)
         request.app.state.rows = rows
         return JSONResponse((await anext(aiter(rows))).name)
 

@@ -8,6 +8,7 @@ from tests.sessions.units import (
     relations,
     statements,
     states,
+    synchronous,
     transactions,
     writing,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "relations",
     "statements",
     "states",
+    "synchronous",
     "transactions",
     "writing",
 ]
