@@ -17,7 +17,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -79,8 +79,9 @@ class PrivateMariaDB:
     `port` is None until the first start and stays the same from then on.
     """
 
-    def __init__(self, database: str = "latchkey") -> None:
+    def __init__(self, database: str = "latchkey", *, options: Sequence[str] = ()) -> None:
         self.database = database
+        self.options = options
         self.port: int | None = None
         self._password = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
@@ -270,6 +271,7 @@ class PrivateMariaDB:
                     "--bind-address=127.0.0.1",
                     # Every commit reaches the operating system, so a killed server keeps it, without a wait for the disk.
                     "--innodb-flush-log-at-trx-commit=2",
+                    *self.options,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

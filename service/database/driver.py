@@ -196,12 +196,12 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
             sessions with autocommit off reports it as on, so the driver would send nothing.
         waits_for_cluster: on a Galera cluster, each read waits until the node has applied earlier commits of the other
             nodes. On other servers this has no effect.
-        isolation_level: of a connection that is opened again; SQLAlchemy sets it, and the names, of a new one.
+        isolation_level: of the session; None for that of the server. SQLAlchemy sets the names of a new connection.
     """
 
     timeout_s: float
     answer_timeout_s: float | None = None
-    variables: Mapping[str, int] = {}
+    variables: Mapping[str, int | str] = {}
     waits_for_cluster: bool = False
     isolation_level: str | None = None
 
@@ -239,14 +239,13 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
 
     async def _set_session(self, connection: Connection, *, is_again: bool) -> None:
         if self.variables:
-            values = ", ".join(f"{name} = {value}" for name, value in self.variables.items())
-            await connection.query(f"SET {values}")  # type: ignore[no-untyped-call]
+            await connection.query(set_statement(self.variables))  # type: ignore[no-untyped-call]
+        if self.isolation_level is not None:
+            await connection.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {self.isolation_level}")  # type: ignore[no-untyped-call]
         if self.waits_for_cluster:
             await wait_for_cluster(connection)
         if is_again:
             await connection.query(f"SET NAMES {connection.character_set_name()}")  # type: ignore[no-untyped-call]
-            if self.isolation_level is not None:
-                await connection.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {self.isolation_level}")  # type: ignore[no-untyped-call]
         async with connection.cursor() as cursor:
             await cursor.execute("SELECT @@SESSION.wait_timeout")
             (connection.wait_timeout_s,) = await cursor.fetchone()
@@ -254,7 +253,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
 
 async def connect(
     *,
-    variables: Mapping[str, int] | None = None,
+    variables: Mapping[str, int | str] | None = None,
     waits_for_cluster: bool = False,
     answer_timeout_s: float | None = None,
     isolation_level: str | None = None,
@@ -279,6 +278,15 @@ async def connect(
     )
     await made.opening.open(made)
     return made
+
+
+def set_statement(variables: Mapping[str, int | str]) -> str:
+    """Return the statement that sets variables of a session."""
+    values = [
+        f"{name} = {value}" if isinstance(value, int) else f"{name} = '{value}'"
+        for name, value in variables.items()
+    ]
+    return f"SET {', '.join(values)}"
 
 
 async def wait_for_cluster(made: Connection) -> None:

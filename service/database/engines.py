@@ -1,7 +1,7 @@
 """The engines: how each database is connected, reset and committed (R8)."""
 
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,25 @@ from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_recor
 from latchkey.service.settings import Settings, SettingsError
 
 PREPARED_STATEMENTS = 32  # for each connection; the server has room for 16,382 of all its clients
+SESSION: Mapping[str, int | str] = {
+    # Values that do not fit are refused, never truncated; quotes and backslashes mean what the driver takes them for.
+    "sql_mode": "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION",
+    "time_zone": "+00:00",
+    "default_storage_engine": "InnoDB",
+    "completion_type": 0,  # COMMIT begins no further transaction, and does not end the session
+    "foreign_key_checks": 1,
+    "unique_checks": 1,
+    "sql_safe_updates": 0,
+    "sql_select_limit": 2**64 - 1,
+}
+"""What the service relies on in each session, whatever the server is configured to."""
 LOCK_WAITS = (
     "innodb_lock_wait_timeout",  # for rows
     "lock_wait_timeout",  # for tables that are being altered
 )
 MYSQL_PORT = 3306
 ISOLATION_LEVEL = "READ COMMITTED"
+CHARSET = "utf8mb4"
 TLS_PARAMETERS = frozenset({"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_check_hostname"})
 URL_PARAMETERS = {
     "mysql": TLS_PARAMETERS | {"charset", "connect_timeout", "unix_socket"},
@@ -71,6 +84,10 @@ def parse_url(text: str, variable: str) -> URL:
         raise SettingsError(f"{variable}: a database URL has no parameter {', '.join(sorted(unknown))}")
     if not str(url.query.get("connect_timeout", "0")).isdecimal():
         raise SettingsError(f"{variable}: connect_timeout must be a whole number of seconds")
+    if url.query.get("charset", CHARSET) != CHARSET:
+        raise SettingsError(
+            f"{variable}: charset must be {CHARSET}, which has all characters; or leave it out"
+        )
     if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
         raise SettingsError(
             f"{variable}: a database in memory cannot be shared by several engines; name a file"
@@ -94,8 +111,8 @@ def _writer(url: URL, settings: Settings) -> AsyncEngine:
         event.listen(engine.sync_engine, "begin", _begin_immediate)
         return engine
     url, arguments = _mysql_arguments(url, settings)
-    arguments["connect_args"].update(waits_for_cluster=True, isolation_level=ISOLATION_LEVEL)
-    engine = create_async_engine(url, isolation_level=ISOLATION_LEVEL, pool_reset_on_return=None, **arguments)
+    arguments["connect_args"]["waits_for_cluster"] = True
+    engine = create_async_engine(url, pool_reset_on_return=None, **arguments)
     event.listen(engine.sync_engine, "handle_error", _note_lost_status)
     event.listen(engine.sync_engine, "reset", _reset_if_open)
     read_floats_as_text(engine)
@@ -144,8 +161,9 @@ def _mysql_arguments(url: URL, settings: Settings) -> tuple[URL, dict[str, Any]]
     connect["stmt_cache_size"] = PREPARED_STATEMENTS
     connect["async_creator_fn"] = Connecting
     connect["answer_timeout_s"] = settings.database_timeout_s
-    connect["variables"] = dict.fromkeys(LOCK_WAITS, settings.lock_wait_s)
-    for name, value in {"connect_timeout": driver.CONNECT_TIMEOUT_S, "charset": "utf8mb4"}.items():
+    connect["isolation_level"] = ISOLATION_LEVEL
+    connect["variables"] = {**SESSION, **dict.fromkeys(LOCK_WAITS, settings.lock_wait_s)}
+    for name, value in {"connect_timeout": driver.CONNECT_TIMEOUT_S, "charset": CHARSET}.items():
         if name not in url.query:
             connect[name] = value
     return url, {"connect_args": connect, "pool_recycle": 3600, **_pool(settings)}
