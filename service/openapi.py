@@ -144,7 +144,6 @@ HEADERS: Json = {
 }
 
 CONVERTER = re.compile(r"{(\w+):\w+}")
-NOUN = re.compile(r"/v[0-9]+/([^/{]+)")
 
 
 class Problem(msgspec.Struct, kw_only=True):
@@ -206,7 +205,7 @@ def document(operations: Sequence[Operation], *, key_headers: Sequence[str] = ()
         "openapi": "3.1.0",
         "info": {**INFO, "version": service.__version__},
         "servers": SERVERS,
-        "tags": [tag(noun) for noun in dict.fromkeys(noun_of(one) for one in operations)],
+        "tags": [tag(name) for name in dict.fromkeys(one.tag for one in operations)],
         "paths": paths,
         "components": {
             "schemas": schemas.components,
@@ -235,7 +234,7 @@ def render(document: Json) -> str:
 def describe(operation: Operation, schemas: Schemas) -> Json:
     """Return the description of one method on one path."""
     described: Json = {
-        "tags": [noun_of(operation)],
+        "tags": [operation.tag],
         "summary": operation.summary,
         "description": "\n\n".join(filter(None, [operation.description, who_may(operation)])),
         "security": security(operation),
@@ -257,15 +256,9 @@ def describe(operation: Operation, schemas: Schemas) -> Json:
     return described
 
 
-def tag(noun: str) -> Json:
+def tag(name: str) -> Json:
     """Return the description of a tag."""
-    return {"name": noun, "description": TAGS.get(noun, f"The operations on {noun}.")}
-
-
-def noun_of(operation: Operation) -> str:
-    """Return the subject of the path; a path outside `/v1` belongs to the service itself."""
-    found = NOUN.match(operation.path)
-    return found[1] if found else "service"
+    return {"name": name, "description": TAGS.get(name, f"The operations on {name}.")}
 
 
 def who_may(operation: Operation) -> str:

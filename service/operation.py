@@ -25,6 +25,7 @@ from latchkey.service.methods import METHODS, SAFE_METHODS
 
 SCOPE_SHAPE = re.compile(r"[a-z][a-z0-9_.-]{0,39}:[a-z][a-z0-9_-]{0,39}")
 NO_CONTENT = frozenset({204, 205, 304})  # RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5
+FIRST_WORD = re.compile(r"/(?:v[0-9]+/)?([^/{]+)")
 
 Endpoint = Callable[..., Awaitable[Any]]
 
@@ -69,6 +70,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """A valid body, for OpenAPI."""
     path_example: Mapping[str, str]
     """Values of the path parameters, for OpenAPI."""
+    tag: str
+    """The group of operations that it belongs to, for OpenAPI."""
 
     @property
     def name(self) -> str:
@@ -120,6 +123,7 @@ def route(
     problems: tuple[str, ...] = (),
     example: Any = None,
     path_example: Mapping[str, str] | None = None,
+    tag: str | None = None,
 ) -> Operation:
     """Declare an endpoint.
 
@@ -147,6 +151,7 @@ def route(
         problems: codes that only this endpoint raises.
         example: a valid body.
         path_example: values for all or some path parameters.
+        tag: the group of operations in OpenAPI. None takes the first word of the path, after a version such as `/v1`.
 
     Raises:
         RouteError: the declaration does not state the permitted callers, or cannot work.
@@ -207,7 +212,14 @@ def route(
         problems=problems,
         example=example,
         path_example=path_example or {},
+        tag=tag or tag_of(path),
     )
+
+
+def tag_of(path: str) -> str:
+    """Return the first word of a path, after a version; a path without one belongs to the service itself."""
+    found = FIRST_WORD.match(path)
+    return found[1] if found else "service"
 
 
 def _require_storable(method: str, has_anonymous: bool, answers: Any, where: str) -> None:

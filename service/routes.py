@@ -5,6 +5,7 @@ from latchkey.service.endpoints import keys, me, signatures, users
 from latchkey.service.endpoints import service as house
 from latchkey.service.operation import Operation, route
 
+SERVICE = "service"
 PROBLEM = {"code": "email_taken"}
 USER = {"id": "1"}
 KEY = {"access_key": "lka_0000000000000000000000"}
@@ -22,11 +23,11 @@ SIGNED_REQUEST = {
 }
 
 ROUTES: tuple[Operation, ...] = (
-    route("GET", "/", house.read_home, public=True),
-    route("GET", "/healthz", house.read_health, public=True),
-    route("GET", "/readyz", house.read_readiness, public=True, problems=("unavailable",)),
-    route("GET", "/openapi.json", house.read_openapi, public=True),
-    route("GET", "/problems/{code}", house.read_problem, public=True,
+    route("GET", "/", house.read_home, public=True, tag=SERVICE),
+    route("GET", "/healthz", house.read_health, public=True, tag=SERVICE),
+    route("GET", "/readyz", house.read_readiness, public=True, tag=SERVICE, problems=("unavailable",)),
+    route("GET", "/openapi.json", house.read_openapi, public=True, tag=SERVICE),
+    route("GET", "/problems/{code}", house.read_problem, public=True, tag=SERVICE,
           problems=("not_found",), path_example=PROBLEM),
 
     route("GET", "/v1/me", me.read_me, any_key=True),

@@ -537,6 +537,26 @@ class TestATeamsRoutes:
         assert parameters[1]["schema"]["default"] == 10
         assert [one for one in parameters[1:] if "null" in str(one)] == []
 
+    @pytest.mark.parametrize(
+        ("path", "tag", "expected"),
+        [
+            ("/v2/orders/{id}", None, "orders"),
+            ("/articles/{slug}", None, "articles"),
+            ("/{slug}", None, "service"),
+            ("/articles/{slug}", "reading", "reading"),
+        ],
+    )
+    def test_a_path_has_the_tag_of_its_first_word(self, path: str, tag: str | None, expected: str) -> None:
+        async def read_id(id: str) -> None: ...
+
+        async def read_slug(slug: str) -> None: ...
+
+        endpoint = read_id if "{id}" in path else read_slug
+        described = openapi.document([*TEAM, route("GET", path, endpoint, public=True, tag=tag)])
+
+        assert described["paths"][path]["get"]["tags"] == [expected]
+        assert expected in [one["name"] for one in described["tags"]]
+
     def test_an_answer_of_its_own_making_is_of_any_type(self) -> None:
         described = openapi.document(TEAM)["paths"]["/v1/orders"]["get"]
 
