@@ -26,6 +26,7 @@ from latchkey.models import ApiKey, Base, User
 from latchkey.models.errors import (
     BulkError,
     ForeignSessionError,
+    InvalidValueError,
     LostWriteError,
     MissingRowsError,
     NotInitialisedError,
@@ -87,6 +88,7 @@ __all__ = [
     "ForeignBindError",
     "ForeignSessionError",
     "Into",
+    "InvalidValueError",
     "IssuedKey",
     "Json",
     "KeyRing",

@@ -8,7 +8,7 @@ from sqlalchemy import MetaData, event, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import DeclarativeBase, Mapper, RelationshipDirection
 
-from latchkey.models import hooks, loading, names, unique
+from latchkey.models import bounds, hooks, loading, names, unique
 from latchkey.models.binding import belongs_to_class, belongs_to_instance
 from latchkey.models.errors import (
     ForeignSessionError,
@@ -367,4 +367,7 @@ ARGUMENTS = names.arguments_beside_names(Base, Query)
 event.listen(
     Base, "mapper_configured", lambda _, model: names.require_free(model, Base, ARGUMENTS), propagate=True
 )  # again, for attributes that were added after the class was created, such as the other side of a `backref`
-event.listen(Mapper, "mapper_configured", loading.raise_by_name)  # for models on any base
+# For models on any base:
+event.listen(Mapper, "mapper_configured", loading.raise_by_name)
+event.listen(Mapper, "before_insert", bounds.before_insert, raw=True)
+event.listen(Mapper, "before_update", bounds.before_update, raw=True)

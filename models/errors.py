@@ -7,6 +7,7 @@ ModelError
 ├── NotLoadedError        the code reads an attribute that no query has loaded
 ├── UnknownLookupError    a filter names an attribute or an operator that does not exist
 ├── NotARowError          a relation is set to an object that is no row of its model
+├── InvalidValueError     a value is too long, out of range or no number for its column
 ├── BulkError             an UPDATE or DELETE of many rows would differ between servers, or pass a hook by
 ├── NameTakenError        an attribute has the name of a verb, or of an argument of one
 ├── StructError           a Struct has a field that its rows do not have, or a value does not fit its field
@@ -73,6 +74,22 @@ class NotARowError(ModelError, TypeError):
             f"{relation} is a relation to {model}, and {kind.__module__}.{kind.__qualname__} is not one of its rows: "
             f"pass the result of `await {model}.get(…)`, or set the foreign key instead of the relation."
         )
+
+
+class InvalidValueError(ModelError, ValueError):
+    """A value does not fit its column; the message does not contain it.
+
+    Attributes:
+        name: the attribute.
+        fault: what is wrong, as part of a sentence.
+        value: the value.
+    """
+
+    def __init__(self, model: str, name: str, fault: str, value: object) -> None:
+        self.name = name
+        self.fault = fault
+        self.value = value
+        super().__init__(f"{model}.{name}: {fault}.")
 
 
 class BulkError(ModelError, TypeError):

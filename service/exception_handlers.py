@@ -2,7 +2,7 @@
 
 import logging
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
@@ -11,13 +11,20 @@ from starlette.responses import Response
 
 from latchkey.middleware.request_state import request_state
 from latchkey.middleware.session_errors import CommitUnknownError, TransactionEndedError
-from latchkey.service.database.conflicts import is_conflict, is_locked, is_unreachable
+from latchkey.models.errors import InvalidValueError
+from latchkey.service.database.conflicts import (
+    is_conflict,
+    is_locked,
+    is_unreachable,
+    violates_constraint,
+)
+from latchkey.service.invalid_values import invalid_value
 from latchkey.service.problems import Problem
 
 log = logging.getLogger("latchkey.problems")
 
 
-def problem_of_exception(error: BaseException) -> Problem | None:  # noqa: PLR0911 - a table, read line by line
+def problem_of_exception(error: BaseException) -> Problem | None:  # noqa: C901, PLR0911 - a table, read line by line
     """Return the problem for an exception; None if the database did not cause it."""
     match error:
         case Problem():
@@ -26,8 +33,10 @@ def problem_of_exception(error: BaseException) -> Problem | None:  # noqa: PLR09
             return next((found for one in error.exceptions if (found := problem_of_exception(one))), None)
         case CommitUnknownError():
             return Problem("commit_unknown")
-        case IntegrityError():
+        case DBAPIError() if violates_constraint(error):
             return Problem("conflict")
+        case DBAPIError() | InvalidValueError() if (found := invalid_value(error)) is not None:
+            return found
         case StaleDataError():
             return Problem("changed_meanwhile")
         case PoolTimeoutError():

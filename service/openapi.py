@@ -379,7 +379,7 @@ def problem_codes(operation: Operation) -> set[str]:
         (operation.parameters, {"not_found"}),
         (operation.body, {"malformed_json", "unsupported_media_type", "invalid_body", "body_too_large"}),
         (not operation.safe, {"body_timeout", "commit_unknown", "invalid_idempotency_key"}),
-        (not operation.safe, {"conflict", "changed_meanwhile"}),
+        (not operation.safe, {"conflict", "changed_meanwhile", "invalid_value"}),
         (
             operation.idempotent,
             {"idempotency_in_progress", "idempotency_mismatch", "too_many_stored_answers"},

@@ -2,7 +2,7 @@
 
 import logging
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -10,6 +10,10 @@ from latchkey.middleware.session_errors import CommitUnknownError, TransactionEn
 from latchkey.service.database import driver, sqlite
 
 NO_SAVEPOINT = 1305
+INVALID_VALUES = frozenset({1264, 1292, 1366, 1367, 1406, 1411, 1690})
+"""Out of range, an incorrect time, an incorrect text or number, too long, a result out of range."""
+VIOLATED_CHECKS = frozenset({3819, 4025})
+"""A CHECK constraint of MySQL and MariaDB, for which the driver has no IntegrityError."""
 
 
 def is_conflict(error: BaseException | None) -> bool:
@@ -33,6 +37,16 @@ def behind(error: DBAPIError) -> BaseException | None:
     while found is not None and not (isinstance(found, DBAPIError) and error_number(found) != NO_SAVEPOINT):
         found = found.__context__
     return found
+
+
+def refuses_value(error: DBAPIError) -> bool:
+    """Return whether the server refuses a value that its column cannot hold."""
+    return error_number(error) in INVALID_VALUES
+
+
+def violates_constraint(error: DBAPIError) -> bool:
+    """Return whether the change would violate a constraint; on SQLite each one is an IntegrityError."""
+    return isinstance(error, IntegrityError) or error_number(error) in VIOLATED_CHECKS
 
 
 def is_locked(error: DBAPIError) -> bool:

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_scope import Compartment, RequestScope
 from latchkey.middleware.session_errors import TransactionEndedError
+from latchkey.models.errors import InvalidValueError
 from latchkey.service import conversion, shapes
 from latchkey.service.authentication.current_call import answering, caller_of
 from latchkey.service.authentication.state import call_state
@@ -31,6 +32,7 @@ from latchkey.service.database.conflicts import is_conflict
 from latchkey.service.database.session import RequestSession
 from latchkey.service.idempotency.claims import Claim
 from latchkey.service.idempotency.key import key_of
+from latchkey.service.invalid_values import raise_invalid_value
 from latchkey.service.operation import Answer, Operation
 from latchkey.service.parts import parts_of
 from latchkey.service.problems import FieldError, Problem, bounded_pointer
@@ -162,7 +164,8 @@ async def run(
             if claim is not None:
                 await claim.keep(session, operation, content, headers)
             await session.settle()
-        except (DBAPIError, StaleDataError, TransactionEndedError) as error:
+        except (DBAPIError, InvalidValueError, StaleDataError, TransactionEndedError) as error:
+            raise_invalid_value(error, arguments.get("body"))
             last = attempt + 1 == ATTEMPTS
             if last or not operation.retry or request_scope.commits or not is_conflict(error):
                 raise

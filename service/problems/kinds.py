@@ -234,6 +234,12 @@ KINDS: Mapping[str, Kind] = {
         "The JSON is valid, but a field is missing, unknown, of the wrong type, or out of range. `errors` "
         "contains a JSON pointer (RFC 6901) to the field. Nothing was changed.",
     ),
+    "invalid_value": Kind(
+        422,
+        "A value cannot be stored",
+        "A value is too long, out of range, or contains characters that the database cannot store. It was derived "
+        "from the request; a field of the body is answered with invalid_body. Nothing was changed.",
+    ),
     "idempotency_mismatch": Kind(
         422,
         "The Idempotency-Key was used for another call",

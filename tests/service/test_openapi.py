@@ -334,7 +334,14 @@ async def assert_answers_as_described(
 ALWAYS = {"internal_error", "unavailable", "invalid_parameter"}
 PRIVATE = {"two_credentials", "unauthenticated", "key_revoked", "key_expired", "owner_inactive"}
 PRIVATE |= {"network_not_allowed", "too_many_failures", "digest_mismatch", "replayed"}
-UNSAFE = {"body_timeout", "conflict", "changed_meanwhile", "commit_unknown", "invalid_idempotency_key"}
+UNSAFE = {
+    "body_timeout",
+    "conflict",
+    "changed_meanwhile",
+    "invalid_value",
+    "commit_unknown",
+    "invalid_idempotency_key",
+}
 ONCE = {"idempotency_in_progress", "idempotency_mismatch", "too_many_stored_answers"}
 CHARGED = {"rate_limited", "quota_exceeded"}
 PRIVATE |= CHARGED

@@ -1,0 +1,175 @@
+"""Values that do not fit their columns, refused before they are written, alike on every server.
+
+MariaDB and MySQL refuse a text that is too long or a number that is out of range; SQLite stores it. The bounds are those of
+the column's type on MariaDB and MySQL.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Float,
+    Integer,
+    LargeBinary,
+    Numeric,
+    SmallInteger,
+    String,
+    Text,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import ColumnProperty, Mapper
+from sqlalchemy.types import Enum, TypeDecorator, TypeEngine
+
+from latchkey.models.errors import InvalidValueError
+
+Check = Callable[[Any], str | None]
+"""Returns what is wrong with a value, without the value, or None."""
+
+MYSQL = mysql.dialect()
+BLOB_BYTES = 2**16 - 1  # a TEXT or a BLOB
+SINGLE_MAXIMUM = 3.402823466e38  # a FLOAT of four bytes
+BITS: Mapping[type[TypeEngine[Any]], int] = {
+    mysql.TINYINT: 8,
+    mysql.MEDIUMINT: 24,
+    SmallInteger: 16,
+    BigInteger: 64,
+    Integer: 32,
+}
+"""The first class that a type is an instance of determines its size."""
+WIDE = (mysql.MEDIUMTEXT, mysql.LONGTEXT, mysql.MEDIUMBLOB, mysql.LONGBLOB)
+NARROW = (mysql.TINYTEXT, mysql.TINYBLOB)
+
+_checks: WeakKeyDictionary[Mapper[Any], Mapping[str, Check]] = WeakKeyDictionary()
+
+
+def require_fit(mapper: Mapper[Any], values: Mapping[str, Any]) -> None:
+    """Raise an error for the first value that its column cannot hold; SQL expressions are not checked.
+
+    Raises:
+        InvalidValueError: a value is too long, out of range, or no number.
+    """
+    checks = _checks.get(mapper)
+    if checks is None:
+        checks = _checks[mapper] = checks_of(mapper)
+    for name, check in checks.items():
+        value = values.get(name)
+        if value is None or hasattr(value, "__clause_element__") or hasattr(value, "self_group"):
+            continue
+        if (fault := check(value)) is not None:
+            raise InvalidValueError(mapper.class_.__name__, name, fault, value)
+
+
+def before_insert(mapper: Mapper[Any], _connection: Any, state: Any) -> None:
+    """Check all values of a new instance; for SQLAlchemy's event, with `raw=True`."""
+    require_fit(mapper, state.dict)
+
+
+def before_update(mapper: Mapper[Any], _connection: Any, state: Any) -> None:
+    """Check the changed values of an instance; for SQLAlchemy's event, with `raw=True`."""
+    require_fit(mapper, {name: state.dict.get(name) for name in state.committed_state})
+
+
+def checks_of(mapper: Mapper[Any]) -> dict[str, Check]:
+    """Return the checks of the attributes whose columns have bounds."""
+    columns = {one.key: one.columns[0] for one in mapper.attrs if isinstance(one, ColumnProperty)}
+    found = {name: check_of(column.type) for name, column in columns.items() if isinstance(column, Column)}
+    return {name: check for name, check in found.items() if check is not None}
+
+
+def check_of(kind: TypeEngine[Any]) -> Check | None:  # noqa: PLR0911 - a table, read line by line
+    """Return the check of a type; None if it has no bounds, or checks its values itself."""
+    kind = kind.dialect_impl(MYSQL)
+    if isinstance(kind, TypeDecorator):
+        inner = check_of(kind.load_dialect_impl(MYSQL))
+        process = kind.bind_processor(MYSQL)
+        return inner if inner is None or process is None else partial(check_bound, process, inner)
+    match kind:
+        case Enum():
+            return None
+        case String() | LargeBinary() | mysql.VARBINARY() | mysql.BINARY():
+            return check_of_length(kind)
+        case Integer():
+            bits = next(bits for size, bits in BITS.items() if isinstance(kind, size))
+            is_unsigned = getattr(kind, "unsigned", False)
+            lowest = 0 if is_unsigned else -(2 ** (bits - 1))
+            return partial(check_integer, lowest, lowest + 2**bits - 1)
+        case Float():
+            is_double = isinstance(kind, Double | mysql.DOUBLE) or (kind.precision or 0) > 24  # noqa: PLR2004 - bits
+            return partial(check_number, None if is_double else SINGLE_MAXIMUM)
+        case Numeric():
+            if kind.precision is None:
+                return partial(check_number, None)
+            return partial(check_number, Decimal(10) ** (kind.precision - (kind.scale or 0)))
+        case _:
+            return None
+
+
+def check_of_length(kind: Any) -> Check | None:
+    """Return the check of a text, whose length is in characters, or of bytes."""
+    if isinstance(kind, WIDE):
+        return None
+    if isinstance(kind, NARROW):
+        return partial(check_bytes, 2**8 - 1)
+    length: int | None = kind.length
+    if length is None or isinstance(kind, Text):
+        return None if length is not None and length > BLOB_BYTES else partial(check_bytes, BLOB_BYTES)
+    return partial(check_characters if isinstance(kind, String) else check_bytes, length)
+
+
+def check_bound(process: Callable[[Any], Any], inner: Check, value: Any) -> str | None:
+    """Check what a `TypeDecorator` makes of a value."""
+    try:
+        bound = process(value)
+    except Exception:  # noqa: BLE001 - it raises the same when the value is written, on every server
+        return None
+    return None if bound is None else inner(bound)
+
+
+def check_characters(most: int, value: Any) -> str | None:
+    """Check the length of a text."""
+    if isinstance(value, str) and len(value) > most:
+        return f"the value is too long; at most {most} characters are allowed"
+    return None
+
+
+def check_bytes(most: int, value: Any) -> str | None:
+    """Check the length of bytes, or of a text in UTF-8."""
+    size = len(value.encode(errors="surrogatepass")) if isinstance(value, str) else None
+    if isinstance(value, bytes | bytearray | memoryview):
+        size = len(bytes(value))
+    return (
+        None if size is None or size <= most else f"the value is too long; at most {most} bytes are allowed"
+    )
+
+
+def check_integer(lowest: int, highest: int, value: Any) -> str | None:
+    """Check the range of a whole number; other servers than SQLite would round a fraction, and refuse other texts."""
+    if isinstance(value, str | float | Decimal):
+        try:
+            number = int(value)
+        except (ValueError, OverflowError):
+            return "the value is not a whole number"
+        if not isinstance(value, str) and number != value:
+            return "the value is not a whole number"
+        value = number
+    if isinstance(value, int) and not lowest <= value <= highest:
+        return f"the value is out of range; it must be from {lowest} to {highest}"
+    return None
+
+
+def check_number(limit: Any, value: Any) -> str | None:
+    """Check that a number is finite and below a limit."""
+    if not isinstance(value, int | float | Decimal):
+        return None
+    if not math.isfinite(value):
+        return "the value is not a finite number"
+    if limit is not None and abs(value) >= limit:
+        return f"the value is out of range; it must be below {limit:.10g}"
+    return None
