@@ -102,6 +102,20 @@ async def test_a_bare_session_closes_with_its_task(db: SQLAlchemy, first: int) -
     assert db.scoped_session.registry.registry == {}
 
 
+async def test_a_bare_session_that_was_not_used_makes_nothing(db: SQLAlchemy) -> None:
+    met: list[Any] = []
+
+    async def open_one() -> None:
+        met.append(db.scoped_session())
+
+    await asyncio.create_task(open_one())
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+    assert met[0].untouched
+    assert db.scoped_session.registry.registry == {}
+
+
 async def test_a_bare_session_that_leaves_work_is_logged(
     db: SQLAlchemy, caplog: pytest.LogCaptureFixture
 ) -> None:
