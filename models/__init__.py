@@ -6,6 +6,7 @@ from latchkey.models.idempotency_key import IdempotencyKey
 from latchkey.models.keyring_canary import KeyringCanary
 from latchkey.models.limit_counter import LimitCounter
 from latchkey.models.nonce import Nonce
+from latchkey.models.scope import Scope
 from latchkey.models.user import User
 from latchkey.models.watched import Watched
 
@@ -17,6 +18,7 @@ __all__ = [
     "KeyringCanary",
     "LimitCounter",
     "Nonce",
+    "Scope",
     "User",
     "Watched",
 ]

@@ -47,6 +47,7 @@ TAGS = {
     "me": "The calling key, its owner and the owner's other keys.",
     "users": "The owners of keys.",
     "keys": "The API keys of all users.",
+    "scopes": "The scopes of other services that keys can have.",
     "signatures": "Explanations of signatures that were refused.",
 }
 """What the operations of a tag have in common; a tag of another name is one of a team."""

@@ -1,7 +1,7 @@
 """All routes of Latchkey: each URL with its permitted callers and its endpoint."""
 
 from latchkey.service import shapes
-from latchkey.service.endpoints import keys, me, signatures, users
+from latchkey.service.endpoints import keys, me, scopes, signatures, users
 from latchkey.service.endpoints import service as house
 from latchkey.service.operation import Operation, route
 
@@ -11,6 +11,8 @@ USER = {"id": "1"}
 KEY = {"access_key": "lka_0000000000000000000000"}
 NEW_USER = {"email": "ann@example.com", "name": "Ann"}
 USER_CHANGE = {"name": "Ann B."}
+SCOPE = {"name": "orders:read"}
+NEW_SCOPE = {"name": "orders:write", "description": "Create and change orders."}
 NEW_MY_KEY = {"name": "nightly import", "mode": "signed", "scopes": ["users:read"]}
 NEW_KEY = {"user_id": 1, **NEW_MY_KEY}
 KEY_CHANGE = {"name": "hourly import"}
@@ -79,6 +81,13 @@ ROUTES: tuple[Operation, ...] = (
           example=ROTATION, path_example=KEY, idempotent=True),
     route("DELETE", "/v1/keys/{access_key}", keys.revoke_key, scope="keys:write",
           status=204, problems=("not_found",), path_example=KEY, idempotent=True),
+
+    route("POST", "/v1/scopes", scopes.create_scope, scope="scopes:write",
+          status=201, answers=shapes.Scope, problems=("scope_taken",), example=NEW_SCOPE, idempotent=True),
+    route("GET", "/v1/scopes", scopes.list_scopes, scope="scopes:read",
+          answers=shapes.ScopePage, problems=("invalid_cursor",)),
+    route("DELETE", "/v1/scopes/{name}", scopes.delete_scope, scope="scopes:write",
+          status=204, problems=("not_found", "scope_in_use"), path_example=SCOPE, idempotent=True),
 
     route("POST", "/v1/signatures/explain", signatures.explain_signature, scope="keys:read",
           answers=shapes.SignatureReport, example=SIGNED_REQUEST, idempotent=True),

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from latchkey.models.limit import NAME_PATTERN as LIMIT_NAME_PATTERN
 from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.scope import DESCRIPTION_LENGTH
 from latchkey.models.user import EMAIL_LENGTH, NAME_LENGTH
 from latchkey.service.networks import LARGEST_LIST
 
@@ -264,6 +265,43 @@ class KeyQuery(MyKeyQuery, frozen=True, kw_only=True):
     """The query of `GET /v1/keys`."""
 
     user_id: Id | None = None
+
+
+# ---------------------------------------------------------------------- scopes
+
+ScopeName = Annotated[
+    str, Meta(max_length=81, pattern=r"^[a-z][a-z0-9_.-]{0,39}:[a-z][a-z0-9_-]{0,39}" + END)
+]
+Description = Annotated[str, Meta(max_length=DESCRIPTION_LENGTH, pattern=rf"^[^{CONTROL}]*{END}")]
+
+
+class Scope(Output, frozen=True, kw_only=True):
+    """A registered scope."""
+
+    name: str
+    description: str
+    created_at: Moment
+
+
+class ScopePage(Output, frozen=True, kw_only=True):
+    """One page of registered scopes."""
+
+    data: list[Scope]
+    next_cursor: str | None
+
+
+class NewScope(Input, frozen=True, kw_only=True):
+    """The body of `POST /v1/scopes`: a noun and a verb, as in `orders:read`."""
+
+    name: ScopeName
+    description: Description = ""
+
+
+class ScopeQuery(Input, frozen=True, kw_only=True):
+    """The query of `GET /v1/scopes`."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
 
 
 # ---------------------------------------------------------------------- signatures

@@ -28,6 +28,7 @@ from latchkey.service.authentication.records import KeyRecord, UserRecord
 from latchkey.service.authentication.refusal import accept_signature, challenge, claimed_key
 from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.authentication.retirement import retirement_of
+from latchkey.service.authentication.scopes import holds
 from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.wire import advice, message_signature, query_signature
 from latchkey.service.authentication.wire.credentials import (
@@ -443,7 +444,7 @@ def limits_of(key: KeyRecord, user: UserRecord) -> tuple[Any, ...]:
 
 def require_scope(required: str | None, scopes: frozenset[str]) -> None:
     """Raise a problem for a key without the scope that the route requires; None requires none."""
-    if required is not None and required not in scopes:
+    if required is not None and not holds(scopes, required):
         raise scope_missing(required)
 
 

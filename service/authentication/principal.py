@@ -5,6 +5,7 @@ from starlette.authentication import BaseUser
 
 from latchkey.service.authentication.records import KeyRecord, UserRecord
 from latchkey.service.authentication.replay import NonceClaim
+from latchkey.service.authentication.scopes import holds
 from latchkey.service.problems import scope_missing
 
 
@@ -31,7 +32,7 @@ class Principal(msgspec.Struct, BaseUser, frozen=True, kw_only=True):
 
     def require_scope(self, scope: str) -> None:
         """Raise the problem 403 `scope_missing` unless the key has a scope."""
-        if scope not in self.scopes:
+        if not holds(self.scopes, scope):
             raise scope_missing(scope)
 
     @property

@@ -21,6 +21,7 @@ from latchkey.service.commands.application import FIXED, app_option
 from latchkey.service.commands.calls import call, sign
 from latchkey.service.commands.keys import keys
 from latchkey.service.commands.migrating import migrate
+from latchkey.service.commands.scopes import scopes
 from latchkey.service.commands.server import dev, keyring, openapi, purge, serve
 from latchkey.service.commands.users import users
 from latchkey.service.database.schema import NotMigratedError, SchemaError
@@ -104,7 +105,7 @@ def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, 
             return None if problem is None else problem.detail
 
 
-COMMANDS = (migrate, purge, serve, dev, openapi, keyring, users, keys, sign, call)
+COMMANDS = (migrate, purge, serve, dev, openapi, keyring, users, keys, scopes, sign, call)
 
 
 def command_line(

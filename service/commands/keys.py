@@ -31,6 +31,7 @@ from latchkey.service.endpoints.keys import fields_of
 from latchkey.service.keys.issuing import Issuer
 from latchkey.service.keys.rules import KeyRules, lock_key
 from latchkey.service.keys.rules import revoke as revoke_row
+from latchkey.service.keys.scopes import require_known
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.problems import Problem
 from latchkey.service.settings import Settings
@@ -103,6 +104,7 @@ async def create_key(
     settings = read_settings()
     rules = key_rules(settings)
     async with opened(settings, rules.issuer.keyring) as session:
+        await require_known_scopes(scopes)
         owner = await lock_user(reference)
         if owner.status != "active":
             raise click.ClickException(f"the user {reference} is {owner.status}: only active users get keys.")
@@ -195,6 +197,7 @@ def grant(access_key: str, scopes: list[str], as_json: bool) -> None:
 async def grant_scopes(access_key: str, scopes: list[str]) -> shapes.Key:
     """Give a key more scopes and commit."""
     async with opened(read_settings()) as session:
+        await require_known_scopes(scopes)
         key = await lock_key(access_key)
         if key is None:
             raise click.ClickException(f"there is no key {access_key}.")
@@ -228,6 +231,16 @@ async def revoke_key(access_key: str) -> shapes.Key:
         await revoke_row(key)
         await session.commit()
         return shown(key)
+
+
+async def require_known_scopes(scopes: list[str]) -> None:
+    """Raise an error for scopes that no key can have."""
+    try:
+        await require_known(scopes, read_scopes())
+    except Problem as problem:
+        fault = problem.errors[0]
+        wrong = scopes[int(fault.pointer.rpartition("/")[2])]
+        raise click.BadParameter(f"{wrong!r}: {fault.detail}.", param_hint="'--scopes'") from None
 
 
 def key_rules(settings: Settings) -> KeyRules:

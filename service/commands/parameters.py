@@ -10,8 +10,7 @@ import msgspec
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import shapes
 from latchkey.service.authentication.wire.credentials import AccessKey, parse_access_key
-from latchkey.service.commands.application import read_scopes
-from latchkey.service.keys.rules import canonical_networks, future_utc, require_declared
+from latchkey.service.keys.rules import canonical_networks, future_utc
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.problems import Problem
 
@@ -54,17 +53,11 @@ class FutureMoment(Shaped):
 
 
 class ScopeList(Shaped):
-    """Scopes, separated by commas; an empty text means none."""
+    """Scopes, separated by commas; an empty text means none. The command itself checks whether there are such scopes."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         words = [word.strip() for word in value.split(",")] if value.strip() else []
         scopes: list[str] = super().convert(words, param, ctx)
-        try:
-            require_declared(scopes, read_scopes())
-        except Problem as problem:
-            fault = problem.errors[0]
-            wrong = scopes[int(fault.pointer.rpartition("/")[2])]
-            self.fail(f"{wrong!r}: {fault.detail}.", param, ctx)
         return scopes
 
 
@@ -165,6 +158,10 @@ class PublicId(click.ParamType[AccessKey]):
 
 EMAIL = Shaped("email", shapes.Email, EMAIL_RULE)
 NAME = Shaped("name", shapes.Name, "1 to 200 characters, and none of them a control character")
+SCOPE = Shaped("noun:verb", shapes.ScopeName, "a noun and a verb in lower case, as in orders:read")
+DESCRIPTION = Shaped(
+    "text", shapes.Description, "at most 200 characters, and none of them a control character"
+)
 ID = Shaped("id", shapes.Id, "a positive 64-bit number")
 SCOPES = ScopeList("a:b,c:d", shapes.Scopes, "at most 100 scopes of at most 100 characters each")
 NETWORKS = NetworkList("a/n,b/n", shapes.Networks, "at most 100 blocks of at most 50 characters each")

@@ -21,11 +21,11 @@ from latchkey.service.keys.rules import (
     in_utc,
     lock_key,
     named,
-    require_declared,
     require_held,
     require_not_revoked,
     revoke,
 )
+from latchkey.service.keys.scopes import require_known
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
@@ -69,7 +69,7 @@ async def change_key(request: Request, access_key: str, body: shapes.KeyChange) 
     Absent fields stay unchanged; `expires_at` null means never. The calling key needs every scope that the key has or gets.
     """
     caller = await hold_caller(request)
-    changes = changes_of(request, body)
+    changes = await changes_of(request, body)
     key = found(await lock_key(access_key))
     return await change(caller, key, changes)
 
@@ -147,11 +147,11 @@ async def list_page(
     )
 
 
-def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, Any]:
+async def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, Any]:
     """Return the requested changes of a key, or raise a problem for values that no key can have."""
     changes = shapes.given(body)
     if "scopes" in changes:
-        require_declared(changes["scopes"], key_rules(request).scopes)
+        await require_known(changes["scopes"], key_rules(request).scopes)
         changes["scopes"] = tuple(changes["scopes"])
     if "allowed_networks" in changes:
         changes["allowed_networks"] = canonical_networks(changes["allowed_networks"])

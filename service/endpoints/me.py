@@ -82,7 +82,7 @@ async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyCha
     Only the operator can change limits and quota.
     """
     caller = await hold_caller(request)
-    changes = keys.changes_of(request, body)
+    changes = await keys.changes_of(request, body)
     require_narrower(caller, changes)
     return await keys.change(caller, await lock_my_key(caller, access_key), changes)
 

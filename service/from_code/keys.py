@@ -17,6 +17,7 @@ from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import shapes
 from latchkey.service.authentication.current_call import caller_of, current_call
 from latchkey.service.authentication.principal import Principal
+from latchkey.service.authentication.scopes import holds
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.keys import rules
 from latchkey.service.keys.rules import KeyRules
@@ -169,7 +170,7 @@ async def lock(key: ApiKey | str, caller: Principal | None) -> ApiKey:
 
 def is_bounded(caller: Principal | None) -> TypeGuard[Principal]:
     """Return whether a caller may manage only the keys of its own owner."""
-    return caller is not None and OPERATOR not in caller.scopes
+    return caller is not None and not holds(caller.scopes, OPERATOR)
 
 
 def require_own(caller: Principal, owner_id: int) -> None:

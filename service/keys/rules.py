@@ -14,8 +14,10 @@ from latchkey.models import ApiKey, User
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.models.query import Query
 from latchkey.service.authentication.principal import Principal
+from latchkey.service.authentication.scopes import lacking
 from latchkey.service.authentication.wire.credentials import Secret
 from latchkey.service.keys.issuing import Issuer, Rotated
+from latchkey.service.keys.scopes import require_known
 from latchkey.service.limits.rules import holds, holds_quota
 from latchkey.service.networks import NetworkError, covered_by, parse_networks, read_networks
 from latchkey.service.problems import FieldError, Problem, field_problem
@@ -28,7 +30,7 @@ class KeyRules(msgspec.Struct, frozen=True):
 
     issuer: Issuer
     scopes: frozenset[str]
-    """The declared scopes; a key can have only these."""
+    """The declared scopes; a key can have these, and those that the operator registered."""
     keys_per_owner: int | None
     """The maximum number of keys of an owner; None means no limit."""
 
@@ -50,7 +52,7 @@ class KeyRules(msgspec.Struct, frozen=True):
         Raises:
             Problem: 403 `scope_not_held`, 409 `user_not_active` or `too_many_keys`, 422 `invalid_body`.
         """
-        require_declared(scopes, self.scopes)
+        await require_known(scopes, self.scopes)
         expires_at = future_utc(expires_at)
         require_held(caller, scopes)
         owner = await lock_user(owner_id)
@@ -127,20 +129,9 @@ def require_not_revoked(key: ApiKey) -> None:
         raise Problem("key_not_active")
 
 
-def require_declared(scopes: Sequence[str], declared: frozenset[str]) -> None:
-    """Raise a problem for scopes that are given twice or that no route declares."""
-    for place, scope in enumerate(scopes):
-        if scope in scopes[:place]:
-            raise field_problem(f"/scopes/{place}", "the scope is given twice")
-        if scope not in declared:
-            raise field_problem(
-                f"/scopes/{place}", f"there is no such scope; there are {', '.join(sorted(declared))}"
-            )
-
-
 def require_held(caller: Principal | None, scopes: Iterable[str]) -> None:
     """Raise a problem for scopes that the caller does not hold."""
-    if caller is not None and (missing := sorted(set(scopes) - caller.scopes)):
+    if caller is not None and (missing := lacking(caller.scopes, scopes)):
         raise Problem("scope_not_held", f"The key that asks lacks {', '.join(missing)}.")
 
 

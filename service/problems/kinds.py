@@ -178,6 +178,17 @@ KINDS: Mapping[str, Kind] = {
         "The number of keys of an owner is limited, and revoked keys count. Rotate a key instead of creating "
         "a new one, or ask the operator to raise LATCHKEY_KEYS_PER_OWNER.",
     ),
+    "scope_taken": Kind(
+        409,
+        "The scope exists already",
+        "The scope was registered before, or a route of the service declares it. Keys can have it without another "
+        "registration.",
+    ),
+    "scope_in_use": Kind(
+        409,
+        "The scope is in use",
+        "Active keys have the scope, so it cannot be removed; the detail names them. Change or revoke these keys first.",
+    ),
     "user_deleted": Kind(
         409,
         "The user is deleted",

@@ -23,7 +23,7 @@ from latchkey.service.idempotency.key import read_header
 from latchkey.service.operation import Operation, route
 from latchkey.service.problems import Problem
 from latchkey.service.problems.kinds import KINDS
-from latchkey.service.routes import KEY, ROUTES, USER
+from latchkey.service.routes import KEY, ROUTES, SCOPE, USER
 from tests.api import HeldKey, call, hold_key
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -234,6 +234,7 @@ async def test_every_example_works(app: Starlette, caller: HeldKey, path: str, m
     (status, declared), *others = ((s, one) for s, one in operation["responses"].items() if s < "400")
     # A key cannot delete its own owner, unless it is forced.
     key = await hold_key(app) if path == "/v1/users/{id}" else caller
+    await call(app, "POST", "/v1/scopes", key=caller, body=SCOPE)
 
     answer = await call(
         app, method.upper(), target, key=key, body=body["content"]["application/json"]["example"]

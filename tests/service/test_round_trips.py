@@ -102,6 +102,11 @@ TRIPS = {
     "rotate a key without grace": Trip("POST /v1/keys/{access_key}/rotate", 8, 200, {"grace_s": 0}),
     # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at, COMMIT
     "revoke a key": Trip("DELETE /v1/keys/{access_key}", 6, 204),
+    # as for a user that is created, after the lock of the caller
+    "register a scope": Trip("POST /v1/scopes", 4, 201, {"name": "orders:read"}),
+    "list scopes": Trip("GET /v1/scopes", 2),
+    # key; the caller, the scope, COMMIT
+    "remove no scope": Trip("DELETE /v1/scopes/{name}", 4, 404),
     # key; the signing key, its nonce if it has one, COMMIT
     "explain a signature": Trip("POST /v1/signatures/explain", 3, 200, SIGNED_REQUEST),
     "explain a signature of one's own": Trip("POST /v1/me/signatures/explain", 3, 200, SIGNED_REQUEST),
@@ -137,7 +142,10 @@ async def test_an_operation_costs_so_many_commands(app: Starlette, caller: HeldK
     partner = await hold_key(app, email="partner@example.com", scopes=["users:read"])
     method, _, path = trip.operation.partition(" ")
     key = await hold_key(app, scopes=["users:read"]) if path.startswith("/v1/me/") else partner
-    target = path.format(id=partner.user_id, access_key=key.access_key, code="conflict") + trip.query
+    target = (
+        path.format(id=partner.user_id, access_key=key.access_key, code="conflict", name="orders:read")
+        + trip.query
+    )
     body = {**trip.body, "user_id": partner.user_id} if path == "/v1/keys" and trip.body else trip.body
 
     with wire.listening() as commands:

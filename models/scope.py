@@ -1,0 +1,26 @@
+"""Scopes that the operator registers, beside those that routes declare."""
+
+from datetime import datetime
+
+from sqlalchemy import String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from latchkey.models.base import Base
+from latchkey.models.types import BigId, BinaryText, UtcDateTime, utc_now
+
+SCOPE_BYTES = 81  # a noun and a verb of at most 40 characters each, and the colon
+NOUN_BYTES = 40
+DESCRIPTION_LENGTH = 200
+
+
+class Scope(Base):
+    """A scope of another service: keys can have it, and that service asks whether they do. `noun` is its part before `:`."""
+
+    __tablename__ = "scopes"
+    refresh_on_commit = True
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(BinaryText(SCOPE_BYTES), unique=True)
+    noun: Mapped[str] = mapped_column(BinaryText(NOUN_BYTES), index=True)
+    description: Mapped[str] = mapped_column(String(DESCRIPTION_LENGTH), default="")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())

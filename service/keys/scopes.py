@@ -1,0 +1,75 @@
+"""The scopes of keys: those that routes declare, those that the operator registers, and a trailing `:*` for all of a noun."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from sqlalchemy import Text, func, literal, select, type_coerce
+from sqlalchemy.exc import IntegrityError
+
+from latchkey.models import ApiKey, Scope
+from latchkey.models.lookups import Q
+from latchkey.service.authentication.scopes import ANY_VERB
+from latchkey.service.problems import Problem, field_problem
+
+MOST_NAMED = 10  # keys that a refusal names
+
+
+async def require_known(scopes: Sequence[str], declared: frozenset[str]) -> None:
+    """Raise a problem for scopes that are given twice, or that neither a route declares nor the operator registered.
+
+    The rows of the registered scopes stay locked, so that none is removed before the key has it.
+    """
+    others = [scope for scope in scopes if scope not in declared]
+    registered = await registered_among(others) if others else frozenset()
+    nouns = {scope.partition(":")[0] for scope in declared | registered}
+    for place, scope in enumerate(scopes):
+        if scope in scopes[:place]:
+            raise field_problem(f"/scopes/{place}", "the scope is given twice")
+        noun, _, verb = scope.partition(":")
+        if scope not in declared | registered and not (verb == ANY_VERB and noun in nouns):
+            raise field_problem(
+                f"/scopes/{place}",
+                f"there is no such scope; there are {', '.join(sorted(declared))}, and those that were registered",
+            )
+
+
+async def registered_among(scopes: Iterable[str]) -> frozenset[str]:
+    """Return the registered scopes that are in a list, or that a `:*` in it covers, and lock them."""
+    names = list(scopes)
+    nouns = [noun for noun, _, verb in (name.partition(":") for name in names) if verb == ANY_VERB]
+    rows = await Scope.filter(Q(name__in=names) | Q(noun__in=nouns)).for_update().all()
+    return frozenset(row.name for row in rows)
+
+
+async def register(name: str, description: str, declared: Collection[str]) -> Scope:
+    """Register a scope and flush it.
+
+    Raises:
+        Problem: 409 `scope_taken`.
+    """
+    if name in declared:
+        raise Problem("scope_taken", f"A route of this service declares the scope {name}.")
+    try:
+        return await Scope.create(name=name, noun=name.partition(":")[0], description=description)
+    except IntegrityError as error:
+        raise Problem("scope_taken") from error
+
+
+async def remove(name: str) -> None:
+    """Remove a registered scope that no active key has.
+
+    Raises:
+        Problem: 404 `not_found`, or 409 `scope_in_use`.
+    """
+    scope = await Scope.filter_by(name=name).for_update().first()
+    if scope is None:
+        raise Problem("not_found")
+    padded = literal(" ") + type_coerce(ApiKey.scopes, Text) + literal(" ")
+    held = (padded.contains(f" {name} ", autoescape=True), ApiKey.status == "active")
+    async with ApiKey.resolve() as session:
+        count = (await session.execute(select(func.count()).select_from(ApiKey).where(*held))).scalar_one()
+        query = select(ApiKey.access_key).where(*held).order_by(ApiKey.id).limit(MOST_NAMED)
+        holders = (await session.execute(query)).scalars().all()
+    if count:
+        more = f" and {count - len(holders)} more" if count > len(holders) else ""
+        raise Problem("scope_in_use", f"These keys have the scope {name}: {', '.join(holders)}{more}.")
+    await scope.remove()
