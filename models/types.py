@@ -31,7 +31,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"{value!r} has no time zone: use datetime.now(UTC)")
+            raise ValueError("the time has no time zone: use datetime.now(UTC)")
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
@@ -85,7 +85,7 @@ class Words(TypeDecorator[tuple[str, ...]]):
         if value is None:
             return None
         if isinstance(value, str) or any(word.split() != [word] for word in value):
-            raise ValueError(f"the value must be a tuple of words without white space, not {value!r}")
+            raise ValueError("the value must be a tuple of words without white space, and not a text")
         return " ".join(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:  # noqa: ARG002

@@ -3,12 +3,16 @@
 import json
 import logging
 import sys
+import threading
+import warnings
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_id import request_id
+from latchkey.service.withheld import withhold, withhold_quoted
 
+DRIVER = "asyncmy"
 LEVELS = {"latchkey": logging.INFO, "uvicorn": logging.INFO, "sqlalchemy": logging.WARNING}
 
 # An exception may quote a client's whole body, and a trace may have a line for each line feed in it.
@@ -16,7 +20,24 @@ LONGEST_LINE = 4096  # characters
 LONGEST_TRACE = 65_536  # characters
 
 
-class JsonFormatter(logging.Formatter):
+class Formatter(logging.Formatter):
+    """The text of records, without values that the driver quotes."""
+
+    @staticmethod
+    def message_of(record: logging.LogRecord) -> str:
+        """Return the message; the driver's own warnings are nothing but a message of the server."""
+        message = record.getMessage()
+        message = withhold_quoted(message) if str(record.name).startswith(DRIVER) else withhold(message)
+        return excerpt(message, LONGEST_LINE)
+
+    def trace_of(self, record: logging.LogRecord) -> list[str]:
+        """Return the lines of the trace; the middle of a long line or trace is left out."""
+        assert record.exc_info is not None  # noqa: S101 - the caller has checked it
+        trace = withhold(self.formatException(record.exc_info))
+        return [excerpt(one, LONGEST_LINE) for one in excerpt(trace, LONGEST_TRACE).splitlines()]
+
+
+class JsonFormatter(Formatter):
     """One JSON object for each record, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -26,32 +47,27 @@ class JsonFormatter(logging.Formatter):
             "time": moment.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": excerpt(record.getMessage(), LONGEST_LINE),
+            "message": self.message_of(record),
             "request_id": request_id.get(),
             **getattr(record, "access", {}),
         }
         if record.exc_info:
-            line["trace"] = "\n".join(trace_lines(self.formatException(record.exc_info)))
+            line["trace"] = "\n".join(self.trace_of(record))
         return json.dumps(line, default=str)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(Formatter):
     """One line of text for each record."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; the trace of an exception follows in indented lines, so that none can be mistaken for a record."""
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         name = request_id.get()
-        line = f"{moment} {record.levelname:<7} {f'[{name}] ' if name else ''}{printable(excerpt(record.getMessage(), LONGEST_LINE))}"
+        line = f"{moment} {record.levelname:<7} {f'[{name}] ' if name else ''}{printable(self.message_of(record))}"
         if not record.exc_info:
             return line
-        trace = (printable(one) for one in trace_lines(self.formatException(record.exc_info)))
+        trace = (printable(one) for one in self.trace_of(record))
         return "\n    ".join([line, *trace])
-
-
-def trace_lines(trace: str) -> list[str]:
-    """Return the lines of an exception's trace; the middle of a long line or trace is left out."""
-    return [excerpt(one, LONGEST_LINE) for one in excerpt(trace, LONGEST_TRACE).splitlines()]
 
 
 def printable(text: str) -> str:
@@ -82,18 +98,66 @@ class Seldom(logging.Filter):
         return True
 
 
+class Handler(logging.StreamHandler[TextIO]):
+    """The handler of all loggers, with a type by which a repeated call of `configure` finds it."""
+
+
 def configure(form: Literal["text", "json"]) -> None:
-    """Write the logs of Latchkey, the server and SQLAlchemy to standard error; repeated calls have no further effect."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Write all logs to standard error, also those of libraries and of the application's own loggers.
+
+    Repeated calls have no further effect.
+    """
+    handler = Handler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     for name, level in LEVELS.items():
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.handlers = [handler]
         logger.propagate = False
+    root = logging.getLogger()
+    root.handlers = [*(one for one in root.handlers if not isinstance(one, Handler)), handler]
+    for name in (DRIVER, "aiosqlite"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # below it they log statements with their values
     server = logging.getLogger("uvicorn.error")
     if not any(isinstance(one, Seldom) for one in server.filters):
         server.addFilter(Seldom())
     # The server's own access log would contain the query, which may be signed.
     logging.getLogger("uvicorn.access").handlers = []
     logging.getLogger("uvicorn.access").propagate = False
+
+
+def configure_process() -> None:
+    """Log what Python itself would print to standard error in a process that serves: warnings, and errors of no caller."""
+    warnings.showwarning = log_warning
+    sys.unraisablehook = log_unraisable
+    threading.excepthook = log_of_thread
+
+
+def log_warning(  # noqa: PLR0917 - as `warnings.showwarning` has it
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,  # noqa: ARG001 - as in `warnings.showwarning`
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """Log a warning; for `warnings.showwarning`."""
+    logging.getLogger("py.warnings").warning("%s: %s (%s:%d)", category.__name__, message, filename, lineno)
+
+
+def log_unraisable(unraisable: Any) -> None:
+    """Log an error that no caller can catch, as in a destructor; for `sys.unraisablehook`."""
+    error = unraisable.exc_value
+    logging.getLogger("latchkey.server").error(
+        "%s",
+        unraisable.err_msg or "an error in a destructor",
+        exc_info=error and (type(error), error, error.__traceback__),
+    )
+
+
+def log_of_thread(failure: threading.ExceptHookArgs) -> None:
+    """Log an error that ended a thread; for `threading.excepthook`."""
+    error = failure.exc_value
+    logging.getLogger("latchkey.server").error(
+        "a thread ended with an error", exc_info=error and (type(error), error, error.__traceback__)
+    )

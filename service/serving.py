@@ -6,6 +6,7 @@ import os
 from sqlalchemy.orm import configure_mappers
 from starlette.types import ASGIApp
 
+from latchkey.service import logs
 from latchkey.service.app import create_app
 from latchkey.service.application import find_factory
 from latchkey.service.settings import application_named_in
@@ -20,6 +21,7 @@ def create_served_app() -> ASGIApp:
     request of the worker, for tens of milliseconds each time. Objects of requests are hardly ever garbage either: reference
     counting frees them. A collection is therefore worth it only after many new objects.
     """
+    logs.configure_process()
     named = application_named_in(os.environ)
     app = create_app() if named is None else find_factory(named)()
     configure_mappers()  # otherwise the first query would do it

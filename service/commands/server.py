@@ -118,6 +118,7 @@ def require_free(host: str, port: int) -> None:
 def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: bool = False) -> None:
     """Run the server until it is told to stop."""
     logs.configure(settings.log_format)  # also in the process that supervises the workers
+    logs.configure_process()
     # After its shutdown the server sends itself the signal again: this turns it into an exit status of 0.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if named := application():
