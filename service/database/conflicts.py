@@ -58,8 +58,10 @@ def is_locked(error: DBAPIError) -> bool:
 
 
 def is_unreachable(error: DBAPIError) -> bool:
-    """Return whether the server or the network has a fault, so that the same call may succeed later."""
-    return error.connection_invalidated or driver.is_unavailable(error.orig)
+    """Return whether the server, the network or the file has a fault, so that the same call may succeed later."""
+    return (
+        error.connection_invalidated or driver.is_unavailable(error.orig) or sqlite.is_unavailable(error.orig)
+    )
 
 
 def error_number(error: DBAPIError) -> int | None:

@@ -11,17 +11,21 @@ from asyncmy import connection, errors
 
 from latchkey.middleware.request_scope import RequestScope
 
-# A deadlock, also used for a certification conflict on Galera; a snapshot conflict; a conflict in group replication.
-CONFLICTS = frozenset({1213, 1020, 3101})
+# A deadlock, also used for a certification conflict on Galera; a snapshot conflict; a conflict in group replication; a
+# transaction that MariaDB has rolled back and does not commit.
+CONFLICTS = frozenset({1213, 1020, 3101, 4060})
+# A table was altered after the snapshot of the transaction, or since the statement was prepared.
+OUTDATED = frozenset({1412, 1615})
 ERROR_DURING_COMMIT = 1180
 LOCK_DEADLOCK = (
     "error 149 "  # the storage engine's number, by which group replication reports a conflict at COMMIT
 )
 
-LOCKED = frozenset({1205, 3572})  # another transaction held the lock for too long, or, with NOWAIT, at all
+# Another transaction held the lock for too long, or, with NOWAIT, at all; or a table is about to be altered.
+LOCKED = frozenset({1205, 1689, 3572})
 
 # The connection is gone: the server shuts down, killed it, or closed it after its wait_timeout; or numbers of the client.
-LOST = frozenset({1053, 1927, 2006, 2013, 2055, 4031})
+LOST = frozenset({1053, 1079, 1927, 2006, 2013, 2055, 3169, 4031})
 
 # The server takes no writes: a replica, read_only, transaction_read_only.
 DEMOTED = frozenset({1290, 1792, 1836})
@@ -29,20 +33,28 @@ READ_ONLY_STATE = "25006"
 
 # Errors of a server that cannot do at the moment what it usually can; the SQLSTATEs below are added.
 UNAVAILABLE = frozenset({
-    # no room: memory, disk, tables, threads, connections, transactions; an error while committing
-    *(1021, 1037, 1038, 1040, 1041, 1114, 1135, 1203, 1206, 1226, 1637, ERROR_DURING_COMMIT),
+    # no room: memory, disk, tables, threads, connections, transactions, logs, locks; an error while committing
+    *(1021, 1037, 1038, 1040, 1041, 1114, 1129, 1135, 1197, 1203, 1206, 1226, 1637, 1705, ERROR_DURING_COMMIT),
+    *(3015, 3019, 3675, 3985, 5, 20),
+    # its files: it cannot write, read, open, lock, sort or close one, or a table in it is damaged
+    *(1015, 1016, 1023, 1024, 1026, 1028, 1030, 1194, 1195, 3),
+    # a fault of the storage engine that it calls temporary
+    1297,
     # going, gone, or no member of its cluster: shut down, killed, offline, no quorum (Galera), group replication
-    *(1047, 1053, 1927, 3032, 3100, 3168, 4031),
+    *(1047, 3032, 3100, 3168, 3781, 3782, 3796, 3797, 3798, 3799, 6400),
+    *LOST,
     *DEMOTED,
+    # the storage engine, the table or the database takes no writes
+    *(1036, 1874, 3989),
     # it aborted the statement: killed, or over a time limit
     *(1317, 1969, 3024),
     # the account is locked, or its password has expired
     *(1820, 1862, 3118, 4151),
-    # numbers of the client library: cannot connect, gone, lost
-    *(2002, 2003, 2005, 2006, 2013, 2055),
+    # numbers of the client library: cannot connect
+    *(2002, 2003, 2005),
 })  # fmt: skip
-# Connection exceptions, read-only transactions, aborted statements.
-UNAVAILABLE_STATES = ("08", READ_ONLY_STATE, "70100")
+# Connection exceptions, read-only transactions, memory, aborted statements.
+UNAVAILABLE_STATES = ("08", READ_ONLY_STATE, "HY001", "70100")
 CONNECT_TIMEOUT_S = 5  # without it, connecting to a dead server could take minutes
 CANNOT_CONNECT = 2003  # CR_CONN_HOST_ERROR, a number of the client library
 
@@ -299,7 +311,12 @@ async def wait_for_cluster(made: Connection) -> None:
 
 
 def reports_conflict(error: BaseException | None) -> bool:
-    """Return whether the server rolled a transaction back because of another one, so that it can be run again."""
+    """Return whether the server refused a transaction because of another one, so that it can be run again."""
+    return error is not None and (ends_transaction(error) or number_of(error) in OUTDATED)
+
+
+def ends_transaction(error: BaseException | None) -> bool:
+    """Return whether the server rolled a transaction back because of another one."""
     if error is None:
         return False
     number = number_of(error)

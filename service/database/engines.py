@@ -210,7 +210,7 @@ def _note_lost_status(context: Any) -> None:
     connection = context.connection
     if connection is not None and not (connection.invalidated or connection.closed):
         connection.info[LOST_STATUS] = True
-        if driver.reports_conflict(context.original_exception):
+        if driver.ends_transaction(context.original_exception):
             connection.info[ENDED] = True
 
 

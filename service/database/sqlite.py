@@ -9,6 +9,11 @@ from typing import Any
 
 import aiosqlite
 
+# The disk is full or has a fault, there is no memory; the file cannot be opened, written or locked, or is damaged.
+FAULTS = (
+    *("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOMEM", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM"),
+    *("SQLITE_PROTOCOL", "SQLITE_NOLFS", "SQLITE_CORRUPT", "SQLITE_NOTADB"),
+)  # fmt: skip
 FETCHED_AT_ONCE = 64  # rows, aiosqlite's default, while a cursor is iterated over
 
 
@@ -68,6 +73,11 @@ class Connection(aiosqlite.Connection):
 def is_busy(error: BaseException | None) -> bool:
     """Return whether the wait for the single writer timed out."""
     return str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
+
+
+def is_unavailable(error: BaseException | None) -> bool:
+    """Return whether the file or its disk has a fault, so that the same call may succeed later."""
+    return str(getattr(error, "sqlite_errorname", "")).startswith(FAULTS)
 
 
 def _work(run: Callable[[], None], opened: list[sqlite3.Connection]) -> None:
