@@ -73,6 +73,24 @@ def test_every_link_to_a_section_leads_to_a_heading(page: Path) -> None:
     assert [(str(target), anchor) for target, anchor in sections if anchor not in anchors(target)] == []
 
 
+class TestLayout:
+    """The table of README.md, by which a reader finds the file of a change."""
+
+    TABLE = (ROOT / "README.md").read_text().partition("| what to change |")[2].partition("\n## ")[0]
+    NAMED = frozenset(re.findall(r"`((?:latchkey|middleware|migrations|models|service)/[\w./]*)`", TABLE))
+
+    def test_every_path_leads_somewhere(self) -> None:
+        assert [path for path in self.NAMED if not (ROOT / path).exists()] == []
+
+    def test_every_module_and_folder_of_the_service_has_a_row(self) -> None:
+        modules = {f"service/{path.name}" for path in (ROOT / "service").glob("[a-z]*.py")}
+        folders = {f"service/{path.parent.name}/" for path in (ROOT / "service").glob("[a-z]*/__init__.py")}
+        rows = {path for path in modules if path in self.NAMED}
+        rows |= {folder for folder in folders if any(path.startswith(folder) for path in self.NAMED)}
+
+        assert sorted((modules | folders) - rows) == []
+
+
 class TestContinuousIntegration:
     def test_it_runs_the_suite_on_every_python_that_is_promised(self) -> None:
         pattern = re.compile(r"Programming Language :: Python :: (3\.\d+)")
