@@ -191,7 +191,7 @@ class Base(DeclarativeBase):
             await (work.commit() if auto_commit else work.flush())
 
     def _require_hooks(self, work: AsyncSession) -> bool:
-        """Return whether `work` refreshes and runs hooks by itself; raise where it would pass a hook by."""
+        """Return whether `work` refreshes rows and runs hooks; raise an error if it would skip a hook."""
         is_followed = hooks.are_followed(work.sync_session)
         if not is_followed and self.has_after_commit():
             raise ForeignSessionError(type(self).__name__)
@@ -259,7 +259,7 @@ class Base(DeclarativeBase):
 
     @classmethod
     def _require_values(cls, values: Mapping[str, Any]) -> None:
-        """Check the values of a verb; SQLAlchemy refuses what is no row only later, and does not name the relation."""
+        """Check the values of a verb: SQLAlchemy refuses a value that is not a row only later, without the name of the relation."""
         cls._require_attributes(values)
         relations = inspect(cls).relationships
         for name in relations.keys() & values.keys():

@@ -8,7 +8,7 @@ ModelError
 ├── UnknownLookupError    a filter names an attribute or an operator that does not exist
 ├── NotARowError          a relation is set to an object that is no row of its model
 ├── InvalidValueError     a value is too long, out of range or no number for its column
-├── BulkError             an UPDATE or DELETE of many rows would differ between servers, or pass a hook by
+├── BulkError             an UPDATE or DELETE of many rows would differ between servers, or skip a hook
 ├── NameTakenError        an attribute has the name of a verb, or of an argument of one
 ├── StructError           a Struct has a field that its rows do not have, or a value does not fit its field
 └── MissingRowsError      `get(1, 2, 3)` found fewer rows than requested
@@ -93,7 +93,7 @@ class InvalidValueError(ModelError, ValueError):
 
 
 class BulkError(ModelError, TypeError):
-    """`update` or `delete` of many rows would not mean the same on every server, or would pass a hook by."""
+    """`update` or `delete` of many rows would not mean the same on every server, or would skip a hook."""
 
 
 class StructError(ModelError, TypeError):

@@ -13,7 +13,7 @@ class LimitCounter(Base):
     """The counters of one subject, `key:<id>` or `user:<id>`, for all its limits and its quota.
 
     One row holds them all, so that one write charges a call to all or to none. `version` changes with each write, and
-    a writer states the version that it read. After `expires_at` none of the counters is needed any more.
+    a write must name the version that was read. After `expires_at` none of the counters is needed any more.
     """
 
     __tablename__ = "limit_counters"

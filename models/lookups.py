@@ -32,7 +32,7 @@ Make = Callable[[Any], ColumnElement[bool]]
 class Q:
     """Lookups as a value, for alternatives: `Article.filter(Q(author=ann) | Q(status="public"))`.
 
-    `|` means that one of two holds, `&` that both hold, and `~` that it does not hold. All lookups of one `Q` must hold,
+    `a | b` holds if a or b holds, `a & b` if both hold, and `~a` if a does not hold. All lookups of one `Q` must hold,
     as in `filter`. As in SQL, neither a condition on NULL nor its negation holds.
     """
 

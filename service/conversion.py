@@ -177,7 +177,7 @@ class Structure:
         return values
 
     def attributes_of(self, found: Any, inside: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all fields of an object; only an attribute that the object does not have is left to its default."""
+        """Return all fields of an object; an attribute that the object does not have gets its default."""
         values = {}
         for one in self.fields:
             if one.name in inside:

@@ -40,7 +40,7 @@ async def run_steps(steps: Sequence[Step], *, within_s: float) -> None:
 
 
 def end_on_second_signal() -> None:
-    """Have the second signal of the same kind, SIGTERM or SIGINT, end the process at once.
+    """Make the second signal of the same kind, SIGTERM or SIGINT, end the process at once.
 
     uvicorn handles the first one. It ignores a second SIGTERM, and during the shutdown of the application a second
     SIGINT as well. A worker may get one of each, from the terminal and from the process that supervises it. In a thread

@@ -2,8 +2,8 @@
 
 Without it, a service with a wrong ring starts, answers calls with bearer keys, and fails only at the first signed call.
 
-There is one canary for each key that was ever the first of the ring, because the first key is the one that seals. So
-the ring may change: a new key is put in front of the old one, which is taken away when nothing is sealed with it.
+The first key of the ring seals, so each key that was ever the first one has a canary. To change the ring, put a new key
+in front of the old one, and remove the old one when nothing is sealed with it any more.
 """
 
 import logging
@@ -157,7 +157,7 @@ def new(keyring: KeyRing) -> dict[str, Any]:
 
 
 def context(key_id: int) -> bytes:
-    """Return the associated data of a canary, which no secret has: theirs have a version behind a bar."""
+    """Return the associated data of a canary; that of a secret differs, because it ends with a version after a bar."""
     return f"canary {key_id}".encode()
 
 

@@ -25,7 +25,7 @@ class Failures:
     """Counts the failures of pairs over a sliding minute.
 
     Failures are counted for each second, and a second is dropped when all of it is more than a minute ago. A pair may
-    therefore wait up to one second longer than necessary, and never too short.
+    therefore wait up to one second longer than necessary, but never less than necessary.
 
     Args:
         limit: the number of failures of a pair in a minute that are too many; 0 counts nothing.

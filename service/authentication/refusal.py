@@ -1,4 +1,4 @@
-"""What belongs to the refusal of a call: the challenge to its sender, and the claimed key for the log."""
+"""The details of a refusal: the challenge for the sender, and the claimed key for the log."""
 
 import re
 import secrets

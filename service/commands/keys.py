@@ -47,16 +47,25 @@ def keys() -> None:
 @keys.command()
 @click.option("--user", type=USER, required=True, help="The owner, by id or email.")
 @click.option("--name", type=NAME, required=True)
-@click.option("--mode", type=MODE, required=True, help="Whether calls send the secret, or only sign with it.")
+@click.option(
+    "--mode", type=MODE, required=True, help="How calls authenticate: send the secret, or sign with it."
+)
 @click.option("--scopes", type=SCOPES, required=True, help="The scopes of the key, separated by commas.")
 @click.option(
-    "--networks", type=NETWORKS, default="", help="The networks of the key, as 192.0.2.0/24; without it, all."
+    "--networks",
+    type=NETWORKS,
+    default="",
+    help="The networks that may use the key, as 192.0.2.0/24; by default, all.",
 )
 @click.option(
-    "--limit", "limits", type=LIMIT, multiple=True, help="As burst=100/60s; up to five, which all apply."
+    "--limit",
+    "limits",
+    type=LIMIT,
+    multiple=True,
+    help="A rate limit, as burst=100/60s; up to five, all of which apply.",
 )
-@click.option("--quota", type=QUOTA, help="As 10000/day or 250000/month, in UTC.")
-@click.option("--expires-at", type=MOMENT, help="Without it, never.")
+@click.option("--quota", type=QUOTA, help="A quota, as 10000/day or 250000/month, in UTC.")
+@click.option("--expires-at", type=MOMENT, help="When the key expires; by default, never.")
 @as_json
 @for_application
 def create(
@@ -125,7 +134,7 @@ async def create_key(
 
 @keys.command("list")
 @click.option("--user", type=USER, help="The owner, by id or email.")
-@click.option("--status", type=KEY_STATUS, help="Without it, all of them.")
+@click.option("--status", type=KEY_STATUS, help="Only keys with this status.")
 @limit
 @as_json
 @for_application

@@ -24,7 +24,7 @@ class Shaped(click.ParamType[Any]):
     Args:
         name: its name in the help.
         shape: the type.
-        rule: the condition for a value, to follow "must be".
+        rule: the condition for a value, as the end of a sentence that begins with "it must be".
     """
 
     def __init__(self, name: str, shape: Any, rule: str) -> None:
@@ -179,5 +179,5 @@ PORT = click.IntRange(1, 65535)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the JSON of the endpoint's answer.")
 limit = click.option(
-    "--limit", type=click.IntRange(min=1), help="The maximum number of rows; without it, all."
+    "--limit", type=click.IntRange(min=1), help="The maximum number of rows; by default, all."
 )

@@ -75,7 +75,9 @@ async def purge_expired(settings: Settings) -> dict[str, int] | None:
 @click.command()
 @host
 @port
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="The number of processes."
+)
 @click.option("--reload", is_flag=True, help="Start again when the code changes, for development.")
 @for_application
 def serve(host: str, port: int, workers: int, reload: bool) -> None:

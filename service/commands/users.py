@@ -23,7 +23,9 @@ def users() -> None:
 
 
 @users.command()
-@click.option("--email", type=EMAIL, required=True, help="Unique regardless of letter case.")
+@click.option(
+    "--email", type=EMAIL, required=True, help="The email, which must be unique in any letter case."
+)
 @click.option("--name", type=NAME, required=True)
 @as_json
 @for_application
@@ -49,7 +51,7 @@ async def create_user(email: str, name: str) -> shapes.User:
 
 @users.command("list")
 @click.option("--email", help="The whole address, in any letter case.")
-@click.option("--status", type=USER_STATUS, help="Without it, all of them.")
+@click.option("--status", type=USER_STATUS, help="Only users with this status.")
 @limit
 @as_json
 @for_application

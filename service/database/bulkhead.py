@@ -55,7 +55,7 @@ class Bulkhead:
             _remove(self._holding, compartments)
 
     def may_wait(self, request_scope: RequestScope | None, waiters_per_connection: int) -> bool:
-        """Return whether a request may join the queue, of which a compartment takes at most a part, too."""
+        """Return whether a request may join the queue; a compartment may hold only a part of the queue, too."""
         return request_scope is None or all(
             self._waiting[one] < self._limits[one[0]] * waiters_per_connection
             for one in request_scope.compartments

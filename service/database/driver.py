@@ -155,13 +155,13 @@ class Connection(connection.Connection):
 
 
 class Wait:
-    """What work waits for that many requests share: `stalled` once the database has exceeded a time limit in it."""
+    """The waits of work that several requests share; `stalled` is True once the database has exceeded a time limit."""
 
     def __init__(self) -> None:
         self.stalled = False
 
     def tell(self, request_scope: RequestScope | None) -> None:
-        """Have a request that waited for this work not wait for the database again, if it exceeded a time limit."""
+        """Pass an exceeded time limit on to a request that waited for this work, so that it does not wait again."""
         if self.stalled and request_scope is not None:
             request_scope.stalled = True
 
@@ -171,7 +171,7 @@ _shared: ContextVar[Wait | None] = ContextVar("latchkey_wait", default=None)
 
 @contextmanager
 def waiting_once() -> Iterator[Wait]:
-    """Let work outside requests wait for at most one time limit of the database, as a request does."""
+    """Limit the waits of work outside requests to one time limit of the database, as for a request."""
     wait = Wait()
     token = _shared.set(wait)
     try:
@@ -181,7 +181,7 @@ def waiting_once() -> Iterator[Wait]:
 
 
 def current_wait() -> RequestScope | Wait | None:
-    """Return what remembers time limits here: the request, or work that requests share."""
+    """Return the object that records exceeded time limits here: the request, or the work that several requests share."""
     return RequestScope.current() or _shared.get()
 
 

@@ -70,7 +70,7 @@ async def _take(connection: AsyncConnection, purpose: str, wait_s: int) -> bool:
 async def _wait_for_writers(
     connection: AsyncConnection, driver: Any, wait_s: int, tell: Callable[[], None]
 ) -> None:
-    """Have the transactions on a connection to SQLite wait for other writers, and tell if there is one now."""
+    """Make transactions on an SQLite connection wait for other writers; call `tell` if one is active now."""
     await driver.execute("PRAGMA busy_timeout = 0")
     try:
         async with connection.begin():

@@ -16,7 +16,7 @@ log = logging.getLogger("latchkey.database")
 
 
 def resend_first_statements(engine: AsyncEngine) -> None:
-    """Let a transactional engine open a connection again, in place, that proves dead at its first statement.
+    """Make a transactional engine reopen a connection that proves dead at its first statement.
 
     A pooled connection may be closed at any time: by the server, by a balancer, or when the server restarts. Whatever the
     server did with the first statement, it rolled back when it lost the connection, because COMMIT was not sent.

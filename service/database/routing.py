@@ -96,7 +96,7 @@ class RoutingSession(Session):
         return (rules.reads_from if is_plain_read(clause) else rules.engines.writer).sync_engine
 
     def make_way(self, clause: Any = None, bind: Any = None) -> None:
-        """Before anything is sent to the writer, check that it is allowed, and release the reader's connection."""
+        """Check that the writer may be used, and release the reader's connection."""
         rules = self.rules
         if (
             self.record.on_writer

@@ -21,7 +21,7 @@ PLACEHOLDERS = ("localhost", "127.0.0.1", "example.com", "www.example.com", "api
 def message_texts(
     signature: MessageSignature, values: Mapping[str, str], *, hosts: Iterable[str], body: bytes
 ) -> Iterator[Variant]:
-    """Return what clients sign in place of a signature base.
+    """Return the texts that clients sign by mistake in place of a signature base.
 
     Args:
         signature: as received.
@@ -156,7 +156,7 @@ def line_mistakes(values: Mapping[str, str], hosts: Iterable[str]) -> Iterator[t
 
 
 def other_hosts(host: str, known: Iterable[str | None]) -> list[str]:
-    """Return the hosts that a client may have signed in place of `host`: those that are known, and usual ones."""
+    """Return the hosts that a client may have signed in place of `host`: the known ones, and common ones."""
     name, _, port = host.partition(":")
     guessed = [one for one in known if one]
     guessed += [name.removeprefix("www."), f"www.{name}", *PLACEHOLDERS]

@@ -11,7 +11,7 @@ MOST_PERMUTED = 6  # parameters; all their orders are tried: 720
 
 
 def query_texts(query: str, *, method: str, path: str, origin: str, body: bytes) -> Iterator[Variant]:
-    """Return what clients sign in place of a query string.
+    """Return the texts that clients sign by mistake in place of a query string.
 
     Args:
         query: as received.

@@ -34,6 +34,6 @@ class Report:
         self.told[name] = shapes.SignatureCheck(name=name, result="not_checked", detail=detail)
 
     def judge(self, name: str, holds: bool | None, right: str, wrong: str | None = None) -> None:
-        """Note a result, None for a check that could not be made; `wrong` None says the same as `right`."""
+        """Record a result; None means that the check could not be made. Without `wrong`, `right` is used for both results."""
         note = self.unknown if holds is None else self.passed if holds else self.failed
         note(name, right if holds or wrong is None else wrong)

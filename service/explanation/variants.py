@@ -1,7 +1,7 @@
 """The usual mistakes in the text or the secret of a signature, tried one by one.
 
-`explanation` uses them for a signature that proves nothing: the variant whose MAC is the one that was sent is what the
-client signed. A signature that matches a variant is still refused.
+`explanation` uses them for a signature that proves nothing: if the MAC of a variant is the one that was sent, the client
+signed that variant. A signature that matches a variant is still refused.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ def find_mistake(mac: bytes, right: Iterable[bytes], texts: Iterable[Variant], s
 
 
 def secret_variants(secret: Secret) -> Iterator[Variant]:
-    """Return what clients use in place of the secret."""
+    """Return the texts that clients use by mistake in place of the secret."""
     prefix, _, digits = secret.rpartition("_")
     for value, mistake in (
         (f"{secret}\n", "The secret was used with a newline at its end: remove it, for example from the file."),

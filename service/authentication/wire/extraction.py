@@ -6,8 +6,8 @@ It is determined from the headers and the query string alone, before any lookup:
 - `key` in the query or a `secret` header is a signed query;
 - `Signature` or `Signature-Input` is a signed message (RFC 9421).
 
-Two kinds in one request are TwoCredentials, even if one of them is ill-formed.
-One kind twice, or of the wrong shape, is Unauthenticated. However, several lines of `Signature` are one field.
+A request with two kinds raises TwoCredentials, even if one of them is ill-formed. A request with one kind twice, or in
+a wrong shape, raises Unauthenticated. Several lines of `Signature` count as one field.
 """
 
 import re
