@@ -133,7 +133,7 @@ class Laboratory:
 
     def record(self, items: list[pytest.Item], end: int) -> None:
         """Run all tests with marked functions, and write what each of them passes."""
-        passage = Passage()
+        passage = Passage(lines={})
         for module in self.modules:
             for function, code in marked(module).items():
                 for one in self.functions.get((module, function), []):
@@ -142,16 +142,16 @@ class Laboratory:
                     ).add(line)
                     one.__code__ = code
         found: dict[str, Passage] = {}
-        for item in items:
-            passage = Passage(lines={})
-            began = time.monotonic()
-            if run([item]) is not None:
-                os.write(end, item.nodeid.encode())
-                return
-            passage.seconds = time.monotonic() - began
+
+        def note(item: pytest.Item, seconds: float) -> None:
+            nonlocal passage
+            passage.seconds = seconds
             found[item.nodeid] = passage
+            passage = Passage(lines={})
+
+        failed = run(items, note)
         with os.fdopen(end, "wb", closefd=False) as pipe:
-            pipe.write(msgspec.json.encode(found))
+            pipe.write(msgspec.json.encode(found) if failed is None else failed.encode())
 
     # ------------------------------------------------------------------ a mutant
 
@@ -192,16 +192,18 @@ def functions_in_memory(modules: Sequence[str]) -> dict[tuple[str, int], list[Fu
     return found
 
 
-def run(items: list[pytest.Item]) -> str | None:
-    """Run tests until one fails, and return its name."""
-    session = items[0].session if items else None
+def run(
+    items: list[pytest.Item], passed: Callable[[pytest.Item, float], None] = lambda _item, _seconds: None
+) -> str | None:
+    """Run tests until one fails, and return its name; call `passed` for each other with its time in seconds."""
     for item, following in zip(items, [*items[1:], None], strict=True):
+        began = time.monotonic()
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        assert session is not None
-        if session.testsfailed:
+        if item.session.testsfailed:
             with contextlib.suppress(Exception):
-                session._setupstate.teardown_exact(None)
+                item.session._setupstate.teardown_exact(None)
             return item.nodeid
+        passed(item, time.monotonic() - began)
     return None
 
 

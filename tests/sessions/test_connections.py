@@ -12,6 +12,7 @@ from starlette.types import Message
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
 from tests.conftest import table_of
+from tests.middleware.asgi import http
 from tests.requests import converse, request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import response_route, value_route
@@ -78,6 +79,35 @@ async def test_a_request_that_waits_for_its_body_holds_nothing(
 
     assert sent[0]["status"] == 200
     assert out == [0, 0, 0]
+
+
+@pytest.mark.parametrize("last", [{}, {"more_body": False}], ids=["nothing said", "no more"])
+async def test_after_the_last_part_a_write_may_be_open(
+    db: SQLAlchemy, make_app: MakeApp, last: dict[str, Any]
+) -> None:
+    """Whoever watches for the end of the connection waits for no part of the body."""
+    incoming: list[Message] = [
+        {"type": "http.request", "body": b"whole", **last},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Message] = []
+
+    async def watch(request: Request) -> str:
+        await request.body()
+        await User.create(email="a@b", name="n")
+        return (await request.receive())["type"]
+
+    async def receive() -> Message:
+        return incoming.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = http(method="POST", path="/probe", query_string=b"", server=("testserver", 80))
+    await asyncio.create_task(make_app(value_route(watch, "POST"))(scope, receive, send))
+
+    assert (sent[0]["status"], sent[1]["body"]) == (200, b'{"seen":"http.disconnect"}')
+    assert await User.filter().count() == 1
 
 
 async def test_an_upload_that_writes_must_commit_before_it_waits(
