@@ -41,6 +41,14 @@ class DatabaseNotOpenError(RuntimeError):
         super().__init__(f"db.{name}: the database is not open; call `db.init_app(app, settings)` first.")
 
 
+class SessionMaker(partial[RequestSession]):
+    """A function that opens sessions; a sessionmaker of SQLAlchemy would process each argument for each session."""
+
+    def configure(self, **arguments: Any) -> None:
+        """Change the arguments of the sessions that are opened from now on."""
+        self.keywords.update(arguments)
+
+
 class SQLAlchemy(metaclass=Singleton):
     """The database of this process. `init_app` opens it and `close` closes it; it can then be opened again.
 
@@ -70,8 +78,7 @@ class SQLAlchemy(metaclass=Singleton):
         if self._engines is not None:
             raise RuntimeError("the database is open already: call `await db.close()` first.")
         engines = create_engines(settings)
-        # A sessionmaker would process each of its arguments for each session.
-        maker: Any = partial(
+        maker: Any = SessionMaker(
             RequestSession,
             autoflush=False,
             expire_on_commit=False,

@@ -187,7 +187,7 @@ class RequestSession(AsyncSession):
         """Refuse every commit from now on, or allow them again: an idempotent call writes in one transaction."""
         self.rules.commit_forbidden = forbidden
 
-    def add(self, instance: object) -> None:  # type: ignore[override]  # `_warn` is SQLAlchemy's own
+    def add(self, instance: object, **options: Any) -> None:
         """Add an instance, which is flushed next.
 
         Raises:
@@ -195,7 +195,7 @@ class RequestSession(AsyncSession):
         """
         if self.rules.refusal is EndedSessionError:
             raise EndedSessionError
-        super().add(instance)
+        super().add(instance, **options)
 
     def add_all(self, instances: Iterable[object]) -> None:
         """Add several instances, as `add` does."""
