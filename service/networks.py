@@ -21,6 +21,8 @@ from typing import Self
 import msgspec
 from starlette.types import Scope
 
+from latchkey.service.invalid_value import InvalidValueError
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -39,13 +41,15 @@ _HOP = re.compile(
 )
 
 
-class NetworkError(ValueError):
+class NetworkError(InvalidValueError):
     """A block in a list is invalid; `place` is its position, from 0, and `reason` the fault."""
 
     def __init__(self, place: int, reason: str) -> None:
-        super().__init__(f"block {place + 1}: {reason}")
+        super().__init__(reason, place)
         self.place = place
-        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"block {self.place + 1}: {self.reason}"
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:

@@ -24,16 +24,16 @@ from latchkey.service.commands.parameters import (
     SCOPES,
     USER,
     as_json,
+    item_at,
     limit,
 )
-from latchkey.service.commands.rows import lock_user, opened, work
-from latchkey.service.endpoints.keys import fields_of
+from latchkey.service.commands.rows import opened, require_user, work
+from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.keys.issuing import Issuer
 from latchkey.service.keys.rules import KeyRules, lock_key
 from latchkey.service.keys.rules import revoke as revoke_row
 from latchkey.service.keys.scopes import require_known
 from latchkey.service.limits.rules import distinct_limits
-from latchkey.service.problems import Problem
 from latchkey.service.settings import Settings
 
 COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires_at", "last_used_at")
@@ -114,7 +114,7 @@ async def create_key(
     rules = key_rules(settings)
     async with opened(settings, rules.issuer.keyring) as session:
         await require_known_scopes(scopes)
-        owner = await lock_user(reference)
+        owner = await require_user(reference)
         if owner.status != "active":
             raise click.ClickException(f"the user {reference} is {owner.status}: only active users get keys.")
         key, secret = await rules.create(
@@ -148,7 +148,7 @@ async def list_keys(owner: int | str | None, *, status: str | None, limit: int |
     async with opened(read_settings()):
         query = ApiKey.filter().order_by("id")
         if owner is not None:
-            query = query.filter(user_id=(await lock_user(owner)).id)
+            query = query.filter(user_id=(await require_user(owner)).id)
         if status is not None:
             query = query.filter(status=status)
         rows = await (query if limit is None else query.limit(limit)).all()
@@ -189,7 +189,7 @@ async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
         rotated = await rules.rotate(key, None, grace_s=grace_s)
         await session.commit()
         return shapes.RotatedKey(
-            **fields_of(key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
+            **msgspec.structs.asdict(shown(key)), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
         )
 
 
@@ -246,10 +246,10 @@ async def require_known_scopes(scopes: list[str]) -> None:
     """Raise an error for scopes that no key can have."""
     try:
         await require_known(scopes, read_scopes())
-    except Problem as problem:
-        fault = problem.errors[0]
-        wrong = scopes[int(fault.pointer.rpartition("/")[2])]
-        raise click.BadParameter(f"{wrong!r}: {fault.detail}.", param_hint="'--scopes'") from None
+    except InvalidValueError as error:
+        raise click.BadParameter(
+            f"{item_at(scopes, error)!r}: {error.reason}.", param_hint="'--scopes'"
+        ) from None
 
 
 def key_rules(settings: Settings) -> KeyRules:
@@ -264,8 +264,8 @@ def checked(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
         raise click.UsageError(f"--limit: at most {shapes.MOST_LIMITS}.")
     try:
         return distinct_limits(limits)
-    except Problem as problem:
-        raise click.UsageError(f"--limit: {problem.errors[0].detail}.") from None
+    except InvalidValueError as error:
+        raise click.UsageError(f"--limit: {error.reason}.") from None
 
 
 def shown(key: ApiKey) -> shapes.Key:

@@ -1,6 +1,7 @@
 """The parameters of the commands: the same types as in the endpoints, with error messages for people."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, get_args
 
@@ -10,9 +11,9 @@ import msgspec
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import shapes
 from latchkey.service.authentication.wire.credentials import AccessKey, parse_access_key
-from latchkey.service.keys.rules import canonical_networks, future_utc
+from latchkey.service.invalid_value import InvalidValueError
+from latchkey.service.keys.values import canonical_networks, future_utc
 from latchkey.service.limits.rules import distinct_limits
-from latchkey.service.problems import Problem
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 EMAIL_RULE = "at most 254 characters with one @, and no space or control character"
@@ -39,17 +40,20 @@ class Shaped(click.ParamType[Any]):
             self.fail(f"it must be {self.rule}.", param, ctx)
 
 
+def item_at(items: Sequence[str], error: InvalidValueError) -> str:
+    """Return the item of a list that breaks the rule."""
+    return next(items[step] for step in error.path if isinstance(step, int))
+
+
 class FutureMoment(Shaped):
     """A time that has not passed."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         moment: datetime = super().convert(value, param, ctx)
         try:
-            found = future_utc(moment)
-        except Problem as problem:
-            self.fail(f"{problem.errors[0].detail}.", param, ctx)
-        assert found is not None  # noqa: S101 - a moment went in
-        return found
+            return future_utc(moment)
+        except InvalidValueError as error:
+            self.fail(f"{error.reason}.", param, ctx)
 
 
 class ScopeList(Shaped):
@@ -71,10 +75,8 @@ class NetworkList(Shaped):
         texts: list[str] = super().convert(words, param, ctx)
         try:
             return canonical_networks(texts)
-        except Problem as problem:
-            fault = problem.errors[0]
-            wrong = texts[int(fault.pointer.rpartition("/")[2])]
-            self.fail(f"{wrong!r}: {fault.detail}.", param, ctx)
+        except InvalidValueError as error:
+            self.fail(f"{item_at(texts, error)!r}: {error.reason}.", param, ctx)
 
 
 class Duration(click.ParamType[int]):
@@ -109,7 +111,7 @@ class LimitValue(click.ParamType[RateLimit]):
         try:
             limit = msgspec.convert(fields, RateLimit)
             distinct_limits([limit])
-        except (msgspec.ValidationError, Problem):
+        except (msgspec.ValidationError, InvalidValueError):
             self.fail(
                 "it must be a name, an amount and a window, as in burst=100/60s or hourly=1000/1h; "
                 "names are lower-case and not 'quota', and the window is at most 31d.",

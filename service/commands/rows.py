@@ -16,6 +16,7 @@ from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.database.session import RequestSession
 from latchkey.service.key_cache.channel import Channel, UnreachableError, open_channel
 from latchkey.service.settings import Settings
+from latchkey.service.users import lock_user, lock_user_by_email
 
 T = TypeVar("T")
 
@@ -79,14 +80,9 @@ async def tell(channel: Channel, table: str, id: int) -> None:
         )
 
 
-async def lock_user(reference: int | str) -> User:
+async def require_user(reference: int | str) -> User:
     """Return a user by id or email, locked against changes until this transaction ends, or raise an error."""
-    found = (
-        User.filter_by(id=reference)
-        if isinstance(reference, int)
-        else User.filter_by(email_key=reference.casefold())
-    )
-    user = await found.for_update().first()
+    user = await (lock_user(reference) if isinstance(reference, int) else lock_user_by_email(reference))
     if user is None:
         raise click.ClickException(f"there is no user {reference}.")
     return user

@@ -10,9 +10,8 @@ from latchkey.service import conversion, shapes
 from latchkey.service.commands.answers import show, show_page
 from latchkey.service.commands.application import for_application, read_settings
 from latchkey.service.commands.parameters import EMAIL, NAME, USER, USER_STATUS, as_json, limit
-from latchkey.service.commands.rows import lock_user, opened, work
-from latchkey.service.endpoints.users import email_taken
-from latchkey.service.problems import Problem
+from latchkey.service.commands.rows import opened, require_user, work
+from latchkey.service.users import is_email_taken
 
 COLUMNS = ("id", "email", "name", "status", "created_at")
 
@@ -40,7 +39,7 @@ async def create_user(email: str, name: str) -> shapes.User:
         try:
             user = await User.create(email=email, name=name)
         except IntegrityError as error:
-            if isinstance(email_taken(error), Problem):
+            if is_email_taken(error):
                 raise click.ClickException(
                     f"the email {email} is taken; that of a deleted user stays taken."
                 ) from error
@@ -94,7 +93,7 @@ def unblock(user: int | str, as_json: bool) -> None:
 async def set_status(reference: int | str, status: Literal["active", "blocked"]) -> shapes.User:
     """Block or unblock a user and commit."""
     async with opened(read_settings()) as session:
-        user = await lock_user(reference)
+        user = await require_user(reference)
         if user.status == "deleted":
             raise click.ClickException(f"the user {reference} is deleted, and stays so.")
         await user.update(status=status)

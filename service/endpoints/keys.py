@@ -12,13 +12,11 @@ from latchkey.service import conversion, shapes
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.paging import page
+from latchkey.service.invalid_value import InvalidValueError
+from latchkey.service.keys import values
 from latchkey.service.keys.rules import (
-    OUT_OF_RANGE,
     KeyRules,
-    canonical_networks,
     found,
-    future_utc,
-    in_utc,
     lock_key,
     named,
     require_held,
@@ -29,7 +27,7 @@ from latchkey.service.keys.scopes import require_known
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
-from latchkey.service.problems import Problem
+from latchkey.service.problems import Problem, invalid_field
 
 PATH = "/v1/keys"
 
@@ -41,7 +39,8 @@ async def create_key(request: Request, body: shapes.NewKey) -> Answer:
     The calling key needs every scope that it gives to the new key.
     """
     caller = await hold_caller(request)
-    limits = distinct_limits(body.limits)
+    with invalid_field("/limits"):
+        limits = distinct_limits(body.limits)
     return await make_key(
         request, caller, body, path=PATH, owner_id=body.user_id, limits=limits, quota=body.quota
     )
@@ -107,13 +106,15 @@ async def make_key(
     quota: Quota | None,
 ) -> Answer:
     """Create a key of an owner, who is locked meanwhile."""
+    with invalid_field("/allowed_networks"):
+        networks = values.canonical_networks(body.allowed_networks)
     key, secret = await key_rules(request).create(
         owner_id,
         caller,
         name=body.name,
         mode=body.mode,
         scopes=body.scopes,
-        allowed_networks=canonical_networks(body.allowed_networks),
+        allowed_networks=networks,
         limits=limits,
         quota=quota,
         expires_at=body.expires_at,
@@ -131,11 +132,14 @@ async def list_page(
     """Return one page; `filters` are those that were already applied to `rows`."""
     if query.status is not None:
         rows = rows.filter(status=query.status)
-    before = in_utc(
-        query.expires_before,
-        Problem("invalid_parameter", f"The parameter 'expires_before' is wrong: {OUT_OF_RANGE}."),
-    )
+    before = query.expires_before
     if before is not None:
+        try:
+            before = values.in_utc(before)
+        except InvalidValueError as error:
+            raise Problem(
+                "invalid_parameter", f"The parameter 'expires_before' is wrong: {error.reason}."
+            ) from None
         rows = rows.filter(expires_at__lt=before)
     return await page(
         rows,
@@ -151,14 +155,18 @@ async def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, An
     """Return the requested changes of a key, or raise a problem for values that no key can have."""
     changes = shapes.given(body)
     if "scopes" in changes:
-        await require_known(changes["scopes"], key_rules(request).scopes)
+        with invalid_field("/scopes"):
+            await require_known(changes["scopes"], key_rules(request).scopes)
         changes["scopes"] = tuple(changes["scopes"])
     if "allowed_networks" in changes:
-        changes["allowed_networks"] = canonical_networks(changes["allowed_networks"])
+        with invalid_field("/allowed_networks"):
+            changes["allowed_networks"] = values.canonical_networks(changes["allowed_networks"])
     if "limits" in changes:
-        changes["limits"] = distinct_limits(changes["limits"])
+        with invalid_field("/limits"):
+            changes["limits"] = distinct_limits(changes["limits"])
     if changes.get("expires_at") is not None:
-        changes["expires_at"] = future_utc(changes["expires_at"])
+        with invalid_field("/expires_at"):
+            changes["expires_at"] = values.future_utc(changes["expires_at"])
     return changes
 
 

@@ -17,7 +17,6 @@ from latchkey.service.endpoints import keys
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.keys.rules import (
     bounds_of,
-    canonical_networks,
     found,
     lock_key,
     named,
@@ -25,8 +24,9 @@ from latchkey.service.keys.rules import (
     revoke,
     wider,
 )
+from latchkey.service.keys.values import canonical_networks
 from latchkey.service.operation import Answer
-from latchkey.service.problems import Problem
+from latchkey.service.problems import Problem, invalid_field
 
 PATH = "/v1/me/keys"
 
@@ -47,7 +47,8 @@ async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
     It gets the limits and the quota of the calling key, with its own counters.
     """
     caller = await hold_caller(request)
-    networks = canonical_networks(body.allowed_networks)
+    with invalid_field("/allowed_networks"):
+        networks = canonical_networks(body.allowed_networks)
     require_narrower(caller, {"expires_at": body.expires_at, "allowed_networks": networks})
     return await keys.make_key(
         request,

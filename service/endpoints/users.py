@@ -8,11 +8,11 @@ from latchkey.models import ApiKey, User
 from latchkey.service import shapes
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.paging import page
-from latchkey.service.keys.rules import lock_user
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
-from latchkey.service.problems import Problem
+from latchkey.service.problems import Problem, invalid_field
+from latchkey.service.users import is_email_taken, lock_user
 
 
 async def create_user(body: shapes.NewUser) -> Answer:
@@ -23,7 +23,9 @@ async def create_user(body: shapes.NewUser) -> Answer:
     try:
         user = await User.create(email=body.email, name=body.name)
     except IntegrityError as error:
-        raise email_taken(error) from error
+        if is_email_taken(error):
+            raise Problem("email_taken") from error
+        raise
     return Answer(content=user, headers={"location": f"/v1/users/{user.id}"})
 
 
@@ -65,7 +67,8 @@ async def change_user(
     """
     changes = shapes.given(body)
     if "limits" in changes:
-        changes["limits"] = distinct_limits(changes["limits"])
+        with invalid_field("/limits"):
+            changes["limits"] = distinct_limits(changes["limits"])
     await hold_caller(request)
     user = await lock_user(parse_id(id))
     if user is None:
@@ -77,7 +80,9 @@ async def change_user(
     try:
         await user.update(**changes)
     except IntegrityError as error:
-        raise email_taken(error) from error
+        if is_email_taken(error):
+            raise Problem("email_taken") from error
+        raise
     return user
 
 
@@ -116,8 +121,3 @@ def parse_id(text: str) -> int:
     if number > shapes.LARGEST_ID:
         raise Problem("not_found")
     return number
-
-
-def email_taken(error: IntegrityError) -> Exception:
-    """Return the problem for a taken email, and any other integrity error unchanged."""
-    return Problem("email_taken") if "email_key" in str(error.orig) else error

@@ -21,9 +21,10 @@ from latchkey.service.authentication.scopes import holds
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.keys import rules
 from latchkey.service.keys.rules import KeyRules
+from latchkey.service.keys.values import canonical_networks
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.parts import find_parts
-from latchkey.service.problems import Problem, field_problem
+from latchkey.service.problems import Problem, field_problem, invalid_field
 
 OPERATOR = "keys:write"
 
@@ -72,12 +73,15 @@ async def issue_key(
     """
     key_rules, caller = await authority(as_operator=as_operator)
     owner_id = user if isinstance(user, int) else user.id
-    networks = rules.canonical_networks(checked(shapes.Networks, list(allowed_networks), "/allowed_networks"))
+    with invalid_field("/allowed_networks"):
+        networks = canonical_networks(checked(shapes.Networks, list(allowed_networks), "/allowed_networks"))
     asked = None if limits is None else [msgspec.structs.asdict(one) for one in limits]
+    with invalid_field("/limits"):
+        own_limits = None if asked is None else distinct_limits(checked(shapes.RateLimits, asked, "/limits"))
     bounds: dict[str, Any] = {
         "expires_at": checked(shapes.Moment | None, expires_at, "/expires_at"),
         "allowed_networks": networks,
-        "limits": None if asked is None else distinct_limits(checked(shapes.RateLimits, asked, "/limits")),
+        "limits": own_limits,
         "quota": None if quota is None else checked(Quota, msgspec.structs.asdict(quota), "/quota"),
     }
     if is_bounded(caller):

@@ -4,25 +4,25 @@ A calling key cannot give scopes that it lacks. A caller of `None` is the operat
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from latchkey.models import ApiKey, User
+from latchkey.models import ApiKey
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.models.query import Query
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.scopes import lacking
 from latchkey.service.authentication.wire.credentials import Secret
+from latchkey.service.keys import values
 from latchkey.service.keys.issuing import Issuer, Rotated
 from latchkey.service.keys.scopes import require_known
 from latchkey.service.limits.rules import holds, holds_quota
-from latchkey.service.networks import NetworkError, covered_by, parse_networks, read_networks
-from latchkey.service.problems import FieldError, Problem, field_problem
-
-OUT_OF_RANGE = "the moment is out of range in UTC"
+from latchkey.service.networks import covered_by, read_networks
+from latchkey.service.problems import FieldError, Problem, field_problem, invalid_field
+from latchkey.service.users import lock_user
 
 
 class KeyRules(msgspec.Struct, frozen=True):
@@ -52,8 +52,10 @@ class KeyRules(msgspec.Struct, frozen=True):
         Raises:
             Problem: 403 `scope_not_held`, 409 `user_not_active` or `too_many_keys`, 422 `invalid_body`.
         """
-        await require_known(scopes, self.scopes)
-        expires_at = future_utc(expires_at)
+        with invalid_field("/scopes"):
+            await require_known(scopes, self.scopes)
+        with invalid_field("/expires_at"):
+            expires_at = None if expires_at is None else values.future_utc(expires_at)
         require_held(caller, scopes)
         owner = await lock_user(owner_id)
         if owner is None:
@@ -115,11 +117,6 @@ def found(key: ApiKey | None) -> ApiKey:
     return key
 
 
-async def lock_user(id: int) -> User | None:
-    """Return a user, locked against changes until this transaction ends."""
-    return await User.filter_by(id=id).for_update().first()
-
-
 # ---------------------------------------------------------------------- what a caller may give
 
 
@@ -167,30 +164,3 @@ BOUNDS = ("expires_at", "allowed_networks", "limits", "quota")
 def bounds_of(key: ApiKey) -> dict[str, Any]:
     """Return the bounds of a key, by name."""
     return {name: getattr(key, name) for name in BOUNDS}
-
-
-# ---------------------------------------------------------------------- as they are stored
-
-
-def canonical_networks(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return networks in their stored form, or raise a problem for an invalid one."""
-    try:
-        return tuple(str(network) for network in parse_networks(texts))
-    except NetworkError as error:
-        raise field_problem(f"/allowed_networks/{error.place}", error.reason) from None
-
-
-def future_utc(moment: datetime | None) -> datetime | None:
-    """Return a time in UTC, or raise a problem for a time that has passed or is out of range."""
-    moment = in_utc(moment, field_problem("/expires_at", OUT_OF_RANGE))
-    if moment is not None and moment <= datetime.now(UTC):
-        raise field_problem("/expires_at", "the moment has passed")
-    return moment
-
-
-def in_utc(moment: datetime | None, otherwise: Problem) -> datetime | None:
-    """Return a time in UTC; `otherwise` is raised for a time that is out of range there."""
-    try:
-        return None if moment is None else moment.astimezone(UTC)
-    except OverflowError:
-        raise otherwise from None

@@ -3,18 +3,22 @@
 from collections.abc import Sequence
 
 from latchkey.models.limit import Quota, RateLimit
+from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.limits.ledger import QUOTA
-from latchkey.service.problems import field_problem
 
 
 def distinct_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
-    """Return limits in their stored form; raise a problem for names that are not distinct."""
+    """Return limits in their stored form.
+
+    Raises:
+        InvalidValueError: two have the same name, or one has the name of the quota.
+    """
     names = [one.name for one in limits]
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise field_problem(f"/limits/{place}/name", "the name is given twice")
+            raise InvalidValueError("the name is given twice", place, "name")
         if name == QUOTA:
-            raise field_problem(f"/limits/{place}/name", "the name is reserved for the quota")
+            raise InvalidValueError("the name is reserved for the quota", place, "name")
     return tuple(limits)
 
 

@@ -3,7 +3,8 @@
 `kinds.py` lists the codes, and `registry.py` adds those of a team.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_state import request_state
+from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.problems.registry import kind_of
 
 RETRY_AFTER_S = 1
@@ -105,6 +107,15 @@ def scope_missing(scope: str) -> Problem:
         f"The key lacks the scope {scope}.",
         headers={"www-authenticate": f'{INSUFFICIENT_SCOPE}, scope="{scope}"'},
     )
+
+
+@contextmanager
+def invalid_field(pointer: str) -> Iterator[None]:
+    """Answer a value that breaks a rule in the block as a fault in the body; the pointer leads to the whole value."""
+    try:
+        yield
+    except InvalidValueError as error:
+        raise field_problem(pointer + "".join(f"/{step}" for step in error.path), error.reason) from None
 
 
 def field_problem(pointer: str, detail: str) -> Problem:

@@ -1,0 +1,15 @@
+"""The error of a pure rule: a value breaks it. HTTP answers it as a fault in the body, and a command as a wrong option."""
+
+
+class InvalidValueError(ValueError):
+    """A value breaks a rule.
+
+    Args:
+        reason: the fault, without a full stop.
+        path: leads from the value to its faulty part: positions in lists and names of fields.
+    """
+
+    def __init__(self, reason: str, *path: int | str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
