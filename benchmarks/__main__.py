@@ -19,7 +19,7 @@ from benchmarks.tables import REFUSED, Column, circumstances, job_table, targets
 from benchmarks.targets import Target
 
 
-class Kind(msgspec.Struct, frozen=True, kw_only=True):
+class RunKind(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of run, and the part of the document that it writes."""
 
     jobs: tuple[Job, ...]
@@ -28,9 +28,9 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     keys_in_use: int = KEYS_IN_USE
 
 
-KINDS = {
-    "peers": Kind(jobs=jobs.JOBS, targets=targets.TARGETS),
-    "growth": Kind(
+RUN_KINDS = {
+    "peers": RunKind(jobs=jobs.JOBS, targets=targets.TARGETS),
+    "growth": RunKind(
         jobs=growth.JOBS, targets=growth.TARGETS, columns=(REFUSED,), keys_in_use=growth.KEYS_IN_USE
     ),
 }
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("name", metavar="KIND", type=click.Choice(list(KINDS)))
+@click.argument("name", metavar="KIND", type=click.Choice(list(RUN_KINDS)))
 @click.option("--rounds", type=click.IntRange(min=1), default=FULL_ROUNDS, show_default=True)
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True)
 @click.option("--jobs", "job_names", default="", help="Names separated by commas; by default, all jobs.")
@@ -72,7 +72,7 @@ def run(
 
     A complete run of at least five rounds writes its part of docs/performance.md; any other run prints it.
     """
-    kind = KINDS[name]
+    kind = RUN_KINDS[name]
     try:
         chosen = jobs.choose(kind.jobs, split(job_names), split(peers))
     except ValueError as error:
@@ -117,7 +117,7 @@ def split(text: str) -> list[str]:
     return [name for name in (part.strip() for part in text.split(",")) if name]
 
 
-def text_of(kind: Kind, found: Run, chosen: list[Job]) -> str:
+def text_of(kind: RunKind, found: Run, chosen: list[Job]) -> str:
     """Return the results as text, in the form of the document."""
     return "\n\n".join(
         [

@@ -3,7 +3,7 @@
 from benchmarks import requests
 from benchmarks.figures import Run
 from benchmarks.jobs import ASYNCMY, LATCHKEY, Contestant, Job
-from benchmarks.servers import POOL_SIZE, Variant
+from benchmarks.servers import POOL_SIZE, ServerVariant
 from benchmarks.targets import Target, rps
 
 UNAVAILABLE = (503,)
@@ -31,7 +31,7 @@ JOBS = (
         contestants=tuple(
             Contestant(
                 name=named(name, f"pool of {size}"),
-                variant=Variant(module=module, pool_size=size),
+                variant=ServerVariant(module=module, pool_size=size),
                 connections=MANY_CLIENTS,
                 accepts=UNAVAILABLE,
                 beside=named(name, f"pool of {POOLS[0]}"),
@@ -46,7 +46,7 @@ JOBS = (
         contestants=tuple(
             Contestant(
                 name=named(name, f"clients: {clients}"),
-                variant=Variant(module=module),
+                variant=ServerVariant(module=module),
                 connections=clients,
                 accepts=UNAVAILABLE,
                 beside=named(name, f"clients: {CLIENTS[0]}"),
@@ -61,7 +61,7 @@ JOBS = (
         contestants=tuple(
             Contestant(
                 name=named(name, f"workers: {workers}"),
-                variant=Variant(module=module, workers=workers),
+                variant=ServerVariant(module=module, workers=workers),
                 everywhere=True,
                 beside=named(name, f"workers: {WORKERS[0]}"),
             )
@@ -75,7 +75,7 @@ JOBS = (
         contestants=tuple(
             Contestant(
                 name=named(name, f"keys: {rows:,}"),
-                variant=Variant(module=module),
+                variant=ServerVariant(module=module),
                 rows=rows,
                 beside=named(name, f"keys: {ROWS[0]:,}"),
             )
@@ -89,7 +89,7 @@ JOBS = (
         contestants=tuple(
             Contestant(
                 name=named(LATCHKEY, f"rows: {rows}"),
-                variant=Variant(module="latchkey"),
+                variant=ServerVariant(module="latchkey"),
                 make=requests.lists(rows),
             )
             for rows in ANSWER_ROWS

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from benchmarks import requests
-from benchmarks.servers import Variant
+from benchmarks.servers import ServerVariant
 
 LATCHKEY = "Latchkey"
 LOGGED = "Latchkey with its access log"
@@ -37,8 +37,8 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True):
     """A contestant in a job: a variant of a peer, and the requests that it gets."""
 
     name: str
-    variant: Variant
-    make: requests.Make = requests.reads
+    variant: ServerVariant
+    make: requests.MakeRequests = requests.reads
     cycles: bool = True
     """True repeats the same requests; False sends each once."""
     connections: int = 32
@@ -64,12 +64,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """True requires the same answer to the first request from all contestants."""
 
 
-def variant(module: str, **environ: str) -> Variant:
+def variant(module: str, **environ: str) -> ServerVariant:
     """Return a contestant whose peer has additional environment variables."""
-    return Variant(module=module, environ=environ)
+    return ServerVariant(module=module, environ=environ)
 
 
-LOGGING = Variant(module="latchkey", environ={"ACCESS_LOG": "1"}, discards_log=True)
+LOGGING = ServerVariant(module="latchkey", environ={"ACCESS_LOG": "1"}, discards_log=True)
 READ = tuple(Contestant(name=name, variant=variant(module)) for module, name in PEERS.items())
 CREATE = tuple(msgspec.structs.replace(one, make=requests.creates, cycles=False) for one in READ)
 

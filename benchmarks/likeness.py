@@ -21,14 +21,14 @@ class UnlikeError(AssertionError):
     """A peer gives a different answer than Latchkey."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class PeerAnswer(msgspec.Struct, frozen=True):
     """The answer to a request."""
 
     status: int
     body: Any
 
 
-def ask(server: Server, key: HeldKey, method: str, target: str, body: Any = None) -> Answer:
+def ask(server: Server, key: HeldKey, method: str, target: str, body: Any = None) -> PeerAnswer:
     """Send one request, and return the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
     headers = {"authorization": f"Bearer {key.secret}"}
@@ -42,7 +42,7 @@ def ask(server: Server, key: HeldKey, method: str, target: str, body: Any = None
     finally:
         connection.close()
     found = json.loads(text) if answer.status < http.HTTPStatus.BAD_REQUEST else None
-    return Answer(answer.status, found)
+    return PeerAnswer(answer.status, found)
 
 
 def require_alike(latchkey: Server, peer: Server) -> None:
@@ -100,7 +100,7 @@ def require_same_create(latchkey: Server, peer: Server, key: HeldKey) -> None:
         found = ask(server, key, "POST", "/v1/users", body)
         user = found.body if isinstance(found.body, dict) else {}
         shapes.append(
-            Answer(
+            PeerAnswer(
                 found.status,
                 {
                     **user,
@@ -114,7 +114,7 @@ def require_same_create(latchkey: Server, peer: Server, key: HeldKey) -> None:
         raise UnlikeError(f"{peer.variant.module} creates {_difference(*shapes)}")
 
 
-def _difference(expected: Answer, found: Answer) -> str:
+def _difference(expected: PeerAnswer, found: PeerAnswer) -> str:
     if expected.status != found.status or not isinstance(found.body, dict):
         return f"{found.status} instead of {expected.status}"
     lines = (_lines(expected.body), _lines(found.body))

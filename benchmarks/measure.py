@@ -13,7 +13,7 @@ from benchmarks.jobs import Contestant, Job
 from benchmarks.load import Load, LoadError, Outcome
 from benchmarks.machine import Cores
 from benchmarks.rows import Database, database_cpu_s
-from benchmarks.servers import Server, ServerError, Variant
+from benchmarks.servers import BenchmarkServerError, Server, ServerVariant
 
 WARM_UP_S = 2.0
 WARM_UP_REQUESTS = 40_000  # more than any server answers during the warm-up
@@ -133,7 +133,7 @@ def run_job(bench: Bench, job: Job) -> tuple[list[Measurement], list[Failure]]:
                 if job.same_answer:
                     (request, *_) = contestant.make(server.database, server.port, 1)
                     answer = likeness.require_same_answer(server, request, answer)
-            except (ServerError, likeness.UnlikeError) as error:
+            except (BenchmarkServerError, likeness.UnlikeError) as error:
                 fail(contestant, str(error))
             else:
                 servers[contestant.name] = contestant, server
@@ -172,6 +172,6 @@ class References:
         """
         database = server.database
         if database.url not in self._servers:
-            latchkey = Server(Variant(module="latchkey"), database, cores=self.cores.server)
+            latchkey = Server(ServerVariant(module="latchkey"), database, cores=self.cores.server)
             self._servers[database.url] = self.running.enter_context(latchkey)
         likeness.require_alike(self._servers[database.url], server)

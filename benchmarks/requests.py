@@ -12,7 +12,7 @@ from benchmarks.rows import Database, HeldKey
 from latchkey.service.authentication.wire.credentials import new_access_key, new_secret
 from latchkey.service.authentication.wire.message_signature import sign_message
 
-Make = Callable[[Database, int, int], Sequence[bytes]]
+MakeRequests = Callable[[Database, int, int], Sequence[bytes]]
 """Makes requests of the database, the server's port, and how many are wanted, if none may be sent twice."""
 
 PREFIX = "lk"
@@ -33,7 +33,7 @@ def reads(database: Database, port: int, _count: int) -> Sequence[bytes]:
     return [encode_request("GET", "/v1/me", bearer(port, key)) for key in database.bearer]
 
 
-def lists(limit: int) -> Make:
+def lists(limit: int) -> MakeRequests:
     """Return requests for pages of users."""
 
     def make(database: Database, port: int, _count: int) -> Sequence[bytes]:
@@ -43,7 +43,7 @@ def lists(limit: int) -> Make:
     return make
 
 
-def articles(prefix: str = "", *, public: bool, page: bool) -> Make:
+def articles(prefix: str = "", *, public: bool, page: bool) -> MakeRequests:
     """Return requests for articles, or for pages of them, with a key unless they are public."""
 
     def make(database: Database, port: int, _count: int) -> Sequence[bytes]:

@@ -26,11 +26,11 @@ CLOCK_WINDOW_S = 3600  # requests are signed before they are sent
 OURS = "LATCHKEY_"
 
 
-class ServerError(RuntimeError):
+class BenchmarkServerError(RuntimeError):
     """A server did not start, or ended; the message ends with its last output."""
 
 
-class Variant(msgspec.Struct, frozen=True, kw_only=True):
+class ServerVariant(msgspec.Struct, frozen=True, kw_only=True):
     """A peer and its start parameters."""
 
     module: str
@@ -42,7 +42,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
 
 
-def environ_of(variant: Variant, database: Database) -> dict[str, str]:
+def environ_of(variant: ServerVariant, database: Database) -> dict[str, str]:
     """Return the environment of a server: its database, and none of the settings of this process."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return {
@@ -67,7 +67,7 @@ class Server:
         cores: the cores of the server, including its workers and threads.
     """
 
-    def __init__(self, variant: Variant, database: Database, *, cores: frozenset[int]) -> None:
+    def __init__(self, variant: ServerVariant, database: Database, *, cores: frozenset[int]) -> None:
         self.variant = variant
         self.database = database
         self.cores = cores
@@ -124,9 +124,9 @@ class Server:
         deadline = time.monotonic() + STARTING_TIMEOUT_S
         while not self._is_listening():
             if process.poll() is not None:
-                raise ServerError(f"{self.variant.module} did not start: {self.last_words()}")
+                raise BenchmarkServerError(f"{self.variant.module} did not start: {self.last_words()}")
             if time.monotonic() > deadline:
-                raise ServerError(f"{self.variant.module} does not answer: {self.last_words()}")
+                raise BenchmarkServerError(f"{self.variant.module} does not answer: {self.last_words()}")
             time.sleep(0.05)
 
     def _is_listening(self) -> bool:

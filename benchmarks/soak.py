@@ -9,7 +9,7 @@ from benchmarks import generators, machine, processes, requests, rows
 from benchmarks.idle import raise_file_limit
 from benchmarks.load import Load, LoadError, Outcome, choose_generator
 from benchmarks.peers.latchkey import REMAINDER
-from benchmarks.servers import Server, Variant
+from benchmarks.servers import Server, ServerVariant
 from benchmarks.tables import number, table
 
 REQUESTS = 300_000
@@ -85,7 +85,9 @@ def run_soak(count: int, settled_after: int, tell: Callable[[str], None], *, par
     samples: list[Sample] = []
     with rows.running() as database_server:
         database = rows.make_database(database_server, "soak", rows=1000)
-        with Server(Variant(module="latchkey", environ=SETTINGS), database, cores=cores.server) as server:
+        with Server(
+            ServerVariant(module="latchkey", environ=SETTINGS), database, cores=cores.server
+        ) as server:
             sent, wanted = 0, FIRST_PART
             while sent < count:
                 load = Load(

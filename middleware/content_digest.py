@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from latchkey.middleware.whole_body import read
+from latchkey.middleware.whole_body import read_body
 
 
 class ContentDigestMiddleware:
@@ -28,7 +28,7 @@ class ContentDigestMiddleware:
         if digest is None:
             await self.app(scope, receive, send)
             return
-        body = await read(receive)
+        body = await read_body(receive)
         if not hmac.compare_digest(hashlib.sha256(body).digest(), digest):
             await self.problem(scope, receive, send)
             return

@@ -75,9 +75,11 @@ class SessionMiddleware:
             with RequestScope(task) as request_scope:
                 async with self.scoped_session() as session:
                     state = scope["state"] = StateWithSession(scope.get("state") or {}, session=session)
-                    settle = Settle(request_scope, state, registry, Patient(send, self.stream_timeout_s))
+                    settle = SettlingSend(
+                        request_scope, state, registry, BoundedSend(send, self.stream_timeout_s)
+                    )
                     try:
-                        await self._serve(scope, unpinned(receive, request_scope), settle, session)
+                        await self._serve(scope, releasing(receive, request_scope), settle, session)
                     finally:
                         if request_scope.close():
                             await complete(request_scope.finish())
@@ -85,7 +87,9 @@ class SessionMiddleware:
         finally:
             registry.pop(task, None)
 
-    async def _serve(self, scope: Scope, receive: Receive, settle: "Settle", session: ManagedSession) -> None:
+    async def _serve(
+        self, scope: Scope, receive: Receive, settle: "SettlingSend", session: ManagedSession
+    ) -> None:
         try:
             await self.app(scope, receive, settle)
             failure = settle.failure
@@ -110,7 +114,7 @@ class SessionMiddleware:
         await answer(scope, receive, settle.send)
 
 
-def unpinned(receive: Receive, request_scope: RequestScope) -> Receive:
+def releasing(receive: Receive, request_scope: RequestScope) -> Receive:
     """Wrap `receive` so that no connection is held while it waits for a part of the body (R5)."""
     awaited = True
 
@@ -125,7 +129,7 @@ def unpinned(receive: Receive, request_scope: RequestScope) -> Receive:
     return wait
 
 
-class Patient:
+class BoundedSend:
     """The `send` of one request, with a bound on the time that the client is waited for while a connection is held (R5)."""
 
     def __init__(self, send: Send, timeout_s: float) -> None:
@@ -159,7 +163,7 @@ class Patient:
             self.waited_s += loop.time() - began
 
 
-class Settle:
+class SettlingSend:
     """The `send` of one request, which settles the session before the answer starts (R4).
 
     After a failed commit nothing more of the application's answer is sent: the client gets only the problem, even if the
@@ -171,7 +175,7 @@ class Settle:
         request_scope: RequestScope,
         state: StateWithSession,
         registry: MutableMapping[Any, Any],
-        send: Patient,
+        send: BoundedSend,
     ) -> None:
         self.request_scope = request_scope
         self.state = state

@@ -16,20 +16,20 @@ class WholeBodyMiddleware:
     The middleware belongs inside the limit and the deadline of bodies.
 
     Args:
-        hopeless: returns whether the application would refuse the request for its headers alone; then the body is not
+        is_refused: returns whether the application would refuse the request for its headers alone; then the body is not
             read.
     """
 
-    def __init__(self, app: ASGIApp, *, hopeless: Callable[[Scope], bool]) -> None:
+    def __init__(self, app: ASGIApp, *, is_refused: Callable[[Scope], bool]) -> None:
         self.app = app
-        self.hopeless = hopeless
+        self.is_refused = is_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read one body."""
-        if scope["type"] != "http" or not is_framed(scope) or self.hopeless(scope):
+        if scope["type"] != "http" or not is_framed(scope) or self.is_refused(scope):
             await self.app(scope, receive, send)
             return
-        body = await read(receive)
+        body = await read_body(receive)
         request_state(scope)["has_body"] = bool(body)
         waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -39,7 +39,7 @@ class WholeBodyMiddleware:
         await self.app(scope, replay, send)
 
 
-async def read(receive: Receive) -> bytes:
+async def read_body(receive: Receive) -> bytes:
     """Return the whole body."""
     parts: list[bytes] = []
     while True:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$(?![\s\S])"
+LIMIT_NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$(?![\s\S])"
 LARGEST = 1_000_000_000
 LONGEST_WINDOW_S = 31 * 24 * 60 * 60  # 31 days
 
@@ -15,7 +15,7 @@ Amount = Annotated[int, Meta(ge=1, le=LARGEST)]
 class RateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """At most `limit` units in any `window_s` seconds."""
 
-    name: Annotated[str, Meta(pattern=NAME_PATTERN)]
+    name: Annotated[str, Meta(pattern=LIMIT_NAME_PATTERN)]
     limit: Amount
     window_s: Annotated[int, Meta(ge=1, le=LONGEST_WINDOW_S)]
 

@@ -13,7 +13,7 @@ from latchkey.models.into import Into
 from latchkey.models.lookups import column_of
 from latchkey.models.query import Query
 
-KINDS = {one.__name__: one for one in (int, str, datetime, date, Decimal, UUID)}
+VALUE_KINDS = {one.__name__: one for one in (int, str, datetime, date, Decimal, UUID)}
 """The types of columns that a list can be ordered by; the name is part of a cursor."""
 
 
@@ -83,11 +83,11 @@ async def page_of(
 def encoded(values: Sequence[Any]) -> bytes:
     """Return the values of a row as bytes."""
     kinds = [type(value).__name__ for value in values]
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
+    if unknown := [kind for kind in kinds if kind not in VALUE_KINDS]:
         raise TypeError(f"a list cannot be paged by a value of the type {unknown[0]}.")
     return msgspec.json.encode(list(zip(kinds, values, strict=True)))
 
 
 def decoded(place: bytes) -> list[Any]:
     """Return the values of a row from bytes that `encoded` made."""
-    return [msgspec.convert(value, KINDS[kind]) for kind, value in msgspec.json.decode(place)]
+    return [msgspec.convert(value, VALUE_KINDS[kind]) for kind, value in msgspec.json.decode(place)]

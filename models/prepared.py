@@ -11,7 +11,7 @@ from sqlalchemy.sql import visitors
 from latchkey.models.base import Base
 from latchkey.models.fields import fields_of, fit_of
 from latchkey.models.into import only
-from latchkey.models.read_statement import AnySelect, Convert, MakeReader, ReadStatement
+from latchkey.models.read_statement import AnySelect, ColumnConversion, MakeReader, ReadStatement
 from latchkey.models.structs import Node
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -126,7 +126,7 @@ def reader_maker(statement: AnySelect, struct: type[S]) -> MakeReader[S]:
         if fit is not None:
             node.fits.append((slot, fit))
 
-    def make_reader(converts: Sequence[Convert | None]) -> Callable[[Sequence[Any]], S]:
+    def make_reader(converts: Sequence[ColumnConversion | None]) -> Callable[[Sequence[Any]], S]:
         needed = [(place, converts[place] if converts else None) for place in places]
 
         def read(row: Sequence[Any]) -> S:

@@ -8,8 +8,8 @@ from sqlalchemy import CompoundSelect, Select
 T = TypeVar("T")
 
 AnySelect = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]
-Convert = Callable[[Any], Any]
-MakeReader = Callable[[Sequence[Convert | None]], Callable[[Sequence[Any]], T]]
+ColumnConversion = Callable[[Any], Any]
+MakeReader = Callable[[Sequence[ColumnConversion | None]], Callable[[Sequence[Any]], T]]
 """Makes a reader of rows, given a conversion for each column; an empty sequence means no conversions."""
 
 

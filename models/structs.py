@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapper, RelationshipProperty, aliased
 
 from latchkey.models.fields import Field, Fit, fields_of, fit_of, readable
 from latchkey.models.reach import Reach, reach_of
-from latchkey.models.read_statement import Convert, ReadStatement
+from latchkey.models.read_statement import ColumnConversion, ReadStatement
 
 Values = list[Any]
 """The values of a row by their slots; each Struct takes a consecutive range."""
@@ -181,7 +181,7 @@ class Layout:
             statement = statement.join(target, isouter=outer)
         return statement
 
-    def make_reader(self, converts: Sequence[Convert | None]) -> Callable[[Sequence[Any]], Values]:
+    def make_reader(self, converts: Sequence[ColumnConversion | None]) -> Callable[[Sequence[Any]], Values]:
         """Return a function that reads a row into its slots, given the conversions of the driver's values."""
         places = [(place, convert) for place, convert in enumerate(converts) if convert is not None]
         in_order = self.slots == list(range(len(self.columns)))

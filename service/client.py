@@ -83,7 +83,7 @@ def sign_call(
     Args:
         method: in upper case.
         url: absolute and percent-encoded; sent byte for byte. A signature in the query is put in front of it.
-        access_key: the public id.
+        access_key: the access key.
         secret: the whole secret.
         body: JSON; None sends none.
         now: unix seconds.

@@ -20,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from msgspec import inspect as types
 
 S = TypeVar("S")
-Read = Callable[[Any], Any]
+Reader = Callable[[Any], Any]
 
 TEXTS = (str, bytes, bytearray, memoryview)
 ARRAYS = (list, tuple, set, frozenset)
@@ -64,7 +64,7 @@ def convert(found: Any, kind: type[S]) -> S:
 
 
 @functools.lru_cache(maxsize=1024)
-def converter(kind: Any) -> Read:
+def converter(kind: Any) -> Reader:
     """Return the function that converts to one type.
 
     Raises:
@@ -96,7 +96,7 @@ class Compiler:
     def __init__(self) -> None:
         self._structures: dict[int, Structure] = {}
 
-    def reader_of(self, info: types.Type) -> Read | None:  # noqa: PLR0911 - a table, read line by line
+    def reader_of(self, info: types.Type) -> Reader | None:  # noqa: PLR0911 - a table, read line by line
         """Return the reader of a value; None when the value contains nothing to read."""
         match info:
             case types.Metadata(type=inner):
@@ -129,7 +129,7 @@ class Compiler:
             }
         return found
 
-    def _union(self, kinds: Iterable[types.Type]) -> Read | None:
+    def _union(self, kinds: Iterable[types.Type]) -> Reader | None:
         readers = [(kind, read) for kind in kinds if (read := self.reader_of(kind)) is not None]
         return Union(readers) if readers else None
 
@@ -142,7 +142,7 @@ class Structure:
         self.made = get_origin(info.cls) or info.cls
         self.fields = info.fields
         self.array_like = isinstance(info, types.StructType) and info.array_like
-        self.inner: dict[str, Read] = {}
+        self.inner: dict[str, Reader] = {}
 
     def __call__(self, found: Any) -> Any:
         """Return the Struct; if the value is one already, only its contents are converted."""
@@ -202,8 +202,8 @@ class Structure:
 class Union:
     """Converts a value of one of several types."""
 
-    def __init__(self, readers: Iterable[tuple[types.Type, Read]]) -> None:
-        sorts: tuple[list[Read], list[Read]] = ([], [])
+    def __init__(self, readers: Iterable[tuple[types.Type, Reader]]) -> None:
+        sorts: tuple[list[Reader], list[Reader]] = ([], [])
         for kind, read in readers:
             is_array = isinstance(kind, types.CollectionType | types.TupleType | types.NamedTupleType)
             sorts[is_array].append(read)
@@ -231,7 +231,7 @@ def default_of(field: types.Field) -> Any:
     return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
-def read_items(read: Read | None, found: Any) -> Any:
+def read_items(read: Reader | None, found: Any) -> Any:
     """Return each item of an array converted; any other collection becomes a list."""
     if isinstance(found, TEXTS) or not isinstance(found, Iterable):
         return found
@@ -240,7 +240,7 @@ def read_items(read: Read | None, found: Any) -> Any:
     return found if is_same else items
 
 
-def read_positions(reads: tuple[Read | None, ...], found: Any) -> Any:
+def read_positions(reads: tuple[Reader | None, ...], found: Any) -> Any:
     """Return the items of an array of fixed length, converted."""
     if not isinstance(found, list | tuple) or len(found) != len(reads):
         return found
@@ -248,7 +248,7 @@ def read_positions(reads: tuple[Read | None, ...], found: Any) -> Any:
     return found if all(map(is_, items, found)) else items
 
 
-def read_values(read: Read | None, found: Any) -> Any:
+def read_values(read: Reader | None, found: Any) -> Any:
     """Return a mapping with each value converted."""
     if not isinstance(found, Mapping):
         return found
@@ -256,7 +256,7 @@ def read_values(read: Read | None, found: Any) -> Any:
     return found if isinstance(found, dict) and all(map(is_, values.values(), found.values())) else values
 
 
-def read_fields(reads: Mapping[str, Read | None], found: Any) -> Any:
+def read_fields(reads: Mapping[str, Reader | None], found: Any) -> Any:
     """Return a mapping with the values of the given names converted."""
     if not isinstance(found, Mapping):
         return found

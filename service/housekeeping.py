@@ -37,7 +37,7 @@ async def purge(
     engine: AsyncEngine,
     *,
     clock: Callable[[], datetime] = now,
-    tell: Callable[[str, int], None] = lambda _table, _rows: None,
+    report: Callable[[str, int], None] = lambda _table, _rows: None,
 ) -> dict[str, int] | None:
     """Delete expired rows.
 
@@ -47,7 +47,7 @@ async def purge(
         engine: the transactional engine; each batch is a transaction.
         clock: returns the time. A row is deleted when it has expired by this clock and by the database's: nonces are
             dated by the clock of their process, and a nonce that is deleted too early could be used again.
-        tell: called after each batch with the table and the number of its rows deleted so far.
+        report: called after each batch with the table and the number of its rows deleted so far.
 
     Returns:
         the number of deleted rows, by table; None when another process is purging.
@@ -56,12 +56,12 @@ async def purge(
         if connection is None:
             return None
         return {
-            model.__tablename__: await purge_table(connection, model, clock(), tell) for model in EXPIRING
+            model.__tablename__: await purge_table(connection, model, clock(), report) for model in EXPIRING
         }
 
 
 async def purge_table(
-    connection: AsyncConnection, model: type[Base], moment: datetime, tell: Callable[[str, int], None]
+    connection: AsyncConnection, model: type[Base], moment: datetime, report: Callable[[str, int], None]
 ) -> int:
     """Delete the rows of a model that expired before a time; return their number."""
     table = inspect(model).local_table
@@ -76,7 +76,7 @@ async def purge_table(
             gone += (await connection.execute(delete(table).where(identified(model, rows), ended))).rowcount
         await connection.commit()
         if rows:
-            tell(table.name, gone)
+            report(table.name, gone)
         if len(rows) < BATCH_ROWS:
             return gone
         await asyncio.sleep(PAUSE_S)

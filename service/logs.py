@@ -77,11 +77,11 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-class Seldom(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Limit the server's messages about bad requests to one each second, because any client can cause them."""
 
     EVERY_S = 1.0
-    SAYINGS = ("Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket library")
+    PREFIXES = ("Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket library")
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,12 +89,12 @@ class Seldom(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to log a record."""
-        saying = next((one for one in self.SAYINGS if str(record.msg).startswith(one)), None)
-        if saying is None:
+        prefix = next((one for one in self.PREFIXES if str(record.msg).startswith(one)), None)
+        if prefix is None:
             return True
-        if record.created - self._passed.get(saying, 0.0) < self.EVERY_S:
+        if record.created - self._passed.get(prefix, 0.0) < self.EVERY_S:
             return False
-        self._passed[saying] = record.created
+        self._passed[prefix] = record.created
         return True
 
 
@@ -119,8 +119,8 @@ def configure(form: Literal["text", "json"]) -> None:
     for name in (DRIVER, "aiosqlite"):
         logging.getLogger(name).setLevel(logging.WARNING)  # below it they log statements with their values
     server = logging.getLogger("uvicorn.error")
-    if not any(isinstance(one, Seldom) for one in server.filters):
-        server.addFilter(Seldom())
+    if not any(isinstance(one, RepeatFilter) for one in server.filters):
+        server.addFilter(RepeatFilter())
     # The server's own access log would contain the query, which may be signed.
     logging.getLogger("uvicorn.access").handlers = []
     logging.getLogger("uvicorn.access").propagate = False

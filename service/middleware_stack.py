@@ -86,7 +86,7 @@ def private_middleware(operation: Operation, parts: Parts) -> list[Middleware]:
     the limits charged.
     """
     before = [
-        Middleware(WholeBodyMiddleware, hopeless=parts.verifier.is_hopeless),
+        Middleware(WholeBodyMiddleware, is_refused=parts.verifier.is_refused_by_shape),
         Middleware(
             AuthenticationMiddleware,
             backend=KeyBackend(parts.verifier, operation.scope),

@@ -24,7 +24,7 @@ from latchkey.service.problems import FieldError
 from latchkey.service.problems.registry import known
 from latchkey.service.shapes import END
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
 ABOUT = """\
 Users, their API keys, and the calls that partners make with those keys.
@@ -74,7 +74,7 @@ required. The signature must cover `@method`, `@authority`, `@path` and `@query`
 `content-digest` and `idempotency-key` that is sent. A request with a body needs a `Content-Digest` (RFC 9530)."""
 MESSAGE_INPUT = "The components and parameters of the signature (RFC 9421, section 4.1)."
 
-SECURITY_SCHEMES: Json = {
+SECURITY_SCHEMES: JsonObject = {
     "bearer": {"type": "http", "scheme": "bearer", "description": BEARER},
     "signed_query_key": {"type": "apiKey", "in": "query", "name": "key", "description": SIGNED_KEY},
     "signed_query_signature": {"type": "apiKey", "in": "header", "name": "secret", "description": SIGNATURE},
@@ -93,7 +93,7 @@ CREDENTIALS = (
 )
 """The ways to authenticate, each with the schemes that it takes together."""
 
-IDEMPOTENCY_KEY: Json = {
+IDEMPOTENCY_KEY: JsonObject = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
@@ -107,7 +107,7 @@ IDEMPOTENCY_KEY: Json = {
     },
 }
 
-HEADERS: Json = {
+HEADERS: JsonObject = {
     "X-Request-ID": {
         "description": "The id of this request: the client's, if it has this form, otherwise a new one.",
         "required": True,
@@ -147,23 +147,31 @@ HEADERS: Json = {
 CONVERTER = re.compile(r"{(\w+):\w+}")
 
 
-class Problem(msgspec.Struct, kw_only=True):
-    """An error (RFC 9457). `code` is for programs, `detail` for people; `errors` points to faults in the body."""
-
-    type: Annotated[str, Meta(extra_json_schema={"format": "uri-reference"})]
-    title: str
-    status: int
-    detail: str
-    code: str
-    request_id: str
-    errors: list[FieldError] | UnsetType = UNSET
+# OpenAPI names the schema Problem, as RFC 9457 does; here that is the name of the exception.
+ProblemDocument = msgspec.defstruct(
+    "Problem",
+    [
+        ("type", Annotated[str, Meta(extra_json_schema={"format": "uri-reference"})]),
+        ("title", str),
+        ("status", int),
+        ("detail", str),
+        ("code", str),
+        ("request_id", str),
+        ("errors", list[FieldError] | UnsetType, UNSET),
+    ],
+    kw_only=True,
+    module=__name__,
+    namespace={
+        "__doc__": "An error (RFC 9457). `code` is for programs, `detail` for people; `errors` points to faults in the body."
+    },
+)
 
 
 class Schemas:
     """The JSON schemas of all types in requests and answers, each with a unique name."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        kinds: dict[Any, None] = {Problem: None}
+        kinds: dict[Any, None] = {ProblemDocument: None}
         for one in operations:
             kinds |= dict.fromkeys([*one.parameters.values(), *(field.type for field in query_fields(one))])
             kinds |= dict.fromkeys(kind for kind in (one.body, one.answers) if kind not in (None, Response))
@@ -171,10 +179,10 @@ class Schemas:
         made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
         found, components = json.loads(msgspec.json.encode(made), object_hook=tidied)
         components["Problem"]["properties"]["code"] = {"type": "string", "enum": list(known())}
-        self.components: Json = dict(sorted(components.items()))
-        self._of: dict[Any, Json] = dict(zip(kinds, found, strict=True))
+        self.components: JsonObject = dict(sorted(components.items()))
+        self._of: dict[Any, JsonObject] = dict(zip(kinds, found, strict=True))
 
-    def of(self, kind: Any) -> Json:
+    def of(self, kind: Any) -> JsonObject:
         """Return the schema of a type, which is a reference for a Struct."""
         return dict(self._of[kind])
 
@@ -187,8 +195,8 @@ def document(operations: Sequence[Operation], *, key_headers: Sequence[str] = ()
         key_headers: the headers that may carry the secret of a bearer key, beside `Authorization`.
     """
     schemas = Schemas(operations)
-    paths: Json = {}
-    responses: Json = {}
+    paths: JsonObject = {}
+    responses: JsonObject = {}
     returned: set[str] = set()
     met: Counter[str] = Counter()
     for one in operations:
@@ -227,14 +235,14 @@ def header_scheme(name: str) -> str:
     return f"key_header_{name.lower().replace('-', '_')}"
 
 
-def render(document: Json) -> str:
+def render(document: JsonObject) -> str:
     """Return the document as the text of `docs/openapi.json`."""
     return json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False) + "\n"
 
 
-def describe(operation: Operation, schemas: Schemas) -> Json:
+def describe(operation: Operation, schemas: Schemas) -> JsonObject:
     """Return the description of one method on one path."""
-    described: Json = {
+    described: JsonObject = {
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": "\n\n".join(filter(None, [operation.description, who_may(operation)])),
@@ -257,7 +265,7 @@ def describe(operation: Operation, schemas: Schemas) -> Json:
     return described
 
 
-def tag(name: str) -> Json:
+def tag(name: str) -> JsonObject:
     """Return the description of a tag."""
     return {"name": name, "description": TAGS.get(name, f"The operations on {name}.")}
 
@@ -275,16 +283,16 @@ def who_may(operation: Operation) -> str:
     )
 
 
-def security(operation: Operation) -> list[Json]:
+def security(operation: Operation) -> list[JsonObject]:
     """Return the accepted credentials, each with the required scope; an empty one means none."""
     if operation.public:
         return []
-    anonymous: list[Json] = [{}] if operation.optional_key else []
+    anonymous: list[JsonObject] = [{}] if operation.optional_key else []
     scopes = [operation.scope] if operation.scope else []
     return [*anonymous, *(dict.fromkeys(schemes, scopes) for schemes in CREDENTIALS)]
 
 
-def path_parameters(operation: Operation, schemas: Schemas) -> list[Json]:
+def path_parameters(operation: Operation, schemas: Schemas) -> list[JsonObject]:
     """Return the descriptions of the path parameters."""
     described = []
     for name, kind in operation.parameters.items():
@@ -295,7 +303,7 @@ def path_parameters(operation: Operation, schemas: Schemas) -> list[Json]:
     return described
 
 
-def query_parameters(operation: Operation, schemas: Schemas) -> list[Json]:
+def query_parameters(operation: Operation, schemas: Schemas) -> list[JsonObject]:
     """Return the descriptions of the query parameters, none of which can be null."""
     described = []
     for field in query_fields(operation):
@@ -314,15 +322,15 @@ def query_fields(operation: Operation) -> tuple[msgspec.structs.FieldInfo, ...]:
     return () if operation.query is None else msgspec.structs.fields(operation.query)
 
 
-def request_body(operation: Operation, schemas: Schemas) -> Json:
+def request_body(operation: Operation, schemas: Schemas) -> JsonObject:
     """Return the description of the body."""
-    content: Json = {"schema": schemas.of(operation.body)}
+    content: JsonObject = {"schema": schemas.of(operation.body)}
     if operation.example is not None:
         content["example"] = msgspec.to_builtins(operation.example)
     return {"required": True, "content": {"application/json": content}}
 
 
-def success(operation: Operation, schemas: Schemas) -> Json:
+def success(operation: Operation, schemas: Schemas) -> JsonObject:
     """Return the description of the successful answer."""
     names = ["X-Request-ID"]
     if not operation.public:
@@ -333,7 +341,7 @@ def success(operation: Operation, schemas: Schemas) -> Json:
         names.append("Link")
     if operation.idempotent:
         names.append("Idempotent-Replayed")
-    answer: Json = {"description": HTTPStatus(operation.status).phrase, "headers": headers(names)}
+    answer: JsonObject = {"description": HTTPStatus(operation.status).phrase, "headers": headers(names)}
     if operation.answers is Response:
         answer["content"] = {operation.media_type: {}}
     elif operation.answers is not None:
@@ -354,7 +362,7 @@ def problem_name(codes: Sequence[str]) -> str:
     return "-".join(codes)
 
 
-def problem_response(codes: Sequence[str], schemas: Schemas) -> Json:
+def problem_response(codes: Sequence[str], schemas: Schemas) -> JsonObject:
     """Return the description of the problems of one status."""
     sent = {name for code in codes for name in problems.Problem(code).response(None).headers}
     if "unauthenticated" in codes:
@@ -365,7 +373,7 @@ def problem_response(codes: Sequence[str], schemas: Schemas) -> Json:
         "content": {
             "application/problem+json": {
                 # One type for all problems: a type for each status would fill a generated client with copies.
-                "schema": schemas.of(Problem),
+                "schema": schemas.of(ProblemDocument),
                 "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in codes},
             }
         },
@@ -396,25 +404,25 @@ def problem_codes(operation: Operation) -> set[str]:
     return {*operation.problems}.union(*(codes for holds, codes in brought if holds))
 
 
-def problem_example(code: str) -> Json:
+def problem_example(code: str) -> JsonObject:
     """Return a problem in the form of an answer."""
     faults = [FieldError("/name", "Expected `str`, got `int`")] if code == "invalid_body" else []
     answer = problems.Problem(code, errors=faults).response("9f86d081884c7d65")
     return {"summary": known()[code].title, "value": json.loads(bytes(answer.body))}
 
 
-def headers(names: Sequence[str]) -> Json:
+def headers(names: Sequence[str]) -> JsonObject:
     """Return references to headers."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def without_null(schema: Json) -> Json:
+def without_null(schema: JsonObject) -> JsonObject:
     """Return a schema that excludes null."""
     kept = [one for one in schema.get("anyOf", [schema]) if one != {"type": "null"}]
     return dict(kept[0]) if len(kept) == 1 else {**schema, "anyOf": kept}
 
 
-def without_default(schema: Json) -> Json:
+def without_default(schema: JsonObject) -> JsonObject:
     """Return the schema of a property with its default in the description; a default of null means absent."""
     if "default" not in schema:
         return schema
@@ -424,7 +432,7 @@ def without_default(schema: Json) -> Json:
     return {**schema, "description": text} if text else schema
 
 
-def tidied(schema: Json) -> Json:
+def tidied(schema: JsonObject) -> JsonObject:
     """Return a schema with a clean description, and with the type `string` for an enumeration of texts.
 
     Docstrings keep the indentation of their source before Python 3.13, and lose it from then on. Generators of clients

@@ -2,7 +2,7 @@
 
 from latchkey.service import shapes
 from latchkey.service.endpoints import keys, me, scopes, signatures, users
-from latchkey.service.endpoints import service as house
+from latchkey.service.endpoints import service as service_endpoints
 from latchkey.service.operation import Operation, route
 
 SERVICE = "service"
@@ -25,11 +25,11 @@ SIGNED_REQUEST = {
 }
 
 ROUTES: tuple[Operation, ...] = (
-    route("GET", "/", house.read_home, public=True, tag=SERVICE),
-    route("GET", "/healthz", house.read_health, public=True, tag=SERVICE),
-    route("GET", "/readyz", house.read_readiness, public=True, tag=SERVICE, problems=("unavailable",)),
-    route("GET", "/openapi.json", house.read_openapi, public=True, tag=SERVICE),
-    route("GET", "/problems/{code}", house.read_problem, public=True, tag=SERVICE,
+    route("GET", "/", service_endpoints.read_home, public=True, tag=SERVICE),
+    route("GET", "/healthz", service_endpoints.read_health, public=True, tag=SERVICE),
+    route("GET", "/readyz", service_endpoints.read_readiness, public=True, tag=SERVICE, problems=("unavailable",)),
+    route("GET", "/openapi.json", service_endpoints.read_openapi, public=True, tag=SERVICE),
+    route("GET", "/problems/{code}", service_endpoints.read_problem, public=True, tag=SERVICE,
           problems=("not_found",), path_example=PROBLEM),
 
     route("GET", "/v1/me", me.read_me, any_key=True),

@@ -85,10 +85,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return read_settings(cls, own, prefix=PREFIX)
 
 
-Kind = TypeVar("Kind", bound=msgspec.Struct)
+SettingsStruct = TypeVar("SettingsStruct", bound=msgspec.Struct)
 
 
-def read_settings(kind: type[Kind], environ: Mapping[str, str], *, prefix: str) -> Kind:
+def read_settings(kind: type[SettingsStruct], environ: Mapping[str, str], *, prefix: str) -> SettingsStruct:
     """Return a team's own settings: each field is the variable with the prefix and the field's name in upper case.
 
     An empty value counts as absent. Types and bounds are those of the fields; texts are converted to the type of the

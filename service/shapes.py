@@ -9,8 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from latchkey.models.limit import NAME_PATTERN as LIMIT_NAME_PATTERN
-from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.limit import LIMIT_NAME_PATTERN, Quota, RateLimit
 from latchkey.models.scope import DESCRIPTION_LENGTH
 from latchkey.models.user import EMAIL_LENGTH, NAME_LENGTH
 from latchkey.service.networks import LARGEST_LIST

@@ -198,7 +198,7 @@ class Verifier:
             claim=proved.claim,
         )
 
-    def is_hopeless(self, scope: Scope) -> bool:
+    def is_refused_by_shape(self, scope: Scope) -> bool:
         """Return whether `verify` would refuse a request for the shape of its credential, without any lookup."""
         try:
             credential = extract(scope["headers"], scope["query_string"], self.key_headers)
@@ -217,7 +217,7 @@ class Verifier:
         principal: Principal = scope["user"]
         state = call_state(scope)
         try:
-            found = await lookup.locked(state["session"], principal.key_id)
+            found = await lookup.by_id_locked(state["session"], principal.key_id)
         except Unauthenticated:
             raise Problem("unauthenticated") from None
         used = [one for one in found.secrets if one.version == principal.secret_version]
@@ -366,21 +366,21 @@ class Verifier:
         raise failure or Unauthenticated("a wrong signature")
 
     @contextlib.contextmanager
-    def _counting(self, scope: Scope, public_id: str) -> Iterator[None]:
+    def _counting(self, scope: Scope, access_key: str) -> Iterator[None]:
         """Refuse a call from an address and access key with too many failures; otherwise count the call if it fails."""
-        wait_s = self.failures.wait_s((self.proxies.client(scope), public_id)) if self.failures else 0
+        wait_s = self.failures.wait_s((self.proxies.client(scope), access_key)) if self.failures else 0
         if wait_s:
             raise Refused(Problem("too_many_failures", headers={"retry-after": str(wait_s)}))
-        pair = self.proxies.client(scope), public_id
+        pair = self.proxies.client(scope), access_key
         try:
             yield
         except Unauthenticated as error:
             self.failures.note(pair)
-            if isinstance(error, NoKeyMatch) and public_id != ANY_BEARER:
+            if isinstance(error, NoKeyMatch) and access_key != ANY_BEARER:
                 self.failures.note_unknown(pair[0])
             raise
         else:
-            if public_id != ANY_BEARER:
+            if access_key != ANY_BEARER:
                 self.failures.note_success(pair)
 
     def moment(self) -> datetime:

@@ -49,7 +49,7 @@ async def require_right(engine: AsyncEngine, keyring: KeyRing) -> None:
     Raises:
         WrongKeyRingError: the ring is another one, or lacks a key that the secret of an active key needs.
     """
-    canaries = await read(engine)
+    canaries = await read_canaries(engine)
     if canaries:
         recognize(canaries, keyring)
         await require_keys_of_secrets(engine, canaries.keys() - keyring.ids)
@@ -66,7 +66,7 @@ async def adopt(engine: AsyncEngine, keyring: KeyRing) -> None:
         await connection.execute(insert(KeyringCanary).values(new(keyring)))
 
 
-async def read(engine: AsyncEngine) -> dict[int, bytes]:
+async def read_canaries(engine: AsyncEngine) -> dict[int, bytes]:
     """Return the canaries by the id of their key."""
     async with engine.connect() as connection:
         rows = await connection.execute(select(KeyringCanary.key_id, KeyringCanary.sealed))
@@ -83,7 +83,7 @@ def recognize(canaries: Mapping[int, bytes], keyring: KeyRing) -> None:
             raise WrongKeyRingError(f"its key {key_id} is another one") from None
     if not shared:
         raise WrongKeyRingError(
-            f"it has {named(keyring.ids)}, and the database was used with {named(canaries)}"
+            f"it has {key_words(keyring.ids)}, and the database was used with {key_words(canaries)}"
         )
 
 
@@ -93,7 +93,7 @@ async def leave(engine: AsyncEngine, keyring: KeyRing) -> None:
         async with engine.begin() as connection:
             await connection.execute(insert(KeyringCanary).values(new(keyring)))
     except DBAPIError as error:
-        canaries = await read(engine)
+        canaries = await read_canaries(engine)
         if keyring.first in canaries:  # another process was faster, perhaps with another key
             recognize(canaries, keyring)
         else:
@@ -161,7 +161,7 @@ def context(key_id: int) -> bytes:
     return f"canary {key_id}".encode()
 
 
-def named(ids: Iterable[int]) -> str:
+def key_words(ids: Iterable[int]) -> str:
     """Return key ids as words: `key 1`, `keys 1, 2`."""
     texts = [str(one) for one in sorted(ids)]
     return f"key{'s' if len(texts) > 1 else ''} {', '.join(texts)}"

@@ -12,7 +12,7 @@ _call: ContextVar[Scope | None] = ContextVar("latchkey_call", default=None)
 
 
 @contextmanager
-def answering(scope: Scope) -> Iterator[None]:
+def as_current_call(scope: Scope) -> Iterator[None]:
     """Make this the current call until the end of the block, in child tasks too."""
     token = _call.set(scope)
     try:

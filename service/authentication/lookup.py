@@ -102,7 +102,7 @@ BY_SECRET = Prepared(
         .scalar_subquery()
     )
 )
-LOCKED = _WITH_OWNER_AND_SECRETS.where(_KEYS.c.id == bindparam("key_id")).with_for_update()
+BY_ID_LOCKED = _WITH_OWNER_AND_SECRETS.where(_KEYS.c.id == bindparam("key_id")).with_for_update()
 BY_ACCESS_KEY = Prepared(_WITH_OWNER_AND_SECRETS.where(_KEYS.c.access_key == bindparam("access_key")))
 
 
@@ -126,13 +126,13 @@ async def by_access_key(session: RequestSession, access_key: str) -> Found:
     return _found(await session.read(BY_ACCESS_KEY, {"access_key": access_key}))
 
 
-async def locked(session: RequestSession, key_id: int) -> Found:
+async def by_id_locked(session: RequestSession, key_id: int) -> Found:
     """Lock a key, its owner and its secrets until the transaction ends, and return their current state.
 
     Raises:
         NoKeyMatch, OwnerNotFound: the row no longer exists.
     """
-    rows = (await session.execute(LOCKED, {"key_id": key_id})).all()
+    rows = (await session.execute(BY_ID_LOCKED, {"key_id": key_id})).all()
     return _found([tuple(row) for row in rows])
 
 

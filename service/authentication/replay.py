@@ -59,14 +59,14 @@ class PendingReservation(msgspec.Struct, frozen=True, eq=False):
     first: asyncio.Future[bool]
     request_scope: RequestScope | None
 
-    def tell(self, first: bool) -> None:
+    def resolve(self, first: bool) -> None:
         """Give the result to the waiter, if there still is one."""
         if not self.first.done():
             self.first.set_result(first)
 
     def fail(self, error: Exception, wait: Wait) -> None:
         """Raise an error in the waiter, if there still is one."""
-        wait.tell(self.request_scope)
+        wait.mark(self.request_scope)
         if not self.first.done():
             self.first.set_exception(error)
 
@@ -151,7 +151,7 @@ class Replays:
         """Refuse a nonce whose time has passed: its row may have been purged, so it could be reserved twice."""
         if not self._has_ended(pending.claim):
             return False
-        pending.tell(False)
+        pending.resolve(False)
         return True
 
     def _has_ended(self, claim: NonceClaim) -> bool:
@@ -172,7 +172,7 @@ class Replays:
                     raise
             else:
                 for pending in waiting:
-                    pending.tell(True)
+                    pending.resolve(True)
                 return
         async with asyncio.TaskGroup() as group:
             for pending in waiting:
@@ -182,11 +182,11 @@ class Replays:
         try:
             await _RESERVE.run(self.primary(), self._row(pending.claim))
         except IntegrityError:
-            pending.tell(False)
+            pending.resolve(False)
         except Exception as error:  # noqa: BLE001 - the error belongs to the waiting call
             pending.fail(error, wait)
         else:
-            pending.tell(True)
+            pending.resolve(True)
 
     def _row(self, claim: NonceClaim) -> dict[str, Any]:
         expires_at = datetime.fromtimestamp(self._ends_at(claim), UTC)

@@ -29,7 +29,7 @@ from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.settings import SettingsError
 
 # A text that may be the secret of a key, passed in place of another argument.
-SECRET = re.compile(r"[0-9A-Za-z]+s_[0-9A-Za-z]{40,}")
+LIKE_A_SECRET = re.compile(r"[0-9A-Za-z]+s_[0-9A-Za-z]{40,}")
 
 
 class Commands(click.Group):
@@ -67,7 +67,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = SECRET.sub("…", error.message)  # type: ignore[misc]  # the same sentence without the secret
+            error.message = LIKE_A_SECRET.sub("…", error.message)  # type: ignore[misc]  # the same sentence without the secret
             raise
         except Exception as error:
             sentence = describe_error(error)

@@ -75,7 +75,7 @@ def read_application() -> Declaration | None:
     return found
 
 
-def read_settings() -> Settings:
+def application_settings() -> Settings:
     """Return the settings of the application, or those of this process."""
     found = read_application()
     return Settings.from_env(os.environ) if found is None else found.settings

@@ -12,11 +12,11 @@ from click.core import ParameterSource
 
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret, checksum_is_right
 from latchkey.service.client import CallError, Form, SignedCall, send, sign_call
-from latchkey.service.commands.parameters import PUBLIC_ID
+from latchkey.service.commands.parameters import ACCESS_KEY
 from latchkey.service.settings import CALLERS_SECRET
 
 LONGEST_LINE = 4096  # characters, of which a secret has some 60
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+CALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 FORM = click.Choice(get_args(Form))
 
 
@@ -28,9 +28,9 @@ class Method(click.Choice[str]):
 
 
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("method", metavar="METHOD", type=Method(METHODS)),
+    click.argument("method", metavar="METHOD", type=Method(CALL_METHODS)),
     click.argument("url"),
-    click.option("--key", "access_key", type=PUBLIC_ID, required=True, help="The access key, lka_…"),
+    click.option("--key", "access_key", type=ACCESS_KEY, required=True, help="The access key, lka_…"),
     click.option(
         "--secret",
         envvar=CALLERS_SECRET,

@@ -32,16 +32,16 @@ from latchkey.service.keys.issuing import Issuer
 from latchkey.service.settings import Settings, SettingsError
 
 FOLDER = Path("var")
-KEYRING = FOLDER / "keyring"
-DATABASE = FOLDER / "latchkey.db"
-KEPT = FOLDER / "dev.json"
+KEYRING_FILE = FOLDER / "keyring"
+DATABASE_FILE = FOLDER / "latchkey.db"
+KEPT_FILE = FOLDER / "dev.json"
 # Every user of the machine can read the arguments of a command in the list of processes.
-HEADER = FOLDER / "dev.header"
-SECRET = FOLDER / "dev.secret"
+HEADER_FILE = FOLDER / "dev.header"
+SECRET_FILE = FOLDER / "dev.secret"
 
 SIGNED_SCOPES = ["users:read"]
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class SignedKey(msgspec.Struct, frozen=True):
@@ -73,9 +73,18 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         latchkey = Path(".venv/bin/latchkey")
         program = [str(latchkey)] if latchkey.exists() else [sys.executable, "-m", "latchkey"]
         return (
-            shlex.join(["curl", "-sS", "-H", f"@{HEADER}", url]),
+            shlex.join(["curl", "-sS", "-H", f"@{HEADER_FILE}", url]),
             shlex.join(
-                [*program, "call", "GET", url, "--key", self.signed.access_key, "--secret-file", str(SECRET)]
+                [
+                    *program,
+                    "call",
+                    "GET",
+                    url,
+                    "--key",
+                    self.signed.access_key,
+                    "--secret-file",
+                    str(SECRET_FILE),
+                ]
             ),
         )
 
@@ -83,18 +92,18 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 # ---------------------------------------------------------------------- files
 
 
-def development_environ(environ: Mapping[str, str], tell: Tell) -> dict[str, str]:
+def development_environ(environ: Mapping[str, str], report: Report) -> dict[str, str]:
     """Prepare the folder, and add the variables that `environ` does not set: the database and the key ring in it."""
     make_folder()
     found = dict(environ)
     if found.get("LATCHKEY_DATABASE_URL"):
-        tell(f"Using the database of LATCHKEY_DATABASE_URL, not {DATABASE}.")
+        report(f"Using the database of LATCHKEY_DATABASE_URL, not {DATABASE_FILE}.")
     else:
-        found["LATCHKEY_DATABASE_URL"] = f"sqlite+aiosqlite:///{DATABASE}"
+        found["LATCHKEY_DATABASE_URL"] = f"sqlite+aiosqlite:///{DATABASE_FILE}"
     if found.get("LATCHKEY_KEYRING"):
-        tell(f"Using LATCHKEY_KEYRING, not {KEYRING}.")
+        report(f"Using LATCHKEY_KEYRING, not {KEYRING_FILE}.")
     else:
-        found["LATCHKEY_KEYRING"] = read_keyring(tell)
+        found["LATCHKEY_KEYRING"] = read_keyring(report)
     return found
 
 
@@ -104,24 +113,26 @@ def make_folder() -> None:
     FOLDER.chmod(0o700)
 
 
-def read_keyring(tell: Tell) -> str:
+def read_keyring(report: Report) -> str:
     """Return the key ring, which is created if it does not exist."""
-    if not KEYRING.exists():
-        write_private(KEYRING, KeyRing.generate_text() + "\n")
-        tell(f"Created the key ring {KEYRING}.")
-    KEYRING.chmod(0o600)
-    text = KEYRING.read_text(encoding="ascii", errors="replace").strip()
+    if not KEYRING_FILE.exists():
+        write_private(KEYRING_FILE, KeyRing.generate_text() + "\n")
+        report(f"Created the key ring {KEYRING_FILE}.")
+    KEYRING_FILE.chmod(0o600)
+    text = KEYRING_FILE.read_text(encoding="ascii", errors="replace").strip()
     try:
         KeyRing.from_text(text)
     except ValueError as error:
-        raise SettingsError(f"{KEYRING} is not a key ring ({error}) Remove it to create a new one.") from None
+        raise SettingsError(
+            f"{KEYRING_FILE} is not a key ring ({error}) Remove it to create a new one."
+        ) from None
     return text
 
 
 def read_kept() -> Kept | None:
     """Return the keys of the previous run; None when there are none."""
     try:
-        return msgspec.json.decode(KEPT.read_bytes(), type=Kept)
+        return msgspec.json.decode(KEPT_FILE.read_bytes(), type=Kept)
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -129,9 +140,9 @@ def read_kept() -> Kept | None:
 def write_kept(kept: Kept) -> None:
     """Write the keys for the next run and for the commands, unless they are stored already."""
     texts = {
-        KEPT: msgspec.json.format(msgspec.json.encode(kept), indent=2).decode(),
-        HEADER: f"Authorization: Bearer {kept.bearer}",
-        SECRET: kept.signed.secret,
+        KEPT_FILE: msgspec.json.format(msgspec.json.encode(kept), indent=2).decode(),
+        HEADER_FILE: f"Authorization: Bearer {kept.bearer}",
+        SECRET_FILE: kept.signed.secret,
     }
     for path, text in texts.items():
         if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text + "\n":
@@ -155,7 +166,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 async def prepare(
-    settings: Settings, keyring: KeyRing, *, scopes: frozenset[str], base_url: str, tell: Tell
+    settings: Settings, keyring: KeyRing, *, scopes: frozenset[str], base_url: str, report: Report
 ) -> Kept:
     """Ensure that the first user and the two keys exist in a migrated database, and store them for the next run.
 
@@ -166,8 +177,8 @@ async def prepare(
     db.init_app(None, settings)
     try:
         async with db.scoped_session() as session:
-            user = await find_user(tell)
-            keys = DevelopmentKeys(settings.key_prefix, keyring, user, scopes, tell)
+            user = await find_user(report)
+            keys = DevelopmentKeys(settings.key_prefix, keyring, user, scopes, report)
             kept = Kept(
                 base_url=base_url,
                 bearer=await keys.keep_bearer(None if before is None else before.bearer),
@@ -180,17 +191,17 @@ async def prepare(
     return kept
 
 
-async def find_user(tell: Tell) -> User:
+async def find_user(report: Report) -> User:
     """Return the first user, active; create one, with another email if the previous one was deleted."""
     for number in itertools.count(1):
         email = "dev@example.com" if number == 1 else f"dev+{number}@example.com"
         user = await User.filter_by(email_key=email).for_update().first()
         if user is None:
-            tell(f"Created the user {email}.")
+            report(f"Created the user {email}.")
             return await User.create(email=email, name="Developer")
         if user.status == "blocked":
             await user.update(status="active")
-            tell(f"Unblocked the user {email}.")
+            report(f"Unblocked the user {email}.")
         if user.status == "active":
             return user
     raise AssertionError  # there is always another number
@@ -199,12 +210,14 @@ async def find_user(tell: Tell) -> User:
 class DevelopmentKeys:
     """The two keys of one user: kept if they work, otherwise replaced."""
 
-    def __init__(self, prefix: str, keyring: KeyRing, user: User, scopes: frozenset[str], tell: Tell) -> None:
+    def __init__(
+        self, prefix: str, keyring: KeyRing, user: User, scopes: frozenset[str], report: Report
+    ) -> None:
         self.prefix = prefix
         self.keyring = keyring
         self.user = user
         self.scopes = scopes
-        self.tell = tell
+        self.report = report
         self.issuer = Issuer(prefix, keyring)
 
     async def keep_bearer(self, kept: str | None) -> str:
@@ -215,7 +228,7 @@ class DevelopmentKeys:
             return secret
         if missing := sorted(self.scopes.difference(key.scopes)):
             await key.update(scopes=(*key.scopes, *missing))
-            self.tell(f"Added to the bearer key: {', '.join(missing)}.")
+            self.report(f"Added to the bearer key: {', '.join(missing)}.")
         return kept
 
     async def keep_signed(self, kept: SignedKey | None) -> SignedKey:
@@ -262,8 +275,8 @@ class DevelopmentKeys:
         return found == secret
 
     async def _make(self, mode: str, scopes: list[str], *, replaces: bool) -> tuple[ApiKey, str]:
-        why = f": the one in {KEPT} does not work here" if replaces else ""
-        self.tell(f"Created a {mode} key{why}.")
+        why = f": the one in {KEPT_FILE} does not work here" if replaces else ""
+        self.report(f"Created a {mode} key{why}.")
         return await self.issuer.issue(
             self.user, name=f"development, {mode}", mode=mode, scopes=scopes, expires_at=None
         )

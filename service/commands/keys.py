@@ -10,8 +10,9 @@ from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import conversion, shapes
 from latchkey.service.authentication.keyring import open_keyring
 from latchkey.service.commands.answers import show, show_page
-from latchkey.service.commands.application import for_application, read_scopes, read_settings
+from latchkey.service.commands.application import application_settings, for_application, read_scopes
 from latchkey.service.commands.parameters import (
+    ACCESS_KEY,
     GRACE,
     KEY_STATUS,
     LIMIT,
@@ -19,7 +20,6 @@ from latchkey.service.commands.parameters import (
     MOMENT,
     NAME,
     NETWORKS,
-    PUBLIC_ID,
     QUOTA,
     SCOPES,
     USER,
@@ -88,7 +88,7 @@ def create(
             mode=mode,
             scopes=scopes,
             networks=networks,
-            limits=checked(limits),
+            limits=checked_limits(limits),
             quota=quota,
             expires_at=expires_at,
         )
@@ -110,7 +110,7 @@ async def create_key(
     expires_at: datetime | None,
 ) -> shapes.KeyWithSecret:
     """Create a key for an active user and commit."""
-    settings = read_settings()
+    settings = application_settings()
     rules = key_rules(settings)
     async with opened(settings, rules.issuer.keyring) as session:
         await require_known_scopes(scopes)
@@ -145,7 +145,7 @@ def list_(user: int | str | None, status: str | None, limit: int | None, as_json
 
 async def list_keys(owner: int | str | None, *, status: str | None, limit: int | None) -> shapes.KeyPage:
     """Return keys; without a limit, all of them."""
-    async with opened(read_settings()):
+    async with opened(application_settings()):
         query = ApiKey.filter().order_by("id")
         if owner is not None:
             query = query.filter(user_id=(await require_user(owner)).id)
@@ -156,7 +156,7 @@ async def list_keys(owner: int | str | None, *, status: str | None, limit: int |
 
 
 @keys.command()
-@click.argument("access_key", metavar="ID", type=PUBLIC_ID)
+@click.argument("access_key", metavar="ID", type=ACCESS_KEY)
 @click.option(
     "--grace",
     type=GRACE,
@@ -172,13 +172,13 @@ def rotate(access_key: str, grace: int, as_json: bool) -> None:
     if not as_json:
         click.echo("The secret is shown only this once: keep it safe.", err=True)
         ends = key.old_secret_expires_at
-        told = "has ended" if ends is None else f"works until {ends.isoformat(timespec='seconds')}"
-        click.echo(f"The old secret {told}.", err=True)
+        state = "has ended" if ends is None else f"works until {ends.isoformat(timespec='seconds')}"
+        click.echo(f"The old secret {state}.", err=True)
 
 
 async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
     """Rotate a key and commit."""
-    settings = read_settings()
+    settings = application_settings()
     rules = key_rules(settings)
     async with opened(settings, rules.issuer.keyring) as session:
         key = await lock_key(access_key)
@@ -194,7 +194,7 @@ async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
 
 
 @keys.command()
-@click.argument("access_key", metavar="ID", type=PUBLIC_ID)
+@click.argument("access_key", metavar="ID", type=ACCESS_KEY)
 @click.option("--scopes", type=SCOPES, required=True, help="The additional scopes, separated by commas.")
 @as_json
 @for_application
@@ -205,7 +205,7 @@ def grant(access_key: str, scopes: list[str], as_json: bool) -> None:
 
 async def grant_scopes(access_key: str, scopes: list[str]) -> shapes.Key:
     """Give a key more scopes and commit."""
-    async with opened(read_settings()) as session:
+    async with opened(application_settings()) as session:
         await require_known_scopes(scopes)
         key = await lock_key(access_key)
         if key is None:
@@ -223,7 +223,7 @@ async def grant_scopes(access_key: str, scopes: list[str]) -> shapes.Key:
 
 
 @keys.command()
-@click.argument("access_key", metavar="ID", type=PUBLIC_ID)
+@click.argument("access_key", metavar="ID", type=ACCESS_KEY)
 @as_json
 @for_application
 def revoke(access_key: str, as_json: bool) -> None:
@@ -233,7 +233,7 @@ def revoke(access_key: str, as_json: bool) -> None:
 
 async def revoke_key(access_key: str) -> shapes.Key:
     """Revoke a key and commit; a revoked one stays unchanged."""
-    async with opened(read_settings()) as session:
+    async with opened(application_settings()) as session:
         key = await lock_key(access_key)
         if key is None:
             raise click.ClickException(f"there is no key {access_key}.")
@@ -258,7 +258,7 @@ def key_rules(settings: Settings) -> KeyRules:
     return KeyRules(issuer, read_scopes(), keys_per_owner=None)
 
 
-def checked(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
+def checked_limits(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
     """Return the limits, or raise an error for a combination that no key can have; each limit alone was checked before."""
     if len(limits) > shapes.MOST_LIMITS:
         raise click.UsageError(f"--limit: at most {shapes.MOST_LIMITS}.")

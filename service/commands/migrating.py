@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from sqlalchemy import URL
 
-from latchkey.service.commands.application import for_application, read_schemas, read_settings
+from latchkey.service.commands.application import application_settings, for_application, read_schemas
 from latchkey.service.commands.rows import work
 from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines, name_of, parse_url
@@ -24,7 +24,7 @@ from latchkey.service.settings import Settings
 @for_application
 def migrate(check: bool) -> None:
     """Upgrade the database to this release, and to the application's own migrations. No key ring is needed."""
-    settings, schemas = read_settings(), read_schemas()
+    settings, schemas = application_settings(), read_schemas()
     url = parse_url(settings.database_url, "LATCHKEY_DATABASE_URL")
     if check:
         require_file(url)
@@ -60,7 +60,7 @@ async def upgrade(settings: Settings, schemas: Sequence[Schema]) -> list[Migrate
     logging.getLogger("asyncmy").setLevel(logging.ERROR)
     engine = create_engines(settings).writer
 
-    def tell() -> None:
+    def report() -> None:
         click.echo(
             f"Another process is migrating the database {name_of(engine.url)} or writing to it: waiting for up to "
             f"{schema.LOCK_WAIT_S} seconds.",
@@ -68,7 +68,7 @@ async def upgrade(settings: Settings, schemas: Sequence[Schema]) -> list[Migrate
         )
 
     try:
-        return await schema.upgrade(engine, schemas=schemas, tell=tell)
+        return await schema.upgrade(engine, schemas=schemas, report=report)
     finally:
         await engine.dispose()
 

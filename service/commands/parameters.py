@@ -172,7 +172,7 @@ GRACE = Duration()
 LIMIT = LimitValue()
 QUOTA = QuotaValue()
 USER = UserReference()
-PUBLIC_ID = PublicId()
+ACCESS_KEY = PublicId()
 
 USER_STATUS = click.Choice(get_args(shapes.UserStatus))
 KEY_STATUS = click.Choice(get_args(shapes.KeyStatus))

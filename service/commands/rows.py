@@ -55,7 +55,7 @@ async def opened(settings: Settings, keyring: KeyRing | None = None) -> AsyncIte
     db = SQLAlchemy()
     db.init_app(None, settings)
     if channel is not None:
-        db.watch(partial(tell, channel))
+        db.watch(partial(publish_change, channel))
     try:
         await schema.require_migrated(db.engine)
         if keyring is not None:
@@ -68,7 +68,7 @@ async def opened(settings: Settings, keyring: KeyRing | None = None) -> AsyncIte
             await channel.close()
 
 
-async def tell(channel: Channel, table: str, id: int) -> None:
+async def publish_change(channel: Channel, table: str, id: int) -> None:
     """Invalidate the cached keys of a row in all workers, or warn that they may be stale."""
     try:
         await channel.publish(f"{table} {id}")

@@ -5,7 +5,7 @@ import click
 from latchkey.models import Scope
 from latchkey.service import conversion, shapes
 from latchkey.service.commands.answers import show, show_page
-from latchkey.service.commands.application import for_application, read_scopes, read_settings
+from latchkey.service.commands.application import application_settings, for_application, read_scopes
 from latchkey.service.commands.parameters import DESCRIPTION, SCOPE, as_json
 from latchkey.service.commands.rows import opened, work
 from latchkey.service.keys.scopes import register
@@ -32,7 +32,7 @@ def add(name: str, description: str, as_json: bool) -> None:
 
 async def add_scope(name: str, description: str) -> shapes.Scope:
     """Register a scope and commit."""
-    async with opened(read_settings()) as session:
+    async with opened(application_settings()) as session:
         scope = await register(name, description, read_scopes())
         await session.commit()
         return conversion.convert(scope, shapes.Scope)
@@ -48,7 +48,7 @@ def list_(as_json: bool) -> None:
 
 async def list_scopes() -> shapes.ScopePage:
     """Return all registered scopes."""
-    async with opened(read_settings()):
+    async with opened(application_settings()):
         rows = await Scope.filter().order_by("id").all()
         return shapes.ScopePage(
             data=[conversion.convert(row, shapes.Scope) for row in rows], next_cursor=None
@@ -65,7 +65,7 @@ def remove(name: str) -> None:
 
 async def remove_scope(name: str) -> None:
     """Remove a scope and commit."""
-    async with opened(read_settings()) as session:
+    async with opened(application_settings()) as session:
         try:
             await remove_row(name)
         except Problem as problem:

@@ -22,11 +22,11 @@ from latchkey.service.commands.answers import aligned
 from latchkey.service.commands.application import (
     app_option,
     application,
+    application_settings,
     for_application,
     read_operations,
     read_schemas,
     read_scopes,
-    read_settings,
 )
 from latchkey.service.commands.development import development_environ, prepare
 from latchkey.service.commands.migrating import upgrade
@@ -40,7 +40,7 @@ from latchkey.service.shutdown import SHUTDOWN_S
 
 log = logging.getLogger("latchkey.server")
 
-TELL_EVERY_ROWS = 10_000  # between two lines of progress
+REPORT_EVERY_ROWS = 10_000  # between two lines of progress
 GRACE_S = 30  # from the signal to the end of the process
 
 host = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -51,7 +51,7 @@ port = click.option("--port", type=PORT, default=8000, show_default=True)
 @for_application
 def purge() -> None:
     """Delete expired rows, as the service does by itself, and print the number of rows by table. No key ring is needed."""
-    gone = work(purge_expired(read_settings()))
+    gone = work(purge_expired(application_settings()))
     if gone is None:
         raise click.ClickException("another process is purging this database.")
     click.echo(aligned([[table, str(rows)] for table, rows in gone.items()]))
@@ -60,14 +60,14 @@ def purge() -> None:
 async def purge_expired(settings: Settings) -> dict[str, int] | None:
     """Purge, and print the progress now and then; return None when another process is purging."""
 
-    def tell(table: str, rows: int) -> None:
-        if rows % TELL_EVERY_ROWS == 0:
+    def report(table: str, rows: int) -> None:
+        if rows % REPORT_EVERY_ROWS == 0:
             click.echo(f"{table}: {rows} so far", err=True)
 
     engine = create_engines(settings).writer
     try:
         await schema.require_migrated(engine)
-        return await housekeeping.purge(engine, tell=tell)
+        return await housekeeping.purge(engine, report=report)
     finally:
         await engine.dispose()
 
@@ -88,7 +88,7 @@ def serve(host: str, port: int, workers: int, reload: bool) -> None:
     """
     if reload and workers > 1:
         raise click.UsageError("--reload requires a single worker.")
-    settings = read_settings()
+    settings = application_settings()
     keyring = open_keyring(settings)
     require_free(host, port)
     work(require_usable(settings, read_schemas(), keyring))
@@ -169,27 +169,27 @@ def dev(host: str, port: int, prepare_only: bool) -> None:
     if not prepare_only:
         require_free(host, port)
 
-    def tell(sentence: str) -> None:
+    def report(sentence: str) -> None:
         click.echo(sentence, err=True)
 
-    environ = development_environ(os.environ, tell)
+    environ = development_environ(os.environ, report)
     with environment(environ):
-        settings, schemas, scopes = read_settings(), read_schemas(), read_scopes()
+        settings, schemas, scopes = application_settings(), read_schemas(), read_scopes()
     keyring = open_keyring(settings)
     work(upgrade(settings, schemas))
     try:
         work(require_usable(settings, schemas, keyring))
     except WrongKeyRingError:
         work(adopt(settings, keyring))
-        tell(
+        report(
             "This key ring is not the one that the database was used with: signing keys made before do not work."
         )
     base_url = f"http://{reachable(host)}:{port}"
-    kept = work(prepare(settings, keyring, scopes=scopes, base_url=base_url, tell=tell))
-    tell("\nRead the caller with the bearer key, and with the signing key:\n")
+    kept = work(prepare(settings, keyring, scopes=scopes, base_url=base_url, report=report))
+    report("\nRead the caller with the bearer key, and with the signing key:\n")
     for line in kept.commands():
         click.echo(line)
-    tell("")
+    report("")
     if not prepare_only:
         os.environ.update(environ)  # the server restarts at each change, and reads the variables there
         run(settings, host, port, reload=True)
@@ -234,7 +234,7 @@ def keyring(is_adopted: bool) -> None:
     if not is_adopted:
         click.echo(KeyRing.generate_text())
         return
-    settings = read_settings()
+    settings = application_settings()
     work(adopt(settings, open_keyring(settings)))
     click.echo(
         "The database is used with the key ring of LATCHKEY_KEYRING from now on. "

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from latchkey.models import User
 from latchkey.service import conversion, shapes
 from latchkey.service.commands.answers import show, show_page
-from latchkey.service.commands.application import for_application, read_settings
+from latchkey.service.commands.application import application_settings, for_application
 from latchkey.service.commands.parameters import EMAIL, NAME, USER, USER_STATUS, as_json, limit
 from latchkey.service.commands.rows import opened, require_user, work
 from latchkey.service.users import is_email_taken
@@ -35,7 +35,7 @@ def create(email: str, name: str, as_json: bool) -> None:
 
 async def create_user(email: str, name: str) -> shapes.User:
     """Create a user and commit."""
-    async with opened(read_settings()) as session:
+    async with opened(application_settings()) as session:
         try:
             user = await User.create(email=email, name=name)
         except IntegrityError as error:
@@ -62,7 +62,7 @@ def list_(email: str | None, status: str | None, limit: int | None, as_json: boo
 
 async def list_users(*, email: str | None, status: str | None, limit: int | None) -> shapes.UserPage:
     """Return users; without a limit, all of them."""
-    async with opened(read_settings()):
+    async with opened(application_settings()):
         query = User.filter().order_by("id")
         if email is not None:
             query = query.filter(email_key=email.casefold())
@@ -92,7 +92,7 @@ def unblock(user: int | str, as_json: bool) -> None:
 
 async def set_status(reference: int | str, status: Literal["active", "blocked"]) -> shapes.User:
     """Block or unblock a user and commit."""
-    async with opened(read_settings()) as session:
+    async with opened(application_settings()) as session:
         user = await require_user(reference)
         if user.status == "deleted":
             raise click.ClickException(f"the user {reference} is deleted, and stays so.")

@@ -224,7 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = busy("too many requests of one connection wait for their answers")
             return
         is_upgrade = self.parser.should_upgrade()
-        if is_upgrade and self.parser.get_method() != b"CONNECT" and has_body(self.headers):
+        if is_upgrade and self.parser.get_method() != b"CONNECT" and announces_body(self.headers):
             self._refusal = Problem("upgrade_with_body")
             return
         super().on_headers_complete()  # it may find that the request target is invalid
@@ -371,7 +371,7 @@ class BoundedProtocol(HttpToolsProtocol):
             longest.transport.abort()
 
 
-def has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+def announces_body(headers: list[tuple[bytes, bytes]]) -> bool:
     """Return whether the headers announce a body; httptools has checked that the length is a number."""
     found = dict(headers)
     return b"transfer-encoding" in found or int(found.get(b"content-length", 0)) > 0

@@ -5,13 +5,13 @@ from typing import Generic, Protocol, TypeVar
 from latchkey.service.connections.refusals import Refusals
 
 
-class Connection(Protocol):
+class WaitingConnection(Protocol):
     """A connection; `held_bytes` is its part of the memory for requests."""
 
     held_bytes: int
 
 
-C = TypeVar("C", bound=Connection)
+C = TypeVar("C", bound=WaitingConnection)
 
 
 class Room(Generic[C]):

@@ -160,7 +160,7 @@ class Wait:
     def __init__(self) -> None:
         self.stalled = False
 
-    def tell(self, request_scope: RequestScope | None) -> None:
+    def mark(self, request_scope: RequestScope | None) -> None:
         """Pass an exceeded time limit on to a request that waited for this work, so that it does not wait again."""
         if self.stalled and request_scope is not None:
             request_scope.stalled = True

@@ -20,7 +20,7 @@ _UNLOCK = text(f"SELECT RELEASE_LOCK({_NAME})")
 
 @asynccontextmanager
 async def locked(
-    engine: AsyncEngine, purpose: str, *, wait_s: int = 0, tell: Callable[[], None] = lambda: None
+    engine: AsyncEngine, purpose: str, *, wait_s: int = 0, report: Callable[[], None] = lambda: None
 ) -> AsyncIterator[AsyncConnection | None]:
     """Yield a connection that holds the lock; None when another process holds it.
 
@@ -32,14 +32,14 @@ async def locked(
         engine: of the database.
         purpose: the kind of work, at most 20 letters.
         wait_s: how long to wait for the lock, in seconds.
-        tell: called once before a wait.
+        report: called once before a wait.
     """
     async with engine.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await connection.run_sync(Connection.detach)
         if engine.dialect.name == "sqlite":
             if wait_s:
-                await _wait_for_writers(connection, driver, wait_s, tell)
+                await _wait_for_writers(connection, driver, wait_s, report)
             yield connection
             return
         driver.answer_timeout_s = None  # work under the lock, and the wait for it, may take long
@@ -47,7 +47,7 @@ async def locked(
             await connection.execute(_WAIT_FOR_LOCKS)
             taken = await _take(connection, purpose, 0)
             if not taken and wait_s:
-                tell()
+                report()
                 taken = await _take(connection, purpose, wait_s)
             if not taken:
                 yield None
@@ -68,9 +68,9 @@ async def _take(connection: AsyncConnection, purpose: str, wait_s: int) -> bool:
 
 
 async def _wait_for_writers(
-    connection: AsyncConnection, driver: Any, wait_s: int, tell: Callable[[], None]
+    connection: AsyncConnection, driver: Any, wait_s: int, report: Callable[[], None]
 ) -> None:
-    """Make transactions on an SQLite connection wait for other writers; call `tell` if one is active now."""
+    """Make transactions on an SQLite connection wait for other writers; call `report` if one is active now."""
     await driver.execute("PRAGMA busy_timeout = 0")
     try:
         async with connection.begin():
@@ -78,5 +78,5 @@ async def _wait_for_writers(
     except OperationalError as error:
         if not sqlite.is_busy(error.orig):
             raise
-        tell()
+        report()
     await driver.execute(f"PRAGMA busy_timeout = {1000 * wait_s}")

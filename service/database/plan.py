@@ -12,25 +12,25 @@ from latchkey.service.database.single_precision import with_floats_as_text
 T_co = TypeVar("T_co", covariant=True)
 
 Statement = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]] | Insert
-Convert = Callable[[Any], Any]
-Values = tuple[Any, ...]
-Read = Callable[[Sequence[Any]], T_co]
+ColumnConversion = Callable[[Any], Any]
+RowValues = tuple[Any, ...]
+RowReader = Callable[[Sequence[Any]], T_co]
 """Converts a driver row to Python values."""
-Make = Callable[[Sequence[Convert | None]], Read[T_co]]
-"""Makes a `Read`, given a conversion for each column; None means no conversion."""
+MakeRowReader = Callable[[Sequence[ColumnConversion | None]], RowReader[T_co]]
+"""Makes a `RowReader`, given a conversion for each column; None means no conversion."""
 
 LONGEST_LIST = 2**14
 """The maximum number of values for `IN`: SQLite accepts 32,766 in a statement, MariaDB and MySQL 65,535."""
 EXPANSIONS = 64  # the maximum for one statement, by the lengths of its lists; 16 for each list
 
 
-def as_values(converts: Sequence[Convert | None]) -> Read[Values]:
+def as_values(converts: Sequence[ColumnConversion | None]) -> RowReader[RowValues]:
     """Return a reader that returns rows as tuples."""
     places = [(place, convert) for place, convert in enumerate(converts) if convert is not None]
     if not places:
         return tuple
 
-    def read(row: Sequence[Any]) -> Values:
+    def read(row: Sequence[Any]) -> RowValues:
         values = list(row)
         for place, convert in places:
             values[place] = convert(values[place])
@@ -74,7 +74,7 @@ class Plan(Generic[T_co]):
         self,
         statement: Statement,
         dialect: Dialect,
-        make: Make[T_co],
+        make: MakeRowReader[T_co],
         *,
         cache_key: Any = None,
     ) -> None:
@@ -84,8 +84,8 @@ class Plan(Generic[T_co]):
         names: Sequence[str] = compiled.positiontup or ()
         positions = _positions(compiled, cache_key)
         self._constants: dict[Any, Any] = {}
-        self._lists: dict[Any, Convert] = {}
-        self._parameters: list[tuple[Any, Convert | None]] = []
+        self._lists: dict[Any, ColumnConversion] = {}
+        self._parameters: list[tuple[Any, ColumnConversion | None]] = []
         for name in names:
             bind = compiled.binds[name]
             source = positions.get(name, bind.key)
@@ -108,9 +108,9 @@ class Plan(Generic[T_co]):
                 for place, kind in enumerate(kinds)
                 if isinstance(kind.dialect_impl(dialect), Float | Numeric | NullType)
             ]
-        self._readers: dict[tuple[int | None, ...], Read[T_co]] = {}
+        self._readers: dict[tuple[int | None, ...], RowReader[T_co]] = {}
 
-    def bind(self, values: Mapping[Any, Any]) -> tuple[str, Values]:
+    def bind(self, values: Mapping[Any, Any]) -> tuple[str, RowValues]:
         """Return the SQL, and the values in the order of its placeholders, converted for the driver.
 
         Raises:
@@ -127,7 +127,7 @@ class Plan(Generic[T_co]):
             for source, convert in self._parameters
         )
 
-    def _bind_lists(self, values: Mapping[Any, Any]) -> tuple[str, Values]:
+    def _bind_lists(self, values: Mapping[Any, Any]) -> tuple[str, RowValues]:
         lists = {source: padded(values[source]) for source in self._lists}
         lengths = tuple(len(one) for one in lists.values())
         sql = self._expansions.get(lengths)
@@ -157,7 +157,7 @@ class Plan(Generic[T_co]):
             read = self._reader_of(description)
         return [read(row) for row in rows]
 
-    def _reader_of(self, description: Sequence[Sequence[Any]]) -> Read[T_co]:
+    def _reader_of(self, description: Sequence[Sequence[Any]]) -> RowReader[T_co]:
         """Return the reader for the actual column types: an expression of FLOATs may be a DOUBLE."""
         columns = [description[place] for place in self._maybe_floats]
         decimals = tuple([int(one[5]) if one[1] == FLOAT else None for one in columns])
@@ -188,7 +188,7 @@ class _Probe:
         self.position = position
 
 
-def _list_converter(bind: BindParameter[Any], dialect: Dialect) -> Convert:
+def _list_converter(bind: BindParameter[Any], dialect: Dialect) -> ColumnConversion:
     """Return a function that makes a flat list of the values for `IN`, which may be tuples."""
     if isinstance(bind.type, TupleType):
         converts = [kind.dialect_impl(dialect).bind_processor(dialect) for kind in bind.type.types]

@@ -12,7 +12,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from latchkey.service.database.checkout import note_error
 from latchkey.service.database.driver import reports_conflict
-from latchkey.service.database.plan import Make, Plan, Statement, Values, as_values
+from latchkey.service.database.plan import MakeRowReader, Plan, RowValues, Statement, as_values
 from latchkey.service.database.statements import is_plain_read
 
 ATTEMPTS = 4  # the first run and at most three more after conflicts
@@ -37,10 +37,12 @@ class Prepared(Generic[T_co]):
     """
 
     @overload
-    def __init__(self: "Prepared[Values]", statement: Statement) -> None: ...
+    def __init__(self: "Prepared[RowValues]", statement: Statement) -> None: ...
     @overload
-    def __init__(self, statement: Statement, make: Make[T_co], *, cache_key: Any = None) -> None: ...
-    def __init__(self, statement: Statement, make: Make[Any] = as_values, *, cache_key: Any = None) -> None:
+    def __init__(self, statement: Statement, make: MakeRowReader[T_co], *, cache_key: Any = None) -> None: ...
+    def __init__(
+        self, statement: Statement, make: MakeRowReader[Any] = as_values, *, cache_key: Any = None
+    ) -> None:
         self.statement = statement
         self.is_plain_read = is_plain_read(statement)
         self._make = make
@@ -143,14 +145,14 @@ async def send(engine: AsyncEngine, ask: Callable[[Any, str, Any], Awaitable[R]]
             pooled.close()
 
 
-async def fetch(driver: Any, sql: str, given: Values) -> tuple[Sequence[Values], Any]:
+async def fetch(driver: Any, sql: str, given: RowValues) -> tuple[Sequence[RowValues], Any]:
     """Execute a statement, and return its rows and their description; asyncmy and aiosqlite share this interface."""
     async with driver.cursor() as cursor:
         await cursor.execute(sql, given)
         return await cursor.fetchall(), cursor.description
 
 
-async def insert_many(driver: Any, sql: str, given: Sequence[Values]) -> None:
+async def insert_many(driver: Any, sql: str, given: Sequence[RowValues]) -> None:
     """Insert rows with asyncmy: in bulk on MariaDB, as one INSERT with many VALUES on MySQL."""
     async with driver.cursor() as cursor:
         await cursor.executemany(sql, given)

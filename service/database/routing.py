@@ -50,7 +50,7 @@ def write(method: M) -> M:
 
     @wraps(method)
     def written(self: "RoutingSession", /, *args: Any, **kwargs: Any) -> Any:
-        self.make_way()
+        self.prepare_writer()
         return method(self, *args, **kwargs)
 
     return cast(M, written)
@@ -95,7 +95,7 @@ class RoutingSession(Session):
             return rules.engines.writer.sync_engine
         return (rules.reads_from if is_plain_read(clause) else rules.engines.writer).sync_engine
 
-    def make_way(self, clause: Any = None, bind: Any = None) -> None:
+    def prepare_writer(self, clause: Any = None, bind: Any = None) -> None:
         """Check that the writer may be used, and release the reader's connection."""
         rules = self.rules
         if (
@@ -212,7 +212,7 @@ class RoutingSession(Session):
             self.abandon_streams()
             record = self.record
             transaction.close()
-            self.record = record.after_giving_back()
+            self.record = record.after_release()
 
     def abandon_streams(self) -> None:
         """Close the open streams together with their connection."""
@@ -246,7 +246,7 @@ class RoutingSession(Session):
             options = kwargs.get("execution_options") or {}
             self.flush()
             kwargs["execution_options"] = {**options, "populate_existing": True}
-        self.make_way(statement, (kwargs.get("bind_arguments") or {}).get("bind"))
+        self.prepare_writer(statement, (kwargs.get("bind_arguments") or {}).get("bind"))
         return kwargs
 
     bulk_save_objects = write(Session.bulk_save_objects)
@@ -292,7 +292,7 @@ class RoutingSession(Session):
 
     def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Any:
         """Return the connection of the transaction: that of the writer, unless another one is requested."""
-        self.make_way(bind=(bind_arguments or {}).get("bind"))
+        self.prepare_writer(bind=(bind_arguments or {}).get("bind"))
         try:
             return super().connection(bind_arguments, execution_options)
         except PendingRollbackError as error:
@@ -309,7 +309,7 @@ class RoutingSession(Session):
         """Write pending changes, on the writer."""
         if self.clean:
             return
-        self.make_way()
+        self.prepare_writer()
         outer, self.is_flushing = self.is_flushing, True
         try:
             super().flush(objects)

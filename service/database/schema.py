@@ -117,13 +117,13 @@ class NotMigratedError(RuntimeError):
     ) -> None:
         place = f"revision {found or 'none'}"
         if schema is None:
-            told = f"the database {database} is at {place} and this release needs {wanted}: run `latchkey migrate`."
+            message = f"the database {database} is at {place} and this release needs {wanted}: run `latchkey migrate`."
         else:
-            told = (
+            message = (
                 f"the database {database} is at {place} of the schema {schema.name} and this application needs "
                 f"{wanted}: run `latchkey migrate` with the application."
             )
-        super().__init__(told)
+        super().__init__(message)
 
 
 class NewerDatabaseError(NotMigratedError):
@@ -204,7 +204,7 @@ async def upgrade(
     target: str = "head",
     *,
     schemas: Iterable[Schema] = (),
-    tell: Callable[[], None] = lambda: None,
+    report: Callable[[], None] = lambda: None,
 ) -> list[Migrated]:
     """Run the migrations up to `target`, then those of the schemas; a second process waits and finds nothing to do.
 
@@ -212,14 +212,14 @@ async def upgrade(
         engine: of the database.
         target: a revision of Latchkey's.
         schemas: of the team.
-        tell: called once before a wait for another process.
+        report: called once before a wait for another process.
 
     Raises:
         MigratingError: another process has been migrating the database for too long.
         NewerDatabaseError: the database has a revision that does not exist here; nothing is changed.
     """
     every = [(None, target), *((one, "heads") for one in schemas)]
-    async with locked(engine, "migrate", wait_s=LOCK_WAIT_S, tell=tell) as connection:
+    async with locked(engine, "migrate", wait_s=LOCK_WAIT_S, report=report) as connection:
         if connection is None:
             raise MigratingError(name_of(engine.url))
         if engine.dialect.name != "sqlite":

@@ -25,7 +25,7 @@ from latchkey.middleware.session_errors import (
 from latchkey.models import hooks
 from latchkey.service.database.driver import has_stalled, note_stall
 from latchkey.service.database.own_task import InUse, of_one_task, other_than, require_own_task
-from latchkey.service.database.plan import Make, Statement
+from latchkey.service.database.plan import MakeRowReader, Statement
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.database.routing import RoutingSession
 from latchkey.service.database.rules import Engines, Rules
@@ -39,7 +39,7 @@ STALLED_END_DEADLINE_S = 0.1  # the same, once the database has exceeded a time 
 R = TypeVar("R")
 
 
-async def bounded(work: Coroutine[Any, Any, R]) -> R:
+async def within_deadline(work: Coroutine[Any, Any, R]) -> R:
     """Run a rollback or a close with a deadline: it cannot be cancelled, and the server may be gone."""
     async with asyncio.timeout(STALLED_END_DEADLINE_S if has_stalled() else END_DEADLINE_S):
         return await work
@@ -212,7 +212,7 @@ class RequestSession(AsyncSession):
         return await super().run_sync(run)
 
     @staticmethod
-    def prepare(statement: Statement, make: Make[R], *, cache_key: Any = None) -> Prepared[R]:
+    def prepare(statement: Statement, make: MakeRowReader[R], *, cache_key: Any = None) -> Prepared[R]:
         """Return a prepared statement for `read`, of any session."""
         return Prepared(statement, make, cache_key=cache_key)
 
@@ -299,7 +299,7 @@ class RequestSession(AsyncSession):
                 note_stall()
             if unknown:
                 routing.durable += hooks.with_hooks(record.changes, in_doubt=True)
-            await bounded(super().rollback())
+            await within_deadline(super().rollback())
             if unknown:
                 self._note_commit()
                 await self._run_hooks()
@@ -331,7 +331,7 @@ class RequestSession(AsyncSession):
     async def rollback(self) -> None:
         """Roll back to the end, even if cancelled; loaded instances are expired, as by any other session."""
         if not self.idle or (not self.untouched and self.sync_session.record.began):
-            await complete(bounded(super().rollback()))
+            await complete(within_deadline(super().rollback()))
 
     async def __aenter__(self) -> Self:
         """Enter a block; the session closes when the outermost block is left."""
@@ -379,7 +379,7 @@ class RequestSession(AsyncSession):
                     await complete(self._run_hooks())
             finally:
                 if self.sync_session.in_transaction():
-                    await complete(bounded(super().close()))
+                    await complete(within_deadline(super().close()))
                 elif not self.sync_session.blank:
                     self.sync_session.close()
         finally:

@@ -43,7 +43,7 @@ class TransactionRecord:
     """The writes, flushes, locks and statements in one transaction of a session.
 
     It exists before the transaction begins, and a new one replaces it whenever the transaction ends. Releasing a reader's
-    connection between two statements does not end the transaction for the caller: `after_giving_back` returns the record
+    connection between two statements does not end the transaction for the caller: `after_release` returns the record
     that continues then.
     """
 
@@ -72,7 +72,7 @@ class TransactionRecord:
         self.levels = [Level()]
         self.wishes: Wishes = {} if wishes is None else wishes  # for instances that are flushed next
 
-    def after_giving_back(self) -> Self:
+    def after_release(self) -> Self:
         """Return the record that continues when only the connection was released."""
         return type(self)(began=True, wishes=self.wishes)
 
@@ -123,7 +123,7 @@ class TransactionRecord:
         if ended.released:
             self.levels[-1].absorb(ended)
 
-    def overlook(self) -> None:
+    def ignore_writes(self) -> None:
         """Do not count the writes so far as changes that must not be lost; they keep the transaction open like a lock."""
         for level in self.levels:
             level.locked = level.locked or level.wrote

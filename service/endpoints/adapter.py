@@ -25,7 +25,7 @@ from latchkey.middleware.request_scope import Compartment, RequestScope
 from latchkey.middleware.session_errors import TransactionEndedError
 from latchkey.models.errors import InvalidValueError
 from latchkey.service import conversion, shapes
-from latchkey.service.authentication.current_call import answering, caller_of
+from latchkey.service.authentication.current_call import as_current_call, caller_of
 from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
 from latchkey.service.database.conflicts import is_conflict
@@ -65,7 +65,7 @@ class Adapter:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the operation for one request, and answer it."""
-        with answering(scope):
+        with as_current_call(scope):
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,12 +93,12 @@ class Adapter:
             request_scope.compartments = compartments_of(operation, request)
         key = None if operation.safe else await key_of(operation, request)
         if key is None:
-            status, content, headers = await run(
+            status, content, headers = await run_unit_of_work(
                 operation, request_scope, session, arguments, decode=self.decode, raw=raw
             )
         else:
             async with parts_of(request.app).idempotency.turn(key, scope) as claim:
-                status, content, headers = await run(
+                status, content, headers = await run_unit_of_work(
                     operation, request_scope, session, arguments, decode=self.decode, raw=raw, claim=claim
                 )
         if operation.answers is Response:
@@ -129,7 +129,7 @@ async def answer(send: Send, status: int, content: bytes, headers: Mapping[str, 
     await send({"type": "http.response.body", "body": content})
 
 
-async def run(
+async def run_unit_of_work(
     operation: Operation,
     request_scope: RequestScope,
     session: RequestSession,
@@ -154,7 +154,7 @@ async def run(
             found = await operation.endpoint(**arguments)
             session.forbid_commit(False)
             if operation.answers is Response:
-                if found.status_code < 400:  # noqa: PLR2004 - as in `Visit.settle`
+                if found.status_code < 400:  # noqa: PLR2004 - as in `RequestScope.settle`
                     request_scope.require_written()
                     await session.settle(is_streamed=not hasattr(found, "body"))
                 return found.status_code, found, {}

@@ -28,7 +28,7 @@ from latchkey.service.authentication.wire.extraction import (
 )
 from latchkey.service.authentication.wire.message_signature import EMPTY_SHA256
 from latchkey.service.database.session import RequestSession
-from latchkey.service.explanation.reading import Question, Read, read_message, read_query
+from latchkey.service.explanation.reading import ParsedSignature, Question, read_message, read_query
 from latchkey.service.explanation.report import MESSAGE_CHECKS, QUERY_CHECKS, Report
 from latchkey.service.explanation.variants import Variant, find_mistake
 
@@ -43,7 +43,7 @@ async def explain(verifier: Verifier, session: RequestSession, question: Questio
     """
     scope = question.scope
     now = verifier.clock()
-    read: Read | None = None
+    read: ParsedSignature | None = None
     form: str | None = None
     report = Report(("credential",))
     try:
@@ -77,7 +77,7 @@ async def explain(verifier: Verifier, session: RequestSession, question: Questio
     return shapes.SignatureReport(
         form=form,  # type: ignore[arg-type]  # one of two literals
         signed=() if read is None else hide_secrets(read.texts, verifier.prefix),
-        checks=tuple(report.told.values()),
+        checks=tuple(report.checks.values()),
         clock=None
         if read is None
         else shapes.SignatureClock(
@@ -94,7 +94,7 @@ async def explain(verifier: Verifier, session: RequestSession, question: Questio
 
 
 async def check_key(
-    report: Report, verifier: Verifier, session: RequestSession, read: Read, question: Question
+    report: Report, verifier: Verifier, session: RequestSession, read: ParsedSignature, question: Question
 ) -> Found | None:
     """Look the key up and run the checks that depend on it."""
     access_key = parse_access_key(read.access_key, verifier.prefix)
@@ -132,7 +132,7 @@ async def check_key(
 
 
 def prove(
-    verifier: Verifier, found: Found, access_key: AccessKey, read: Read, signed_text: str | None
+    verifier: Verifier, found: Found, access_key: AccessKey, read: ParsedSignature, signed_text: str | None
 ) -> tuple[bool | None, str]:
     """Check the signature with each secret of the key; None if this is not possible."""
     if read.proves is None:
@@ -152,7 +152,7 @@ def prove(
     return False, proof_mistake(read, [secret for secret in live if secret is not None], signed_text)
 
 
-def proof_mistake(read: Read, secrets: Iterable[Secret], signed_text: str | None) -> str:
+def proof_mistake(read: ParsedSignature, secrets: Iterable[Secret], signed_text: str | None) -> str:
     """Return the mistake of a signature that no live secret proves."""
     right = ["\n".join(text.lines) for text in read.texts]
     given = () if signed_text is None else (Variant(signed_text.encode(), difference(signed_text, right[0])),)
@@ -190,17 +190,19 @@ def difference(text: str, right: str) -> str:
     return f"`signed_text` was signed, and has {len(lines)} lines in place of {len(expected)}."
 
 
-def check_clock(report: Report, verifier: Verifier, read: Read, now: float) -> None:
+def check_clock(report: Report, verifier: Verifier, read: ParsedSignature, now: float) -> None:
     """Check the time of the signature."""
     offset_s = read.created - now
-    said = f"It was signed {abs(offset_s):.0f} s {'after' if offset_s > 0 else 'before'} the service's clock"
+    offset = (
+        f"It was signed {abs(offset_s):.0f} s {'after' if offset_s > 0 else 'before'} the service's clock"
+    )
     if not read.inside:
-        report.failed("clock", f"{said}; at most {verifier.window_s} s are allowed.")
+        report.failed("clock", f"{offset}; at most {verifier.window_s} s are allowed.")
     else:
-        report.judge("clock", read.clock_is_right, f"{said}.", f"{said}, and its expires has passed.")
+        report.judge("clock", read.clock_is_right, f"{offset}.", f"{offset}, and its expires has passed.")
 
 
-def check_body(report: Report, read: Read, body: bytes) -> None:
+def check_body(report: Report, read: ParsedSignature, body: bytes) -> None:
     """Check the body against the signed digest."""
     if read.digest is None:
         report.passed("body", "The signature does not cover the body.")
@@ -215,7 +217,7 @@ def check_body(report: Report, read: Read, body: bytes) -> None:
     )
 
 
-async def check_nonce(report: Report, session: RequestSession, read: Read) -> None:
+async def check_nonce(report: Report, session: RequestSession, read: ParsedSignature) -> None:
     """Check whether the nonce was used before, without using it."""
     if read.claim is not None:
         report.judge(

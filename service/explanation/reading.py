@@ -38,7 +38,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """Other owners' keys are reported as unknown; None reports every key."""
 
 
-class Read(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedSignature(msgspec.Struct, frozen=True, kw_only=True):
     """The common parts of a signature of either form; nothing of it is verified yet."""
 
     access_key: str
@@ -57,7 +57,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_query(
     report: Report, verifier: Verifier, question: Question, credential: QuerySigned, now: float
-) -> Read | None:
+) -> ParsedSignature | None:
     """Parse a signed query and run the checks that need no key."""
     scope = question.scope
     legible = True
@@ -89,7 +89,7 @@ def read_query(
     )
     inside = query_signature.in_window(signature.timestamp, now, verifier.window_s)
     received, reencoded = (text.decode("ascii") for text in signature.signed)
-    return Read(
+    return ParsedSignature(
         access_key=signature.access_key,
         created=signature.timestamp,
         inside=inside,
@@ -134,7 +134,9 @@ def host_of(scope: Scope) -> str:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
 
 
-def read_message(report: Report, verifier: Verifier, question: Question, now: float) -> Read | None:
+def read_message(
+    report: Report, verifier: Verifier, question: Question, now: float
+) -> ParsedSignature | None:
     """Parse a signed message and run the checks that need no key."""
     scope = question.scope
     try:
@@ -170,7 +172,7 @@ def read_message(report: Report, verifier: Verifier, question: Question, now: fl
         f"The signature does not cover {', '.join(missing)}.",
     )
     hosts = other_hosts(values["@authority"], (host_of(scope), question.url_host, question.caller_host))
-    return Read(
+    return ParsedSignature(
         access_key=signature.access_key,
         created=signature.created,
         inside=query_signature.in_window(signature.created, now, verifier.window_s),
@@ -184,7 +186,7 @@ def read_message(report: Report, verifier: Verifier, question: Question, now: fl
     )
 
 
-def with_stand_ins(headers: message_signature.Headers) -> list[tuple[bytes, bytes]]:
+def with_stand_ins(headers: message_signature.RequestHeaders) -> list[tuple[bytes, bytes]]:
     """Replace the signatures by valid placeholders, one for each input; ValueError if the inputs are invalid."""
     inputs = b", ".join(value for name, value in headers if name == b"signature-input").decode("latin-1")
     macs = b", ".join(label.encode() + b"=:" + STAND_IN + b":" for label in inner_lists(inputs))

@@ -17,7 +17,7 @@ class Report:
     """The checks of one form with their results; a check without a result was not made."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self.told = {
+        self.checks = {
             name: shapes.SignatureCheck(
                 name=name, result="not_checked", detail="It depends on a check that failed."
             )
@@ -25,13 +25,13 @@ class Report:
         }
 
     def passed(self, name: str, detail: str) -> None:
-        self.told[name] = shapes.SignatureCheck(name=name, result="passed", detail=detail)
+        self.checks[name] = shapes.SignatureCheck(name=name, result="passed", detail=detail)
 
     def failed(self, name: str, detail: str) -> None:
-        self.told[name] = shapes.SignatureCheck(name=name, result="failed", detail=detail)
+        self.checks[name] = shapes.SignatureCheck(name=name, result="failed", detail=detail)
 
     def unknown(self, name: str, detail: str) -> None:
-        self.told[name] = shapes.SignatureCheck(name=name, result="not_checked", detail=detail)
+        self.checks[name] = shapes.SignatureCheck(name=name, result="not_checked", detail=detail)
 
     def judge(self, name: str, holds: bool | None, right: str, wrong: str | None = None) -> None:
         """Record a result; None means that the check could not be made. Without `wrong`, `right` is used for both results."""

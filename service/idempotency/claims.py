@@ -162,7 +162,7 @@ class Claim:
             else:
                 if await self._charge_late(session) or await self._ask_for_allowance(session):
                     continue
-                session.sync_session.record.overlook()  # a claim alone is no change that must not be lost
+                session.sync_session.record.ignore_writes()  # a claim alone is no change that must not be lost
                 return None
         if self.answer.fingerprint != self.key.fingerprint:
             raise Problem("idempotency_mismatch")

@@ -20,12 +20,12 @@ from latchkey.service.database.session import RequestSession
 LARGEST_MEMORY = 10_000  # names that were found, and as many that were not
 MISS_TTL_S = 2.0
 
-Name = bytes | str
+LookupKey = bytes | str
 """The key of a lookup: the SHA-256 of a secret, or an access key."""
 
 N = TypeVar("N", bytes, str)
 
-Row = tuple[str, int]
+RowReference = tuple[str, int]
 """A table and the id of a row in it."""
 
 
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
     ends_at: float
 
 
-class Outcome(Enum):
+class LookupOutcome(Enum):
     """The outcome of a query that found no key."""
 
     NO_KEY = "no key"
@@ -68,10 +68,10 @@ class KeyCache:
         self._memory = memory
         self._trusted_until = math.inf
         self._generation = 0
-        self._found: OrderedDict[Name, Entry] = OrderedDict()
-        self._names: dict[Row, set[Name]] = {}  # cached names, by the rows that they depend on
-        self._misses: OrderedDict[Name, float] = OrderedDict()
-        self._queries: dict[Name, asyncio.Future[Found | Outcome]] = {}
+        self._found: OrderedDict[LookupKey, Entry] = OrderedDict()
+        self._names: dict[RowReference, set[LookupKey]] = {}  # cached names, by the rows that they depend on
+        self._misses: OrderedDict[LookupKey, float] = OrderedDict()
+        self._queries: dict[LookupKey, asyncio.Future[Found | LookupOutcome]] = {}
 
     def by_secret(self, session: RequestSession, secret_sha256: bytes) -> Awaitable[Found]:
         """Return the key that has this secret, as `lookup.by_secret`."""
@@ -85,7 +85,7 @@ class KeyCache:
         """Use cached results until this time of the clock, and none afterwards."""
         self._trusted_until = until
 
-    def forget(self, row: Row) -> None:
+    def forget(self, row: RowReference) -> None:
         """Invalidate the entries that depend on a row, and all misses: the row may be new."""
         self._generation += 1
         self._queries.clear()  # later callers do not share a query that began before
@@ -117,11 +117,13 @@ class KeyCache:
             match query.result():
                 case Found() as found:
                     return found
-                case Outcome.NO_KEY:
+                case LookupOutcome.NO_KEY:
                     raise NoKeyMatch
-                case Outcome.FAILED:  # separately, so that a database that fails slowly is waited for once
+                case (
+                    LookupOutcome.FAILED
+                ):  # separately, so that a database that fails slowly is waited for once
                     return await ask(session, name)
-                case Outcome.GONE:  # the first caller to wake up makes the query instead
+                case LookupOutcome.GONE:  # the first caller to wake up makes the query instead
                     continue
         return await self._ask(ask, session, name)
 
@@ -131,14 +133,14 @@ class KeyCache:
         """Make the query that other callers may share."""
         query = self._queries[name] = asyncio.get_running_loop().create_future()
         began_at, generation = self._clock(), self._generation
-        outcome: Found | Outcome = Outcome.GONE
+        outcome: Found | LookupOutcome = LookupOutcome.GONE
         try:
             outcome = await ask(session, name)
         except NoKeyMatch:
-            outcome = Outcome.NO_KEY
+            outcome = LookupOutcome.NO_KEY
             raise
         except Exception:
-            outcome = Outcome.FAILED
+            outcome = LookupOutcome.FAILED
             raise
         else:
             return outcome
@@ -149,7 +151,7 @@ class KeyCache:
                 self._remember(name, outcome, began_at)
             query.set_result(outcome)
 
-    def _remember(self, name: Name, outcome: Found | Outcome, began_at: float) -> None:
+    def _remember(self, name: LookupKey, outcome: Found | LookupOutcome, began_at: float) -> None:
         if isinstance(outcome, Found):
             self._drop(name)
             self._found[name] = Entry(outcome, began_at + self._ttl_s)
@@ -157,13 +159,13 @@ class KeyCache:
                 self._names.setdefault(row, set()).add(name)
             if len(self._found) > self._memory:
                 self._drop(next(iter(self._found)))
-        elif outcome is Outcome.NO_KEY:
+        elif outcome is LookupOutcome.NO_KEY:
             self._misses[name] = began_at + min(self._ttl_s, MISS_TTL_S)
             self._misses.move_to_end(name)
             if len(self._misses) > self._memory:
                 self._misses.popitem(last=False)
 
-    def _drop(self, name: Name) -> None:
+    def _drop(self, name: LookupKey) -> None:
         entry = self._found.pop(name, None)
         if entry is None:
             return
@@ -174,6 +176,6 @@ class KeyCache:
                 del self._names[row]
 
 
-def rows_of(found: Found) -> tuple[Row, Row]:
+def rows_of(found: Found) -> tuple[RowReference, RowReference]:
     """Return the rows that a result depends on."""
     return (ApiKey.__tablename__, found.key_id), (User.__tablename__, found.user.id)

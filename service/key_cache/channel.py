@@ -33,7 +33,7 @@ local number = redis.call('INCR', KEYS[1])
 redis.call('PUBLISH', KEYS[1], string.format('%d ', number) .. ARGV[1])
 return number
 """
-SAID = re.compile(rb"(\d{1,16}) (.+)", re.DOTALL)
+MESSAGE = re.compile(rb"(\d{1,16}) (.+)", re.DOTALL)
 
 
 class UnreachableError(Exception):
@@ -54,12 +54,12 @@ class Channel:
 
     async def publish(self, what: str) -> None:
         """Publish a message to all current listeners."""
-        async with bounded():
+        async with redis_request():
             await self._client.eval(PUBLISH, 1, self.name, what)
 
     async def count(self) -> int:
         """Return the number of messages published so far."""
-        async with bounded():
+        async with redis_request():
             return int(await self._client.get(self.name) or 0)
 
     @contextlib.asynccontextmanager
@@ -67,7 +67,7 @@ class Channel:
         """Listen until the end of the block."""
         subscription = self._client.pubsub(ignore_subscribe_messages=True)
         try:
-            async with bounded():
+            async with redis_request():
                 await subscription.subscribe(self.name)
             yield Listener(subscription)
         finally:
@@ -86,14 +86,14 @@ class Listener:
 
     async def next(self, wait_s: float) -> tuple[int, str] | None:
         """Return the next message and its number; None when none arrives within the timeout, in seconds."""
-        async with bounded(wait_s + TIMEOUT_S):
+        async with redis_request(wait_s + TIMEOUT_S):
             message = await self._subscription.get_message(timeout=wait_s)
-        said = SAID.fullmatch(message["data"]) if message is not None else None
-        return None if said is None else (int(said[1]), said[2].decode(errors="replace"))
+        parsed = MESSAGE.fullmatch(message["data"]) if message is not None else None
+        return None if parsed is None else (int(parsed[1]), parsed[2].decode(errors="replace"))
 
 
 @contextlib.asynccontextmanager
-async def bounded(timeout_s: float = TIMEOUT_S) -> AsyncIterator[None]:
+async def redis_request(timeout_s: float = TIMEOUT_S) -> AsyncIterator[None]:
     """Bound a request to Redis in time, raise `UnreachableError` for any failure, and keep cancellations.
 
     redis-py sends by `asyncio.wait_for`, which before Python 3.12 loses a cancellation that arrives as it completes.

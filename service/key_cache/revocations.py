@@ -41,8 +41,8 @@ class Revocations:
         self._cache = cache
         self._channel = channel
         self._clock = clock
-        self._heard = 0  # the number of the last message received
-        self._owes = False  # a message could not be published
+        self._received = 0  # the number of the last message received
+        self._has_unpublished = False  # a message could not be published
         if channel is not None:
             cache.trust(-math.inf)
 
@@ -54,16 +54,16 @@ class Revocations:
         self._cache.forget((table, id))
         if self._channel is None:
             return
-        said = False
+        published = False
         try:
             await self._channel.publish(f"{table} {id}")
-            said = True
+            published = True
         except UnreachableError as error:
             log.warning(
                 "a changed row of %s could not be announced to the other workers yet: %s", table, error
             )
         finally:  # cancelled, too
-            self._owes = self._owes or not said
+            self._has_unpublished = self._has_unpublished or not published
 
     async def follow(self) -> None:
         """Receive messages until cancelled; while Redis cannot be reached, the cache is off."""
@@ -73,12 +73,12 @@ class Revocations:
         while True:
             try:
                 async with self._channel.listening() as listener:
-                    await self._meet(self._channel)
+                    await self._resynchronize(self._channel)
                     if not was_up:
                         log.info("Redis is back: the key cache is on again")
                     pause_s, was_up = PAUSES_S[0], True
                     while True:
-                        await self._hear(listener, for_s=HEARTBEAT_S)
+                        await self._receive(listener, for_s=HEARTBEAT_S)
                         await self._compare(self._channel, listener)
             except UnreachableError as error:
                 if was_up:
@@ -96,47 +96,47 @@ class Revocations:
         if self._channel is not None:
             await self._channel.close()
 
-    async def _meet(self, channel: Channel) -> None:
+    async def _resynchronize(self, channel: Channel) -> None:
         """Clear the cache, since messages may have been missed before."""
         asked_at = self._clock()
-        self._adopt(await channel.count())
+        self._restart_at(await channel.count())
         await self._trust_from(asked_at, channel)
 
     async def _compare(self, channel: Channel, listener: Listener) -> None:
         """Compare the received messages with the published ones, and extend the trust in the cache."""
         asked_at = self._clock()
-        said = await channel.count()
-        await self._hear(listener, for_s=UNDER_WAY_S, until=said)
-        if self._heard != said:  # a message was missed, or Redis restarted and counts from zero
-            self._adopt(said)
+        published = await channel.count()
+        await self._receive(listener, for_s=UNDER_WAY_S, until=published)
+        if self._received != published:  # a message was missed, or Redis restarted and counts from zero
+            self._restart_at(published)
         await self._trust_from(asked_at, channel)
 
     async def _trust_from(self, asked_at: float, channel: Channel) -> None:
-        if self._owes:
-            self._owes = False
+        if self._has_unpublished:
+            self._has_unpublished = False
             try:
                 await channel.publish(EVERYTHING)
             except UnreachableError:
-                self._owes = True
+                self._has_unpublished = True
                 raise
         self._cache.trust(asked_at + TRUST_S)
 
-    async def _hear(self, listener: Listener, *, for_s: float, until: int | None = None) -> None:
+    async def _receive(self, listener: Listener, *, for_s: float, until: int | None = None) -> None:
         """Receive messages for some time, or until the message with this number."""
         ends_at = self._clock() + for_s
-        while self._heard != until and (left_s := ends_at - self._clock()) > 0:
-            said = await listener.next(left_s)
-            if said is not None:
-                self._note(*said)
+        while self._received != until and (left_s := ends_at - self._clock()) > 0:
+            published = await listener.next(left_s)
+            if published is not None:
+                self._note(*published)
 
     def _note(self, number: int, what: str) -> None:
         row = ROW.fullmatch(what)
-        if row is None or number > self._heard + 1:
+        if row is None or number > self._received + 1:
             self._cache.empty()
         else:
             self._cache.forget((row[1], int(row[2])))
-        self._heard = max(self._heard, number)  # a late message was counted already
+        self._received = max(self._received, number)  # a late message was counted already
 
-    def _adopt(self, said: int) -> None:
+    def _restart_at(self, published: int) -> None:
         self._cache.empty()
-        self._heard = said
+        self._received = published

@@ -149,7 +149,7 @@ class Charger:
                     await self._charge_together(queue)
         except Exception as error:  # noqa: BLE001 - every error belongs to the waiting calls
             for pending in queue:
-                wait.tell(pending.request_scope)
+                wait.mark(pending.request_scope)
                 if not pending.receipt.done():
                     pending.receipt.set_exception(error)
         finally:

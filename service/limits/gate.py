@@ -23,7 +23,7 @@ from latchkey.service.problems import Problem
 
 log = logging.getLogger("latchkey.limits")
 
-TELL_EVERY_S = 10.0  # at most one log line per interval during an outage, not one per call
+LOG_EVERY_S = 10.0  # at most one log line per interval during an outage, not one per call
 
 LOOK_DEADLINE_S = 1.0  # how long a finished answer may wait for its rate limit headers
 
@@ -63,8 +63,8 @@ class Limits:
         self._low: dict[
             Accounts, None
         ] = {}  # accounts with little or nothing left, as far as this worker knows
-        self._told_at = float("-inf")
-        self._untold = 0
+        self._logged_at = float("-inf")
+        self._unlogged = 0
 
     async def exhausted(self, scope: Scope, *, cost: int) -> Problem | None:
         """Return a problem when a call that uses a nonce exceeds a limit already; it charges nothing.
@@ -171,7 +171,7 @@ class Limits:
             async with asyncio.timeout(LOOK_DEADLINE_S):
                 return await self._charger.look(accounts)
         except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
-            self._tell("an answer has no rate limit headers", error)
+            self._log("an answer has no rate limit headers", error)
             return UNKNOWN
 
     def _allows(self, accounts: Accounts, error: DBAPIError | PoolTimeoutError) -> bool:
@@ -181,24 +181,24 @@ class Limits:
             return False
         has_quota = any(one.quota is not None for one in accounts)
         allows = (self._on_outage or ("refuse" if has_quota else "allow")) == "allow"
-        self._tell("a call is " + ("let in uncounted" if allows else "refused"), error)
+        self._log("a call is " + ("let in uncounted" if allows else "refused"), error)
         return allows
 
-    def _tell(self, what: str, error: Exception) -> None:
+    def _log(self, what: str, error: Exception) -> None:
         now = self._clock()
-        if now - self._told_at < TELL_EVERY_S:
-            self._untold += 1
+        if now - self._logged_at < LOG_EVERY_S:
+            self._unlogged += 1
             return
         # Log the driver's error: SQLAlchemy's would include the statement.
         reason = getattr(error, "orig", error) or type(error).__name__
         log.warning(
             "the limit counters cannot be reached, %s; %d more since the last line: %s",
             what,
-            self._untold,
+            self._unlogged,
             reason,
         )
-        self._told_at = now
-        self._untold = 0
+        self._logged_at = now
+        self._unlogged = 0
 
 
 def problem_of(refusal: Refusal, cost: int) -> Problem:

@@ -8,9 +8,9 @@ import msgspec
 
 from latchkey.service.limits.account import Account
 from latchkey.service.limits.period import Period
-from latchkey.service.limits.window import MICROSECONDS, Part, SlidingWindow
+from latchkey.service.limits.window import MICROSECONDS, SlidingWindow, WindowPart
 
-QUOTA = "quota"
+QUOTA_NAME = "quota"
 """The name of every quota; no limit may use it."""
 
 
@@ -58,7 +58,7 @@ class WindowState(msgspec.Struct, array_like=True, frozen=True):
 
     name: str
     window_s: int
-    parts: list[Part]
+    parts: list[WindowPart]
 
 
 class State(msgspec.Struct, array_like=True, frozen=True):
@@ -104,7 +104,7 @@ class Ledger:
             self._period = Period(account.quota, state.start if same else -1, state.used, self.moment)
         self.counters: dict[str, Counter] = {**self._windows}
         if self._period is not None:
-            self.counters[QUOTA] = self._period
+            self.counters[QUOTA_NAME] = self._period
 
     def refusal(self, cost: int) -> Refusal | None:
         """Return the exceeded rule with the longest wait; None when the call fits."""
@@ -117,7 +117,7 @@ class Ledger:
                 longest = fits_at
                 found = Refusal(
                     self.account.prefix + name,
-                    name == QUOTA,
+                    name == QUOTA_NAME,
                     counter.limit,
                     counter.window_s,
                     None if above else self._seconds_until(fits_at),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.service.invalid_value import InvalidValueError
-from latchkey.service.limits.ledger import QUOTA
+from latchkey.service.limits.ledger import QUOTA_NAME
 
 
 def distinct_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
@@ -17,7 +17,7 @@ def distinct_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
     for place, name in enumerate(names):
         if name in names[:place]:
             raise InvalidValueError("the name is given twice", place, "name")
-        if name == QUOTA:
+        if name == QUOTA_NAME:
             raise InvalidValueError("the name is reserved for the quota", place, "name")
     return tuple(limits)
 

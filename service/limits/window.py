@@ -10,7 +10,7 @@ from latchkey.models.limit import RateLimit
 MICROSECONDS = 1_000_000
 SLICES = 50  # a divisor of a million, so that a slice is a whole number of microseconds
 
-Part = tuple[int, int]
+WindowPart = tuple[int, int]
 """The time of the last unit of a slice, and its number of units."""
 
 
@@ -23,7 +23,7 @@ class SlidingWindow:
         moment: the current time.
     """
 
-    def __init__(self, rule: RateLimit, parts: list[Part], moment: int) -> None:
+    def __init__(self, rule: RateLimit, parts: list[WindowPart], moment: int) -> None:
         self.limit = rule.limit
         self.window_s = rule.window_s
         self._length = rule.window_s * MICROSECONDS

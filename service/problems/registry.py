@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
-from latchkey.service.problems.kinds import KINDS, Kind
+from latchkey.service.problems.kinds import KINDS, ProblemKind
 
 CODE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
-class ProblemType(Kind, frozen=True, kw_only=True):
+class ProblemType(ProblemKind, frozen=True, kw_only=True):
     """A team's own problem; `create_app(problems=[...])` registers it.
 
     Args:
@@ -38,10 +38,10 @@ class ProblemTypeError(TypeError):
     """A problem type cannot be registered; the service does not start with it."""
 
 
-_own: dict[str, Kind] = {}
+_own: dict[str, ProblemKind] = {}
 
 
-def known() -> Mapping[str, Kind]:
+def known() -> Mapping[str, ProblemKind]:
     """Return all codes that may be raised: Latchkey's, then those of the application that was built last."""
     return {**KINDS, **_own}
 
@@ -52,7 +52,7 @@ def register(types: Iterable[ProblemType]) -> None:
     Raises:
         ProblemTypeError: one has a wrong form, is given twice, or has a code of Latchkey's.
     """
-    found: dict[str, Kind] = {}
+    found: dict[str, ProblemKind] = {}
     for one in types:
         if not isinstance(one, ProblemType):
             raise ProblemTypeError(f"{one!r} is not a ProblemType.")
@@ -73,7 +73,7 @@ def register(types: Iterable[ProblemType]) -> None:
     _own.update(found)
 
 
-def kind_of(code: str) -> Kind:
+def kind_of(code: str) -> ProblemKind:
     """Return the kind of a code.
 
     Raises:

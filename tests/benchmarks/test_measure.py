@@ -13,7 +13,7 @@ from benchmarks.load import LoadError
 from benchmarks.machine import Cores
 from benchmarks.measure import Bench, References, run_job
 from benchmarks.rows import Database
-from benchmarks.servers import Server, ServerError, Variant
+from benchmarks.servers import BenchmarkServerError, Server, ServerVariant
 from tests.benchmarks.runs import measured
 
 DATABASE = Database(url="", keyring="", rows=10, bearer=(), signed=(), pid=0)
@@ -22,7 +22,7 @@ CORES = Cores(frozenset({0}), frozenset({1}))
 
 
 def contestant(name: str, **more: Any) -> Contestant:
-    return Contestant(name=name, variant=Variant(module=name), **more)
+    return Contestant(name=name, variant=ServerVariant(module=name), **more)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     @contextmanager
     def serving(server: Server) -> Iterator[Any]:
         if server.variant.module == "dead":
-            raise ServerError("dead did not start: no such table")
+            raise BenchmarkServerError("dead did not start: no such table")
         events.append(f"start {server.variant.module}")
         yield server
         events.append(f"stop {server.variant.module}")

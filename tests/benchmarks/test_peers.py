@@ -15,7 +15,7 @@ from benchmarks.likeness import UnlikeError
 from benchmarks.machine import share_cores
 from benchmarks.measure import References
 from benchmarks.rows import Database, HeldKey
-from benchmarks.servers import Server, ServerError, Variant, environ_of
+from benchmarks.servers import BenchmarkServerError, Server, ServerVariant, environ_of
 from tests.mariadb import PrivateMariaDB, require_or_skip
 
 NEEDS = {
@@ -61,7 +61,7 @@ def references() -> Iterator[References]:
 
 
 def serve(database: Database, module: str, **environ: str) -> Server:
-    return Server(Variant(module=module, environ=environ), database, cores=share_cores().all)
+    return Server(ServerVariant(module=module, environ=environ), database, cores=share_cores().all)
 
 
 def require_packages(module: str) -> None:
@@ -143,7 +143,7 @@ def test_a_peer_that_lets_anybody_in_is_found_out(
 
 
 def test_a_server_that_does_not_start_says_why(database: Database) -> None:
-    with pytest.raises(ServerError, match="there is no setting LATCHKEY_POOL_SIZES"):
+    with pytest.raises(BenchmarkServerError, match="there is no setting LATCHKEY_POOL_SIZES"):
         serve(database, "latchkey", LATCHKEY_POOL_SIZES="5").__enter__()
 
 
@@ -151,7 +151,7 @@ def test_servers_hear_nothing_of_the_settings_that_happen_to_be_set(monkeypatch:
     monkeypatch.setenv("LATCHKEY_READER_URL", "mysql+asyncmy://elsewhere/latchkey")
     database = Database(url="a", keyring="b", rows=0, bearer=(), signed=(), pid=0)
 
-    environ = environ_of(Variant(module="latchkey"), database)
+    environ = environ_of(ServerVariant(module="latchkey"), database)
 
     assert "LATCHKEY_READER_URL" not in environ
     assert environ["LATCHKEY_DATABASE_URL"] == environ["DATABASE_URL"] == "a"
@@ -162,7 +162,7 @@ def test_no_job_opens_more_connections_than_a_server_takes() -> None:
     database = Database(url="a", keyring="b", rows=0, bearer=(), signed=(), pid=0)
     opened = [one.idle + one.connections for job in (*jobs.JOBS, *growth.JOBS) for one in job.contestants]
 
-    assert max(opened) < int(environ_of(Variant(module="latchkey"), database)["LATCHKEY_CONNECTIONS"])
+    assert max(opened) < int(environ_of(ServerVariant(module="latchkey"), database)["LATCHKEY_CONNECTIONS"])
 
 
 def test_too_few_rows_for_the_keys_are_refused() -> None:

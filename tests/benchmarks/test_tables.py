@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.jobs import Contestant, Job
-from benchmarks.servers import Variant
+from benchmarks.servers import ServerVariant
 from benchmarks.tables import REFUSED, circumstances, job_table, number, table
 from tests.benchmarks.runs import made, measured, slower_generator
 
@@ -11,9 +11,9 @@ JOB = Job(
     name="read",
     title="a read",
     contestants=(
-        Contestant(name="ours", variant=Variant(module="latchkey")),
-        Contestant(name="theirs", variant=Variant(module="bare_asgi")),
-        Contestant(name="theirs, larger", variant=Variant(module="bare_asgi"), beside="theirs"),
+        Contestant(name="ours", variant=ServerVariant(module="latchkey")),
+        Contestant(name="theirs", variant=ServerVariant(module="bare_asgi")),
+        Contestant(name="theirs, larger", variant=ServerVariant(module="bare_asgi"), beside="theirs"),
     ),
 )
 

@@ -110,7 +110,7 @@ async def test_whoever_waits_for_too_long_is_told(place: Place, monkeypatch: pyt
 
     async with locked(both[0], "migrate") as holder, holder.begin():
         with pytest.raises(schema.MigratingError, match=r"broken.* for more than 1 seconds"):
-            await schema.upgrade(both[1], tell=lambda: told.append("waits"))
+            await schema.upgrade(both[1], report=lambda: told.append("waits"))
 
     assert told == ["waits"]
 

@@ -94,7 +94,7 @@ async def test_it_goes_in_batches_with_pauses_between(
     await fill(db, Nonce, *[-60.0] * 35, 60)
     told: list[tuple[str, int]] = []
 
-    gone = await purge(db.engine, tell=lambda table, rows: told.append((table, rows)))
+    gone = await purge(db.engine, report=lambda table, rows: told.append((table, rows)))
 
     assert gone["nonces"] == 35
     assert told == [("nonces", 10), ("nonces", 20), ("nonces", 30), ("nonces", 35)]

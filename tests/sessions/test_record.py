@@ -50,7 +50,7 @@ def test_a_savepoint_adds_to_the_work_before_it(effect: Effect) -> None:
 def test_what_is_overlooked_is_held_and_not_lost() -> None:
     record = TransactionRecord()
     record.note(Effect.WRITES)
-    record.overlook()
+    record.ignore_writes()
 
     assert not record.wrote
     assert not record.only_read

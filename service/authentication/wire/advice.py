@@ -21,7 +21,7 @@ _EXAMINED_CHARACTERS = 512
 Looks = Sequence[tuple[str, str]]
 
 
-class Part(msgspec.Struct, frozen=True):
+class CredentialPart(msgspec.Struct, frozen=True):
     """The expected form of a part of a credential, and what some wrong texts mean."""
 
     expected: str
@@ -43,8 +43,8 @@ def contains_secret(text: str) -> bool:
     return _SECRET.search(text) is not None
 
 
-def _time(name: str) -> Part:
-    return Part(
+def _time(name: str) -> CredentialPart:
+    return CredentialPart(
         f"`{name}` must be the Unix time in whole seconds, in digits alone, such as 1700000000.",
         (
             (r"", "It is empty."),
@@ -66,8 +66,8 @@ def _time(name: str) -> Part:
     )
 
 
-def _mac(name: str) -> Part:
-    return Part(
+def _mac(name: str) -> CredentialPart:
+    return CredentialPart(
         f"{name} must be the 32 bytes of the HMAC-SHA256 in base64 (RFC 4648, section 4): 44 characters that end in `=`.",
         (
             (r"", "It is empty."),
@@ -102,17 +102,17 @@ NONCE_LOOKS: Looks = (
 )  # fmt: skip
 
 QUERY = {
-    "key": Part(
+    "key": CredentialPart(
         "`key` must be the access key, in visible ASCII characters.",
         ((r"", "It is empty."), (r".*\s.*", "It contains white space.")),
     ),
     "timestamp": _time("timestamp"),
-    "nonce": Part("`nonce` must be 16 to 64 characters from `A-Z a-z 0-9 _ -`.", NONCE_LOOKS),
-    "method": Part(
+    "nonce": CredentialPart("`nonce` must be 16 to 64 characters from `A-Z a-z 0-9 _ -`.", NONCE_LOOKS),
+    "method": CredentialPart(
         "`method` must be the method of the request in upper case, such as POST.",
         ((r"", "It is empty."), (r"[A-Za-z-]+", "It has lower-case letters.")),
     ),
-    "path": Part(
+    "path": CredentialPart(
         "`path` must be the path of the request as it is sent: it begins with `/`, and everything outside visible ASCII "
         "is percent-encoded, before the query is encoded.",
         (
@@ -122,7 +122,7 @@ QUERY = {
             (r".*\s.*", "It contains white space."),
         ),
     ),
-    "content_sha256": Part(
+    "content_sha256": CredentialPart(
         "`content_sha256` must be the SHA-256 of the body in 64 lower-case hexadecimal digits.",
         (
             (r"", "It is empty: without a body, send the SHA-256 of the empty text."),
@@ -141,7 +141,7 @@ QUERY = {
 MAC_OF_QUERY = _mac("The header `secret`")
 MAC_OF_MESSAGE = _mac("The value of `Signature` between its colons")
 
-TAG = Part(
+TAG = CredentialPart(
     'Exactly one signature must have the parameter `tag="latchkey-v1"`.',
     (
         (r"", "No signature has a tag."),
@@ -154,13 +154,13 @@ TAG = Part(
 MESSAGE = {
     "created": _time("created"),
     "expires": _time("expires"),
-    "keyid": Part(
+    "keyid": CredentialPart(
         "`keyid` must be the access key in quotes.",
         (('""|', "It is empty."), (r"[!#-~]+", "It is not in quotes.")),
     ),
-    "nonce": Part("`nonce` must be 16 to 64 characters from `A-Z a-z 0-9 _ -`, in quotes.", NONCE_LOOKS),
+    "nonce": CredentialPart("`nonce` must be 16 to 64 characters from `A-Z a-z 0-9 _ -`, in quotes.", NONCE_LOOKS),
     "tag": TAG,
-    "alg": Part(
+    "alg": CredentialPart(
         '`alg` may be left out; otherwise it must be "hmac-sha256", in quotes.',
         (
             (r"hmac-sha256", "It is not in quotes."),
@@ -172,7 +172,7 @@ MESSAGE = {
 }  # fmt: skip
 """The parameters of a signed message."""
 
-SIGNATURE_INPUT = Part(
+SIGNATURE_INPUT = CredentialPart(
     f"`Signature-Input` must be a dictionary of inner lists (RFC 8941): `{_MESSAGE_FIELD}`.",
     (
         (r"", "It is empty."),
@@ -191,7 +191,7 @@ SIGNATURE_INPUT = Part(
         (r".*'.*", "It has single quotes."),
     ),
 )  # fmt: skip
-SIGNATURE = Part(
+SIGNATURE = CredentialPart(
     "`Signature` must be a dictionary of byte sequences (RFC 8941): the label of the input, and the base64 of the MAC "
     "between colons, as in `sig1=:…:`.",
     (
@@ -204,7 +204,7 @@ SIGNATURE = Part(
         (r"[^=]+=[^:].*|[^=]+=:.*[^:]", "One of the two colons around the base64 is missing."),
     ),
 )  # fmt: skip
-COMPONENTS = Part(
+COMPONENTS = CredentialPart(
     "The list of components must have names in quotes, in lower case, without parameters, separated by one space.",
     (
         (r"", "It is empty, so nothing of the request would be signed."),
@@ -213,7 +213,7 @@ COMPONENTS = Part(
         (r"[a-z@].*", "A name is not in quotes."),
     ),
 )
-CONTENT_DIGEST = Part(
+CONTENT_DIGEST = CredentialPart(
     "`Content-Digest` must contain one SHA-256 and no other digest (RFC 9530): `sha-256=:<base64 of the body's SHA-256>:`.",
     (
         (r"", "It is empty."),
@@ -228,7 +228,7 @@ CONTENT_DIGEST = Part(
     ),
 )  # fmt: skip
 
-AUTHORIZATION = Part(
+AUTHORIZATION = CredentialPart(
     "`Authorization` must be `Bearer <secret>`, with the secret of a key of the mode `bearer`.",
     (
         (r"", "It is empty."),
@@ -248,7 +248,7 @@ AUTHORIZATION = Part(
 )  # fmt: skip
 
 
-KEY_HEADER = Part(
+KEY_HEADER = CredentialPart(
     "The header must be the secret of a key of the mode `bearer`, and nothing else.",
     (
         (r"", "It is empty."),
@@ -258,23 +258,25 @@ KEY_HEADER = Part(
     ),
     is_for_secrets=True,
 )
-NO_CREDENTIAL = Part(
+NO_CREDENTIAL = CredentialPart(
     "Send `Authorization: Bearer <secret>` with a key of the mode `bearer`. With a key of the mode `signed`, sign the query or "
     "the message.",
     ((r"(.*&)?(timestamp|content_sha256|nonce)=.*", "A signed query also has the parameter `key`, and the header `secret`."),),
 )  # fmt: skip
 _SIGNED_QUERY = "A signed query has one parameter `key`, with the access key, and one header `secret`, with the signature of the query."
-SIGNED_QUERY_WITHOUT_MAC = Part(_SIGNED_QUERY)
-SIGNED_QUERY_WITHOUT_KEY = Part(
+SIGNED_QUERY_WITHOUT_MAC = CredentialPart(_SIGNED_QUERY)
+SIGNED_QUERY_WITHOUT_KEY = CredentialPart(
     _SIGNED_QUERY,
     ((r"(.*&)?(?i:key|access_key|accesskey|api_key|apikey|keyid|key_id)=.*", "The name of the parameter is `key`, in lower case."),),
 )  # fmt: skip
-SIGNED_MESSAGE = Part("A signed message has the headers `Signature-Input` and `Signature`, with one label.")
+SIGNED_MESSAGE = CredentialPart(
+    "A signed message has the headers `Signature-Input` and `Signature`, with one label."
+)
 
 
-def access_key_part(name: str, prefix: str) -> Part:
+def access_key_part(name: str, prefix: str) -> CredentialPart:
     """Return the form of an access key in a place of this name."""
-    return Part(
+    return CredentialPart(
         f"`{name}` must be the access key: `{prefix}a_` and 22 letters and digits.",
         (
             (r"", "It is empty."),
@@ -289,10 +291,10 @@ def access_key_part(name: str, prefix: str) -> Part:
     )
 
 
-def token_part(prefix: str) -> Part:
+def token_part(prefix: str) -> CredentialPart:
     """Return the form of a bearer token."""
     digits = r"[0-9A-Za-z]"
-    return Part(
+    return CredentialPart(
         f"The token must be the secret of a key: `{prefix}s_` and 49 letters and digits, the last six of which are a checksum.",
         (
             (rf"{re.escape(prefix)}a_.*", "It is an access key, which is public and proves nothing."),

@@ -70,7 +70,7 @@ _REQUIRED = frozenset({"created", "keyid", "nonce", "tag"})
 # Component names without parameters: a parameter would change the meaning of the component.
 _COMPONENTS = re.compile(r'"[a-z@-]+"(?: "[a-z@-]+")*')
 
-Headers = Iterable[tuple[bytes, bytes]]
+RequestHeaders = Iterable[tuple[bytes, bytes]]
 """As in an ASGI scope, with names in lower case."""
 
 
@@ -103,7 +103,7 @@ def component_values(
     scheme: str,
     raw_path: bytes,
     query_string: bytes,
-    headers: Headers,
+    headers: RequestHeaders,
     public_authority: str | None = None,
 ) -> dict[str, str]:
     """Return all values that a signature of this request must cover, by component name, or raise IllFormed.
@@ -134,7 +134,7 @@ def component_values(
     return values
 
 
-def parse(headers: Headers, values: Mapping[str, str]) -> MessageSignature:
+def parse(headers: RequestHeaders, values: Mapping[str, str]) -> MessageSignature:
     """Parse the only signature that is tagged for this service, or raise IllFormed.
 
     Signatures with other tags, such as those of a proxy, may appear beside it, in the same header lines or in others.
@@ -187,7 +187,7 @@ def parse(headers: Headers, values: Mapping[str, str]) -> MessageSignature:
     )
 
 
-def requested(headers: Headers, *, has_body: bool, nonce: str) -> str:
+def requested(headers: RequestHeaders, *, has_body: bool, nonce: str) -> str:
     """Return the value of `Accept-Signature` for a request: the signature that it needs (RFC 9421, section 5)."""
     sent = {name.decode("latin-1") for name, _ in headers}
     if has_body:
@@ -244,7 +244,7 @@ def sign_message(
 
     Args:
         secret: the whole secret, including `lks_`.
-        access_key: the public id.
+        access_key: the access key.
         now: unix seconds; fractions of a second are dropped.
         method: as it will be sent, in upper case.
         scheme: `http` or `https`.
@@ -304,7 +304,7 @@ def signed_text(
     return parse(sent, values).signed
 
 
-def _dictionaries(headers: Headers) -> tuple[dict[str, InnerList], dict[str, bytes]]:
+def _dictionaries(headers: RequestHeaders) -> tuple[dict[str, InnerList], dict[str, bytes]]:
     """Return the inputs and the signatures by their labels, which are the same, or raise IllFormed."""
     sent = _fields(headers, ("signature-input", "signature"), _SIGNATURE_LIMIT_BYTES)
     if len(sent) < 2:  # noqa: PLR2004 - both
@@ -330,7 +330,7 @@ def _dictionaries(headers: Headers) -> tuple[dict[str, InnerList], dict[str, byt
     return inputs, macs
 
 
-def _fields(headers: Headers, names: tuple[str, ...], limit_bytes: int) -> dict[str, str]:
+def _fields(headers: RequestHeaders, names: tuple[str, ...], limit_bytes: int) -> dict[str, str]:
     # Of two equal headers, Starlette reads the first, and the upstream of a gateway may read the last.
     wanted = {name.encode(): name for name in names}
     found: dict[str, str] = {}

@@ -143,7 +143,7 @@ def sign_query(
     Args:
         secret: the whole secret, including `lks_`.
         query: the parameters of the call, already encoded; kept byte for byte. Empty when there are none.
-        access_key: the public id.
+        access_key: the access key.
         now: unix seconds; fractions of a second are dropped.
         method: as it will be sent, in upper case. None leaves it unsigned, for safe methods only.
         path: the raw path as it will be sent, with its percent escapes. None leaves it unsigned.

@@ -284,7 +284,7 @@ def renamed(attempt: Attempt, old: HeldKey, new: HeldKey) -> Attempt:
      advice.SIGNED_QUERY_WITHOUT_KEY, advice.access_key_part("key", "lk"), advice.token_part("lk")],
 )  # fmt: skip
 @pytest.mark.parametrize("unit", [";a=", "a ", "a,", "=:", ")", ") ", '"', "(", "s_", "; ", "A", "&key"])
-def test_a_long_text_costs_little(part: advice.Part, unit: str) -> None:
+def test_a_long_text_costs_little(part: advice.CredentialPart, unit: str) -> None:
     """No pattern takes a time that grows fast with the length of what a client sends."""
     began = time.perf_counter()
     part.advice(f"sig1=({unit * 30_000}")

@@ -332,7 +332,7 @@ def assert_works() -> None:
             ring,
             scopes=declared_scopes(ROUTES),
             base_url=found.base_url,
-            tell=pytest.fail,
+            report=pytest.fail,
         )
     )
     assert again == found

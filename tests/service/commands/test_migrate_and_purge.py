@@ -78,7 +78,7 @@ class TestPurge:
     ) -> None:
         monkeypatch.setattr(housekeeping, "BATCH_ROWS", 2)
         monkeypatch.setattr(housekeeping, "PAUSE_S", 0)
-        monkeypatch.setattr(server, "TELL_EVERY_ROWS", 4)
+        monkeypatch.setattr(server, "REPORT_EVERY_ROWS", 4)
         asyncio.run(insert_nonces(migrated, 9))
 
         result = run("purge")
