@@ -21,7 +21,7 @@ from typing import Self
 import msgspec
 from starlette.types import Scope
 
-from latchkey.service.invalid_value import InvalidValueError
+from latchkey.service.rule_error import RuleError
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -41,7 +41,7 @@ _HOP = re.compile(
 )
 
 
-class NetworkError(InvalidValueError):
+class NetworkError(RuleError):
     """A block in a list is invalid; `place` is its position, from 0, and `reason` the fault."""
 
     def __init__(self, place: int, reason: str) -> None:

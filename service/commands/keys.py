@@ -28,12 +28,12 @@ from latchkey.service.commands.parameters import (
     limit,
 )
 from latchkey.service.commands.rows import opened, require_user, work
-from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.keys.issuing import Issuer
 from latchkey.service.keys.rules import KeyRules, lock_key
 from latchkey.service.keys.rules import revoke as revoke_row
 from latchkey.service.keys.scopes import require_known
 from latchkey.service.limits.rules import distinct_limits
+from latchkey.service.rule_error import RuleError
 from latchkey.service.settings import Settings
 
 COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires_at", "last_used_at")
@@ -246,7 +246,7 @@ async def require_known_scopes(scopes: list[str]) -> None:
     """Raise an error for scopes that no key can have."""
     try:
         await require_known(scopes, read_scopes())
-    except InvalidValueError as error:
+    except RuleError as error:
         raise click.BadParameter(
             f"{item_at(scopes, error)!r}: {error.reason}.", param_hint="'--scopes'"
         ) from None
@@ -264,7 +264,7 @@ def checked_limits(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
         raise click.UsageError(f"--limit: at most {shapes.MOST_LIMITS}.")
     try:
         return distinct_limits(limits)
-    except InvalidValueError as error:
+    except RuleError as error:
         raise click.UsageError(f"--limit: {error.reason}.") from None
 
 

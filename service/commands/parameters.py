@@ -11,9 +11,9 @@ import msgspec
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.service import shapes
 from latchkey.service.authentication.wire.credentials import AccessKey, parse_access_key
-from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.keys.values import canonical_networks, future_utc
 from latchkey.service.limits.rules import distinct_limits
+from latchkey.service.rule_error import RuleError
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 EMAIL_RULE = "at most 254 characters with one @, and no space or control character"
@@ -40,7 +40,7 @@ class Shaped(click.ParamType[Any]):
             self.fail(f"it must be {self.rule}.", param, ctx)
 
 
-def item_at(items: Sequence[str], error: InvalidValueError) -> str:
+def item_at(items: Sequence[str], error: RuleError) -> str:
     """Return the item of a list that breaks the rule."""
     return next(items[step] for step in error.path if isinstance(step, int))
 
@@ -52,7 +52,7 @@ class FutureMoment(Shaped):
         moment: datetime = super().convert(value, param, ctx)
         try:
             return future_utc(moment)
-        except InvalidValueError as error:
+        except RuleError as error:
             self.fail(f"{error.reason}.", param, ctx)
 
 
@@ -75,7 +75,7 @@ class NetworkList(Shaped):
         texts: list[str] = super().convert(words, param, ctx)
         try:
             return canonical_networks(texts)
-        except InvalidValueError as error:
+        except RuleError as error:
             self.fail(f"{item_at(texts, error)!r}: {error.reason}.", param, ctx)
 
 
@@ -111,7 +111,7 @@ class LimitValue(click.ParamType[RateLimit]):
         try:
             limit = msgspec.convert(fields, RateLimit)
             distinct_limits([limit])
-        except (msgspec.ValidationError, InvalidValueError):
+        except (msgspec.ValidationError, RuleError):
             self.fail(
                 "it must be a name, an amount and a window, as in burst=100/60s or hourly=1000/1h; "
                 "names are lower-case and not 'quota', and the window is at most 31d.",

@@ -12,7 +12,6 @@ from latchkey.service import conversion, shapes
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.paging import page
-from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.keys import values
 from latchkey.service.keys.rules import (
     KeyRules,
@@ -28,6 +27,7 @@ from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
 from latchkey.service.problems import Problem, invalid_field
+from latchkey.service.rule_error import RuleError
 
 PATH = "/v1/keys"
 
@@ -136,7 +136,7 @@ async def list_page(
     if before is not None:
         try:
             before = values.in_utc(before)
-        except InvalidValueError as error:
+        except RuleError as error:
             raise Problem(
                 "invalid_parameter", f"The parameter 'expires_before' is wrong: {error.reason}."
             ) from None

@@ -8,8 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from latchkey.models import ApiKey, Scope
 from latchkey.models.lookups import Q
 from latchkey.service.authentication.scopes import ANY_VERB
-from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.problems import Problem
+from latchkey.service.rule_error import RuleError
 
 MOST_NAMED = 10  # keys that a refusal names
 
@@ -18,17 +18,17 @@ async def require_known(scopes: Sequence[str], declared: frozenset[str]) -> None
     """Check the scopes of a key. The rows of the registered ones stay locked, so that none is removed before the key has it.
 
     Raises:
-        InvalidValueError: a scope is given twice, or neither a route declares it nor the operator registered it.
+        RuleError: a scope is given twice, or neither a route declares it nor the operator registered it.
     """
     others = [scope for scope in scopes if scope not in declared]
     registered = await registered_among(others) if others else frozenset()
     nouns = {scope.partition(":")[0] for scope in declared | registered}
     for place, scope in enumerate(scopes):
         if scope in scopes[:place]:
-            raise InvalidValueError("the scope is given twice", place)
+            raise RuleError("the scope is given twice", place)
         noun, _, verb = scope.partition(":")
         if scope not in declared | registered and not (verb == ANY_VERB and noun in nouns):
-            raise InvalidValueError(
+            raise RuleError(
                 f"there is no such scope; there are {', '.join(sorted(declared))}, and those that were registered",
                 place,
             )

@@ -1,10 +1,10 @@
-"""The rules for the values of a key: pure functions that return the stored form, or raise `InvalidValueError`."""
+"""The rules for the values of a key: pure functions that return the stored form, or raise `RuleError`."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.networks import parse_networks
+from latchkey.service.rule_error import RuleError
 
 
 def canonical_networks(texts: Sequence[str]) -> tuple[str, ...]:
@@ -20,11 +20,11 @@ def future_utc(moment: datetime) -> datetime:
     """Return a time in UTC.
 
     Raises:
-        InvalidValueError: the time has passed, or is out of range in UTC.
+        RuleError: the time has passed, or is out of range in UTC.
     """
     moment = in_utc(moment)
     if moment <= datetime.now(UTC):
-        raise InvalidValueError("the moment has passed")
+        raise RuleError("the moment has passed")
     return moment
 
 
@@ -32,9 +32,9 @@ def in_utc(moment: datetime) -> datetime:
     """Return a time in UTC.
 
     Raises:
-        InvalidValueError: the time is out of range there.
+        RuleError: the time is out of range there.
     """
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise InvalidValueError("the moment is out of range in UTC") from None
+        raise RuleError("the moment is out of range in UTC") from None

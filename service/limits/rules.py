@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 
 from latchkey.models.limit import Quota, RateLimit
-from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.limits.ledger import QUOTA_NAME
+from latchkey.service.rule_error import RuleError
 
 
 def distinct_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
     """Return limits in their stored form.
 
     Raises:
-        InvalidValueError: two have the same name, or one has the name of the quota.
+        RuleError: two have the same name, or one has the name of the quota.
     """
     names = [one.name for one in limits]
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise InvalidValueError("the name is given twice", place, "name")
+            raise RuleError("the name is given twice", place, "name")
         if name == QUOTA_NAME:
-            raise InvalidValueError("the name is reserved for the quota", place, "name")
+            raise RuleError("the name is reserved for the quota", place, "name")
     return tuple(limits)
 
 

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_state import request_state
-from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.problems.registry import kind_of
+from latchkey.service.rule_error import RuleError
 
 RETRY_AFTER_S = 1
 
@@ -114,7 +114,7 @@ def invalid_field(pointer: str) -> Iterator[None]:
     """Answer a value that breaks a rule in the block as a fault in the body; the pointer leads to the whole value."""
     try:
         yield
-    except InvalidValueError as error:
+    except RuleError as error:
         raise field_problem(pointer + "".join(f"/{step}" for step in error.path), error.reason) from None
 
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from latchkey.models.limit import RateLimit
-from latchkey.service.invalid_value import InvalidValueError
 from latchkey.service.keys.values import canonical_networks, future_utc, in_utc
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.problems import Problem, invalid_field
+from latchkey.service.rule_error import RuleError
 
 
 def test_valid_values_are_returned_as_they_are_stored() -> None:
@@ -20,15 +20,15 @@ def test_valid_values_are_returned_as_they_are_stored() -> None:
 
 
 def test_a_moment_that_has_passed_or_has_no_utc_is_refused() -> None:
-    with pytest.raises(InvalidValueError, match="the moment has passed"):
+    with pytest.raises(RuleError, match="the moment has passed"):
         future_utc(datetime(2020, 1, 1, tzinfo=UTC))
-    with pytest.raises(InvalidValueError, match="out of range in UTC"):
+    with pytest.raises(RuleError, match="out of range in UTC"):
         in_utc(datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))))
 
 
 @pytest.mark.parametrize("names", [("a", "a"), ("a", "quota")])
 def test_the_name_of_a_limit_is_its_own(names: tuple[str, str]) -> None:
-    with pytest.raises(InvalidValueError) as raised:
+    with pytest.raises(RuleError) as raised:
         distinct_limits([RateLimit(name=one, limit=1, window_s=1) for one in names])
 
     assert raised.value.path == (1, "name")

@@ -1,7 +1,7 @@
 """The error of a pure rule: a value breaks it. HTTP answers it as a fault in the body, and a command as a wrong option."""
 
 
-class InvalidValueError(ValueError):
+class RuleError(ValueError):
     """A value breaks a rule.
 
     Args:
