@@ -286,7 +286,7 @@ class TestContainerfile:
 
 
 class TestCompose:
-    def test_whoever_serves_has_a_health_check(self) -> None:
+    def test_every_serving_container_has_a_health_check(self) -> None:
         services = compose()["services"]
 
         assert set(services) == {"db", "migrate", "api"}

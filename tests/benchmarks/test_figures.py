@@ -40,7 +40,7 @@ def test_a_summary_gathers_the_rounds_of_one_contestant_in_one_job() -> None:
     assert summary.p50_ms.median == 10.0
 
 
-def test_who_failed_in_a_later_round_has_no_figures() -> None:
+def test_a_contestant_that_failed_in_a_later_round_has_no_figures() -> None:
     run = made(measured("read", "ours", [900]), failures={("read", "ours"): "3 timeouts"})
 
     assert run.of("read", "ours") is None

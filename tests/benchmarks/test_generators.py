@@ -77,7 +77,7 @@ def test_a_status_that_is_accepted_is_counted(generator: str, server: Answering)
     assert outcome.accepted == outcome.bad_statuses == pytest.approx(outcome.requests / 2, abs=4)
 
 
-def test_nobody_there_is_an_error(generator: str, server: Answering) -> None:
+def test_a_missing_server_is_an_error(generator: str, server: Answering) -> None:
     nobody = Answering(1, server.bodies)
 
     with pytest.raises(LoadError):

@@ -65,7 +65,7 @@ def test_an_outcome_is_read_from_the_last_line() -> None:
     ],
     ids=["no line", "error status", "broken", "timeout", "spent", "silence"],
 )
-def test_what_must_not_happen_makes_the_figure_void(text: str, fault: str) -> None:
+def test_forbidden_answers_make_the_figure_void(text: str, fault: str) -> None:
     with pytest.raises(LoadError, match=fault):
         parse(text)
 

@@ -96,7 +96,7 @@ def test_the_servers_run_side_by_side_and_are_measured_in_turns(bench: Bench, ev
     assert failures == []
 
 
-def test_who_fails_is_out_and_the_others_go_on(bench: Bench, events: list[str], told: list[str]) -> None:
+def test_a_contestant_that_fails_is_left_out(bench: Bench, events: list[str], told: list[str]) -> None:
     job = Job(name="read", title="", contestants=tuple(map(contestant, ("dead", "a", "unlike", "failing"))))
 
     found, failures = run_job(bench, job)

@@ -88,7 +88,7 @@ def test_a_peer_reads_limits_and_quotas_as_latchkey_does(
 
 
 @pytest.mark.parametrize("job", jobs.OWN, ids=[job.name for job in jobs.OWN])
-def test_what_a_team_writes_answers_alike_in_every_way(job: Any, database: Database) -> None:
+def test_all_ways_of_writing_an_endpoint_answer_alike(job: Any, database: Database) -> None:
     """All of Latchkey's ways, and the frameworks whose packages are installed."""
     answer = None
     for contestant in job.contestants:

@@ -60,7 +60,7 @@ def test_a_short_run_measures_in_turns_and_prints_its_tables(tmp_path: Path) -> 
     ],
     ids=["job", "peer", "kind"],
 )
-def test_what_is_not_known_is_refused_before_anything_starts(words: tuple[str, ...], said: str) -> None:
+def test_unknown_names_are_refused_before_anything_starts(words: tuple[str, ...], said: str) -> None:
     done = bench(*words)
 
     assert done.returncode == 2

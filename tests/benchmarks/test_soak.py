@@ -79,7 +79,7 @@ def test_a_soak_of_other_requests_is_refused(accepted: int, passes: bool) -> Non
             require_mixture(outcome)
 
 
-def test_what_the_server_says_is_found_among_its_lines() -> None:
+def test_a_message_of_the_server_is_found_among_its_lines() -> None:
     assert find_remainder('a line\nremainder: {"sessions": 1, "checked_out": 2}\nmore') == Remainder(1, 2)
     with pytest.raises(LoadError, match="did not report"):
         find_remainder("a line")
@@ -106,7 +106,7 @@ class TestRemainder:
 
         assert find_remainder(capsys.readouterr().out) == AT_REST
 
-    async def test_what_is_left_is_told(
+    async def test_the_remainder_is_reported(
         self,
         environ: pytest.MonkeyPatch,
         settings: Settings,

@@ -51,7 +51,7 @@ def test_a_line_is_compared_with_the_first_or_with_whom_it_names() -> None:
     assert larger[-2:] == ["2.00", "1.50"]
 
 
-def test_who_failed_stands_there_with_the_reason() -> None:
+def test_a_failed_contestant_is_listed_with_the_reason() -> None:
     run = made(
         measured("read", "ours", [900]), failures={("read", "theirs"): "it did not start: " + "x" * 500}
     )

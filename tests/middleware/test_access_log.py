@@ -67,7 +67,7 @@ async def test_a_visit_is_one_line_with_its_fields(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("scope", [{}, {"user": UnauthenticatedUser()}, {"client": None}])
-async def test_nobody_in_particular_is_nobody(
+async def test_a_caller_without_an_identity_is_logged_as_none(
     caplog: pytest.LogCaptureFixture, scope: dict[str, Any]
 ) -> None:
     await run(AccessLogMiddleware(answering(), client=peer), http(**scope))
@@ -95,7 +95,7 @@ async def test_a_visit_that_ends_badly_is_logged_and_goes_on(
     assert fields_of(record)["status"] == status
 
 
-async def test_where_nobody_listens_nothing_is_measured(caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_is_measured_while_the_log_is_off(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "latchkey.access")
 
     sent, _ = await run(AccessLogMiddleware(answering(), client=peer), http())
@@ -105,11 +105,11 @@ async def test_where_nobody_listens_nothing_is_measured(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
-async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
+async def test_other_scopes_than_http_pass_untouched(scope: dict[str, str]) -> None:
     assert await passes_untouched(AccessLogMiddleware(untouched, client=peer), dict(scope))
 
 
-async def test_what_nobody_hears_is_not_measured(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_line_that_no_handler_gets_is_not_measured(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "latchkey.access")
 
     assert await passes_untouched(AccessLogMiddleware(untouched, client=peer), http())

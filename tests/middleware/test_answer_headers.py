@@ -14,7 +14,7 @@ async def noticed(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 @pytest.mark.parametrize("status", [200, 403, 500])
-async def test_what_was_found_out_on_the_way_is_on_the_answer(status: int) -> None:
+async def test_headers_from_the_state_are_on_the_answer(status: int) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["seen"] = True
         await answering(status, headers=[(b"x", b"1")])(scope, receive, send)
@@ -25,7 +25,7 @@ async def test_what_was_found_out_on_the_way_is_on_the_answer(status: int) -> No
     assert list(sent[0]["headers"]) == [(b"x", b"1"), NOTICE]
 
 
-async def test_where_nothing_was_found_out_nothing_is_added() -> None:
+async def test_no_header_is_added_without_state() -> None:
     sent, _ = await run(
         AnswerHeadersMiddleware(answering(200, headers=[(b"x", b"1")]), headers=noticed), http()
     )
@@ -34,7 +34,7 @@ async def test_where_nothing_was_found_out_nothing_is_added() -> None:
 
 
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
-async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
+async def test_other_scopes_than_http_pass_untouched(scope: dict[str, str]) -> None:
     middleware = AnswerHeadersMiddleware(untouched, headers=lambda _: pytest.fail("nobody asked"))
 
     assert await passes_untouched(middleware, dict(scope))

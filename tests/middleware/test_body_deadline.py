@@ -107,5 +107,5 @@ async def test_two_requests_are_timed_apart() -> None:
 
 
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
-async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
+async def test_other_scopes_than_http_pass_untouched(scope: dict[str, str]) -> None:
     assert await passes_untouched(timed(untouched), dict(scope))

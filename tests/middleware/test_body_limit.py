@@ -64,7 +64,7 @@ async def test_a_declared_length_up_to_the_limit_passes(length: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("lengths", [(), (b"5",), (b"-1",), (b"ten",), (b"",)], ids=str)
-async def test_what_arrives_is_counted_whatever_was_declared(
+async def test_received_bytes_are_counted_whatever_was_declared(
     parts: list[bytes], status: int, lengths: tuple[Any, ...]
 ) -> None:
     sent, _ = await run(limited(Reading()), declaring(*lengths), parts)
@@ -100,5 +100,5 @@ async def test_two_requests_are_counted_apart() -> None:
 
 
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
-async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
+async def test_other_scopes_than_http_pass_untouched(scope: dict[str, str]) -> None:
     assert await passes_untouched(limited(untouched), dict(scope))

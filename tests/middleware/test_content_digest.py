@@ -59,7 +59,7 @@ async def test_a_body_is_checked_where_nobody_reads_it() -> None:
     assert status_of(sent) == 401
 
 
-async def test_where_nothing_covers_the_body_nothing_is_read() -> None:
+async def test_a_body_that_no_signature_covers_is_not_read() -> None:
     sent, left = await run(checked(answering(), None), http(), [b"abc"])
 
     assert status_of(sent) == 200
@@ -88,5 +88,5 @@ async def test_a_client_that_goes_away_within_its_body_is_answered_nothing() -> 
 
 
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
-async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
+async def test_other_scopes_than_http_pass_untouched(scope: dict[str, str]) -> None:
     assert await passes_untouched(checked(untouched, b"abc"), dict(scope))

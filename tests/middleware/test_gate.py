@@ -9,7 +9,7 @@ from latchkey.middleware.gate import GateMiddleware
 from tests.requests import request
 
 
-async def test_what_the_gate_refuses_does_not_reach_the_endpoint() -> None:
+async def test_a_request_that_the_gate_refuses_does_not_reach_the_endpoint() -> None:
     reached: list[str] = []
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:

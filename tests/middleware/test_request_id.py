@@ -78,7 +78,7 @@ async def test_a_name_that_the_application_answers_is_replaced() -> None:
     assert name_of(sent) == b"visit-7"
 
 
-async def test_what_was_in_the_state_stays_there() -> None:
+async def test_values_in_the_state_stay_there() -> None:
     scope = {**named(b"visit-7"), "state": {"pool": 1}}
 
     await run(middleware(answering()), scope)
@@ -101,7 +101,7 @@ async def test_the_name_is_known_to_whoever_logs_meanwhile_and_only_then() -> No
 
 
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
-async def test_what_is_no_request_passes_untouched(scope: dict[str, str]) -> None:
+async def test_other_scopes_than_http_pass_untouched(scope: dict[str, str]) -> None:
     assert await passes_untouched(middleware(untouched), dict(scope))
 
 

@@ -205,7 +205,7 @@ async def failing() -> None:
 
 @pytest.mark.parametrize("is_lost", [True, False], ids=["succeeds", "fails"])
 @pytest.mark.parametrize("settled", [True, False])
-async def test_what_a_child_leaves_is_noted_once(
+async def test_uncommitted_work_of_a_child_is_noted_once(
     is_lost: bool, settled: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     scope = RequestScope(this_task())

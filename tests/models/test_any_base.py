@@ -160,7 +160,9 @@ async def test_a_failing_endpoint_keeps_nothing(
 
 
 @each_model
-async def test_what_a_block_forgets_is_an_error(db: SQLAlchemy, tables: None, model: type[Any]) -> None:
+async def test_uncommitted_work_of_a_block_is_an_error(
+    db: SQLAlchemy, tables: None, model: type[Any]
+) -> None:
     with pytest.raises(UnwrittenWorkError, match=model.__name__):
         async with db.scoped_session() as session:
             session.add(model(name="a"))

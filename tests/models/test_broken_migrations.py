@@ -103,7 +103,9 @@ async def test_two_at_once_do_it_once(place: Place) -> None:
             await one.dispose()
 
 
-async def test_whoever_waits_for_too_long_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_waits_for_too_long_gets_an_error(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(schema, "LOCK_WAIT_S", 1)
     both = [place.engine() for _ in range(2)]
     told: list[str] = []

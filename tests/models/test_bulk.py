@@ -113,7 +113,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 }  # fmt: skip
 
 
-async def test_what_would_differ_is_refused(db: SQLAlchemy) -> None:
+async def test_changes_that_would_differ_between_servers_are_refused(db: SQLAlchemy) -> None:
     async with db.scoped_session() as session:
         for make, expected in REFUSED.values():
             with pytest.raises(BulkError, match=expected):

@@ -65,7 +65,7 @@ async def test_models_whose_changes_nobody_watches_are_written(db: SQLAlchemy) -
     assert await User.filter(name="Ann").exists()
 
 
-async def test_and_are_refused_where_a_key_cache_would_not_hear_of_it(db: SQLAlchemy) -> None:
+async def test_writes_that_would_bypass_the_key_cache_are_refused(db: SQLAlchemy) -> None:
     async def watch(_table: str, _identity: int) -> None: ...
 
     db.watch(watch)

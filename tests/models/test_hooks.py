@@ -104,7 +104,7 @@ async def test_an_insert_is_selected_only_if_it_is_asked_for(
 
 
 @pytest.mark.parametrize("refresh", [None, True, False])
-async def test_what_was_inserted_can_be_read_before_commit_on_every_server(
+async def test_inserted_values_can_be_read_before_commit_on_every_server(
     db: SQLAlchemy, refresh: bool | None
 ) -> None:
     async with db.scoped_session() as session:
@@ -121,7 +121,7 @@ async def test_what_was_inserted_can_be_read_before_commit_on_every_server(
         await session.rollback()
 
 
-async def test_true_brings_back_what_the_flush_left_unloaded(
+async def test_refresh_true_loads_what_the_flush_left_unloaded(
     wire: Callable[[], AbstractContextManager[list[str]]],
 ) -> None:
     row = await Fresh.create(name="one", auto_commit=True)
@@ -242,7 +242,7 @@ async def test_a_key_of_two_columns_is_refreshed_by_both(
     assert all(one.stamped_at for one in rows)
 
 
-async def test_what_the_select_brought_back_goes_with_a_rollback(db: SQLAlchemy) -> None:
+async def test_refreshed_values_are_expired_by_a_rollback(db: SQLAlchemy) -> None:
     row = await Fresh.create(name="one", auto_commit=True)
 
     async with db.scoped_session() as session:
@@ -257,7 +257,7 @@ async def test_what_the_select_brought_back_goes_with_a_rollback(db: SQLAlchemy)
     assert (row.name, row.stamped_at) == ("one", before)
 
 
-async def test_what_was_written_after_the_refresh_is_refreshed_again(
+async def test_a_write_after_the_refresh_is_refreshed_again(
     db: SQLAlchemy, wire: Callable[[], AbstractContextManager[list[str]]]
 ) -> None:
     row = await Fresh.create(name="one", auto_commit=True)
@@ -500,7 +500,7 @@ async def test_no_hook_after_a_commit_that_failed(db: SQLAlchemy, ran: list[Refr
 
 
 @pytest.mark.parametrize("runs_in_doubt", [False, True])
-async def test_of_a_commit_of_unknown_outcome_only_those_hear_who_want_to(
+async def test_a_commit_of_unknown_outcome_runs_only_the_hooks_that_ask_for_it(
     db: SQLAlchemy, ran: list[RefreshBase], monkeypatch: pytest.MonkeyPatch, runs_in_doubt: bool
 ) -> None:
     def lose(_connection: Any) -> None:
@@ -517,7 +517,7 @@ async def test_of_a_commit_of_unknown_outcome_only_those_hear_who_want_to(
     assert ran == [row] * runs_in_doubt
 
 
-async def test_who_watches_is_told_of_each_row_once(db: SQLAlchemy, ann: User) -> None:
+async def test_a_watcher_is_notified_of_each_row_once(db: SQLAlchemy, ann: User) -> None:
     """It covers inserted, changed and deleted rows, but not those that were rolled back or read."""
     told = []
 
@@ -571,7 +571,7 @@ async def test_a_hook_that_fails_is_logged_and_the_commit_stands(
     assert "the post office is closed" in caplog.text
 
 
-async def test_what_a_hook_writes_is_committed_after_it(
+async def test_writes_of_a_hook_are_committed_after_it(
     db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def write(instance: Any, session: AsyncSession) -> None:
@@ -583,7 +583,7 @@ async def test_what_a_hook_writes_is_committed_after_it(
     assert [one.name for one in await Plain.filter().all()] == ["one was here"]
 
 
-async def test_what_a_hook_fails_to_write_spoils_neither_the_commit_nor_what_follows(
+async def test_a_failed_write_of_a_hook_affects_neither_the_commit_nor_later_work(
     db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def write_twice(instance: Any, session: AsyncSession) -> None:

@@ -425,7 +425,9 @@ class Around(msgspec.Struct):
         pytest.param(dict, "into=.* is no msgspec.Struct", id="no Struct"),
     ],
 )  # fmt: skip
-def test_what_a_struct_cannot_get_is_refused_by_name_before_anything_is_sent(wanted: Any, says: str) -> None:
+def test_fields_that_cannot_be_read_are_refused_by_name_before_anything_is_sent(
+    wanted: Any, says: str
+) -> None:
     with pytest.raises(TypeError, match=says):
         Article.filter().into(wanted)
 

@@ -87,9 +87,7 @@ async def test_a_process_that_is_killed_is_completed_by_the_next_one(
         assert await schema.differences(engine) == [], died
 
 
-async def test_of_two_at_the_same_moment_one_migrates_and_the_other_is_done_too(
-    place: Place, tmp_path: Path
-) -> None:
+async def test_one_of_two_simultaneous_migrations_runs_and_both_succeed(place: Place, tmp_path: Path) -> None:
     for _ in range(ROUNDS):
         place.empty()
         both = [await start(place, "latchkey", "migrate", folder=tmp_path) for _ in range(2)]

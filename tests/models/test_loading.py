@@ -100,7 +100,7 @@ async def test_the_whole_row_after_a_rollback(db: SQLAlchemy, ann: User) -> None
     assert user.name == "Ann"
 
 
-async def test_what_the_fix_says_works(db: SQLAlchemy, ann: User, key: ApiKey) -> None:
+async def test_the_named_fix_works(db: SQLAlchemy, ann: User, key: ApiKey) -> None:
     loaded = await ApiKey.filter(id=key.id).load("user").one()
     await key.refresh("user")
     await ann.refresh("keys")

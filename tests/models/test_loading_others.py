@@ -124,7 +124,7 @@ def read(instance: Any, name: str) -> None:
 
 @both_bases
 @pytest.mark.parametrize("which, options, name, named", CASES)
-async def test_what_is_not_loaded_is_named_attached_and_detached(
+async def test_unloaded_attributes_are_named_attached_and_detached(
     db: SQLAlchemy,
     rows: Any,
     shelf: type[Any],
@@ -152,7 +152,7 @@ async def test_what_is_not_loaded_is_named_attached_and_detached(
 @both_bases
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("which, options, name, named", CASES)
-async def test_what_is_not_loaded_is_named_in_an_endpoint(
+async def test_unloaded_attributes_are_named_in_an_endpoint(
     rows: Any,
     make_app: MakeApp,
     shelf: type[Any],
@@ -191,7 +191,7 @@ async def test_an_expired_row_of_any_base_is_named(
 
 
 @both_bases
-async def test_what_the_fixes_say_works(db: SQLAlchemy, rows: Any, shelf: type[Any], book: type[Any]) -> None:
+async def test_the_named_fixes_work(db: SQLAlchemy, rows: Any, shelf: type[Any], book: type[Any]) -> None:
     async with db.scoped_session() as session:
         one = await session.get(shelf, 1)
         if shelf is Shelf:
@@ -234,7 +234,7 @@ async def test_a_relation_whose_row_is_there_needs_no_query(db: SQLAlchemy, rows
 
 
 @pytest.mark.parametrize("error", [InvalidRequestError, DetachedInstanceError, RuntimeError])
-async def test_whoever_catches_sqlalchemys_errors_catches_ours(
+async def test_handlers_of_sqlalchemys_errors_catch_ours(
     db: SQLAlchemy, rows: Any, error: type[Exception]
 ) -> None:
     async with db.scoped_session() as session:

@@ -120,7 +120,7 @@ async def test_every_operator_has_its_case() -> None:
     assert tried - {""} | {"is_null"} == set(OPERATORS)
 
 
-async def test_is_null(keys: list[ApiKey]) -> None:
+async def test_the_operator_is_null(keys: list[ApiKey]) -> None:
     await keys[1].update(expires_at=keys[1].created_at, auto_commit=True)
 
     assert [one.name for one in await ApiKey.filter(expires_at__is_null=False).all()] == ["two"]
@@ -257,7 +257,7 @@ async def test_load_joins_the_one_and_selects_the_many(
     assert len(commands) == 2
 
 
-async def test_what_is_loaded_does_not_change_what_is_counted(keys: list[ApiKey]) -> None:
+async def test_loaded_relations_do_not_change_the_count(keys: list[ApiKey]) -> None:
     assert await User.filter().load("keys").count() == 4
     assert await ApiKey.filter().load("user", "secrets").count() == 3
     first = await User.filter().order_by("id").load("keys").first()

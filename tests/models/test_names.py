@@ -115,7 +115,7 @@ MAPPED = [
 
 @pytest.mark.parametrize("name", ["update", "session", "a__b"])
 @pytest.mark.parametrize("mapped", MAPPED)
-def test_whatever_is_mapped_is_refused(name: str, mapped: Callable[..., Any]) -> None:
+def test_every_kind_of_mapped_attribute_is_refused(name: str, mapped: Callable[..., Any]) -> None:
     with pytest.raises(NameTakenError, match=rf"^Team\.{name}: "):
         make(**{name: mapped()})
 

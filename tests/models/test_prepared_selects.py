@@ -216,7 +216,9 @@ NAME = struct(("name", str))
         pytest.param(select(User.name), dict, "no msgspec.Struct", id="no Struct"),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused_when_it_is_prepared(statement: Any, wanted: Any, says: str) -> None:
+def test_statements_that_cannot_work_are_refused_when_prepared(
+    statement: Any, wanted: Any, says: str
+) -> None:
     with pytest.raises(TypeError, match=says):
         prepared(statement, into=wanted)
 

@@ -103,7 +103,7 @@ async def test_words_come_back_as_a_tuple(given: tuple[Any, ...] | None) -> None
 @pytest.mark.parametrize(
     "slip", [("two words",), ("",), ("tab\t",), "users:read", ("\N{NO-BREAK SPACE}",)], ids=repr
 )
-async def test_what_would_come_back_as_other_words_is_refused(
+async def test_values_that_would_be_read_as_other_words_are_refused(
     db: SQLAlchemy, slip: tuple[str, ...] | str
 ) -> None:
     with pytest.raises(StatementError, match="the value must be a tuple of words without white space"):

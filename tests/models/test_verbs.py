@@ -330,7 +330,7 @@ async def test_a_model_without_a_database_says_init_app(use: Callable[..., Any])
     assert str(raised.value) == "no database is open: call `db.init_app(app, settings)` first."
 
 
-async def test_what_a_verb_shows_of_a_row_is_no_value(db: SQLAlchemy, ann: User) -> None:
+async def test_the_repr_of_a_row_shows_no_value(db: SQLAlchemy, ann: User) -> None:
     assert repr(ann) == "<User (1,)>"
     assert repr(User(email="ann@example.com")) == "<User unsaved>"
 

@@ -34,7 +34,7 @@ def test_a_statement_has_these_mutants(source: str, changes: list[str]) -> None:
     assert {(mutant.function, mutant.statement // 3) for mutant in mutants} <= {(2, 1)}
 
 
-def test_what_returns_a_bool_returns_both() -> None:
+def test_a_function_that_returns_a_bool_returns_both() -> None:
     mutants = Mutator("module.py", "def f(x) -> bool:\n    return not x\n").mutants()
 
     assert sorted(mutant.text for mutant in mutants) == [

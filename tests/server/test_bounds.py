@@ -115,7 +115,7 @@ def test_a_url(served: ServerWithKeys) -> None:
     assert (reply.status, reply.code) == (414, "uri_too_long")
 
 
-def test_what_fits_is_taken(served: ServerWithKeys) -> None:
+def test_requests_within_the_bounds_are_accepted(served: ServerWithKeys) -> None:
     (reply,) = exchange(served.port, head("GET", "/healthz", *["x: " + "y" * 100] * 90))
 
     assert reply.status == 200
@@ -133,7 +133,7 @@ def test_requests_ahead_within_the_bound(served: ServerWithKeys) -> None:
     assert [one.status for one in exchange(served.port, WHOLE * 4 + LAST)] == [200] * 5
 
 
-def test_what_is_not_http_is_answered_in_its_turn(served: ServerWithKeys) -> None:
+def test_data_that_is_not_http_is_answered_in_its_turn(served: ServerWithKeys) -> None:
     one, two = exchange(served.port, WHOLE + b"\0\r\n\r\n")
 
     assert (one.status, two.status, two.code) == (200, 400, "malformed_request")

@@ -222,7 +222,7 @@ async def test_a_key_that_is_revoked_at_one_node_is_refused_at_the_other(
         pytest.param(query_with_nonce, 201, id="query with nonce"),
     ],
 )
-async def test_of_fifty_copies_to_two_nodes_one_gets_through(
+async def test_one_of_fifty_copies_to_two_nodes_is_accepted(
     app: Starlette, services: list[Served], make: Callable[..., Any], success: int
 ) -> None:
     signer = await hold_key(app, mode="signed")
@@ -235,7 +235,7 @@ async def test_of_fifty_copies_to_two_nodes_one_gets_through(
         await run_on_writer(app, "DELETE FROM users WHERE email_key = :email", email=EMAIL)
 
 
-async def test_of_copies_with_an_idempotency_key_one_has_an_effect(
+async def test_copies_with_an_idempotency_key_have_one_effect(
     app: Starlette, operator: HeldKey, services: list[Served]
 ) -> None:
     for number in range(ROUNDS):

@@ -69,7 +69,7 @@ def is_replay(text: str) -> bool:
 
 @on_mariadb
 @pytest.mark.parametrize("round_", range(ROUNDS))
-async def test_of_copies_to_four_processes_one_has_an_effect(
+async def test_copies_to_four_processes_have_one_effect(
     app: Starlette, processes: list[Served], operator: HeldKey, round_: int
 ) -> None:
     replies = await send_copies(processes, request_of(operator), copies=COPIES)
@@ -87,7 +87,7 @@ async def test_of_copies_to_four_processes_one_has_an_effect(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("round_", range(ROUNDS))
-async def test_of_copies_to_one_process_on_sqlite_one_has_an_effect(
+async def test_copies_to_one_process_on_sqlite_have_one_effect(
     app: Starlette, settings: Settings, operator: HeldKey, tmp_path: Path, round_: int
 ) -> None:
     environ = {"LATCHKEY_DATABASE_URL": settings.database_url, "LATCHKEY_KEYRING": KEYRING}

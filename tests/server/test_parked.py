@@ -264,7 +264,7 @@ def test_a_signature_that_ends_while_the_body_is_awaited_is_refused(
 
 
 @pytest.mark.parametrize("form", ["query", "message"])
-def test_of_two_parked_copies_one_is_taken(served: ServerWithKeys, form: str) -> None:
+def test_one_of_two_parked_copies_is_accepted(served: ServerWithKeys, form: str) -> None:
     caller = make_caller(served, form)
     head = caller.head(form)
     first, second = Parked(served, head), Parked(served, head)

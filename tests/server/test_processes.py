@@ -145,7 +145,7 @@ async def send_copies(
         pytest.param(query_with_nonce, 201, id="query with nonce"),
     ],
 )
-async def test_of_fifty_copies_one_gets_through(
+async def test_one_of_fifty_copies_is_accepted(
     app: Starlette,
     processes: list[Served],
     signer: HeldKey,

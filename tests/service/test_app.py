@@ -155,7 +155,7 @@ async def test_an_ordinary_refusal_is_no_warning(
     assert [line.getMessage() for line in log_lines if line.levelname not in {"INFO", "DEBUG"}] == []
 
 
-async def test_what_goes_on_beside_requests_is_stopped_though_a_driver_loses_a_cancellation(
+async def test_tasks_beside_requests_are_stopped_although_a_driver_loses_a_cancellation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lifespan, "STOP_AGAIN_S", 0.01)

@@ -315,7 +315,7 @@ async def callers(app: Starlette, operator: HeldKey, signer: HeldKey) -> dict[st
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_what_is_wrong_is_the_right_problem_and_writes_nothing(
+async def test_bad_input_gets_the_right_problem_and_writes_nothing(
     app: Starlette,
     callers: dict[str, HeldKey | None],
     open_transactions: Callable[[], Awaitable[int]],
@@ -386,7 +386,7 @@ QUOTED = [
 
 
 @pytest.mark.parametrize("case", QUOTED)
-async def test_what_is_quoted_from_a_client_has_a_bound(
+async def test_quoted_client_text_has_a_bound(
     app: Starlette, callers: dict[str, HeldKey | None], log_lines: list[logging.LogRecord], case: Case
 ) -> None:
     """In the answer with its headers, and in every line of the log."""

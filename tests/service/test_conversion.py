@@ -155,7 +155,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("kind, found, answered", CASES)
-def test_what_has_the_fields_is_answered(
+def test_objects_with_the_fields_are_answered(
     ann: User, kind: Any, found: Callable[..., Any] | type[Any], answered: list[Any] | dict[str, Any] | None
 ) -> None:
     assert shown(found(ann), kind) == answered
@@ -180,7 +180,9 @@ def test_a_struct_with_nothing_to_convert_is_answered_as_it_is() -> None:
         pytest.param(list[Named], 7, "int cannot be answered as list: Expected `array`, got `int`.", id="no list"),
     ],
 )  # fmt: skip
-def test_what_has_not_is_an_error_with_a_sentence(kind: Any, found: Any, sentence: str) -> None:
+def test_objects_without_the_fields_are_an_error_with_a_sentence(
+    kind: Any, found: Any, sentence: str
+) -> None:
     with pytest.raises(AnswerError) as refused:
         conversion.convert(found, kind)
 
@@ -298,7 +300,7 @@ def errors(log_lines: list[logging.LogRecord]) -> Any:
         ("answer_after_write", "User.updated_at"),
     ],
 )
-async def test_what_is_not_loaded_is_an_error_by_name_and_no_default(
+async def test_an_unloaded_attribute_is_an_error_by_name_and_no_default(
     app: Starlette, operator: HeldKey, errors: Any, method: str, name: str, attribute: str
 ) -> None:
     key = (("idempotency-key", '"abc"'),) if method == "PUT" else ()
@@ -314,7 +316,7 @@ async def test_what_is_not_loaded_is_an_error_by_name_and_no_default(
 
 
 @pytest.mark.parametrize("option", [load_only(User.name), defer(User.email)], ids=["load_only", "deferred"])
-async def test_what_is_not_loaded_is_an_error_in_a_block_too(db: SQLAlchemy, option: Any) -> None:
+async def test_an_unloaded_attribute_is_an_error_in_a_block_too(db: SQLAlchemy, option: Any) -> None:
     await User.create(email="ann@example.com", name="Ann", auto_commit=True)
     async with db.scoped_session() as session:
         user = (await session.execute(select(User).options(option))).scalar_one()
@@ -361,7 +363,9 @@ class WithModel(msgspec.Struct):
         pytest.param({"answers": Named, "status": 404}, "raise a Problem", id="a problem's status"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_at_the_start(options: dict[str, Any], sentence: str) -> None:
+def test_types_that_cannot_be_answered_are_refused_at_the_start(
+    options: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(RouteError, match=sentence):
         route("GET", "/x", nothing, public=True, **options)
 

@@ -58,7 +58,7 @@ def test_every_table_that_is_purged_is_found_by_its_end() -> None:
 
 
 @pytest.mark.parametrize("model", EXPIRING, ids=lambda model: model.__tablename__)
-async def test_what_has_ended_goes_and_the_rest_stays(db: SQLAlchemy, model: type[Any]) -> None:
+async def test_expired_rows_are_deleted_and_the_rest_stays(db: SQLAlchemy, model: type[Any]) -> None:
     await fill(db, model, -86400, -1, 60, 86400)
 
     gone = await purge(db.engine)
@@ -160,7 +160,7 @@ async def test_while_one_purges_nobody_else_does(db: SQLAlchemy) -> None:
 
 
 @on_mariadb
-async def test_whoever_dies_loses_the_lock(db: SQLAlchemy, mariadb: PrivateMariaDB) -> None:
+async def test_a_process_that_dies_loses_the_lock(db: SQLAlchemy, mariadb: PrivateMariaDB) -> None:
     with pytest.raises(DBAPIError, match=r"gone away|Lost connection|Not connected"):
         async with locked(db.engine, "purge") as connection:
             number = (await connection.execute(text("SELECT CONNECTION_ID()"))).scalar_one()

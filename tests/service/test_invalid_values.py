@@ -214,7 +214,7 @@ async def test_a_violated_check_is_a_conflict_on_every_server(app: Starlette) ->
         ("/label", {"title": "日本"}, "/title"),
     ],
 )
-async def test_what_only_the_server_refuses_is_answered_alike(
+async def test_values_that_only_the_server_refuses_are_answered_alike(
     app: Starlette, path: str, body: dict[str, Any], pointer: str
 ) -> None:
     answer = await call(app, "POST", path, body=body)

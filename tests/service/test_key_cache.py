@@ -176,7 +176,7 @@ async def test_a_change_is_in_force_when_it_is_answered(
     assert await status(app, partner) == expected
 
 
-async def test_what_is_given_back_is_in_force_at_once_too(
+async def test_an_unblocked_owner_is_in_force_at_once_too(
     app: Starlette, partner: HeldKey, operator: HeldKey
 ) -> None:
     await block(app, partner, operator)
@@ -186,7 +186,7 @@ async def test_what_is_given_back_is_in_force_at_once_too(
     assert (blocked, await status(app, partner)) == ((401, "owner_inactive"), (200, None))
 
 
-async def test_of_a_rotated_key_both_secrets_are_known_for_the_grace(
+async def test_both_secrets_of_a_rotated_key_are_cached_for_the_grace(
     app: Starlette, partner: HeldKey
 ) -> None:
     rotated = await rotate_held(app, partner, grace_s=60)
@@ -327,7 +327,7 @@ async def test_it_works_under_the_application_s_own_roof(
 # ---------------------------------------------------------------------- cancelled
 
 
-async def test_wherever_the_one_who_asks_is_cancelled_those_who_wait_are_answered(
+async def test_waiters_are_answered_wherever_the_asking_task_is_cancelled(
     app: Starlette, operator: HeldKey
 ) -> None:
     """R6, with the cache: at every point, and nothing is left over."""

@@ -150,7 +150,7 @@ class Failing:
         raise ValueError("in a destructor")
 
 
-async def test_what_python_prints_is_logged(
+async def test_text_that_python_prints_is_logged(
     app: Starlette, shown: io.StringIO, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for owner, name in ((warnings, "showwarning"), (sys, "unraisablehook"), (threading, "excepthook")):

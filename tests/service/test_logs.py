@@ -137,7 +137,7 @@ async def test_a_server_that_gives_no_raw_path_is_quoted(app: Starlette, shown: 
     assert "GET /a%0A12%3A00%3A00.000%20INFO%20%C3%A9 404 " in line
 
 
-async def test_who_called_stands_in_the_line_only_once_it_is_proved(
+async def test_the_caller_is_logged_only_after_its_proof(
     app: Starlette, operator: HeldKey, shown_as_json: io.StringIO
 ) -> None:
     stranger = await hold_key(app, status="revoked")
@@ -219,7 +219,7 @@ def test_a_line_outside_requests_has_no_id(form: Literal["text", "json"], logger
     ],
 )
 @pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JsonFormatter()], ids=["text", "json"])
-def test_whatever_is_logged_is_one_line_that_can_be_written(
+def test_any_log_text_is_one_line_that_can_be_written(
     formatter: TextFormatter | JsonFormatter, message: str
 ) -> None:
     line = formatter.format(logging.makeLogRecord({"msg": message, "levelname": "INFO"}))

@@ -67,7 +67,7 @@ class TestPreparing:
             with pytest.raises(errors.OperationalError, match="1213"):
                 await cursor.execute("SELECT %s", (5,))
 
-    async def test_what_cannot_be_prepared_is_sent_as_text(self, own: Any) -> None:
+    async def test_statements_that_cannot_be_prepared_are_sent_as_text(self, own: Any) -> None:
         async with own.cursor() as cursor:
             await cursor.execute("SHOW VARIABLES LIKE %s", ("autocommit",))
 

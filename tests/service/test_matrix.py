@@ -227,7 +227,7 @@ async def test_each_caller_is_answered_as_it_should_be(
     [one for one in PRIVATE if is_own(one) and one.method == "GET" and not names_row(one)],
     ids=named,
 )
-async def test_what_is_ones_own_holds_nothing_of_another_owner(app: Starlette, operation: Operation) -> None:
+async def test_the_own_routes_show_nothing_of_another_owner(app: Starlette, operation: Operation) -> None:
     caller = await hold_key(app, scopes=scopes_of(operation), email=OWNER)
     theirs = await hold_target(app, operation, "another-owner@example.org")
 

@@ -82,7 +82,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text, reason", REFUSED)
-def test_what_is_no_block_is_refused_with_its_place(text: str, reason: str) -> None:
+def test_an_invalid_block_is_refused_with_its_place(text: str, reason: str) -> None:
     with pytest.raises(NetworkError) as refused:
         parse_networks(["192.0.2.0/24", text])
 
@@ -185,7 +185,7 @@ def test_blocks_survive_being_written_and_read(networks: list[Any]) -> None:
 
 
 @given(st.text(alphabet="0123456789abcdefg.:/%[] \n", max_size=40))
-def test_whatever_is_sent_is_a_block_or_a_fault(text: str) -> None:
+def test_any_text_is_a_block_or_a_fault(text: str) -> None:
     try:
         found = parse_networks([text])
     except NetworkError:
@@ -285,7 +285,7 @@ def test_nothing_that_a_client_sends_hides_its_address(
 
 
 @given(st.lists(st.text(alphabet="0123456789abcdef.:[]%, \t", max_size=60), max_size=4))
-def test_whatever_a_trusted_proxy_sends_is_an_address_or_none(forwarded_for: list[Any]) -> None:
+def test_any_text_of_a_trusted_proxy_is_an_address_or_none(forwarded_for: list[Any]) -> None:
     found = client_address("10.0.0.1", forwarded_for, TRUSTED)
 
     assert found is None or found == parse_address(str(found))

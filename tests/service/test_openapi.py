@@ -166,7 +166,7 @@ def test_every_operation_says_who_may_call_it() -> None:
         assert one.scope is None or f"`{one.scope}`" in described["description"]
 
 
-async def test_what_is_served_is_the_document(app: Starlette) -> None:
+async def test_the_served_description_is_the_document(app: Starlette) -> None:
     answer = await call(app, "GET", "/openapi.json")
 
     assert answer.json == json.loads(COMMITTED.read_text(encoding="utf-8"))

@@ -209,7 +209,7 @@ def test_two_routes_in_one_place_are_refused(
 
 
 @pytest.mark.parametrize("thing", [greet, ("GET", "/x"), None])
-def test_what_is_no_operation_is_refused(thing: Any, loggers: None) -> None:
+def test_objects_that_are_no_operation_are_refused(thing: Any, loggers: None) -> None:
     with pytest.raises(
         RouteError,
         match=r"was not created by `latchkey.service.operation.route`, so its callers are not declared",
@@ -316,7 +316,7 @@ async def test_an_endpoint_gets_what_its_signature_asks_for(
         ),
     ],
 )
-async def test_what_does_not_fit_the_signature_is_a_problem(
+async def test_input_that_does_not_fit_the_signature_is_a_problem(
     app: Starlette, target: str, status: int, code: str
 ) -> None:
     assert_problem(await call(app, "GET", target), status, code)

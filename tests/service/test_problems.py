@@ -194,7 +194,7 @@ MAPPED = [
 
 
 @pytest.mark.parametrize("error, code", MAPPED)
-def test_what_the_database_does_is_its_problem_and_nothing_else_is(error: Any, code: str | None) -> None:
+def test_only_errors_of_the_database_are_problems(error: Any, code: str | None) -> None:
     problem = problem_of_exception(error)
 
     assert (problem.code if problem else None) == code

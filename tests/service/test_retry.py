@@ -238,7 +238,7 @@ async def test_a_conflict_at_commit_runs_it_again(
 
 
 @on_mariadb
-async def test_of_two_requests_that_deadlock_one_runs_again_and_both_succeed(
+async def test_one_of_two_deadlocked_requests_runs_again_and_both_succeed(
     app: Starlette, operator: HeldKey
 ) -> None:
     for email in ("ann", "bob"):

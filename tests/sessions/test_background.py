@@ -270,7 +270,7 @@ async def test_work_that_ignores_its_cancellation_is_named_and_not_waited_for_fo
     assert "ignore their cancellation: ['stubborn']" in caplog.text
 
 
-async def test_what_a_server_starts_from_send_is_no_child_of_the_request(
+async def test_a_task_that_a_server_starts_from_send_is_no_child_of_the_request(
     db: SQLAlchemy, make_app: MakeApp
 ) -> None:
     """uvicorn starts the next request of a connection when it sends the previous answer."""

@@ -294,7 +294,7 @@ async def test_background_work_that_forgets_to_commit_is_logged(
     assert await count(db) == 0
 
 
-async def test_what_a_child_has_read_is_attached_by_a_verb(
+async def test_an_instance_that_a_child_has_read_is_attached_by_a_verb(
     db: SQLAlchemy, make_app: MakeApp, first: int
 ) -> None:
     async def rename(request: Request) -> Any:

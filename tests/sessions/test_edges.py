@@ -126,7 +126,7 @@ async def test_hooks_do_not_commit_what_the_session_has_not(
     assert await emails(db) == ["whole@b"]
 
 
-async def test_what_a_hook_writes_has_no_hooks(db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rows_that_a_hook_writes_run_no_hooks(db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = 0
 
     async def hook(_user: User, session: Any) -> None:
@@ -300,7 +300,7 @@ async def test_an_endpoint_that_answers_by_itself_is_run_again_too(db: SQLAlchem
     assert (answer.status, runs, await emails(db)) == (200, 2, ["a@b"])
 
 
-async def test_what_is_added_after_the_answer_has_started_is_logged(
+async def test_an_instance_added_after_the_answer_has_started_is_logged(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def answer_and_add(request: Request) -> Response:

@@ -251,7 +251,7 @@ def test_tls_with_the_machines_authorities_checks_the_server() -> None:
     assert "ssl_ca" not in url.query
 
 
-async def test_what_was_changed_is_not_lost_when_rows_are_locked(db: SQLAlchemy, first: int) -> None:
+async def test_changes_are_not_lost_when_rows_are_locked(db: SQLAlchemy, first: int) -> None:
     """Locking reads rows again; a pending change is written first."""
     async with db.scoped_session() as session:
         user = await User.get(first)

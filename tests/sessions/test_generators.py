@@ -99,7 +99,7 @@ async def test_one_that_another_task_closes_ends_the_block_and_no_call(db: SQLAl
 
 
 @pytest.mark.usefixtures("two")
-async def test_what_a_call_leaves_uncommitted_then_is_an_error(db: SQLAlchemy) -> None:
+async def test_uncommitted_work_of_the_last_call_is_an_error(db: SQLAlchemy) -> None:
     async def hold() -> AsyncGenerator[int]:
         async with db.scoped_session():
             yield 1
@@ -131,7 +131,7 @@ async def test_a_statement_that_runs_is_waited_for(db: SQLAlchemy) -> None:
 
 
 @pytest.mark.usefixtures("two")
-async def test_what_the_generator_itself_leaves_uncommitted_is_an_error(db: SQLAlchemy) -> None:
+async def test_uncommitted_work_of_the_generator_is_an_error(db: SQLAlchemy) -> None:
     async def write() -> AsyncGenerator[int]:
         async with db.scoped_session():
             await User.create(email="new@example.com", name="new")

@@ -69,9 +69,7 @@ async def test_no_sql_makes_nothing_inside_the_session(make_app: MakeApp) -> Non
     assert [session.untouched for session in met] == [True, True]
 
 
-async def test_what_a_session_was_told_before_it_did_anything_holds(
-    db: SQLAlchemy, make_app: MakeApp
-) -> None:
+async def test_rules_set_before_the_first_use_of_a_session_hold(db: SQLAlchemy, make_app: MakeApp) -> None:
     """An unsafe method's endpoint reads on the writer, even if it is the first use of the session."""
     seen: dict[str, Any] = {}
 

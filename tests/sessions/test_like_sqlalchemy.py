@@ -225,7 +225,7 @@ async def test_it_is_the_same(db: SQLAlchemy, plain: AsyncEngine, make_app: Make
     assert unlike == {}, "without a difference: a unit that is listed with one"
 
 
-def test_what_differs_is_documented() -> None:
+def test_every_difference_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs/sessions.md").read_text()
 
     assert [sentence for sentence in DIFFERENCES if sentence not in page] == []

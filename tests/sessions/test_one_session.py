@@ -29,7 +29,7 @@ from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import Seen, value_route
 
 
-async def test_everybody_in_a_request_sees_the_same_session(db: SQLAlchemy, make_app: MakeApp) -> None:
+async def test_all_code_of_a_request_sees_the_same_session(db: SQLAlchemy, make_app: MakeApp) -> None:
     """R1: the session of the endpoint, the registry, the verbs and an inner `async with` are one object."""
     seen: list[AsyncSession] = []
 

@@ -72,7 +72,7 @@ async def test_another_task_is_refused_whatever_it_calls(db: SQLAlchemy, first: 
     assert db.checked_out() == 0
 
 
-async def test_what_loads_past_the_methods_is_refused_too(db: SQLAlchemy, first: int) -> None:
+async def test_loading_that_bypasses_the_methods_is_refused_too(db: SQLAlchemy, first: int) -> None:
     async with db.scoped_session() as session:
 
         async def child() -> None:

@@ -288,7 +288,9 @@ async def test_a_waiter_that_gave_up_leaves_its_row(opened: Opening) -> None:
     await of_row(engine, "locked", noop)
 
 
-async def test_what_it_says_is_said_by_sqlalchemy(opened: Opening, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_pool_logs_as_sqlalchemys_pool_does(
+    opened: Opening, caplog: pytest.LogCaptureFixture
+) -> None:
     """The garbage collector's complaints about connections that were never returned, above all."""
     engine = opened(1)
 

@@ -132,7 +132,7 @@ async def test_lists_of_pairs_are_taken(db: SQLAlchemy, keys: None) -> None:
         ),
     ],
 )
-async def test_what_is_no_list_or_too_long_is_refused(
+async def test_values_that_are_no_list_or_too_long_are_refused(
     db: SQLAlchemy, some: Any, error: type[Exception], says: str
 ) -> None:
     async with db.scoped_session() as session:
@@ -317,7 +317,7 @@ async def test_a_server_that_was_started_anew_costs_no_read(
 
 
 @on_mariadb
-async def test_of_a_server_that_was_started_anew_one_insert_hears(
+async def test_one_insert_fails_after_a_restart_of_the_server(
     db: SQLAlchemy, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not run again, because its outcome is unknown; the next one gets a live connection.

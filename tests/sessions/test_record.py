@@ -47,7 +47,7 @@ def test_a_savepoint_adds_to_the_work_before_it(effect: Effect) -> None:
     assert record.statements == 2
 
 
-def test_what_is_overlooked_is_held_and_not_lost() -> None:
+def test_overlooked_writes_are_held_and_not_lost() -> None:
     record = TransactionRecord()
     record.note(Effect.WRITES)
     record.ignore_writes()

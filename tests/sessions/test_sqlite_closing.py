@@ -82,7 +82,7 @@ async def use(engine: AsyncEngine) -> None:
 
 
 class TestCancelledWhileOpening:
-    async def test_what_the_thread_opens_afterwards_is_closed(
+    async def test_a_connection_that_the_thread_opens_afterwards_is_closed(
         self, engine: AsyncEngine, watched: type[WatchedConnection], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         opening = SlowlyOpened(monkeypatch)
@@ -100,7 +100,7 @@ class TestCancelledWhileOpening:
         assert watched.closed_by == [True]
         assert watched.still_open == []
 
-    async def test_what_it_has_opened_is_closed_when_the_task_has_not_heard_of_it(
+    async def test_a_connection_that_the_task_never_received_is_closed(
         self, engine: AsyncEngine, watched: type[WatchedConnection], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The result and the cancellation arrive in the same step of the loop."""
@@ -118,7 +118,7 @@ class TestCancelledWhileOpening:
         await assert_closed(watched)
         assert watched.closed_by == [True]
 
-    def test_and_when_the_loop_has_ended_before(
+    def test_a_connection_is_closed_when_the_loop_has_ended_before(
         self, watched: type[WatchedConnection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The thread cannot return its result: pytest would fail the test for an error in the thread."""
@@ -169,7 +169,7 @@ class TestClosing:
     async def open(self, watched: type[WatchedConnection], tmp_path: Path) -> aiosqlite.Connection:
         return await sqlite.Connection(f"{tmp_path}/some.db", factory=watched)
 
-    async def test_twice_or_while_it_is_being_closed_waits_for_nothing_that_does_not_come(
+    async def test_closing_twice_or_during_a_close_does_not_hang(
         self, watched: type[WatchedConnection], tmp_path: Path
     ) -> None:
         connection = await self.open(watched, tmp_path)
@@ -181,7 +181,7 @@ class TestClosing:
 
         assert watched.closed_by == [True]
 
-    async def test_goes_on_when_the_task_that_waits_is_cancelled(
+    async def test_closing_continues_when_the_waiting_task_is_cancelled(
         self, watched: type[WatchedConnection], tmp_path: Path
     ) -> None:
         connection = await self.open(watched, tmp_path)
@@ -193,7 +193,7 @@ class TestClosing:
 
         await assert_closed(watched)
 
-    async def test_is_done_although_the_rollback_fails(
+    async def test_closing_completes_although_the_rollback_fails(
         self, watched: type[WatchedConnection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(_connection: WatchedConnection) -> None:

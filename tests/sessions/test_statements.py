@@ -137,7 +137,7 @@ READS = {
 
 @pytest.mark.parametrize("statement", READS.values(), ids=READS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_what_reads_is_no_open_write(
+async def test_a_read_is_no_open_write(
     make_app: MakeApp, db: SQLAlchemy, method: str, statement: Any
 ) -> None:
     async def read(request: Request) -> Any:

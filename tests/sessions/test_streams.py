@@ -250,7 +250,7 @@ async def test_a_slow_client_has_its_answer_cut(
 
 
 @pytest.mark.usefixtures("many")
-async def test_who_holds_no_connection_may_take_his_time(db: SQLAlchemy) -> None:
+async def test_a_client_may_be_slow_while_no_connection_is_held(db: SQLAlchemy) -> None:
     async def stream(request: Request) -> Response:
         async def parts() -> AsyncIterator[str]:
             for number in (1, 2):

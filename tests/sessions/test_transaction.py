@@ -247,7 +247,7 @@ async def test_a_write_by_any_way_is_refused_to_a_child_of_a_request_that_writes
 
 
 @on_mariadb
-async def test_what_nobody_can_judge_is_no_lost_work_but_stays_open(
+async def test_a_statement_of_unknown_effect_is_no_lost_work_and_stays_open(
     db: SQLAlchemy, make_app: MakeApp
 ) -> None:
     async def doubt(session: RequestSession) -> str | None:

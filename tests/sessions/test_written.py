@@ -180,7 +180,7 @@ async def test_a_key_that_was_given_as_text_is_found(db: SQLAlchemy, make_app: M
     await in_all_places(db, make_app, change)
 
 
-async def test_what_is_tracked_stays_tracked(db: SQLAlchemy) -> None:
+async def test_tracked_attributes_stay_tracked(db: SQLAlchemy) -> None:
     async with db.scoped_session() as session:
         note = await Note.create(name="first", data={"a": 1}, refresh=True)
         await session.commit()
@@ -234,7 +234,7 @@ async def test_models_of_another_base_are_written_and_deleted(db: SQLAlchemy, ma
         assert list(await session.scalars(select(Data.name))) == ["uno", "uno"]
 
 
-async def test_what_was_given_stays_as_it_was_given(db: SQLAlchemy) -> None:
+async def test_assigned_values_stay_as_assigned(db: SQLAlchemy) -> None:
     """As in any session, an INSERT loads only the generated values."""
     made = await Measured.create(price=3.14159, weight=0.1, colour="RED", auto_commit=True)
 

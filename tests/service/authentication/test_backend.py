@@ -120,7 +120,7 @@ UNAUTHENTICATED = [*WRONG_BEARERS, *WRONG_SIGNATURES]
 
 
 @pytest.mark.parametrize("make_attempt, queries", UNAUTHENTICATED)
-async def test_of_all_that_fails_up_to_the_clock_window_only_the_shape_is_told(
+async def test_failures_up_to_the_clock_window_reveal_only_the_shape(
     app: Starlette, held_keys: HeldKeys, make_attempt: MakeAttempt, queries: int
 ) -> None:
     """What is visible without a query is named; all else gets the same 401, byte for byte, for one query."""
@@ -204,7 +204,7 @@ TOLD = [
 
 
 @pytest.mark.parametrize("status, code, make_attempt", TOLD)
-async def test_what_may_be_told_is_told(
+async def test_failures_after_the_proof_are_told(
     app: Starlette, held_keys: HeldKeys, status: int, code: str, make_attempt: MakeAttempt
 ) -> None:
     before = await stored(app.state.db.reader)
@@ -250,7 +250,9 @@ TAKEN = [
 
 
 @pytest.mark.parametrize("make_attempt", TAKEN)
-async def test_what_is_right_is_taken(app: Starlette, held_keys: HeldKeys, make_attempt: MakeAttempt) -> None:
+async def test_valid_credentials_are_accepted(
+    app: Starlette, held_keys: HeldKeys, make_attempt: MakeAttempt
+) -> None:
     answer = await make_attempt(held_keys).send(app)
 
     assert answer.status in {200, 201, 204}, answer.body
@@ -316,7 +318,7 @@ async def test_a_public_route_looks_at_no_credential(app: Starlette, held_keys: 
 
 
 @pytest.mark.parametrize("path, method, status", [("/nothing", "GET", 404), ("/v1/me", "PUT", 405)])
-async def test_where_nothing_answers_no_credential_is_looked_up(
+async def test_unknown_paths_and_methods_look_up_no_credential(
     app: Starlette, held_keys: HeldKeys, path: str, method: str, status: int
 ) -> None:
     with wire.listening() as commands:

@@ -153,7 +153,7 @@ async def test_workers_that_start_at_once_leave_one(settings: Settings, db: SQLA
     assert await canaries(db) == [1]
 
 
-async def test_of_two_rings_that_start_at_once_one_is_refused(settings: Settings, db: SQLAlchemy) -> None:
+async def test_one_of_two_rings_that_start_at_once_is_refused(settings: Settings, db: SQLAlchemy) -> None:
     engines = [create_engines(settings).writer for _ in range(2)]
     try:
         found = await asyncio.gather(

@@ -58,7 +58,7 @@ def test_a_url_says_where_and_tls_verifies_the_server(url: str, arguments: dict[
         "rediss://ann:hush@h?ssl_ca=/ca.pem&ssl_check_hostname=false",
     ],
 )
-def test_what_cannot_be_used_is_refused_without_its_password(url: str) -> None:
+def test_an_unusable_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(SettingsError) as refused:
         client_arguments(url)
 
@@ -112,7 +112,7 @@ async def hear(listener: Listener) -> tuple[int, str]:
         return said
 
 
-async def test_what_is_said_is_numbered_and_heard_by_those_who_share_the_channel(redis: PrivateRedis) -> None:
+async def test_messages_are_numbered_and_received_by_the_channel(redis: PrivateRedis) -> None:
     speaker, hearer, unknown = made(redis.url), made(redis.url), made(redis.url, database="other")
 
     async with hearer.listening() as listener, unknown.listening() as elsewhere:

@@ -73,7 +73,7 @@ def test_no_two_keys_are_the_same() -> None:
 
 
 @given(prefixes, st.binary(min_size=32, max_size=32))
-def test_what_is_made_is_read_again_whatever_the_prefix(prefix: str, noise: bytes) -> None:
+def test_new_credentials_are_parsed_with_any_prefix(prefix: str, noise: bytes) -> None:
     secret = new_secret(prefix, random_bytes=lambda n: noise[:n])
     access_key = new_access_key(prefix, random_bytes=lambda n: noise[:n])
 
@@ -134,7 +134,7 @@ def test_two_neighbours_swapped_in_a_secret_are_a_typo(data: st.DataObject) -> N
         pytest.param("lks_" + "0" * 65_536, id="64 kB"),
     ],
 )
-def test_what_is_no_secret_is_refused(text: str) -> None:
+def test_texts_that_are_no_secret_are_refused(text: str) -> None:
     assert parse_secret(text, "lk") is None
 
 
@@ -153,7 +153,7 @@ def test_what_is_no_secret_is_refused(text: str) -> None:
         pytest.param("\ud800" * 26, id="lone surrogates"),
     ],
 )
-def test_what_is_no_access_key_is_refused(text: str) -> None:
+def test_texts_that_are_no_access_key_are_refused(text: str) -> None:
     assert parse_access_key(text, "lk") is None
 
 

@@ -119,7 +119,7 @@ async def test_with_the_ring_back_the_key_works_again(app: Starlette, signer: He
     assert (await call(app, "GET", "/v1/me", key=signer)).status == 200
 
 
-async def test_of_two_secrets_the_one_that_opens_still_works(
+async def test_the_one_of_two_secrets_that_opens_still_works(
     app: Starlette, signer: HeldKey, log_lines: list[logging.LogRecord]
 ) -> None:
     """After a rotation under a ring with a new first key and without the old one."""
@@ -137,7 +137,7 @@ async def test_of_two_secrets_the_one_that_opens_still_works(
     assert len(complaints(log_lines)) == 1
 
 
-async def test_what_was_altered_does_not_open(
+async def test_an_altered_secret_does_not_open(
     app: Starlette, signer: HeldKey, log_lines: list[logging.LogRecord]
 ) -> None:
     (row,) = await read_secrets(app, signer)
@@ -149,7 +149,7 @@ async def test_what_was_altered_does_not_open(
 
 
 @pytest.mark.parametrize("sealed", [None, b"", b"x" * 10], ids=["null", "empty", "cut off"])
-async def test_what_is_no_sealed_value_does_not_open(
+async def test_bytes_that_are_no_sealed_value_do_not_open(
     app: Starlette, signer: HeldKey, sealed: bytes | None
 ) -> None:
     await execute(app, update(SECRETS).where(SECRETS.c.api_key_id == signer.id).values(sealed=sealed))

@@ -59,7 +59,7 @@ def fail(failures: Failures, pair: tuple[IPv4Address | IPv6Address | None, str],
         failures.note(pair)
 
 
-def test_nobody_waits_until_there_are_too_many(failures: Failures) -> None:
+def test_no_pair_waits_until_there_are_too_many_failures(failures: Failures) -> None:
     fail(failures, (HERE, ONE), 2)
     assert failures.wait_s((HERE, ONE)) == 0
 
@@ -75,7 +75,7 @@ def test_nobody_waits_until_there_are_too_many(failures: Failures) -> None:
         pytest.param((None, ONE), id="the id from an unknown address"),
     ],
 )
-def test_who_failed_locks_out_nobody_else(failures: Failures, pair: tuple[Any, ...]) -> None:
+def test_failures_of_a_pair_lock_out_no_other_pair(failures: Failures, pair: tuple[Any, ...]) -> None:
     fail(failures, (HERE, ONE), 50)
 
     assert failures.wait_s(pair) == 0
@@ -103,7 +103,9 @@ def test_the_minute_slides(failures: Failures, clock: Clock) -> None:
     assert failures.wait_s((HERE, ONE)) == 1029 + 61 - 1087
 
 
-def test_of_more_than_too_many_all_but_the_newest_must_be_forgotten(failures: Failures, clock: Clock) -> None:
+def test_the_wait_after_more_failures_than_allowed_lasts_until_the_newest_leave(
+    failures: Failures, clock: Clock
+) -> None:
     fail(failures, (HERE, ONE), 5)
     clock.now += 10
     fail(failures, (HERE, ONE), 3)
@@ -254,7 +256,7 @@ class TestInTheMiddleware:
 
         assert answers == {"there": [401, 401, 429], "not there": [401, 401, 429]}
 
-    async def test_who_fails_locks_no_other_key_and_no_other_address_out(
+    async def test_failures_lock_out_no_other_key_and_no_other_address(
         self, app: Starlette, held_keys: HeldKeys
     ) -> None:
         async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -299,7 +301,7 @@ class TestInTheMiddleware:
             pytest.param(lambda c: signed(c.signer, key="lka_"), 401, id="what is no public id"),
         ],
     )
-    async def test_what_was_proved_or_names_nobody_is_no_failure(
+    async def test_proved_calls_and_calls_without_a_key_are_no_failures(
         self, app: Starlette, held_keys: HeldKeys, make_attempt: Callable[..., Any], status: int
     ) -> None:
         answers = [(await make_attempt(held_keys).send(app)).status for _ in range(4)]

@@ -109,7 +109,7 @@ async def start(cache: KeyCache, table: Table, *sessions: str) -> list[asyncio.T
     ],
 )
 @pytest.mark.parametrize("name", [b"hash", "lka_1"], ids=["by secret", "by public id"])
-async def test_what_was_asked_is_remembered_for_a_while(
+async def test_results_are_cached_for_a_while(
     cache: KeyCache, clock: Clock, table: Table, name: bytes | str, there: bool, later_s: float, asked: int
 ) -> None:
     table.rows = {name: found()} if there else {}
@@ -164,7 +164,7 @@ async def test_beyond_its_memory_the_oldest_is_forgotten(cache: KeyCache, table:
     assert [name for _, name in table.asked] == [*names, names[0]]
 
 
-async def test_what_is_asked_for_is_forgotten_last(cache: KeyCache, table: Table) -> None:
+async def test_recently_used_names_are_evicted_last(cache: KeyCache, table: Table) -> None:
     table.rows = {name: found(key_id) for key_id, name in enumerate([b"a", b"b", b"c", b"d"])}
     for name in (b"a", b"b", b"c", b"a", b"d"):
         await ask(cache, name)
@@ -241,7 +241,7 @@ async def test_a_new_key_is_known_at_once(cache: KeyCache, table: Table) -> None
 @pytest.mark.parametrize(
     "forget", [lambda cache: cache.forget(("api_keys", 1)), KeyCache.empty], ids=["a row", "everything"]
 )
-async def test_what_was_read_before_a_change_is_not_remembered_after_it(
+async def test_results_read_before_a_change_are_not_cached_after_it(
     cache: KeyCache, table: Table, there: bool, forget: Callable[..., Any]
 ) -> None:
     """The query reads, the key changes, the answer arrives: it is returned, but not cached."""
@@ -263,7 +263,7 @@ async def test_what_was_read_before_a_change_is_not_remembered_after_it(
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["found", "missed"])
-async def test_what_was_read_before_a_change_is_not_remembered_though_nobody_asked_since(
+async def test_results_read_before_a_change_are_not_cached_without_further_calls(
     cache: KeyCache, table: Table, there: bool
 ) -> None:
     table.rows = {b"a": found(1)} if there else {}
@@ -329,7 +329,7 @@ async def test_different_names_do_not_wait_for_each_other(cache: KeyCache, table
         pytest.param(["first", "second"], 3, id="the one who asks, then the one who asks in its place"),
     ],
 )
-async def test_who_is_cancelled_takes_nobody_along(
+async def test_a_cancelled_caller_fails_no_other_caller(
     cache: KeyCache, table: Table, gone: list[str], asked: int
 ) -> None:
     """One of the waiting callers makes the query instead."""

@@ -19,7 +19,7 @@ places = st.integers(min_value=0)
 
 
 @given(st.binary(), st.binary())
-def test_what_is_sealed_opens(plaintext: bytes, associated_data: bytes) -> None:
+def test_sealed_values_open(plaintext: bytes, associated_data: bytes) -> None:
     assert RING.open(RING.seal(plaintext, associated_data), associated_data) == plaintext
 
 

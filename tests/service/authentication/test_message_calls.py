@@ -132,7 +132,9 @@ async def test_an_authenticated_read_costs_two_round_trips(app: Starlette, signe
     assert len(commands) == 2
 
 
-async def test_what_the_independent_library_signs_is_taken(app: Starlette, signer: HeldKey) -> None:
+async def test_messages_signed_by_the_independent_library_are_accepted(
+    app: Starlette, signer: HeldKey
+) -> None:
     call = Message("POST", f"http://{HOST}/v1/users", {"content-type": "application/json"})
     ring = {str(signer.access_key): signer.secret.encode()}
     keys = judge.MappingKeyResolver(public_keys=ring, private_keys=ring)

@@ -68,7 +68,7 @@ nonces = st.from_regex(r"[A-Za-z0-9_-]{16,64}", fullmatch=True)
 
 
 @given(calls, nonces)
-def test_what_is_signed_here_verifies_here_and_there(call: dict[str, Any], nonce: str) -> None:
+def test_messages_signed_here_verify_here_and_there(call: dict[str, Any], nonce: str) -> None:
     headers = sign_message(SECRET, ACCESS_KEY, NOW + 0.9, nonce=nonce, **call)
     body = call["body"] or b""
 
@@ -87,7 +87,7 @@ def test_what_is_signed_here_verifies_here_and_there(call: dict[str, Any], nonce
 
 
 @given(calls, nonces, st.booleans(), st.sampled_from([None, 0, 3600]), st.randoms())
-def test_what_is_signed_there_verifies_here(
+def test_messages_signed_there_verify_here(
     call: dict[str, Any], nonce: str, include_alg: bool, expires_in: int | None, random: random.Random
 ) -> None:
     headers = {

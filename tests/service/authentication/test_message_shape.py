@@ -291,7 +291,7 @@ def test_other_headers_may_repeat() -> None:
 
 
 @pytest.mark.parametrize("name", [b"host", b"signature", b"signature-input"])
-def test_what_the_form_needs_must_be_there(name: bytes) -> None:
+def test_every_required_header_must_be_present(name: bytes) -> None:
     sent = signed()
 
     with pytest.raises(Unauthenticated):

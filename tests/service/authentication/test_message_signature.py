@@ -331,7 +331,7 @@ def test_a_signature_that_expires_holds_until_then(expires_in: int, seconds: flo
         pytest.param({"idempotency_key": "é"}, "idempotency-key", id="a header outside ASCII"),
     ],
 )
-def test_what_cannot_be_signed_is_said(changes: dict[str, Any], sentence: str) -> None:
+def test_values_that_cannot_be_signed_are_named(changes: dict[str, Any], sentence: str) -> None:
     call: dict[str, Any] = {
         "method": "GET",
         "scheme": "https",

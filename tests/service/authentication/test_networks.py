@@ -223,7 +223,7 @@ ORDER = [
 
 
 @pytest.mark.parametrize("name, status, code, make_attempt", ORDER)
-async def test_of_two_faults_the_earlier_one_answers(
+async def test_the_earlier_of_two_faults_is_answered(
     app: Starlette,
     elsewhere: dict[str, HeldKey],
     name: str,

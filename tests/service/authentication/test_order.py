@@ -102,7 +102,7 @@ ORDER = [
 
 
 @pytest.mark.parametrize("status, code, make_attempt", ORDER)
-async def test_of_two_faults_the_earlier_one_answers(
+async def test_the_earlier_of_two_faults_is_answered(
     app: Starlette, held_keys: HeldKeys, status: int, code: str, make_attempt: MakeAttempt
 ) -> None:
     before = await stored(app.state.db.reader)
@@ -148,7 +148,7 @@ async def test_an_unknown_key_costs_what_a_wrong_proof_costs(
     assert len(costs[0][0]) == 1
 
 
-async def test_who_proves_it_with_the_newest_secret_costs_no_second_one(
+async def test_a_proof_with_the_newest_secret_opens_no_second_one(
     app: Starlette, held_keys: HeldKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []

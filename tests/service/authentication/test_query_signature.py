@@ -85,7 +85,7 @@ def test_everything_that_a_query_says_is_read() -> None:
     assert signature.content_sha256 == "0f" * 32
 
 
-def test_what_is_not_there_is_none() -> None:
+def test_absent_parameters_are_none() -> None:
     signature = signed(PLAIN)
 
     assert (signature.nonce, signature.method, signature.path, signature.content_sha256) == (None,) * 4
@@ -250,7 +250,7 @@ def test_no_request_upsets_the_parser(query: bytes, header: bytes) -> None:
 
 
 @given(st.binary(max_size=64))
-def test_whatever_the_rest_of_the_query_the_bytes_as_received_are_accepted(rest: bytes) -> None:
+def test_the_bytes_as_received_are_accepted_with_any_other_parameters(rest: bytes) -> None:
     query = PLAIN + b"&q=" + rest.replace(b"&", b"")
 
     assert proves(signed(query), SECRET)
@@ -337,7 +337,7 @@ def test_an_unsafe_method_must_be_covered(
     st.none() | st.binary(),
     st.sampled_from(["", "q=a%20b", "q=a+b&q=%ff", "a&&b"]),
 )
-def test_what_a_client_signs_the_service_accepts(
+def test_the_service_accepts_queries_that_the_client_signs(
     method: str, path: str, body: bytes | None, query: str
 ) -> None:
     text, header = sign_query(SECRET, query, ACCESS_KEY, NOW + 0.9, method=method, path=path, body=body)
@@ -364,7 +364,7 @@ def test_a_safe_call_is_signed_with_what_is_given() -> None:
         pytest.param("", "POST", "must be signed with its path", id="an unsafe method without a path"),
     ],
 )
-def test_what_cannot_be_signed_is_said(query: str, method: str, sentence: str) -> None:
+def test_values_that_cannot_be_signed_are_named(query: str, method: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         sign_query(SECRET, query, ACCESS_KEY, NOW, method=method)
 

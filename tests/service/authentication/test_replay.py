@@ -116,7 +116,7 @@ async def test_a_failed_endpoint_does_not_give_the_nonce_back(app: Starlette, si
     assert_problem(await send(app, signer, "GET", "/v1/users/999"), 401, "replayed")
 
 
-async def test_of_many_copies_at_the_same_moment_one_gets_through(app: Starlette, signer: HeldKey) -> None:
+async def test_one_of_many_simultaneous_copies_is_accepted(app: Starlette, signer: HeldKey) -> None:
     now = app.state.latchkey.verifier.clock()
     answers = await asyncio.gather(*(send(app, signer, created=now) for _ in range(20)))
 
@@ -165,7 +165,7 @@ async def test_calls_that_wait_reserve_together(app: Starlette, signer: HeldKey)
     assert len(inserts) == 20 if on_sqlite else len(inserts) < 10
 
 
-async def test_who_waits_beside_a_copy_is_taken(app: Starlette, signer: HeldKey) -> None:
+async def test_a_call_that_waits_beside_a_copy_is_accepted(app: Starlette, signer: HeldKey) -> None:
     """A used nonce makes the INSERT of all fail, and costs the others nothing."""
     first, used, *others = nonces(12)
     await send(app, signer, nonce=used)
@@ -209,7 +209,7 @@ async def test_when_the_store_fails_nobody_who_waits_is_taken_and_the_next_one_i
     assert (await send(app, signer, nonce="after-0123456789abcdef")).status == 200
 
 
-async def test_who_gives_up_takes_nobody_along(app: Starlette, signer: HeldKey) -> None:
+async def test_a_caller_that_gives_up_fails_no_other_call(app: Starlette, signer: HeldKey) -> None:
     """The first call starts the reservation for the later ones."""
     replays: Replays = app.state.latchkey.replays
     claims = [NonceClaim.of_nonce(signer.access_key, one, int(time.time())) for one in nonces(6)]

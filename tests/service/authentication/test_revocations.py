@@ -96,7 +96,7 @@ async def test_nothing_is_remembered_before_somebody_listens(redis: PrivateRedis
 
 
 @pytest.mark.parametrize("row", KEYS.values(), ids=KEYS)
-async def test_what_one_says_all_forget_at_once_and_nothing_else(
+async def test_an_announced_row_is_forgotten_by_all_workers_and_no_other_row(
     workers: list[Worker], row: tuple[str, int]
 ) -> None:
     await workers[0].revocations.announce(*row)
@@ -155,7 +155,7 @@ async def test_a_counter_that_goes_back_is_noticed(
 
 
 @pytest.mark.parametrize("words", ["*", "api_keys", "api_keys x", "api_keys 1 2", "\xff"])
-async def test_whatever_is_not_understood_means_everything(workers: list[Worker], words: str) -> None:
+async def test_an_unknown_message_invalidates_everything(workers: list[Worker], words: str) -> None:
     await workers[0].channel.publish(words)
     await asyncio.sleep(SOON_S)
 
@@ -196,7 +196,7 @@ async def test_a_worker_that_cannot_reach_redis_stops_trusting_what_it_knows_in_
     assert time.monotonic() - began < TRUST_S + SOON_S
 
 
-async def test_what_could_not_be_said_fails_nobody_and_is_said_when_redis_is_back(
+async def test_announcements_without_redis_fail_no_call_and_are_made_up_for(
     workers: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other worker never lost its connection, so it cannot notice by itself."""

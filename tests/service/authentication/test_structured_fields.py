@@ -96,7 +96,7 @@ def test_several_members_are_read(comma: str) -> None:
         pytest.param("a=(\x00)", id="a null character"),
     ],
 )
-def test_what_is_no_dictionary_of_inner_lists_is_refused(text: str) -> None:
+def test_texts_that_are_no_dictionary_of_inner_lists_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\A(no dictionary of this kind|a \w+ more than once)\Z"):
         inner_lists(text)
 
@@ -123,7 +123,7 @@ def test_what_is_no_dictionary_of_inner_lists_is_refused(text: str) -> None:
         pytest.param(f"a=:{BYTES}:\n", id="newline at the end"),
     ],
 )
-def test_what_is_no_dictionary_of_byte_sequences_is_refused(text: str) -> None:
+def test_texts_that_are_no_dictionary_of_byte_sequences_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"no dictionary|more than once|canonical"):
         byte_sequences(text)
 
@@ -141,7 +141,7 @@ lists = st.tuples(st.lists(st.tuples(bare, parameters), max_size=4), parameters)
 
 
 @given(st.dictionaries(keys, lists, min_size=1, max_size=3))
-def test_what_another_serialiser_writes_is_read_and_covered_as_written(
+def test_texts_of_another_serialiser_are_read_and_covered_as_written(
     dictionary: dict[str, Any],
 ) -> None:
     read = inner_lists(http_sf.ser(dictionary))
@@ -175,7 +175,7 @@ def test_a_string_that_another_serialiser_writes_is_read(text: str) -> None:
         pytest.param('"a", "b"', id="two"),
     ],
 )
-def test_what_is_no_string_is_refused(text: str) -> None:
+def test_texts_that_are_no_string_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no string"):
         string(text)
 
@@ -187,7 +187,7 @@ texts = st.lists(pieces, max_size=12).map("".join)
 
 
 @given(texts)
-def test_what_both_read_another_parser_reads_alike(text: str) -> None:
+def test_texts_that_both_parsers_read_are_read_alike(text: str) -> None:
     for read in (inner_lists, byte_sequences):
         for whole in (text, f'a=("x"){text}', f"a=:AA==:{text}"):
             try:

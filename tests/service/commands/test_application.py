@@ -325,7 +325,7 @@ class TestWhichApplication:
         ("shop:create_nothing", "it does not call latchkey.create_app"),
     ],
 )
-def test_what_names_no_application_is_refused_with_one_sentence(run: Run, named: str, sentence: str) -> None:
+def test_names_of_no_application_are_refused_with_one_sentence(run: Run, named: str, sentence: str) -> None:
     refused = run("openapi", "--app", named)
 
     assert (refused.exit_code, refused.stdout) == (1, "")

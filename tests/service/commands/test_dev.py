@@ -99,7 +99,7 @@ class TestTheFirstTime:
         }
 
     @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-    def test_nobody_else_may_read_it(self, prepare: Run, umask: int) -> None:
+    def test_the_files_are_readable_by_their_owner_only(self, prepare: Run, umask: int) -> None:
         before = os.umask(umask)
         try:
             prepare()
@@ -115,7 +115,7 @@ class TestTheFirstTime:
             "var/dev.secret": "0o600",
         }
 
-    def test_nobody_else_may_read_it_from_the_first_moment(
+    def test_the_files_are_readable_by_their_owner_only_from_the_start(
         self, prepare: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Files are private from the start, not only after a `chmod`."""
@@ -183,7 +183,9 @@ class TestAgain:
 
     @pytest.mark.parametrize("name", ["dev.header", "dev.secret"])
     @pytest.mark.parametrize("text", [None, "lks_another"], ids=["lost", "another's"])
-    def test_what_the_commands_read_is_written_again(self, prepare: Run, name: str, text: str | None) -> None:
+    def test_missing_files_of_the_commands_are_written_again(
+        self, prepare: Run, name: str, text: str | None
+    ) -> None:
         prepare()
         before = contents()
         Path("var", name).unlink() if text is None else Path("var", name).write_text(text)
@@ -250,7 +252,7 @@ class TestWhatNoLongerFits:
             pytest.param("UPDATE users SET status = 'blocked'", set(), 1, id="user blocked"),
         ],
     )  # fmt: skip
-    def test_what_does_not_work_is_made_anew_and_said(
+    def test_broken_keys_are_made_anew_and_reported(
         self, prepare: Run, sql: str, renewed: set[Any], user: int
     ) -> None:
         prepare()

@@ -40,7 +40,7 @@ class TestAnotherKeyRing:
             "If the right ring is lost, `latchkey keyring --adopt` accepts this one.\n"
         )
 
-    def test_what_needs_no_ring_goes_on(
+    def test_commands_that_need_no_ring_still_work(
         self, key: dict[str, Any], run: Run, environ: pytest.MonkeyPatch
     ) -> None:
         environ.setenv("LATCHKEY_KEYRING", KeyRing.generate_text())

@@ -28,7 +28,7 @@ class TestMigrate:
         assert first.stderr == f"Migrated the database {file} from revision none to {schema.head()}.\n"
         assert second.stderr == f"The database {file} is at revision {schema.head()} already.\n"
 
-    def test_what_is_up_to_date_stays_and_is_named_without_its_password(
+    def test_a_database_that_is_up_to_date_stays_and_is_named_without_its_password(
         self, migrated: Settings, run: Run
     ) -> None:
         url = make_url(migrated.database_url)
@@ -87,7 +87,7 @@ class TestPurge:
         assert result.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            9\n"
         assert result.stderr == "nonces: 4 so far\nnonces: 8 so far\n"
 
-    def test_where_somebody_else_purges_it_says_so(
+    def test_a_purge_beside_another_process_is_refused(
         self, migrated_sqlite: Settings, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def be_late(*_: object, **__: object) -> None:

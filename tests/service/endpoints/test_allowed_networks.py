@@ -102,7 +102,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("networks, pointer", FAULTS)
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_what_is_no_list_of_blocks_is_422_where_it_is_wrong(
+async def test_an_invalid_list_of_blocks_is_422_with_the_place(
     app: Starlette,
     operator: HeldKey,
     partner: HeldKey,
@@ -163,7 +163,9 @@ async def test_an_owner_gives_a_key_networks_within_those_of_the_key_that_asks(
 
 @pytest.mark.parametrize("networks", WIDER)
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_and_never_wider_ones(app: Starlette, mine: HeldKey, method: str, networks: list[Any]) -> None:
+async def test_an_owner_never_gives_a_key_wider_networks(
+    app: Starlette, mine: HeldKey, method: str, networks: list[Any]
+) -> None:
     before = await stored(app.state.db.reader)
 
     answer = await write_mine(app, mine, method, networks)
@@ -173,7 +175,7 @@ async def test_and_never_wider_ones(app: Starlette, mine: HeldKey, method: str, 
     assert await stored(app.state.db.reader) == before
 
 
-async def test_who_says_nothing_asks_for_anywhere(app: Starlette, mine: HeldKey) -> None:
+async def test_a_body_without_networks_asks_for_any_network(app: Starlette, mine: HeldKey) -> None:
     answer = await call(app, "POST", "/v1/me/keys", key=mine, body=NIGHTLY)
 
     assert_problem(answer, 422, "invalid_body")
@@ -205,7 +207,7 @@ async def test_a_key_without_networks_gives_any(app: Starlette) -> None:
 
 @pytest.mark.parametrize("networks", [["x"], ["10.0.0.1", "10.0.0.1"]])
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_what_is_no_block_is_told_before_what_is_too_wide(
+async def test_an_invalid_block_is_reported_before_a_wider_one(
     app: Starlette, mine: HeldKey, method: str, networks: list[str]
 ) -> None:
     answer = await write_mine(app, mine, method, networks)

@@ -67,7 +67,7 @@ CALLS = {
 @pytest.mark.parametrize("once", [False, True], ids=["", "once"])
 @pytest.mark.parametrize(("change", "status", "code"), CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize(("method", "path", "body"), CALLS.values(), ids=CALLS)
-async def test_what_changes_after_the_authentication_still_decides(
+async def test_changes_after_the_authentication_still_decide(
     app: Starlette,
     monkeypatch: pytest.MonkeyPatch,
     method: str,

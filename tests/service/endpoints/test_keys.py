@@ -432,7 +432,7 @@ async def test_the_pages_hold_every_key_that_the_filters_let_through(
     ],
 )
 @pytest.mark.parametrize("limit", [1, 200])
-async def test_what_ends_before_a_moment_is_listed_and_what_never_ends_is_not(
+async def test_keys_that_expire_before_a_time_are_listed_and_others_are_not(
     app: Starlette, operator: HeldKey, before: str, found: str, limit: int
 ) -> None:
     keys = {
@@ -529,7 +529,7 @@ async def test_a_last_use_moves_only_forward(app: Starlette, operator: HeldKey) 
     assert (await key_row(operator.access_key)).last_used_at == late
 
 
-async def test_what_could_not_be_written_is_kept_and_newer_uses_win(
+async def test_uses_that_could_not_be_written_are_kept_and_newer_uses_win(
     app: Starlette, operator: HeldKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = datetime(2025, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)

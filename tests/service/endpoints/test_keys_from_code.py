@@ -276,7 +276,7 @@ class TestByTheRulesOfAnOperator:
         ({"quota": Quota(limit=0, per="day")}, "/quota"),
     ],
 )
-async def test_what_no_key_can_have_is_refused_as_in_a_body(
+async def test_values_that_no_key_can_have_are_refused_as_in_a_body(
     app: Starlette, options: dict[str, Any], pointer: str
 ) -> None:
     ops = await operator(app)

@@ -92,7 +92,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("body, pointer", WRONG)
-async def test_what_is_no_limit_is_pointed_at(
+async def test_an_invalid_limit_is_pointed_at(
     app: Starlette, operator: HeldKey, partner: HeldKey, body: dict[str, Any], pointer: str
 ) -> None:
     create = {**KEY, "user_id": partner.user_id, **body}

@@ -71,7 +71,9 @@ async def test_a_key_is_created_for_the_owner_of_the_caller(app: Starlette, call
     assert {**shown, "secret": made.secret} == answer.json
 
 
-async def test_whom_the_key_is_for_cannot_be_said(app: Starlette, caller: HeldKey, stranger: HeldKey) -> None:
+async def test_the_owner_of_a_key_cannot_be_chosen(
+    app: Starlette, caller: HeldKey, stranger: HeldKey
+) -> None:
     answer = await ask(app, caller, "POST", body={**NIGHTLY, "user_id": stranger.user_id})
 
     assert_problem(answer, 422, "invalid_body")

@@ -82,7 +82,7 @@ def signed(key: HeldKey, query: str = "", **options: Any) -> tuple[str, tuple[st
 
 
 class TestWithout:
-    async def test_anybody_is_answered_without_a_query(self, app: Starlette) -> None:
+    async def test_a_call_without_a_key_is_answered_without_a_query(self, app: Starlette) -> None:
         with wire.listening() as commands:
             answer = await call(app, "GET", "/greeting")
 
@@ -90,7 +90,7 @@ class TestWithout:
         assert commands == []
         assert answer.headers["cache-control"] == "private, no-store"
 
-    async def test_anybody_may_write(self, app: Starlette) -> None:
+    async def test_a_call_without_a_key_may_write(self, app: Starlette) -> None:
         assert (await call(app, "POST", "/notes", body={"text": "x"})).json["name"] is None
         assert (await call(app, "POST", "/notes", chunks=[b'{"text"', b':"x"}'])).json["name"] is None
 
@@ -98,7 +98,7 @@ class TestWithout:
         assert (await call(app, "GET", "/greeting?page=2")).status == 200
         assert_problem(await call(app, "GET", "/greeting?nonce=0123456789abcdef"), 400, "invalid_parameter")
 
-    async def test_what_needs_a_caller_is_refused(self, app: Starlette) -> None:
+    async def test_a_call_without_a_key_is_refused_where_a_caller_is_needed(self, app: Starlette) -> None:
         assert_problem(await call(app, "POST", "/hold"), 401, "unauthenticated")
 
     async def test_nobodys_key_bounds_what_the_endpoint_does(self, app: Starlette) -> None:
@@ -248,7 +248,7 @@ async def test_the_description_has_an_empty_alternative(app: Starlette) -> None:
         (sign_up, {"optional_key": True, "idempotent": True}, "needs a key, to distinguish the calls"),
     ],
 )
-def test_what_cannot_work_is_refused_at_the_start(
+def test_declarations_that_cannot_work_are_refused_at_the_start(
     endpoint: Callable[..., Any], options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(RouteError, match=sentence):

@@ -293,7 +293,7 @@ async def test_another_version_than_the_one_that_is_named_is_409(
     assert await stored(app.state.db.reader) == before
 
 
-async def test_of_two_rotations_at_once_that_name_a_version_one_wins(
+async def test_one_of_two_simultaneous_rotations_of_a_version_wins(
     app: Starlette, operator: HeldKey, partner: HeldKey
 ) -> None:
     async with asyncio.TaskGroup() as group:
@@ -342,7 +342,7 @@ async def test_a_revoked_key_is_not_rotated(app: Starlette, operator: HeldKey, p
     assert await stored(app.state.db.reader) == before
 
 
-async def test_what_names_no_key_is_404(app: Starlette, operator: HeldKey) -> None:
+async def test_a_path_that_names_no_key_is_404(app: Starlette, operator: HeldKey) -> None:
     answer = await call(
         app, "POST", "/v1/keys/lka_0000000000000000000000/rotate", key=operator, body={"grace_s": 0}
     )
@@ -496,7 +496,7 @@ async def test_each_rotation_counts_anew(app: Starlette, operator: HeldKey, part
     assert (await old_uses(app, operator, partner))[0] == 1
 
 
-async def test_what_was_gathered_before_a_rotation_is_not_counted_after_it(
+async def test_uses_collected_before_a_rotation_are_not_counted_after_it(
     app: Starlette, operator: HeldKey, partner: HeldKey
 ) -> None:
     await rotate(app, operator, partner)
@@ -520,7 +520,7 @@ async def test_counts_of_several_workers_add_up_and_the_last_use_moves_only_forw
     assert await old_uses(app, operator, partner) == (2, rfc3339(late))
 
 
-async def test_what_could_not_be_written_is_counted_later(
+async def test_uses_that_could_not_be_written_are_counted_later(
     app: Starlette, operator: HeldKey, partner: HeldKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await rotate(app, operator, partner)

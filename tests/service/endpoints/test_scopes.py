@@ -206,6 +206,6 @@ async def test_pages_of_scopes(app: Starlette, operator: HeldKey) -> None:
         ([], "a:b", False),
     ],
 )
-def test_what_scopes_include(held: list[str], wanted: str, expected: bool) -> None:
+def test_held_scopes_include_the_wanted_one(held: list[str], wanted: str, expected: bool) -> None:
     assert holds(held, wanted) is expected
     assert lacking(held, [wanted]) == ([] if expected else [wanted])

@@ -441,7 +441,7 @@ async def test_lines_that_a_proxy_added_are_one_field_with_the_partners(
         ({"secret": OTHER_SECRET}, "/secret"),
     ],
 )
-async def test_what_is_no_request_is_refused(
+async def test_bodies_that_describe_no_request_are_refused(
     app: Starlette, operator: HeldKey, change: dict[str, Any], pointer: str
 ) -> None:
     sent = {"method": "GET", "url": "http://h/", "headers": {}, **change}

@@ -70,7 +70,7 @@ async def test_the_location_leads_to_the_same_user(app: Starlette, operator: Hel
         ),
     ],
 )
-async def test_what_is_within_the_bounds_comes_back_unchanged(
+async def test_values_within_the_bounds_are_returned_unchanged(
     app: Starlette, operator: HeldKey, body: dict[str, str]
 ) -> None:
     made = await call(app, "POST", "/v1/users", key=operator, body=body)
@@ -107,7 +107,7 @@ async def test_a_taken_email_is_409_in_whatever_letter_case(
 
 
 @pytest.mark.parametrize("first, second", DIFFERENT_EMAILS)
-async def test_what_folds_differently_is_another_email(
+async def test_emails_that_fold_differently_are_different(
     app: Starlette, operator: HeldKey, first: str, second: str
 ) -> None:
     await call(app, "POST", "/v1/users", key=operator, body={"email": first, "name": "First"})

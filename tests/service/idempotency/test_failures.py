@@ -32,7 +32,7 @@ from tests.service.idempotency.endpoints import (
         pytest.param(OperationalError("", {}, Exception(2013, "lost")), 503, id="the database is gone"),
     ],
 )
-async def test_what_failed_runs_again(app: Starlette, operator: HeldKey, error: Any, status: int) -> None:
+async def test_a_failed_call_runs_again(app: Starlette, operator: HeldKey, error: Any, status: int) -> None:
     control.errors = [error]
 
     answers = [await send(app, "/write", key=operator) for _ in range(3)]
@@ -41,7 +41,7 @@ async def test_what_failed_runs_again(app: Starlette, operator: HeldKey, error: 
     assert control.runs == 2
 
 
-async def test_what_was_refused_runs_again(app: Starlette, operator: HeldKey) -> None:
+async def test_a_refused_call_runs_again(app: Starlette, operator: HeldKey) -> None:
     await call(app, "POST", "/v1/users", key=operator, body=ANN)
     path = f"/v1/users/{operator.user_id}"
 

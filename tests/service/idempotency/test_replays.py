@@ -179,7 +179,7 @@ async def test_a_message_must_sign_its_key(app: Starlette, signer: HeldKey) -> N
 
 
 @pytest.mark.parametrize("path", ["/v1/users", "/slow"], ids=["quick", "slow"])
-async def test_of_copies_that_come_at_once_one_runs(app: Starlette, operator: HeldKey, path: str) -> None:
+async def test_one_of_simultaneous_copies_runs(app: Starlette, operator: HeldKey, path: str) -> None:
     async with asyncio.TaskGroup() as group:
         calls = [group.create_task(send(app, path, key=operator)) for _ in range(COPIES)]
         if path == "/slow":

@@ -44,7 +44,7 @@ async def test_a_copy_waits_a_second_and_no_longer(app: Starlette, operator: Hel
     assert is_replay(await send(app, "/slow", key=operator))
 
 
-async def test_those_who_wait_leave_the_pool_to_others(app: Starlette, operator: HeldKey) -> None:
+async def test_waiting_copies_leave_the_pool_to_other_calls(app: Starlette, operator: HeldKey) -> None:
     """The pool has two connections."""
     async with asyncio.TaskGroup() as group:
         copies = [group.create_task(send(app, "/slow", key=operator)) for _ in range(COPIES)]
@@ -59,7 +59,7 @@ async def test_those_who_wait_leave_the_pool_to_others(app: Starlette, operator:
     assert Counter(one.result().status for one in copies) == {200: COPIES}
 
 
-async def test_those_who_waited_are_answered_from_memory(app: Starlette, operator: HeldKey) -> None:
+async def test_waiting_copies_are_answered_from_memory(app: Starlette, operator: HeldKey) -> None:
     with wire.listening() as commands:
         async with asyncio.TaskGroup() as group:
             copies = [group.create_task(send(app, "/slow", key=operator)) for _ in range(COPIES)]

@@ -42,12 +42,12 @@ async def granted(charger: Charger, accounts: Any, calls: int) -> int:
     return sum(receipt.refusal is None for receipt in receipts)
 
 
-async def test_of_many_at_once_exactly_the_limit_gets_through(charger: Charger) -> None:
+async def test_exactly_the_limit_of_many_simultaneous_calls_is_charged(charger: Charger) -> None:
     assert await granted(charger, ONE, 1000) == 300
     assert await left(charger) == {"burst": 0, "wide": 100}
 
 
-async def test_of_several_tills_together_exactly_the_limit_gets_through(
+async def test_exactly_the_limit_is_charged_by_several_chargers_together(
     charger: Charger, db: SQLAlchemy
 ) -> None:
     """As several workers would: they share only the table."""
@@ -66,7 +66,7 @@ async def test_two_keys_of_an_owner_share_what_is_the_owners(charger: Charger) -
     assert await left(charger, (OWNER,)) == {"owner.burst": 0, "owner.quota": 900}
 
 
-async def test_those_that_wait_are_charged_together(charger: Charger) -> None:
+async def test_waiting_calls_are_charged_together(charger: Charger) -> None:
     await charger.charge(ONE, 1)
 
     with wire.listening() as commands:
@@ -93,7 +93,7 @@ async def test_the_first_ones_that_fit_get_through_in_their_order(charger: Charg
     assert [receipt.refusal is None for receipt in receipts] == [True, True, False, True, False]
 
 
-async def test_who_leaves_before_it_is_charged_is_not_charged(charger: Charger) -> None:
+async def test_a_caller_that_leaves_before_the_charge_is_not_charged(charger: Charger) -> None:
     calls = [asyncio.create_task(charger.charge(ONE, 1)) for _ in range(10)]
     await asyncio.sleep(0)
     for call in calls[5:]:
@@ -105,7 +105,7 @@ async def test_who_leaves_before_it_is_charged_is_not_charged(charger: Charger) 
     assert await left(charger) == {"burst": 295, "wide": 395}
 
 
-async def test_who_leaves_while_it_is_charged_gets_it_back(
+async def test_a_caller_that_leaves_during_the_charge_is_refunded(
     charger: Charger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = charger._counters.write
@@ -126,7 +126,7 @@ async def test_who_leaves_while_it_is_charged_gets_it_back(
     assert await LimitCounter.filter().count() == 1
 
 
-async def test_whenever_a_caller_leaves_it_is_charged_only_if_it_was_told(charger: Charger) -> None:
+async def test_a_caller_that_leaves_at_any_moment_is_charged_only_with_a_receipt(charger: Charger) -> None:
     told = 0
     for steps in range(120):
         call = asyncio.create_task(charger.charge(BOTH, 1))
@@ -147,7 +147,7 @@ async def test_whenever_a_caller_leaves_it_is_charged_only_if_it_was_told(charge
     }
 
 
-async def test_who_leaves_at_the_moment_it_is_told_gets_it_back(
+async def test_a_caller_that_leaves_as_its_receipt_arrives_is_refunded(
     charger: Charger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueue = charger._enqueue
@@ -177,7 +177,7 @@ async def test_others_that_wait_with_one_that_leaves_are_charged(charger: Charge
     assert await left(charger) == {"burst": 280, "wide": 380}
 
 
-async def test_what_is_charged_can_be_given_back(charger: Charger) -> None:
+async def test_a_charge_can_be_refunded(charger: Charger) -> None:
     receipt = await charger.charge(BOTH, 7)
     await charger.charge(BOTH, 1)
 
@@ -187,7 +187,7 @@ async def test_what_is_charged_can_be_given_back(charger: Charger) -> None:
     assert await left(charger, BOTH) == {"burst": 299, "wide": 399, "owner.burst": 99, "owner.quota": 999}
 
 
-async def test_what_is_to_be_given_back_is_so_even_if_its_caller_leaves(charger: Charger) -> None:
+async def test_a_refund_is_made_even_if_its_caller_leaves(charger: Charger) -> None:
     receipt = await charger.charge(ONE, 7)
 
     giving_back = asyncio.create_task(charger.refund(ONE, 7, receipt.moments))
@@ -208,7 +208,9 @@ async def test_an_owner_who_is_limited_later_gets_a_counter_beside_its_keys(char
 
 
 @pytest.mark.parametrize("accounts", [ONE, BOTH], ids=["one", "both"])
-async def test_of_two_that_read_the_same_one_writes(charger: Charger, accounts: tuple[Account, ...]) -> None:
+async def test_one_of_two_writers_of_the_same_version_succeeds(
+    charger: Charger, accounts: tuple[Account, ...]
+) -> None:
     counters = charger._counters
     await charger.charge(accounts, 1)
     reading = await counters.read([one.subject for one in accounts])
@@ -271,7 +273,9 @@ async def test_an_error_reaches_all_who_wait_and_nobody_later(
     assert await granted(charger, BOTH, 1) == 1
 
 
-async def test_who_is_never_first_gives_up(charger: Charger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_charger_that_loses_every_race_gives_up(
+    charger: Charger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def lose(_writes: object) -> bool:
         return False
 

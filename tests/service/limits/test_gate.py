@@ -162,7 +162,7 @@ async def test_a_call_that_never_fits_is_not_told_to_wait(app: Starlette) -> Non
     assert remaining(answer) == {"burst": 4}
 
 
-async def test_what_is_given_back_is_there_again_and_only_once(app: Starlette) -> None:
+async def test_a_charge_is_refunded_only_once(app: Starlette) -> None:
     key = await hold_key(app, scopes=[], limits=[limit(limit=3)], quota=per_day(3))
     await call(app, "GET", "/job", key=key)
 
@@ -306,7 +306,7 @@ async def test_an_address_that_is_not_allowed_is_told_and_not_charged(app: Starl
     assert remaining(answer) == {"burst": 5}
 
 
-async def test_who_proves_nothing_is_told_nothing(app: Starlette) -> None:
+async def test_an_unauthenticated_caller_gets_no_limit_headers(app: Starlette) -> None:
     key = await hold_key(app, scopes=[], limits=[limit()])
 
     answer = await call(app, "GET", "/job", headers=[("authorization", f"Bearer {key.secret}x")])

@@ -69,7 +69,7 @@ class Subject:
         pytest.param([0, 10 * S], 20 * S + 1, 40, id="a wait is rounded up"),
     ],
 )
-def test_of_two_a_minute_the_next_fits_or_waits(spent: list[int], now: int, wait_s: int | None) -> None:
+def test_the_third_call_of_two_a_minute_waits(spent: list[int], now: int, wait_s: int | None) -> None:
     subject = Subject(account(limit()))
     assert [subject.call(START + moment) for moment in spent] == [None] * len(spent)
 
@@ -88,7 +88,7 @@ def test_a_refused_call_consumes_nothing_of_any_limit() -> None:
     assert subject.remaining(START) == {"one": 0, "many": 99, "quota": 99}
 
 
-def test_of_two_subjects_both_are_charged_or_none() -> None:
+def test_two_subjects_are_charged_both_or_not_at_all() -> None:
     key, owner = account(limit(limit=5)), Account("user:1", "owner.", (limit(limit=1),), None)
 
     ledgers = [Ledger(key, None, START), Ledger(owner, None, START)]
@@ -103,7 +103,7 @@ def test_of_two_subjects_both_are_charged_or_none() -> None:
     ]
 
 
-def test_of_several_refusals_the_longest_wait_counts() -> None:
+def test_the_longest_wait_of_several_refusals_counts() -> None:
     subject = Subject(account(limit("short", 1, 10), limit("long", 1, 100), limit("middle", 1, 50)))
     assert subject.call(START) is None
 
@@ -113,7 +113,7 @@ def test_of_several_refusals_the_longest_wait_counts() -> None:
 
 
 @pytest.mark.parametrize("rules", [account(limit(limit=3)), account(quota=Quota(limit=3, per="day"))])
-def test_what_costs_more_than_there_ever_is_never_fits(rules: Account) -> None:
+def test_a_cost_above_the_limit_never_fits(rules: Account) -> None:
     subject = Subject(rules)
 
     refusal = subject.call(START, 4)
@@ -194,7 +194,7 @@ def test_a_clock_that_steps_back_brings_nothing_back(rules: Account, back_s: int
     assert subject.call(START + (refusal.wait_s - back_s) * S) is None
 
 
-def test_what_is_spent_while_the_clock_is_behind_counts_from_the_latest_moment() -> None:
+def test_units_spent_while_the_clock_is_behind_count_from_the_latest_moment() -> None:
     subject = Subject(account(limit()))
     assert subject.call(START) is None
     assert subject.call(START - 30 * S) is None
@@ -216,7 +216,7 @@ def test_what_is_spent_while_the_clock_is_behind_counts_from_the_latest_moment()
         pytest.param(limit(limit=5), limit("other", 5), 5, id="another name begins anew"),
     ],
 )
-def test_what_was_counted_is_kept_for_the_same_name_and_window(
+def test_counts_are_kept_for_the_same_name_and_window(
     before: RateLimit, after: RateLimit, remaining: int
 ) -> None:
     subject = Subject(account(before))
@@ -240,7 +240,7 @@ def test_a_quota_keeps_its_count_unless_its_period_changes() -> None:
 # ---------------------------------------------------------------------- refunds
 
 
-def test_what_is_given_back_is_there_again_and_other_calls_stay() -> None:
+def test_refunded_units_are_available_again_and_other_calls_stay() -> None:
     subject = Subject(account(limit(limit=5), quota=Quota(limit=5, per="day")))
     assert [subject.call(START + moment * S) for moment in (0, 20, 40)] == [None] * 3
 
@@ -253,7 +253,7 @@ def test_what_is_given_back_is_there_again_and_other_calls_stay() -> None:
     assert subject.remaining(START + 100 * S) == {"burst": 5, "quota": 3}
 
 
-def test_what_does_not_count_any_more_gives_nothing_back() -> None:
+def test_units_that_no_longer_count_are_not_refunded() -> None:
     subject = Subject(account(limit(limit=5), quota=Quota(limit=5, per="day")))
     assert subject.call(START) is None
     tomorrow = START + 86400 * S

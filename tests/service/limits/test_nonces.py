@@ -56,7 +56,7 @@ async def limited(app: Starlette, kind: str) -> HeldKey:
 
 @pytest.mark.parametrize("kind", ["limit", "quota", "owner"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_what_is_refused_reserves_nothing(app: Starlette, kind: str, method: str) -> None:
+async def test_a_refused_call_reserves_no_nonce(app: Starlette, kind: str, method: str) -> None:
     key = await limited(app, kind)
 
     answers = [await send(app, key, method, "/job", nonce=one) for one in nonces(6)]
