@@ -85,7 +85,7 @@ async def test_a_request_that_waits_for_its_body_holds_nothing(
 async def test_after_the_last_part_a_write_may_be_open(
     db: SQLAlchemy, make_app: MakeApp, last: dict[str, Any]
 ) -> None:
-    """Whoever watches for the end of the connection waits for no part of the body."""
+    """A task that watches for the end of the connection waits for no part of the body."""
     incoming: list[Message] = [
         {"type": "http.request", "body": b"whole", **last},
         {"type": "http.disconnect"},
