@@ -1,5 +1,6 @@
 """The application: Latchkey with the routes, problems and tables of this package."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -19,4 +20,5 @@ def create_app() -> Starlette:
     settings = read_settings(NewsroomSettings, os.environ, prefix="NEWSROOM_")
     app = create_latchkey(routes=ROUTES, problems=PROBLEMS, schemas=[SCHEMA], scopes=["articles:moderate"])
     app.state.newsroom = settings
+    logging.getLogger("newsroom").setLevel(logging.INFO)
     return app

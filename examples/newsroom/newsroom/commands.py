@@ -19,7 +19,7 @@ def import_(email: str, file: Path) -> None:
     """Publish the articles in FILE, a JSON list, as the author with this EMAIL."""
     try:
         articles = msgspec.json.decode(file.read_bytes(), type=list[NewArticle])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{file}: {error}") from None
     asyncio.run(publish(email, articles))
     click.echo(len(articles))

@@ -1,11 +1,14 @@
 """Members: authors, whose first key signs, and readers, whose first key is a bearer key that ends."""
 
+import logging
 from datetime import UTC, datetime, timedelta
 
 from starlette.requests import Request
 
 from latchkey import ApiKey, Problem, User, issue_key, revoke_key, rotate_key
 from newsroom.shapes import Id, Member, NewMember
+
+log = logging.getLogger(__name__)
 
 
 async def add_member(request: Request, body: NewMember) -> Member:
@@ -35,6 +38,7 @@ async def remove_member(id: Id) -> None:
     """Revoke all keys of a member; the articles stay."""
     for key in await active_keys(id):
         await revoke_key(key, as_operator=True)
+    log.info("Removed the member %d.", id)
 
 
 async def active_keys(id: Id) -> list[ApiKey]:

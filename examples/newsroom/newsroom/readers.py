@@ -64,7 +64,7 @@ async def unfollow(caller: Principal, id: Id) -> None:
 
 async def favour(caller: Principal, slug: str) -> None:
     """Mark an article as a favourite; a second call changes nothing."""
-    article = await find(slug)
+    article = await find(slug, lock=True)
     _, is_new = await Favourite.get_or_create(article_id=article.id, user_id=caller.user.id)
     if is_new:
         await count_favourites(article.id, 1)
@@ -72,7 +72,7 @@ async def favour(caller: Principal, slug: str) -> None:
 
 async def unfavour(caller: Principal, slug: str) -> None:
     """Unmark a favourite."""
-    article = await find(slug)
+    article = await find(slug, lock=True)
     if await Favourite.filter(article_id=article.id, user_id=caller.user.id).delete():
         await count_favourites(article.id, -1)
 
