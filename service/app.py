@@ -10,10 +10,10 @@ from starlette.exceptions import HTTPException
 
 from latchkey.service import logs, openapi
 from latchkey.service.authentication import lookup
-from latchkey.service.authentication.backend import Verifier
 from latchkey.service.authentication.failures import Failures
 from latchkey.service.authentication.keyring import KeyRing, open_keyring
 from latchkey.service.authentication.replay import Replays
+from latchkey.service.authentication.verifier import Verifier
 from latchkey.service.connections.adoption import ServerTrust
 from latchkey.service.connections.bounds import Bounds
 from latchkey.service.database import SQLAlchemy, schema

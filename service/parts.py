@@ -3,9 +3,9 @@
 import msgspec
 from starlette.applications import Starlette
 
-from latchkey.service.authentication.backend import Verifier
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.authentication.replay import Replays
+from latchkey.service.authentication.verifier import Verifier
 from latchkey.service.connections.adoption import ServerTrust
 from latchkey.service.connections.bounds import Bounds
 from latchkey.service.database import SQLAlchemy

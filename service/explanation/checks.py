@@ -13,9 +13,11 @@ import msgspec
 
 from latchkey.service import shapes
 from latchkey.service.authentication import lookup
-from latchkey.service.authentication.backend import Refused, Verifier, require_active, signs
+from latchkey.service.authentication.checks import Refused, require_active
+from latchkey.service.authentication.finder import signs
 from latchkey.service.authentication.lookup import Found
 from latchkey.service.authentication.replay import is_used
+from latchkey.service.authentication.verifier import Verifier
 from latchkey.service.authentication.wire.advice import access_key_part
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret, parse_access_key
 from latchkey.service.authentication.wire.extraction import (
