@@ -39,6 +39,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
             asyncio.create_task(parts.last_used.write_for_ever(), name="last used"),
             asyncio.create_task(housekeeping.purge_for_ever(db), name="housekeeping"),
         ]
+        if db.replica_state is not None:
+            tasks.append(asyncio.create_task(db.replica_state.watch(), name="replica"))
         try:
             yield
         finally:

@@ -393,9 +393,9 @@ class Home(Output, frozen=True, kw_only=True):
 
 
 class Health(Output, frozen=True, kw_only=True):
-    """The service is well."""
+    """The service is well, or it answers all calls without its replica."""
 
-    status: Literal["ok"]
+    status: Literal["ok", "degraded"]
 
 
 class Explanation(Output, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from latchkey.middleware import background
 from latchkey.models import Base, Watched
 from latchkey.models.watched import Watcher
 from latchkey.service.database.engines import create_engines
+from latchkey.service.database.replica import Replica
 from latchkey.service.database.rules import Engines
 from latchkey.service.database.session import RequestSession
 from latchkey.service.settings import Settings
@@ -128,6 +129,11 @@ class SQLAlchemy(metaclass=Singleton):
     def replica(self) -> AsyncEngine | None:
         """Return the AUTOCOMMIT engine on `READER_URL`, or None."""
         return self._opened("replica").replica
+
+    @property
+    def replica_state(self) -> Replica | None:
+        """Return the state of the replica, or None without one."""
+        return self._opened("replica_state").replica_state
 
     @property
     def scoped_session(self) -> async_scoped_session[RequestSession]:

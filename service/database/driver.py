@@ -143,8 +143,12 @@ class Connection(connection.Connection):
             timer.cancel()
 
     def _give_up(self) -> None:
-        """Drop the connection, so that the reader gets the error of a lost connection."""
-        note_stall()
+        if self.opening.notes_stalls:
+            note_stall()
+        self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection, so that its user gets the error of a lost connection."""
         transport = getattr(self, "_transport", None)
         if transport is not None:
             transport.abort()
@@ -208,6 +212,8 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
             sessions with autocommit off reports it as on, so the driver would send nothing.
         waits_for_cluster: on a Galera cluster, each read waits until the node has applied earlier commits of the other
             nodes. On other servers this has no effect.
+        notes_stalls: a request in which a time limit was exceeded does not wait for the database again. False for a replica,
+            whose reads go to the primary then.
         isolation_level: of the session; None for that of the server. SQLAlchemy sets the names of a new connection.
     """
 
@@ -216,6 +222,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     variables: Mapping[str, int | str] = {}
     waits_for_cluster: bool = False
     isolation_level: str | None = None
+    notes_stalls: bool = True
 
     async def open(self, connection: Connection, *, is_again: bool = False) -> None:
         """Open a connection.
@@ -238,7 +245,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
                 await self._set_session(connection, is_again=is_again)
         except BaseException as error:
             connection.close()
-            if isinstance(error, TimeoutError):
+            if isinstance(error, TimeoutError) and self.notes_stalls:
                 note_stall()
             if isinstance(error, errors.Error):
                 raise ConnectError(*error.args) from error
@@ -269,6 +276,7 @@ async def connect(
     waits_for_cluster: bool = False,
     answer_timeout_s: float | None = None,
     isolation_level: str | None = None,
+    notes_stalls: bool = True,
     **arguments: Any,
 ) -> Connection:
     """Open a connection; see `Opening`. The other arguments are those of the driver's connection.
@@ -287,6 +295,7 @@ async def connect(
         variables=variables or {},
         waits_for_cluster=waits_for_cluster,
         isolation_level=isolation_level,
+        notes_stalls=notes_stalls,
     )
     await made.opening.open(made)
     return made

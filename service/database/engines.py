@@ -5,6 +5,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -13,6 +14,7 @@ from latchkey.service.database import driver, sqlite
 from latchkey.service.database.checkout import Checks
 from latchkey.service.database.pool import FairPool
 from latchkey.service.database.private_file import keep_private
+from latchkey.service.database.replica import Replica
 from latchkey.service.database.resending import resend_first_statements
 from latchkey.service.database.rules import Engines
 from latchkey.service.database.single_precision import read_floats_as_text
@@ -37,6 +39,7 @@ LOCK_WAITS = (
     "lock_wait_timeout",  # for tables that are being altered
 )
 MYSQL_PORT = 3306
+REPLICA_CONNECT_TIMEOUT_S = 1  # then the primary is read
 ISOLATION_LEVEL = "READ COMMITTED"
 CHARSET = "utf8mb4"
 TLS_PARAMETERS = frozenset({"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_check_hostname"})
@@ -56,16 +59,22 @@ def create_engines(settings: Settings) -> Engines:
         SettingsError: the URL is of no supported database, or asks for TLS that would not verify the server.
     """
     url = parse_url(settings.database_url, "LATCHKEY_DATABASE_URL")
-    replica = None
+    replica = probe = state = None
     if settings.reader_url is not None:
-        replica = _reader(parse_url(settings.reader_url, "LATCHKEY_READER_URL"), settings, is_primary=False)
+        replica_url = parse_url(settings.reader_url, "LATCHKEY_READER_URL")
+        replica = _reader(replica_url, settings, is_primary=False)
+        probe = _reader(replica_url, msgspec.structs.replace(settings, pool_size=1), is_primary=False)
+        state = Replica(replica, probe)
     engines = Engines(
-        writer=_writer(url, settings), reader=_reader(url, settings, is_primary=True), replica=replica
+        writer=_writer(url, settings),
+        reader=_reader(url, settings, is_primary=True),
+        replica=replica,
+        replica_state=state,
     )
     primary = Checks(settings.connection_idle_s)
     for engine in engines.all:
         keep_records(engine)
-        (primary if engine is not replica else Checks(settings.connection_idle_s)).attach(engine)
+        (primary if engine not in {replica, probe} else Checks(settings.connection_idle_s)).attach(engine)
     if engines.writer.dialect.name != "sqlite":
         resend_first_statements(engines.writer)
     return engines
@@ -125,7 +134,9 @@ def _reader(url: URL, settings: Settings, *, is_primary: bool) -> AsyncEngine:
     else:
         url, arguments = _mysql_arguments(url, settings)
         arguments["connect_args"]["variables"]["autocommit"] = 1
-        arguments["connect_args"]["waits_for_cluster"] = is_primary
+        arguments["connect_args"].update(waits_for_cluster=is_primary, notes_stalls=is_primary)
+        if not is_primary:
+            arguments["connect_args"]["connect_timeout"] = REPLICA_CONNECT_TIMEOUT_S
     engine = create_async_engine(
         url,
         isolation_level="AUTOCOMMIT",

@@ -120,6 +120,11 @@ class FairPool(AsyncAdaptedQueuePool):
                 )
             )
 
+    def refuse_waiters(self) -> None:
+        """Let nobody wait any longer: the server does not answer."""
+        for waiter in list(self._waiters):
+            self._give_up(waiter.turn)
+
     def _pass_on(self, request_scope: RequestScope | None, record: ConnectionPoolEntry | None) -> None:
         self._bulkhead.leave(request_scope)
         if record is None:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, MissingGreenlet, PendingRollbackError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
@@ -31,8 +32,8 @@ def step(method: M) -> M:
             return method(self, *args, **kwargs)
         except PendingRollbackError as error:
             raise BrokenTransactionError from error
-        except DBAPIError as error:
-            if not (error.connection_invalidated and self.may_read_again):
+        except (DBAPIError, PoolTimeoutError) as error:
+            if not self.may_read_again_after(error):
                 raise
             # The pooled connection was dead before the statement reached the server: read again.
             self.drop_connection()
@@ -130,10 +131,15 @@ class RoutingSession(Session):
             transaction.origin is not SessionTransactionOrigin.AUTOBEGIN or self.in_nested_transaction()
         )
 
-    @property
-    def may_read_again(self) -> bool:
-        """Return whether nothing but one read has happened on the connection."""
+    def may_read_again_after(self, error: DBAPIError | PoolTimeoutError) -> bool:
+        """Return whether a failed read may be run again: on the primary, or because nothing else used its connection."""
         record = self.record
+        if not (record.on_writer or self._begun_by_hand or record.is_streaming) and self.rules.leave_replica(
+            error
+        ):
+            return True
+        if not (isinstance(error, DBAPIError) and error.connection_invalidated):
+            return False
         first = not record.on_writer or (record.statements == 1 and not self._begun_by_hand)
         return self.depth == 1 and not record.sent_write and first
 

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from latchkey.service.database.replica import Replica
+
 
 class Engines(msgspec.Struct, frozen=True):
     """The engines of a session: `reader` and `writer` are on the primary, `replica` may be behind."""
@@ -14,11 +16,19 @@ class Engines(msgspec.Struct, frozen=True):
     writer: AsyncEngine
     reader: AsyncEngine
     replica: AsyncEngine | None = None
+    replica_state: Replica | None = None
 
     @property
     def all(self) -> list[AsyncEngine]:
         """Return the engines that exist."""
-        return [one for one in (self.writer, self.reader, self.replica) if one is not None]
+        probe = None if self.replica_state is None else self.replica_state.probe
+        return [one for one in (self.writer, self.reader, self.replica, probe) if one is not None]
+
+    @property
+    def for_reads(self) -> AsyncEngine:
+        """Return the engine for the reads of a safe method: the replica, if there is one and it is up."""
+        state = self.replica_state
+        return self.reader if state is None or not state.is_up else state.engine
 
     def include(self, bind: object) -> bool:
         """Return whether `bind` is one of these engines."""
@@ -48,3 +58,11 @@ class Rules:
         self.before_write: Callable[[], None] | None = None
         self.refusal: type[RuntimeError] | None = None  # the error that refuses all further statements
         self.commit_forbidden = False  # True refuses every commit
+
+    def leave_replica(self, error: Exception) -> bool:
+        """Read on the primary from now on, if a read failed because of the replica; return whether it did."""
+        state = self.engines.replica_state
+        if state is None or not state.is_cause_of(error, self.reads_from):
+            return False
+        self.reads_from = self.engines.reader
+        return True

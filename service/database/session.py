@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from sqlalchemy.orm import Session
 
@@ -181,7 +182,7 @@ class RequestSession(AsyncSession):
         """Choose where the endpoint reads: a safe method on the replica if there is one, any other method on the writer."""
         rules = self.rules
         rules.transactional = not safe
-        rules.reads_from = rules.engines.replica or rules.engines.reader
+        rules.reads_from = rules.engines.for_reads
 
     def forbid_commit(self, forbidden: bool) -> None:
         """Refuse every commit from now on, or allow them again: an idempotent call writes in one transaction."""
@@ -226,7 +227,12 @@ class RequestSession(AsyncSession):
             and (self._inside is None or self._inside.reads_apart)
         ):
             require_own_task(self._task)
-            return await prepared.run(rules.reads_from, values)
+            try:
+                return await prepared.run(rules.reads_from, values)
+            except (DBAPIError, PoolTimeoutError) as error:
+                if not rules.leave_replica(error):
+                    raise
+                return await prepared.run(rules.reads_from, values)
         return await super().run_sync(RoutingSession.read, prepared, values)  # type: ignore[arg-type]  # our sync_session_class
 
     async def reset_for_retry(self) -> None:
