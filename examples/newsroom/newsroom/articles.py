@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from latchkey import Answer, PageQuery, Principal, Problem, Query, given, paginate
+from latchkey import Answer, PageQuery, Principal, Problem, Q, Query, given, paginate
 from newsroom.models import Article, Favourite, Tag
 from newsroom.shapes import ArticleChange, ArticleQuery, Entry, FullArticle, Marked, NewArticle
 
@@ -27,6 +27,9 @@ async def list_articles(request: Request, caller: Principal | None, query: Artic
         found = found.filter(author_id=query.author)
     if query.tag is not None:
         found = found.filter(tags__name=query.tag)
+    if query.text is not None:
+        like = f"%{query.text}%"
+        found = found.filter(Q(title__like=like) | Q(summary__like=like))
     return await entries(request, found, query, caller)
 
 

@@ -47,10 +47,11 @@ class NewMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class ArticleQuery(PageQuery, frozen=True, kw_only=True):
-    """The query of `GET /v1/articles`: those of one author, or with one tag."""
+    """The query of `GET /v1/articles`: the filters, of which all must match."""
 
     author: Id | None = None
     tag: TagName | None = None
+    text: Annotated[str, Meta(min_length=3, max_length=50, pattern=r"^[^%_\\]+$(?![\s\S])")] | None = None
 
 
 class Author(msgspec.Struct):

@@ -73,6 +73,18 @@ def test_articles_are_listed_by_their_tags(author: Caller, anybody: Caller) -> N
     assert {"name": tag, "articles": 1} in anybody("GET", "/v1/tags").json()
 
 
+def test_articles_are_found_by_a_text_in_title_or_summary(author: Caller, anybody: Caller) -> None:
+    word = f"storm{author.id}"
+    slugs = {publish(author, title=f"A {word} comes")["slug"], publish(author, summary=f"No {word}.")["slug"]}
+    publish(author, body=word)
+
+    found = anybody("GET", f"/v1/articles?text={word}&author={author.id}").json()["data"]
+    refused = anybody("GET", "/v1/articles?text=%25%25%25")
+
+    assert {one["slug"] for one in found} == slugs
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameter")
+
+
 def test_only_the_author_changes_an_article(ops: Caller, author: Caller, article: dict[str, Any]) -> None:
     path = f"/v1/articles/{article['slug']}"
 
