@@ -82,6 +82,12 @@ class TestLayout:
     def test_every_path_leads_somewhere(self) -> None:
         assert [path for path in self.NAMED if not (ROOT / path).exists()] == []
 
+    def test_every_helper_of_the_tests_that_contributors_are_told_of_exists(self) -> None:
+        named = re.findall(r"`(tests/[\w./]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+
+        assert len(named) > 15
+        assert [path for path in named if not (ROOT / path).exists()] == []
+
     def test_every_module_and_folder_of_the_service_has_a_row(self) -> None:
         modules = {f"service/{path.name}" for path in (ROOT / "service").glob("[a-z]*.py")}
         folders = {f"service/{path.parent.name}/" for path in (ROOT / "service").glob("[a-z]*/__init__.py")}
