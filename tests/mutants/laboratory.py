@@ -22,6 +22,7 @@ from tests.mutants.changes import Mutant, Mutator, marked, modules_of
 
 TEST_TIMEOUT_S = 60  # a test that takes longer fails
 RUN_TIMEOUT_S = 900
+ALL_TIMEOUT_S = 3600
 PASSED_PERCENT = 95
 FAILED = 1
 
@@ -41,6 +42,7 @@ class Passage(msgspec.Struct):
     """The run of a test without a mutant: its time, and the statements that it passed, by module."""
 
     seconds: float = 0.0
+    failed: bool = False
     lines: dict[str, set[int]] = {}
 
 
@@ -113,23 +115,23 @@ class Laboratory:
     # ------------------------------------------------------------------ the run without a mutant
 
     def read_or_make_passages(self, items: list[pytest.Item]) -> None:
-        """Find out which tests pass which statements, and require that all tests succeed."""
+        """Find out which tests pass which statements; a test that fails without a mutant is left out and reported."""
         known = self.plan.known
         if known is not None and known.exists():
-            self.passages = msgspec.json.decode(known.read_bytes(), type=dict[str, Passage])
-            return
-        read_end, write_end = os.pipe()
-        child = fork(partial(self.record, items, write_end))
-        os.close(write_end)
-        with os.fdopen(read_end, "rb") as pipe:
-            written = pipe.read()
-        os.waitpid(child, 0)
-        try:
-            self.passages = msgspec.json.decode(written, type=dict[str, Passage])
-        except msgspec.DecodeError:
-            raise pytest.UsageError(f"the tests fail without a mutant: {written.decode()}") from None
-        if known is not None:
-            known.write_bytes(written)
+            written = known.read_bytes()
+        else:
+            read_end, write_end = os.pipe()
+            child = fork(partial(self.record, items, write_end))
+            os.close(write_end)
+            with os.fdopen(read_end, "rb") as pipe:
+                written = pipe.read()
+            wait_for_one({child: time.monotonic()}, timeout_s=ALL_TIMEOUT_S)
+            if known is not None:
+                known.write_bytes(written)
+        self.passages = msgspec.json.decode(written, type=dict[str, Passage])
+        failed = [name for name, passage in self.passages.items() if passage.failed]
+        if failed:
+            report(f"left out, because they fail without a mutant: {failed}")
 
     def record(self, items: list[pytest.Item], end: int) -> None:
         """Run all tests with marked functions, and write what each of them passes."""
@@ -143,15 +145,16 @@ class Laboratory:
                     one.__code__ = code
         found: dict[str, Passage] = {}
 
-        def note(item: pytest.Item, seconds: float) -> None:
+        def note(item: pytest.Item, seconds: float, failed: bool) -> bool:
             nonlocal passage
-            passage.seconds = seconds
+            passage.seconds, passage.failed = seconds, failed
             found[item.nodeid] = passage
             passage = Passage(lines={})
+            return True
 
-        failed = run(items, note)
+        run(items, note)
         with os.fdopen(end, "wb", closefd=False) as pipe:
-            pipe.write(msgspec.json.encode(found) if failed is None else failed.encode())
+            pipe.write(msgspec.json.encode(found))
 
     # ------------------------------------------------------------------ a mutant
 
@@ -166,8 +169,9 @@ class Laboratory:
 
         def passes(item: pytest.Item) -> bool:
             passage = self.passages.get(item.nodeid)
-            # A test that was added since is tried as well.
-            return passage is None or mutant.statement in passage.lines.get(mutant.module, ())
+            if passage is None:
+                return True  # added since
+            return not passage.failed and mutant.statement in passage.lines.get(mutant.module, ())
 
         def effort(item: pytest.Item) -> tuple[bool, float]:
             passage = self.passages.get(item.nodeid)
@@ -192,18 +196,25 @@ def functions_in_memory(modules: Sequence[str]) -> dict[tuple[str, int], list[Fu
     return found
 
 
+def stop_at_a_failure(_item: pytest.Item, _seconds: float, failed: bool) -> bool:
+    return not failed
+
+
 def run(
-    items: list[pytest.Item], passed: Callable[[pytest.Item, float], None] = lambda _item, _seconds: None
+    items: list[pytest.Item], note: Callable[[pytest.Item, float, bool], bool] = stop_at_a_failure
 ) -> str | None:
-    """Run tests until one fails, and return its name; call `passed` for each other with its time in seconds."""
+    """Run tests until `note` returns False, and return the name of the last one then.
+
+    `note` gets each test with its time in seconds, and whether it failed.
+    """
     for item, following in zip(items, [*items[1:], None], strict=True):
         began = time.monotonic()
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        if item.session.testsfailed:
+        failed, item.session.testsfailed = bool(item.session.testsfailed), 0
+        if not note(item, time.monotonic() - began, failed):
             with contextlib.suppress(Exception):
                 item.session._setupstate.teardown_exact(None)
             return item.nodeid
-        passed(item, time.monotonic() - began)
     return None
 
 
@@ -223,14 +234,14 @@ def fork(work: Callable[[], None]) -> int:
         os._exit(0)
 
 
-def wait_for_one(began: dict[int, float]) -> int:
+def wait_for_one(began: dict[int, float], timeout_s: float = RUN_TIMEOUT_S) -> int:
     """Wait until a child ends, or has run for too long, and return its id; its servers end with it."""
     while True:
         for child, start in began.items():
             if os.waitpid(child, os.WNOHANG)[0]:
                 end_group(child)
                 return child
-            if time.monotonic() - start > RUN_TIMEOUT_S:
+            if time.monotonic() - start > timeout_s:
                 end_group(child)
                 os.waitpid(child, 0)
                 return child
