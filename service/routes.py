@@ -1,7 +1,7 @@
 """All routes of Latchkey: each URL with its permitted callers and its endpoint."""
 
 from latchkey.service import shapes
-from latchkey.service.endpoints import keys, me, scopes, signatures, users
+from latchkey.service.endpoints import keys, me, scopes, signatures, users, verification
 from latchkey.service.endpoints import service as service_endpoints
 from latchkey.service.operation import Operation, route
 
@@ -17,6 +17,12 @@ NEW_MY_KEY = {"name": "nightly import", "mode": "signed", "scopes": ["users:read
 NEW_KEY = {"user_id": 1, **NEW_MY_KEY}
 KEY_CHANGE = {"name": "hourly import"}
 ROTATION = {"grace_s": 7 * 24 * 60 * 60, "version": 1}  # 7 days
+
+VERIFY = {
+    "credential": "lks_00000000000000000000000000000000000000000003GTfko",
+    "scopes": ["users:read"],
+    "cost": 2,
+}
 
 SIGNED_REQUEST = {
     "method": "GET",
@@ -81,6 +87,13 @@ ROUTES: tuple[Operation, ...] = (
           example=ROTATION, path_example=KEY, idempotent=True),
     route("DELETE", "/v1/keys/{access_key}", keys.revoke_key, scope="keys:write",
           status=204, problems=("not_found",), path_example=KEY, idempotent=True),
+
+    route("POST", "/v1/keys/verify", verification.verify_key, scope="keys:verify",
+          answers=shapes.Verified, example=VERIFY),
+    route("POST", "/v1/keys/verify-batch", verification.verify_keys, scope="keys:verify",
+          answers=shapes.VerifiedBatch, example={"data": [VERIFY]}),
+    route("POST", "/v1/me/keys/verify", verification.verify_my_key, scope="me.keys:verify",
+          answers=shapes.Verified, example=VERIFY),
 
     route("POST", "/v1/scopes", scopes.create_scope, scope="scopes:write",
           status=201, answers=shapes.Scope, problems=("scope_taken",), example=NEW_SCOPE, idempotent=True),

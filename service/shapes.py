@@ -328,6 +328,93 @@ class SignedRequest(Input, frozen=True, kw_only=True):
     signed_text: Annotated[str, Meta(max_length=32_768)] | UnsetType = UNSET
 
 
+class ReceivedRequest(Input, frozen=True, kw_only=True):
+    """A request as another service received it.
+
+    The absolute `url` contains the query, with its percent escapes. Header names may have any letter case, and a repeated
+    header has a list of values; only `host` and the headers of the credential and its signature are needed.
+    `content_sha256` is the SHA-256 of the body that the service received, in hexadecimal; without it the body is empty.
+    """
+
+    method: Annotated[str, Meta(pattern=TOKEN)]
+    url: Annotated[str, Meta(max_length=16_384)]
+    headers: Annotated[
+        dict[Annotated[str, Meta(pattern=TOKEN)], HeaderValue | list[HeaderValue]], Meta(max_length=100)
+    ]
+    content_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}" + END)] | UnsetType = UNSET
+
+
+class Verify(Input, frozen=True, kw_only=True):
+    """The body of `POST /v1/keys/verify`: either `credential`, the secret of a bearer key, or `request`.
+
+    `scopes` must all be held. `cost` is charged to all limits of the key and its owner, unless `charge` is false.
+    `client` is the address of the client, which a key with allowed networks needs. `tags` go to the log.
+    """
+
+    credential: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
+    request: ReceivedRequest | UnsetType = UNSET
+    scopes: Scopes = []
+    cost: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+    charge: bool = True
+    client: Annotated[str, Meta(max_length=45)] | UnsetType = UNSET
+    tags: Annotated[
+        list[Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{1,64}" + END)]], Meta(max_length=10)
+    ] = []
+
+
+MOST_VERIFIED = 100
+
+
+class VerifyBatch(Input, frozen=True, kw_only=True):
+    """The body of `POST /v1/keys/verify-batch`."""
+
+    data: Annotated[list[Verify], Meta(min_length=1, max_length=MOST_VERIFIED)]
+
+
+class VerifiedOwner(Output, frozen=True, kw_only=True):
+    """The owner of a verified key."""
+
+    id: Id
+    name: str
+    status: UserStatus
+
+
+class LimitState(Output, frozen=True, kw_only=True):
+    """What is left of a limit; the prefix `owner.` of a name marks a limit of the owner."""
+
+    name: str
+    limit: int
+    window_s: int
+    remaining: int
+    resets_in_s: int | None
+
+
+class Verified(Output, frozen=True, kw_only=True):
+    """The result of a verification.
+
+    `code` is `valid`, or the code of the problem that a call to this service would get; `detail` explains it.
+    The key and its owner are null unless the secret or the signature was proved; they are shown for a key that was
+    refused afterwards, for example because it is revoked.
+    """
+
+    valid: bool
+    code: str
+    detail: str | None
+    retry_after_s: int | None
+    access_key: str | None
+    name: str | None
+    owner: VerifiedOwner | None
+    scopes: tuple[str, ...]
+    expires_at: Moment | None
+    limits: tuple[LimitState, ...]
+
+
+class VerifiedBatch(Output, frozen=True, kw_only=True):
+    """The results of a batch, in the order of the requests."""
+
+    data: list[Verified]
+
+
 class SignedText(Output, frozen=True, kw_only=True):
     """A text that the client may have signed: its lines, each of which but the last ends in a line feed."""
 

@@ -113,7 +113,7 @@ async def by_secret(session: RequestSession, secret_sha256: bytes) -> Found:
         NoKeyMatch: there is none.
         OwnerNotFound: its owner has no row.
     """
-    return _found(await session.read(BY_SECRET, {"secret_sha256": secret_sha256}))
+    return found_in(await session.read(BY_SECRET, {"secret_sha256": secret_sha256}))
 
 
 async def by_access_key(session: RequestSession, access_key: str) -> Found:
@@ -123,7 +123,7 @@ async def by_access_key(session: RequestSession, access_key: str) -> Found:
         NoKeyMatch: there is none.
         OwnerNotFound: its owner has no row.
     """
-    return _found(await session.read(BY_ACCESS_KEY, {"access_key": access_key}))
+    return found_in(await session.read(BY_ACCESS_KEY, {"access_key": access_key}))
 
 
 async def by_id_locked(session: RequestSession, key_id: int) -> Found:
@@ -133,10 +133,11 @@ async def by_id_locked(session: RequestSession, key_id: int) -> Found:
         NoKeyMatch, OwnerNotFound: the row no longer exists.
     """
     rows = (await session.execute(BY_ID_LOCKED, {"key_id": key_id})).all()
-    return _found([tuple(row) for row in rows])
+    return found_in([tuple(row) for row in rows])
 
 
-def _found(rows: Sequence[Sequence[Any]]) -> Found:
+def found_in(rows: Sequence[Sequence[Any]]) -> Found:
+    """Return the key in the rows of a lookup, or raise NoKeyMatch or OwnerNotFound."""
     if not rows:
         raise NoKeyMatch
     values = rows[0]

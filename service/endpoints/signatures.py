@@ -1,5 +1,8 @@
 """Signatures: `/v1/signatures`."""
 
+from collections.abc import Mapping
+from urllib.parse import unquote
+
 from starlette.requests import Request
 from starlette.types import Scope
 
@@ -54,27 +57,41 @@ async def explained(
 
 def as_received(sent: shapes.SignedRequest) -> Scope:
     """Return the ASGI scope that the server would create for a request, with the parts that a signature covers."""
-    try:
-        parts = split_url(sent.url)
-    except ValueError as error:
-        raise field_problem("/url", excerpt(str(error).removesuffix("."))) from None
-    headers = [
-        (name.lower().encode(), value.encode("latin-1"))
-        for name, values in sent.headers.items()
-        for value in ([values] if isinstance(values, str) else values)
-    ]
-    names = {name for name, _ in headers}
-    if b"host" not in names:
-        headers.append((b"host", host_header(parts).encode()))
+    scope = scope_of(sent.method, sent.url, sent.headers, pointer="/url")
+    names = {name for name, _ in scope["headers"]}
     content = content_of(sent)
     if content and not names & {b"content-length", b"transfer-encoding"}:
-        headers.append((b"content-length", str(len(content)).encode()))
+        scope["headers"].append((b"content-length", str(len(content)).encode()))
+    return scope
+
+
+def scope_of(method: str, url: str, headers: Mapping[str, str | list[str]], *, pointer: str) -> Scope:
+    """Return the ASGI scope of a request without its body.
+
+    Args:
+        method: as received.
+        url: absolute.
+        headers: by their names in any letter case; a repeated header has a list of values.
+        pointer: to the URL in the body of the call, for the problem with a wrong one.
+    """
+    try:
+        parts = split_url(url)
+    except ValueError as error:
+        raise field_problem(pointer, excerpt(str(error).removesuffix("."))) from None
+    lines = [
+        (name.lower().encode(), value.encode("latin-1"))
+        for name, values in headers.items()
+        for value in ([values] if isinstance(values, str) else values)
+    ]
+    if not any(name == b"host" for name, _ in lines):
+        lines.append((b"host", host_header(parts).encode()))
     return {
-        "method": sent.method,
+        "method": method,
         "scheme": parts.scheme,
+        "path": unquote(parts.path or "/"),
         "raw_path": (parts.path or "/").encode(),
         "query_string": parts.query.encode(),
-        "headers": headers,
+        "headers": lines,
     }
 
 

@@ -118,6 +118,22 @@ class Limits:
             return None
         return await self._charge(scope, cost)
 
+    async def outlook(self, scope: Scope, *, cost: int) -> Problem | None:
+        """Return the problem that a charge would return now, and charge nothing."""
+        state = limit_state(scope)
+        accounts = accounts_in(state)
+        if not accounts:
+            return None
+        try:
+            receipt = await self._charger.preview(accounts, cost)
+        except (DBAPIError, PoolTimeoutError) as error:
+            state["figures"] = UNKNOWN
+            if not self._allows(accounts, error):
+                raise
+            return None
+        state["figures"] = receipt.figures
+        return None if receipt.refusal is None else problem_of(receipt.refusal, cost)
+
     async def _is_exempt(self, scope: Scope) -> bool:
         state = limit_state(scope)
         if "is_exempt" not in state:

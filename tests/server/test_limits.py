@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.applications import Starlette
 
@@ -115,6 +116,32 @@ async def test_four_processes_let_exactly_so_many_through(
     assert len(processes) == PROCESSES
 
     await assert_exact(app, [one.port for one in processes], limits, quota, owners, through, remaining)
+
+
+@on_mariadb
+async def test_verifications_by_four_processes_are_charged_exactly(
+    app: Starlette, processes: list[Served]
+) -> None:
+    """Another service asks all processes at once."""
+    key = await hold_key(app, scopes=[], email=EMAIL, limits=[limit("burst", 300, 3600)])
+    service = await hold_key(app, scopes=["keys:verify"], email="orders@example.com")
+    codes: Counter[str] = Counter()
+    calls = iter(range(CALLS))
+
+    async def ask(port: int) -> None:
+        async with httpx2.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers=[service.bearer]
+        ) as client:
+            for _ in calls:
+                answer = await client.post("/v1/keys/verify", json={"credential": key.secret}, timeout=60)
+                codes[answer.json()["code"]] += 1
+
+    async with asyncio.timeout(180), asyncio.TaskGroup() as group:
+        for number in range(CLIENTS):
+            group.create_task(ask(processes[number % PROCESSES].port))
+
+    assert codes == {"valid": 300, "rate_limited": CALLS - 300}
+    assert await left(app, key) == {"burst": 0}
 
 
 @on_sqlite

@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 
 from latchkey.models.limit import Quota
-from latchkey.service.routes import ROUTES, SIGNED_REQUEST
+from latchkey.service.routes import ROUTES, SIGNED_REQUEST, VERIFY
 from tests import mysql, wire
 from tests.api import HeldKey, call, hold_key
 from tests.conftest import on_mariadb
@@ -102,6 +102,10 @@ TRIPS = {
     "rotate a key without grace": Trip("POST /v1/keys/{access_key}/rotate", 8, 200, {"grace_s": 0}),
     # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at, COMMIT
     "revoke a key": Trip("DELETE /v1/keys/{access_key}", 6, 204),
+    # key; the key that is verified
+    "verify a key": Trip("POST /v1/keys/verify", 2, 200, VERIFY),
+    "verify a key of a batch": Trip("POST /v1/keys/verify-batch", 2, 200, {"data": [VERIFY]}),
+    "verify a key of one's own": Trip("POST /v1/me/keys/verify", 2, 200, VERIFY),
     # as for a user that is created, after the lock of the caller
     "register a scope": Trip("POST /v1/scopes", 4, 201, {"name": "orders:read"}),
     "list scopes": Trip("GET /v1/scopes", 2),
