@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from asyncmy.errors import Error
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -234,7 +235,12 @@ def _reset_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
     if state.transaction_was_reset:
         return
     if lost or dbapi_connection.driver_connection.get_transaction_status():
-        dbapi_connection.rollback()
+        try:
+            dbapi_connection.rollback()
+        except Error as error:
+            if not driver.is_lost(error):
+                raise
+            record.invalidate(error)  # the server rolls back too, and the pool would log a traceback
 
 
 # ---------------------------------------------------------------------- SQLite

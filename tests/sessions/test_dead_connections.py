@@ -1,6 +1,7 @@
 """A pooled connection that died while idle costs nobody an answer, and nothing is done twice."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -100,6 +101,21 @@ async def test_a_statement_that_may_commit_is_not_either(
         database_proxy.reset_at_next_command()
         with pytest.raises(DBAPIError):
             await connection.execute(text(statement))
+
+
+async def test_a_connection_that_dies_before_its_rollback_is_no_error(
+    db: SQLAlchemy, database_proxy: DatabaseProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with db.engine.connect() as connection:
+        await connection.execute(text("DELETE FROM nonces"))
+        raw = await connection.get_raw_connection()
+        database_proxy.reset_at_next_command()
+        with caplog.at_level(logging.WARNING):
+            await connection.run_sync(lambda _connection: raw.close())
+    after = await ids(db)
+
+    assert caplog.records == []
+    assert len(after) == 2
 
 
 async def ids(db: SQLAlchemy) -> tuple[int, ...]:
