@@ -123,12 +123,14 @@ async def make_read_only(stage: Stage) -> None:
         await stage.sql("SET GLOBAL read_only = 1; SELECT SLEEP(2); SET GLOBAL read_only = 0")
 
 
-@fault("disk full for 2 s (1114)")
-async def fill_disk(stage: Stage) -> None:
+@fault("INSERTs refused for 2 s as on a full disk (1114)")
+async def refuse_inserts(stage: Stage) -> None:
     async with stage.injected():
-        await asyncio.to_thread(stage.fill_disk)
-        await asyncio.sleep(2)
-        await stage.sql(f"DROP TABLE {stage.database}.filling")
+        signal = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table is full'"
+        await stage.sql(
+            f"USE {stage.database}; CREATE TRIGGER full BEFORE INSERT ON users FOR EACH ROW {signal};"
+            "SELECT SLEEP(2); DROP TRIGGER full"
+        )
 
 
 # ---------------------------------------------------------------------- locks of other programs
@@ -137,7 +139,7 @@ async def fill_disk(stage: Stage) -> None:
 @fault("table locked for 3 s by another program")
 async def lock_table(stage: Stage) -> None:
     async with stage.injected():
-        await stage.sql(f"LOCK TABLES {stage.database}.api_keys WRITE; SELECT SLEEP(3); UNLOCK TABLES")
+        await stage.sql(f"LOCK TABLES {stage.database}.users WRITE; SELECT SLEEP(3); UNLOCK TABLES")
 
 
 @fault("global read lock for 3 s (a backup)")
@@ -150,7 +152,7 @@ async def lock_everything(stage: Stage) -> None:
 async def lock_row(stage: Stage) -> None:
     async with stage.injected():
         await stage.sql(
-            f"USE {stage.database}; BEGIN; SELECT id FROM users WHERE email_key = 'client1@example.com' FOR UPDATE;"
+            f"USE {stage.database}; BEGIN; SELECT id FROM users WHERE email_key = 'client2@example.com' FOR UPDATE;"
             "SELECT SLEEP(3); ROLLBACK"
         )
 
@@ -231,7 +233,7 @@ def reset_in(place: str, words: bytes, when: Literal["before", "after"]) -> None
 LOOKUP, CLAIM, EFFECT, COMMIT = (
     b"SELECT api_keys.id",
     b"INSERT INTO idempotency_keys",
-    b"INSERT INTO api_keys",
+    b"INSERT INTO users",
     b"\x03COMMIT",
 )
 

@@ -20,9 +20,9 @@ NO_ANSWER = "no answer"
 
 
 class Call(msgspec.Struct):
-    """A call and its answer; `name` is that of the row that it creates, or None for a read."""
+    """A call and its answer."""
 
-    name: str | None
+    is_write: bool
     began: float
     ended: float
     status: int | str
@@ -40,8 +40,9 @@ class Call(msgspec.Struct):
 class Load:
     """Clients that call without a pause, in an `async with` block.
 
-    Each client has an owner and a key of its own. A third of the clients create rows once, a third create them with an
-    `Idempotency-Key` and repeat each call until it succeeds, and a third read.
+    Each client has an owner and a key of its own. The first of four clients creates users and sends each call once. The
+    second creates users with an `Idempotency-Key`, and repeats each call until it succeeds. The third changes the name of
+    its owner, and the fourth reads.
     """
 
     def __init__(self, urls: Sequence[str], keys: Sequence[HeldKey]) -> None:
@@ -49,6 +50,8 @@ class Load:
         self.acknowledged: set[str] = set()
         self.refused: set[str] = set()
         """Names of rows that must not exist: the only call got a 503."""
+        self.changed: dict[int, int] = {}
+        """The last acknowledged change of each owner."""
         self._urls = urls
         self._keys = keys
         self._stopping = False
@@ -56,7 +59,7 @@ class Load:
 
     async def __aenter__(self) -> Self:
         for number, key in enumerate(self._keys):
-            client = (self._create, self._create_for_sure, self._read)[number % 3]
+            client = (self._create, self._create_for_sure, self._change, self._read)[number % 4]
             self._tasks.append(asyncio.create_task(client(number, key)))
         return self
 
@@ -84,9 +87,9 @@ class Load:
             counter = 0
             while not self._stopping:
                 counter += 1
-                call = await self._send(client, key, f"{key.id}-{counter}")
-                if call.status == 503 and call.name is not None:
-                    self.refused.add(call.name)
+                name = f"{key.id}-{counter}"
+                if (await self._create_one(client, key, name)).status == 503:
+                    self.refused.add(name)
 
     async def _create_for_sure(self, number: int, key: HeldKey) -> None:
         async with self._client(number) as client:
@@ -95,29 +98,46 @@ class Load:
                 counter += 1
                 name = f"{key.id}-{counter}"
                 headers = {"idempotency-key": name}
-                while not (await self._send(client, key, name, headers)).succeeded and not self._stopping:
-                    pass
+                while not (await self._create_one(client, key, name, headers)).succeeded:
+                    if self._stopping:
+                        return
+
+    async def _change(self, number: int, key: HeldKey) -> None:
+        async with self._client(number) as client:
+            counter = 0
+            while not self._stopping:
+                counter += 1
+                path, body = f"/v1/users/{key.user_id}", {"name": f"{counter}"}
+                if (await self._send(client, key, "PATCH", path, body)).succeeded:
+                    self.changed[key.user_id] = counter
 
     async def _read(self, number: int, key: HeldKey) -> None:
         async with self._client(number) as client:
             while not self._stopping:
-                await self._send(client, key)
+                await self._send(client, key, "GET", "/v1/users?limit=1")
+
+    async def _create_one(
+        self, client: httpx2.AsyncClient, key: HeldKey, name: str, headers: Mapping[str, str] | None = None
+    ) -> Call:
+        body = {"email": f"{name}@example.com", "name": "created"}
+        call = await self._send(client, key, "POST", "/v1/users", body, headers)
+        if call.succeeded:
+            self.acknowledged.add(name)
+        return call
 
     async def _send(
         self,
         client: httpx2.AsyncClient,
         key: HeldKey,
-        name: str | None = None,
+        method: str,
+        path: str,
+        body: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Call:
-        call = Call(name, time.monotonic(), 0.0, NO_ANSWER)
+        call = Call(method != "GET", time.monotonic(), 0.0, NO_ANSWER)
         given = {**(headers or {}), **dict([key.bearer])}
         try:
-            if name is None:
-                answer = await client.get("/v1/me/keys?limit=1", headers=given)
-            else:
-                body = {"name": name, "mode": "bearer", "scopes": []}
-                answer = await client.post("/v1/me/keys", json=body, headers=given)
+            answer = await client.request(method, path, json=body, headers=given)
             call.status = answer.status_code
             if not answer.is_success:
                 call.code = answer.json()["code"]
@@ -125,8 +145,6 @@ class Load:
             pass
         call.ended = time.monotonic()
         self.calls.append(call)
-        if call.succeeded and name is not None:
-            self.acknowledged.add(name)
         if not call.succeeded:
             await asyncio.sleep(PAUSE_S)
         return call

@@ -68,8 +68,8 @@ async def freeze_process(stage: Stage) -> None:
 
 @fault("clients that leave in the middle of a call")
 async def leave_early(stage: Stage) -> None:
-    body = b'{"name":"left","mode":"bearer","scopes":[]}'
-    head = b"POST /v1/me/keys HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    body = b'{"email":"left@example.com","name":"left"}'
+    head = b"POST /v1/users HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     _, bearer = stage.keys[0].bearer
     call = head + b"authorization: %s\r\ncontent-length: %d\r\n\r\n" % (bearer.encode(), len(body)) + body
     for number in range(60):

@@ -1,19 +1,10 @@
-"""A MariaDB for faults: its disk can be filled, and another one can replicate it and take its place."""
-
-import subprocess
+"""A MariaDB for faults: another one can replicate it, and take its place."""
 
 from tests.mariadb import PrivateMariaDB
 
-LARGEST_MB = 64  # of all tables together
-_FILL = """
-CREATE TABLE {database}.filling (content LONGBLOB) ENGINE=InnoDB;
-INSERT INTO {database}.filling VALUES (REPEAT('x', 500000)), (REPEAT('x', 500000));
-"""
-_DOUBLE = "INSERT INTO {database}.filling SELECT content FROM {database}.filling LIMIT {rows}"
-
 
 class ReplicatingMariaDB(PrivateMariaDB):
-    """A server with a binary log, whose tables share one file of a limited size."""
+    """A server with a binary log."""
 
     def __init__(self, server_id: int, database: str = "faults") -> None:
         super().__init__(database)
@@ -24,19 +15,7 @@ class ReplicatingMariaDB(PrivateMariaDB):
             *(one for one in super()._serving() if one != "--skip-log-bin"),
             "--log-bin",
             f"--server-id={self.server_id}",
-            "--innodb-file-per-table=0",
-            f"--innodb-data-file-path=ibdata1:12M:autoextend:max:{LARGEST_MB}M",
         ]
-
-    def fill_disk(self, database: str) -> None:
-        """Add rows until the server refuses them."""
-        self.execute("SET sql_log_bin = 0;" + _FILL.format(database=database))
-        for rows in (1000, 100, 10, 1):
-            for _ in range(1000):
-                try:
-                    self.execute("SET sql_log_bin = 0;" + _DOUBLE.format(database=database, rows=rows))
-                except subprocess.CalledProcessError:
-                    break
 
     def follow(self, primary: PrivateMariaDB) -> None:
         """Replicate another server, from its first statement."""
