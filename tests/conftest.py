@@ -117,11 +117,11 @@ class PoolErrors(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.heard: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if "garbage collector" in record.getMessage():
-            self.heard.append(record.getMessage())
+            self.messages.append(record.getMessage())
 
 
 @pytest.fixture
@@ -143,8 +143,8 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
 
     The commands of both kinds of database are recorded, see `tests.wire`, and the tables are emptied at the end.
     """
-    complaints = PoolErrors()
-    logging.getLogger("sqlalchemy.pool").addHandler(complaints)
+    pool_errors = PoolErrors()
+    logging.getLogger("sqlalchemy.pool").addHandler(pool_errors)
     watched = watched_connection()
     database = SQLAlchemy()
     try:
@@ -161,10 +161,10 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
     finally:
         await database.close()
         gc.collect(1)
-        logging.getLogger("sqlalchemy.pool").removeHandler(complaints)
+        logging.getLogger("sqlalchemy.pool").removeHandler(pool_errors)
         if "mysql" in settings.database_url:
             await empty(settings)
-    assert complaints.heard == []
+    assert pool_errors.messages == []
     await assert_closed(watched)
 
 

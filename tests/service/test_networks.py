@@ -18,7 +18,7 @@ from latchkey.service.networks import (
     parse_networks,
 )
 
-TAKEN = [
+ACCEPTED = [
     pytest.param("10.0.0.0/8", "10.0.0.0/8", id="IPv4"),
     pytest.param("10.1.2.3", "10.1.2.3/32", id="one IPv4 address"),
     pytest.param("10.1.2.3/32", "10.1.2.3/32", id="one IPv4 address with its length"),
@@ -31,7 +31,7 @@ TAKEN = [
 ]
 
 
-@pytest.mark.parametrize("text, canonical", TAKEN)
+@pytest.mark.parametrize("text, canonical", ACCEPTED)
 def test_a_block_has_one_canonical_form(text: str, canonical: str) -> None:
     (network,) = parse_networks([text])
 

@@ -18,7 +18,7 @@ from tests.api import HeldKey, assert_problem, call, stored
 from tests.conftest import KEYRING
 from tests.service.authentication.conftest import held_keys
 from tests.service.authentication.signed_requests import HeldKeys, MakeAttempt, bearer, signed
-from tests.service.authentication.test_backend import TAKEN, TOLD, UNAUTHENTICATED
+from tests.service.authentication.test_backend import ACCEPTED, SPECIFIC, UNAUTHENTICATED
 
 __all__ = ["held_keys"]
 
@@ -73,7 +73,7 @@ def written(records: list[logging.LogRecord]) -> str:
 
 ATTEMPTS = [
     pytest.param(case.values[-1] if callable(case.values[-1]) else case.values[0], id=case.id)
-    for case in list[Any]([*UNAUTHENTICATED, *TOLD, *TAKEN])
+    for case in list[Any]([*UNAUTHENTICATED, *SPECIFIC, *ACCEPTED])
 ]
 
 

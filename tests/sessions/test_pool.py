@@ -291,7 +291,7 @@ async def test_a_waiter_that_gave_up_leaves_its_row(opened: Opening) -> None:
 async def test_the_pool_logs_as_sqlalchemys_pool_does(
     opened: Opening, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The garbage collector's complaints about connections that were never returned, above all."""
+    """This includes the errors about connections that the garbage collector had to clean up."""
     engine = opened(1)
 
     with caplog.at_level(logging.INFO, "sqlalchemy.pool"):

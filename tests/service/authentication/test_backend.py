@@ -147,63 +147,63 @@ async def test_failures_up_to_the_clock_window_reveal_only_the_shape(
     assert await stored(app.state.db.reader) == before
 
 
-def told(id: str, status: int, code: str, make_attempt: MakeAttempt) -> object:
+def answered_with(id: str, status: int, code: str, make_attempt: MakeAttempt) -> object:
     return pytest.param(status, code, make_attempt, id=id)
 
 
 TWO = "two_credentials"
 COVER = "coverage_required"
 DIGEST = "digest_mismatch"
-TOLD = [
-    told("bearer and query", 400, TWO, lambda c: signed(c.signer).adding(c.bearer.bearer)),
-    told("bearer and key", 400, TWO, lambda c: bearer(c.bearer).adding(query="?key=x")),
-    told("bearer and escaped key", 400, TWO, lambda c: bearer(c.bearer).adding(query="?a=b&%6b%65%79")),
-    told("bearer and secret header", 400, TWO, lambda c: bearer(c.bearer).adding(("secret", ""))),
-    told("bearer and Signature", 400, TWO, lambda c: bearer(c.bearer).adding(("signature", ""))),
-    told("bearer and Signature-Input", 400, TWO, lambda c: bearer(c.bearer).adding(("signature-input", ""))),
-    told("query and Signature", 400, TWO, lambda c: signed(c.signer).adding(("signature", "x"))),
-    told("all three", 400, TWO, lambda c: signed(c.signer).adding(("signature", "x"), c.bearer.bearer)),
-    told("Basic and query", 400, TWO, lambda c: signed(c.signer).adding(("authorization", "Basic x"))),
-    told("a revoked key", 401, "key_revoked", lambda c: bearer(c.revoked)),
-    told("a revoked key that signs", 401, "key_revoked", lambda c: signed(c.revoked_signer)),
-    told("an expired key", 401, "key_expired", lambda c: bearer(c.expired)),
-    told("an expired key that signs", 401, "key_expired", lambda c: signed(c.expired_signer)),
-    told("a blocked owner", 401, "owner_inactive", lambda c: bearer(c.blocked)),
-    told("a blocked owner of a key that signs", 401, "owner_inactive", lambda c: signed(c.blocked_signer)),
-    told("a create that signs nothing but its query", 403, COVER,
+SPECIFIC = [
+    answered_with("bearer and query", 400, TWO, lambda c: signed(c.signer).adding(c.bearer.bearer)),
+    answered_with("bearer and key", 400, TWO, lambda c: bearer(c.bearer).adding(query="?key=x")),
+    answered_with("bearer and escaped key", 400, TWO, lambda c: bearer(c.bearer).adding(query="?a=b&%6b%65%79")),
+    answered_with("bearer and secret header", 400, TWO, lambda c: bearer(c.bearer).adding(("secret", ""))),
+    answered_with("bearer and Signature", 400, TWO, lambda c: bearer(c.bearer).adding(("signature", ""))),
+    answered_with("bearer and Signature-Input", 400, TWO, lambda c: bearer(c.bearer).adding(("signature-input", ""))),
+    answered_with("query and Signature", 400, TWO, lambda c: signed(c.signer).adding(("signature", "x"))),
+    answered_with("all three", 400, TWO, lambda c: signed(c.signer).adding(("signature", "x"), c.bearer.bearer)),
+    answered_with("Basic and query", 400, TWO, lambda c: signed(c.signer).adding(("authorization", "Basic x"))),
+    answered_with("a revoked key", 401, "key_revoked", lambda c: bearer(c.revoked)),
+    answered_with("a revoked key that signs", 401, "key_revoked", lambda c: signed(c.revoked_signer)),
+    answered_with("an expired key", 401, "key_expired", lambda c: bearer(c.expired)),
+    answered_with("an expired key that signs", 401, "key_expired", lambda c: signed(c.expired_signer)),
+    answered_with("a blocked owner", 401, "owner_inactive", lambda c: bearer(c.blocked)),
+    answered_with("a blocked owner of a key that signs", 401, "owner_inactive", lambda c: signed(c.blocked_signer)),
+    answered_with("a create that signs nothing but its query", 403, COVER,
          lambda c: signed(c.signer, "POST", "/v1/users", body=BODY)),
-    told("a create that signs no method", 403, COVER,
+    answered_with("a create that signs no method", 403, COVER,
          lambda c: signed(c.signer, "POST", "/v1/users", body=BODY,
                           behind=f"&path=%2Fv1%2Fusers&content_sha256={BODY_SHA256}")),
-    told("a create that signs no path", 403, COVER,
+    answered_with("a create that signs no path", 403, COVER,
          lambda c: signed(c.signer, "POST", "/v1/users", body=BODY,
                           behind=f"&method=POST&content_sha256={BODY_SHA256}")),
-    told("a create that signs no digest", 403, COVER,
+    answered_with("a create that signs no digest", 403, COVER,
          lambda c: signed(c.signer, "POST", "/v1/users", body=BODY, behind="&method=POST&path=%2Fv1%2Fusers")),
-    told("an undeclared body without a digest", 403, COVER,
+    answered_with("an undeclared body without a digest", 403, COVER,
          lambda c: signed(c.signer, "POST", "/v1/users", chunks=[BODY], behind="&method=POST&path=%2Fv1%2Fusers")),
-    told("a delete that signs no path", 403, COVER,
+    answered_with("a delete that signs no path", 403, COVER,
          lambda c: signed(c.signer, "DELETE", f"/v1/keys/{c.bearer.access_key}", behind="&method=DELETE")),
-    told("a body changed on the way", 401, DIGEST,
+    answered_with("a body changed on the way", 401, DIGEST,
          lambda c: signed(c.signer, "POST", "/v1/users", body=BODY.replace(b"Ann", b"Eve"),
                           behind=f"&method=POST&path=%2Fv1%2Fusers&content_sha256={BODY_SHA256}")),
-    told("a body in chunks changed on the way", 401, DIGEST,
+    answered_with("a body in chunks changed on the way", 401, DIGEST,
          lambda c: signed(c.signer, "POST", "/v1/users", chunks=[BODY, b" "],
                           behind=f"&method=POST&path=%2Fv1%2Fusers&content_sha256={BODY_SHA256}")),
-    told("a body added on the way", 401, DIGEST,
+    answered_with("a body added on the way", 401, DIGEST,
          lambda c: signed(c.signer, "DELETE", f"/v1/keys/{c.bearer.access_key}", body=b"{}",
                           behind=f"&method=DELETE&path=%2Fv1%2Fkeys%2F{c.bearer.access_key}"
                                  f"&content_sha256={EMPTY_SHA256}")),
-    told("a body taken away on the way", 401, DIGEST,
+    answered_with("a body taken away on the way", 401, DIGEST,
          lambda c: signed(c.signer, "DELETE", f"/v1/keys/{c.bearer.access_key}",
                           behind=f"&method=DELETE&path=%2Fv1%2Fkeys%2F{c.bearer.access_key}"
                                  f"&content_sha256={BODY_SHA256}")),
-    told("a body on a read that signed none", 401, DIGEST,
+    answered_with("a body on a read that signed none", 401, DIGEST,
          lambda c: signed(c.signer, body=b"x", behind=f"&content_sha256={EMPTY_SHA256}")),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("status, code, make_attempt", TOLD)
+@pytest.mark.parametrize("status, code, make_attempt", SPECIFIC)
 async def test_failures_after_the_proof_are_told(
     app: Starlette, held_keys: HeldKeys, status: int, code: str, make_attempt: MakeAttempt
 ) -> None:
@@ -217,7 +217,7 @@ async def test_failures_after_the_proof_are_told(
     assert await stored(app.state.db.reader) == before
 
 
-TAKEN = [
+ACCEPTED = [
     pytest.param(lambda c: bearer(c.bearer), id="bearer"),
     pytest.param(lambda c: header("authorization", f"bEARER   {c.bearer.secret}"), id="the scheme in any letter case"),
     pytest.param(lambda c: signed(c.signer), id="the least signature"),
@@ -249,7 +249,7 @@ TAKEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make_attempt", TAKEN)
+@pytest.mark.parametrize("make_attempt", ACCEPTED)
 async def test_valid_credentials_are_accepted(
     app: Starlette, held_keys: HeldKeys, make_attempt: MakeAttempt
 ) -> None:
