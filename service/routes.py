@@ -3,6 +3,7 @@
 from latchkey.service import shapes
 from latchkey.service.endpoints import keys, me, scopes, signatures, users, verification
 from latchkey.service.endpoints import service as service_endpoints
+from latchkey.service.explanation.shapes import SignatureReport
 from latchkey.service.operation import Operation, route
 
 SERVICE = "service"
@@ -57,7 +58,7 @@ ROUTES: tuple[Operation, ...] = (
           status=204, problems=("not_found",), path_example=KEY, idempotent=True),
 
     route("POST", "/v1/me/signatures/explain", signatures.explain_my_signature, scope="me.keys:read",
-          answers=shapes.SignatureReport, example=SIGNED_REQUEST, idempotent=True),
+          answers=SignatureReport, example=SIGNED_REQUEST, idempotent=True),
 
     route("POST", "/v1/users", users.create_user, scope="users:write",
           status=201, answers=shapes.User, problems=("email_taken",), example=NEW_USER, idempotent=True),
@@ -103,7 +104,7 @@ ROUTES: tuple[Operation, ...] = (
           status=204, problems=("not_found", "scope_in_use"), path_example=SCOPE, idempotent=True),
 
     route("POST", "/v1/signatures/explain", signatures.explain_signature, scope="keys:read",
-          answers=shapes.SignatureReport, example=SIGNED_REQUEST, idempotent=True),
+          answers=SignatureReport, example=SIGNED_REQUEST, idempotent=True),
 )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ from latchkey.middleware.background import detach
 from latchkey.middleware.request_scope import RequestScope
 from latchkey.models import Nonce
 from latchkey.service.database.conflicts import is_conflict
-from latchkey.service.database.driver import Wait, waiting_once
 from latchkey.service.database.prepared import Prepared
+from latchkey.service.database.stalls import Wait, waiting_once
 from latchkey.service.problems import Problem
 
 SKEW_S = 10  # the maximum difference between the clocks of several workers

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
 
 from latchkey.service.database import driver
+from latchkey.service.database.stalls import has_stalled
 from latchkey.service.database.statements import is_transactional
 
 log = logging.getLogger("latchkey.database")
@@ -39,7 +40,7 @@ def _executing(send: Callable[..., None]) -> Callable[..., bool]:
         try:
             send(cursor, sql, *arguments)
         except Error as error:
-            if not driver.is_lost(error) or driver.has_stalled():
+            if not driver.is_lost(error) or has_stalled():
                 raise
             log.info("a pooled connection was dead, and is opened again: %s", error)
             await_only(connection.reopen())

@@ -4,19 +4,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, MissingGreenlet, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
-from latchkey.middleware.session_errors import BrokenTransactionError, CommitForbiddenError, ForeignBindError
+from latchkey.middleware.session_errors import BrokenTransactionError, ForeignBindError
 from latchkey.models import hooks
 from latchkey.service.database.own_task import require_own_task
 from latchkey.service.database.prepared import Prepared
+from latchkey.service.database.record_events import with_record
 from latchkey.service.database.rules import Rules
 from latchkey.service.database.statements import is_plain_read, locks
-from latchkey.service.database.transaction import RECORD, TransactionRecord, require_open
+from latchkey.service.database.transaction import TransactionRecord
 
 M = TypeVar("M", bound=Callable[..., Any])
 R = TypeVar("R")
@@ -57,6 +58,7 @@ def write(method: M) -> M:
     return cast(M, written)
 
 
+@with_record
 class RoutingSession(Session):
     """A session that reads on the AUTOCOMMIT reader and writes on the transactional writer (R8).
 
@@ -354,64 +356,3 @@ class RoutingSession(Session):
         """Close the session as `close` does, and allow further use."""
         self.abandon_streams()
         super().reset()
-
-
-@event.listens_for(RoutingSession, "after_begin")
-def _note_connection(
-    session: RoutingSession, transaction: SessionTransaction, connection: Connection
-) -> None:
-    if transaction.nested:
-        return
-    record = session.record
-    record.began = record.has_connection = True
-    record.on_writer = connection.engine is session.rules.engines.writer.sync_engine
-    connection.execution_options(**{RECORD: record})
-
-
-@event.listens_for(RoutingSession, "after_transaction_create")
-def _begin_savepoint(session: RoutingSession, transaction: SessionTransaction) -> None:
-    if transaction.nested:
-        session.record.begin_savepoint()
-
-
-@event.listens_for(RoutingSession, "after_flush")
-def _note_flush(session: RoutingSession, _context: object) -> None:
-    session.changes.collect(session, session.wishes)
-
-
-@event.listens_for(RoutingSession, "before_commit")
-def _write_out_before_commit(session: RoutingSession) -> None:
-    if session.in_nested_transaction():
-        return
-    if session.rules.commit_forbidden:
-        raise CommitForbiddenError
-    session.flush_and_refresh()
-    for stream in session.record.take_streams():
-        stream.finish()
-    if session.record.on_writer and session.in_transaction():
-        writer = session.rules.engines.writer.sync_engine
-        require_open(session.connection(bind_arguments={"bind": writer}), session.record)
-    session.record.commit_sent = session.record.on_writer  # from here on only COMMIT itself can fail
-
-
-@event.listens_for(RoutingSession, "after_commit")
-def _note_commit(session: RoutingSession) -> None:
-    if session.in_nested_transaction():
-        session.record.levels[-1].released = True
-    else:
-        session.durable += hooks.with_hooks(session.changes)
-
-
-@event.listens_for(RoutingSession, "after_rollback")
-def _forget_level(session: RoutingSession) -> None:
-    session.record.levels[-1].roll_back()
-
-
-@event.listens_for(RoutingSession, "after_transaction_end")
-def _end_record(session: RoutingSession, transaction: SessionTransaction) -> None:
-    if transaction.nested:
-        session.record.end_savepoint()
-    elif transaction.parent is None:
-        for stream in session.record.take_streams():  # however the transaction ended
-            stream.disown()
-        session.record = TransactionRecord()

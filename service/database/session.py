@@ -24,12 +24,12 @@ from latchkey.middleware.session_errors import (
     UnwrittenWorkError,
 )
 from latchkey.models import hooks
-from latchkey.service.database.driver import has_stalled, note_stall
 from latchkey.service.database.own_task import InUse, of_one_task, other_than, require_own_task
 from latchkey.service.database.plan import MakeRowReader, Statement
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.database.routing import RoutingSession
 from latchkey.service.database.rules import Engines, Rules
+from latchkey.service.database.stalls import has_stalled, note_stall
 
 log = logging.getLogger("latchkey.session")
 

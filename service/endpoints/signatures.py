@@ -7,17 +7,17 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from latchkey.middleware.excerpt import excerpt
-from latchkey.service import shapes
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.wire.credentials import decode_base64
 from latchkey.service.client import host_header, split_url
 from latchkey.service.explanation.checks import explain
 from latchkey.service.explanation.reading import Question
+from latchkey.service.explanation.shapes import SignatureReport, SignedRequest
 from latchkey.service.parts import parts_of
 from latchkey.service.problems import field_problem
 
 
-async def explain_signature(request: Request, body: shapes.SignedRequest) -> shapes.SignatureReport:
+async def explain_signature(request: Request, body: SignedRequest) -> SignatureReport:
     """Explain how the service verifies a signed request, for a partner whose calls are refused.
 
     The checks of a call are made in their order, and continue after a failure where that is possible.
@@ -27,9 +27,7 @@ async def explain_signature(request: Request, body: shapes.SignedRequest) -> sha
     return await explained(request, body)
 
 
-async def explain_my_signature(
-    request: Request, caller: Principal, body: shapes.SignedRequest
-) -> shapes.SignatureReport:
+async def explain_my_signature(request: Request, caller: Principal, body: SignedRequest) -> SignatureReport:
     """Explain how the service verifies a signed request with a key of the caller's owner.
 
     The rules of `POST /v1/signatures/explain` apply. A key of another owner is reported like a key that does not exist.
@@ -37,9 +35,7 @@ async def explain_my_signature(
     return await explained(request, body, owner_id=caller.user.id)
 
 
-async def explained(
-    request: Request, sent: shapes.SignedRequest, *, owner_id: int | None = None
-) -> shapes.SignatureReport:
+async def explained(request: Request, sent: SignedRequest, *, owner_id: int | None = None) -> SignatureReport:
     """Return the report about a request; with `owner_id` only about this owner's keys."""
     return await explain(
         parts_of(request.app).verifier,
@@ -55,7 +51,7 @@ async def explained(
     )
 
 
-def as_received(sent: shapes.SignedRequest) -> Scope:
+def as_received(sent: SignedRequest) -> Scope:
     """Return the ASGI scope that the server would create for a request, with the parts that a signature covers."""
     scope = scope_of(sent.method, sent.url, sent.headers, pointer="/url")
     names = {name for name, _ in scope["headers"]}
@@ -95,7 +91,7 @@ def scope_of(method: str, url: str, headers: Mapping[str, str | list[str]], *, p
     }
 
 
-def content_of(sent: shapes.SignedRequest) -> bytes:
+def content_of(sent: SignedRequest) -> bytes:
     """Return the bytes of the body."""
     if isinstance(sent.body, str) and isinstance(sent.body_base64, str):
         raise field_problem("/body_base64", "the body is given twice")

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 import msgspec
 
-from latchkey.service import shapes
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.checks import Refused, require_active
 from latchkey.service.authentication.finder import signs
@@ -32,10 +31,11 @@ from latchkey.service.authentication.wire.message_signature import EMPTY_SHA256
 from latchkey.service.database.session import RequestSession
 from latchkey.service.explanation.reading import ParsedSignature, Question, read_message, read_query
 from latchkey.service.explanation.report import MESSAGE_CHECKS, QUERY_CHECKS, Report
+from latchkey.service.explanation.shapes import SignatureClock, SignatureKey, SignatureReport, SignedText
 from latchkey.service.explanation.variants import Variant, find_mistake
 
 
-async def explain(verifier: Verifier, session: RequestSession, question: Question) -> shapes.SignatureReport:
+async def explain(verifier: Verifier, session: RequestSession, question: Question) -> SignatureReport:
     """Explain a signed request.
 
     Args:
@@ -76,22 +76,20 @@ async def explain(verifier: Verifier, session: RequestSession, question: Questio
             found or question.owner_id is None
         ):
             await check_nonce(report, session, read)
-    return shapes.SignatureReport(
+    return SignatureReport(
         form=form,  # type: ignore[arg-type]  # one of two literals
         signed=() if read is None else hide_secrets(read.texts, verifier.prefix),
         checks=tuple(report.checks.values()),
         clock=None
         if read is None
-        else shapes.SignatureClock(
+        else SignatureClock(
             created=read.created,
             now=round(now, 3),
             offset_s=round(read.created - now, 3),
             window_s=verifier.window_s,
             inside=read.inside,
         ),
-        key=None
-        if found is None
-        else shapes.SignatureKey(access_key=found.key.access_key, status=found.key.status),
+        key=None if found is None else SignatureKey(access_key=found.key.access_key, status=found.key.status),
     )
 
 
@@ -232,7 +230,7 @@ async def check_nonce(report: Report, session: RequestSession, read: ParsedSigna
         report.passed("nonce", "A call with a safe method and without a nonce may be repeated.")
 
 
-def hide_secrets(texts: tuple[shapes.SignedText, ...], prefix: str) -> tuple[shapes.SignedText, ...]:
+def hide_secrets(texts: tuple[SignedText, ...], prefix: str) -> tuple[SignedText, ...]:
     """Cut a text that looks like a secret: a client may have sent its secret in place of its access key."""
     secret = re.compile(re.escape(f"{prefix}s") + "(?:_|%5[Ff])[0-9A-Za-z]+")
     return tuple(

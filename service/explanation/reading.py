@@ -7,7 +7,6 @@ from urllib.parse import unquote
 import msgspec
 from starlette.types import Scope
 
-from latchkey.service import shapes
 from latchkey.service.authentication.checks import has_body
 from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.authentication.signed_query import query_claim, query_digest
@@ -19,6 +18,7 @@ from latchkey.service.authentication.wire.structured_fields import inner_lists
 from latchkey.service.explanation.message_variants import message_texts, other_hosts
 from latchkey.service.explanation.query_variants import query_texts
 from latchkey.service.explanation.report import Report
+from latchkey.service.explanation.shapes import SignedText
 from latchkey.service.explanation.variants import Variant
 
 STAND_IN = base64.b64encode(bytes(32))
@@ -51,7 +51,7 @@ class ParsedSignature(msgspec.Struct, frozen=True, kw_only=True):
     """None when the signature itself could not be parsed."""
     digest: bytes | None
     claim: NonceClaim | None
-    texts: tuple[shapes.SignedText, ...]
+    texts: tuple[SignedText, ...]
     mac: bytes
     variants: Callable[[], Iterable[Variant]]
     """Returns the texts that the client may have signed by mistake."""
@@ -100,8 +100,8 @@ def read_query(
         digest=query_digest(signature, method),
         claim=query_claim(signature, method) if legible or signature.nonce is not None else None,
         texts=(
-            shapes.SignedText(what="query_as_received", lines=(received,)),
-            shapes.SignedText(what="query_reencoded", lines=(reencoded,)),
+            SignedText(what="query_as_received", lines=(received,)),
+            SignedText(what="query_reencoded", lines=(reencoded,)),
         ),
         mac=signature.mac,
         variants=lambda: query_texts(
@@ -182,7 +182,7 @@ def read_message(
         proves=(lambda secret: message_signature.proves(signature, secret)) if legible else None,
         digest=signature.content_sha256,
         claim=NonceClaim.of_nonce(signature.access_key, signature.nonce, signature.created),
-        texts=(shapes.SignedText(what="signature_base", lines=tuple(signature.signed.split("\n"))),),
+        texts=(SignedText(what="signature_base", lines=tuple(signature.signed.split("\n"))),),
         mac=signature.mac,
         variants=lambda: message_texts(signature, values, hosts=hosts, body=question.body),
     )

@@ -1,6 +1,6 @@
 """The report about one request: its checks, with their results."""
 
-from latchkey.service import shapes
+from latchkey.service.explanation.shapes import SignatureCheck
 
 # In the order in which the authenticator checks.
 QUERY_CHECKS = (
@@ -18,20 +18,18 @@ class Report:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.checks = {
-            name: shapes.SignatureCheck(
-                name=name, result="not_checked", detail="It depends on a check that failed."
-            )
+            name: SignatureCheck(name=name, result="not_checked", detail="It depends on a check that failed.")
             for name in names
         }
 
     def passed(self, name: str, detail: str) -> None:
-        self.checks[name] = shapes.SignatureCheck(name=name, result="passed", detail=detail)
+        self.checks[name] = SignatureCheck(name=name, result="passed", detail=detail)
 
     def failed(self, name: str, detail: str) -> None:
-        self.checks[name] = shapes.SignatureCheck(name=name, result="failed", detail=detail)
+        self.checks[name] = SignatureCheck(name=name, result="failed", detail=detail)
 
     def unknown(self, name: str, detail: str) -> None:
-        self.checks[name] = shapes.SignatureCheck(name=name, result="not_checked", detail=detail)
+        self.checks[name] = SignatureCheck(name=name, result="not_checked", detail=detail)
 
     def judge(self, name: str, holds: bool | None, right: str, wrong: str | None = None) -> None:
         """Record a result; None means that the check could not be made. Without `wrong`, `right` is used for both results."""

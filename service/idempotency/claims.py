@@ -11,21 +11,18 @@ Copies of a call in the same process wait in memory for the first one, and take 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 import msgspec
-from sqlalchemy import CursorResult, Insert, Table, bindparam, delete, func, inspect, select, update
+from sqlalchemy import CursorResult
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.ext.compiler import compiles
 from starlette.types import Scope
 
-from latchkey.models import IdempotencyKey
-from latchkey.models.types import utc_in, utc_now
 from latchkey.service.database import driver
 from latchkey.service.database.conflicts import error_number
 from latchkey.service.database.session import RequestSession
-from latchkey.service.idempotency.allowance import KEPT_S, Allowance
+from latchkey.service.idempotency import statements
+from latchkey.service.idempotency.allowance import Allowance
 from latchkey.service.idempotency.key import CallIdentity, identify, read_header
 from latchkey.service.limits.call import limit_state
 from latchkey.service.methods import SAFE_METHODS
@@ -45,56 +42,6 @@ class ClaimLostError(RuntimeError):
             "the endpoint rolled back the transaction of its idempotency claim: "
             "use a SAVEPOINT to undo a part of the work, `async with session.begin_nested()`."
         )
-
-
-class ClaimInsert(Insert):
-    """An INSERT that does not wait for a row which another transaction is inserting."""
-
-    inherit_cache = True
-
-
-_KEYS = inspect(IdempotencyKey).local_table
-assert isinstance(_KEYS, Table)  # noqa: S101 - what a declared model has
-_ONE = _KEYS.c.id == bindparam("key_id")
-_TAKEN = _KEYS.alias("taken")
-# The condition is always true, but to count, the server must first lock the row.
-_MAY_BE_ASKED = (
-    select(func.count())
-    .select_from(_TAKEN)
-    .where(_TAKEN.c.id == bindparam("key_id"))
-    .with_for_update(nowait=True)
-    .scalar_subquery()
-    >= 0
-)
-
-
-@compiles(ClaimInsert, "mysql")
-@compiles(ClaimInsert, "mariadb")
-def _insert_without_waiting(element: ClaimInsert, compiler: Any, **kwargs: Any) -> str:
-    """Compile the INSERT so that the server reports a locked row at once.
-
-    In MariaDB the statement itself sets its lock wait. MySQL has no such clause, but fails at once when a lock is
-    requested with NOWAIT.
-    """
-    text: str = compiler.visit_insert(element, **kwargs)
-    if compiler.dialect.is_mariadb:
-        return f"SET STATEMENT innodb_lock_wait_timeout=0 FOR {text}"
-    columns, _, values = text.partition(" VALUES ")
-    return " ".join((columns, "SELECT", values[1:-1], "FROM DUAL WHERE", compiler.process(_MAY_BE_ASKED)))
-
-
-_CLAIM = ClaimInsert(_KEYS).values(
-    id=bindparam("key_id"), fingerprint=bindparam("sent"), expires_at=utc_in(KEPT_S)
-)
-# Only this call's own claim has no answer yet: if it was lost, a copy may have inserted another one.
-_KEEP = (
-    update(_KEYS)
-    .where(_ONE, _KEYS.c.status.is_(None))
-    .values(status=bindparam("code"), headers=bindparam("fields"), body=bindparam("content"))
-)
-_FIND = select(_KEYS, (_KEYS.c.expires_at <= utc_now()).label("is_over")).where(_ONE)
-_LOOK = select(_KEYS.c.id).where(_ONE, _KEYS.c.status.is_not(None), _KEYS.c.expires_at > utc_now())
-_FORGET = delete(_KEYS).where(_ONE, _KEYS.c.expires_at <= utc_now())
 
 
 class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,12 +128,12 @@ class Claim:
         values = {"key_id": self.key.id, "sent": self.key.fingerprint}
         dialect = self.primary().dialect
         if dialect.name != "mysql" or getattr(dialect, "is_mariadb", False):
-            await session.execute(_CLAIM, values)
+            await session.execute(statements.CLAIM, values)
             return
         await session.connection()  # the wait for the pool does not count as a wait for another call
         try:
             async with asyncio.timeout(self._patience_s):
-                await session.execute(_CLAIM, values)
+                await session.execute(statements.CLAIM, values)
         except TimeoutError:
             await session.rollback()
             raise Problem("idempotency_in_progress") from None
@@ -246,7 +193,7 @@ class Claim:
             "fields": msgspec.json.encode(answer.headers),
             "content": answer.body,
         }
-        done = await session.execute(_KEEP, values)
+        done = await session.execute(statements.KEEP, values)
         assert isinstance(done, CursorResult)  # noqa: S101 - what an UPDATE gives
         if done.rowcount != 1:
             raise ClaimLostError
@@ -321,7 +268,7 @@ class Idempotency:
         if text is None:
             return False
         async with self.primary().connect() as connection:
-            found = await connection.execute(_LOOK, {"key_id": identify(scope, text)})
+            found = await connection.execute(statements.LOOK, {"key_id": identify(scope, text)})
             return found.first() is not None
 
 
@@ -333,11 +280,11 @@ async def find(primary: AsyncEngine, id: bytes) -> StoredAnswer | None:
             effect is complete, so the call is not run again.
     """
     async with primary.connect() as connection:
-        row = (await connection.execute(_FIND, {"key_id": id})).one_or_none()
+        row = (await connection.execute(statements.FIND, {"key_id": id})).one_or_none()
         if row is None:
             return None
         if row.is_over:
-            await connection.execute(_FORGET, {"key_id": id})
+            await connection.execute(statements.FORGET, {"key_id": id})
             return None
     if row.status is None:
         raise Problem("idempotency_in_progress")

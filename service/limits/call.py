@@ -32,7 +32,7 @@ class Charge:
         accounts: Accounts,
         cost: int,
         moments: Moments,
-        state: "LimitState",
+        state: "LimitedCallState",
     ) -> None:
         self._charger = charger
         self._accounts = accounts
@@ -57,7 +57,7 @@ class Charge:
         self._state["figures"] = receipt.figures
 
 
-class LimitState(CallState, total=False):
+class LimitedCallState(CallState, total=False):
     """The state of a call to a route with limits, `scope["state"]`."""
 
     accounts: Accounts
@@ -70,12 +70,12 @@ class LimitState(CallState, total=False):
     """Charges an exempt call after all, should its stored answer be gone."""
 
 
-def limit_state(scope: Scope) -> LimitState:
+def limit_state(scope: Scope) -> LimitedCallState:
     """Return the state of a call."""
-    return cast(LimitState, call_state(scope))
+    return cast(LimitedCallState, call_state(scope))
 
 
-def accounts_in(state: LimitState) -> Accounts:
+def accounts_in(state: LimitedCallState) -> Accounts:
     """Return the accounts that a call is charged to; empty when nothing is limited, or no key was found."""
     if "accounts" not in state:
         found = state.get("found")

@@ -15,7 +15,7 @@ import msgspec
 
 from latchkey.middleware.background import detach
 from latchkey.middleware.request_scope import RequestScope
-from latchkey.service.database.driver import waiting_once
+from latchkey.service.database.stalls import waiting_once
 from latchkey.service.limits.account import Accounts
 from latchkey.service.limits.counters import Counters, Reading, Write
 from latchkey.service.limits.ledger import Figure, Ledger, Refusal, charge

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import Scope
 
-from latchkey.service.database.driver import has_stalled
+from latchkey.service.database.stalls import has_stalled
 from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.limits.account import Accounts
 from latchkey.service.limits.call import UNKNOWN, Charge, Figures, accounts_in, limit_state
