@@ -143,3 +143,17 @@ async def test_a_commit_can_be_forbidden_and_allowed_again(db: SQLAlchemy) -> No
         await session.commit()
 
     assert [user.name for user in await User.filter().all()] == ["b"]
+
+
+@pytest.mark.usefixtures("first")
+async def test_a_retry_begins_with_an_empty_session(db: SQLAlchemy) -> None:
+    async with db.scoped_session() as session:
+        await session.reset_for_retry()
+        assert session.untouched
+        user = await session.get_one(User, 1)
+        session.add(User(email="a@example.com", name="a"))
+        await session.flush()
+        await session.reset_for_retry()
+
+        assert (list(session), session.unwritten, session.in_transaction()) == ([], None, False)
+        assert user not in session
