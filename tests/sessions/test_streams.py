@@ -430,7 +430,9 @@ async def test_an_answer_that_is_whole_ends_the_stream_that_was_left(
 
 
 @pytest.mark.usefixtures("many")
-@pytest.mark.parametrize("statement", [text(sql), names], ids=["on the writer", "on the reader"])
+@pytest.mark.parametrize(
+    "statement", [text(sql), names.execution_options(yield_per=7)], ids=["on the writer", "on the reader"]
+)
 async def test_without_the_adapter_the_last_part_of_the_body_ends_it(db: SQLAlchemy, statement: Any) -> None:
     out: list[int] = []
 
