@@ -111,7 +111,7 @@ def scope_missing(scope: str) -> Problem:
 
 @contextmanager
 def invalid_field(pointer: str) -> Iterator[None]:
-    """Answer a value that breaks a rule in the block as a fault in the body; the pointer leads to the whole value."""
+    """Turn a `RuleError` of the block into the problem 422 `invalid_body`; `pointer` leads to the whole value."""
     try:
         yield
     except RuleError as error:
