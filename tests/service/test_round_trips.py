@@ -107,7 +107,7 @@ TRIPS = {
     "verify a key of a batch": Trip("POST /v1/keys/verify-batch", 2, 200, {"data": [VERIFY]}),
     "verify a key of one's own": Trip("POST /v1/me/keys/verify", 2, 200, VERIFY),
     # as for a user that is created, after the lock of the caller
-    "register a scope": Trip("POST /v1/scopes", 4, 201, {"name": "orders:read"}),
+    "register a scope": Trip("POST /v1/scopes", 4, 201, {"name": "orders:read"}, tables=1),
     "list scopes": Trip("GET /v1/scopes", 2),
     # key; the caller, the scope, COMMIT
     "remove no scope": Trip("DELETE /v1/scopes/{name}", 4, 404),
