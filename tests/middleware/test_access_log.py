@@ -114,3 +114,13 @@ async def test_a_line_that_no_handler_gets_is_not_measured(caplog: pytest.LogCap
 
     assert await passes_untouched(AccessLogMiddleware(untouched, client=peer), http())
     assert caplog.records == []
+
+
+async def test_the_duration_is_in_milliseconds(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter([100.0, 112.34567])
+    monkeypatch.setattr("latchkey.middleware.access_log.time.perf_counter", lambda: next(moments))
+    await run(AccessLogMiddleware(answering(200), client=peer), http())
+
+    assert fields_of(caplog.records[0])["duration_ms"] == 12345.67

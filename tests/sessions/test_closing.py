@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 import pytest
+from sqlalchemy import inspect
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -79,6 +80,11 @@ async def test_a_session_that_has_ended_takes_no_more_statements(db: SQLAlchemy,
 
     with pytest.raises(EndedSessionError, match="open another one"):
         await user.update(name="late")
+    for add in (session.add, lambda late: session.add_all([late])):
+        late = User(email="late@example.com", name="late")
+        with pytest.raises(EndedSessionError):
+            add(late)
+        assert inspect(late).transient
     assert db.checked_out() == 0
 
 

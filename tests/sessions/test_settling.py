@@ -18,6 +18,7 @@ from latchkey.service import shapes
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database import session as sessions
 from latchkey.service.database.session import RequestSession
+from latchkey.service.database.stalls import has_stalled
 from latchkey.service.endpoints import adapter as endpoint
 from latchkey.service.operation import route
 from latchkey.service.problems import Problem
@@ -265,12 +266,20 @@ async def test_a_commit_past_its_deadline_is_of_unknown_outcome(
         db.engine.sync_engine.dialect, "do_commit", lambda _connection: await_only(asyncio.sleep(5))
     )
 
+    stalled: list[bool] = []
+
     async def write(request: Request) -> None:
         await User.create(email="a@b", name="n")
+        stalled.append(has_stalled())
+        try:
+            await request.state.session.commit()
+        finally:
+            stalled.append(has_stalled())
 
     answer = await request(make_app(value_route(write, "POST")), "POST", "/probe")
 
     assert (answer.status, answer.json["code"]) == (500, "commit_unknown")
+    assert stalled == [False, True], "the end of the request does not wait for the database again"
 
 
 async def test_a_problem_rolls_back(db: SQLAlchemy, make_app: MakeApp) -> None:
