@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.stage import Result
+from tests.faults.deployment import Result
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- table of make test-faults -->", "<!-- end -->"

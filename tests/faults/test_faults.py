@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import tests.faults.process_faults  # noqa: F401 - it adds its faults
+from tests.faults.deployment import BUDGET_S, SETTLING_S, Result, run_fault
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.servers import ReplicatingMariaDB
-from tests.faults.stage import BUDGET_S, SETTLING_S, Result, run_fault
 from tests.faults.table import write_table
 from tests.mariadb import require_or_skip
 
@@ -49,7 +49,7 @@ async def test_a_fault_costs_no_acknowledged_write(
     results.append(result)
 
     allowed = ALLOWED | ({"no answer"} if fault.ends_process else set())
-    assert result.complaints == []
+    assert result.log_errors == []
     assert (result.lost, result.doubled, result.leaked) == (0, 0, 0)
     assert set(result.outcomes) <= allowed
     assert result.slowest_s < BUDGET_S + SLACK_S

@@ -1,4 +1,4 @@
-"""The servers of one fault: a database behind a proxy, and processes of the service."""
+"""The deployment of one fault: a database behind a proxy, and processes of the service."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ LOCK_WAIT_S = 1
 BUDGET_S = POOL_TIMEOUT_S + DATABASE_TIMEOUT_S
 SETTLING_S = 2.0  # within which the service works again after a fault
 AFTERWARDS_S = 2.5  # how long the load goes on after a fault
-COMPLAINTS = ("Traceback", "checked out", "garbage collector", "never retrieved", "never awaited")
+ERROR_TEXTS = ("Traceback", "checked out", "garbage collector", "never retrieved", "never awaited")
 
 _USERS = "SELECT id, SUBSTRING_INDEX(email, '@', 1), name FROM users"
 
@@ -46,16 +46,16 @@ class Result(msgspec.Struct, kw_only=True):
     doubled: int
     """Calls that ran twice, so that they found their own row, and rows of calls that got a 503."""
     leaked: int
-    """Transactions that stayed open, and complaints in the log."""
+    """Transactions that stayed open, and errors in the log."""
     worst_gap_s: float
     slowest_s: float
     recovered_s: float
     outcomes: Mapping[str, int]
-    complaints: list[str]
+    log_errors: list[str]
 
 
-class Stage:
-    """What a fault acts on: `mariadb`, the `proxy` before it, the `served` processes, and the `load`."""
+class Deployment:
+    """The deployment that a fault acts on: `mariadb`, the `proxy` before it, the `served` processes, and the `load`."""
 
     replica: DatabaseProxy
     redis: PrivateRedis
@@ -71,7 +71,7 @@ class Stage:
         self.served: list[Served] = []
         self.load: Load
         self.times = 0
-        self.complaints: list[str] = []
+        self.log_errors: list[str] = []
         self.database = "faults"
         self.closing = contextlib.AsyncExitStack()
 
@@ -130,7 +130,7 @@ class Stage:
         begun = time.monotonic()
         code = await asyncio.to_thread(served.stop)
         if code or time.monotonic() - begun > GRACE_S + 1:
-            self.complaints.append(f"it ended with code {code} after {time.monotonic() - begun:.1f} s")
+            self.log_errors.append(f"it ended with code {code} after {time.monotonic() - begun:.1f} s")
         self._read_log(served)
 
     async def stop(self) -> None:
@@ -141,7 +141,7 @@ class Stage:
 
     def _read_log(self, served: Served) -> None:
         lines = served.err.read_text().splitlines()
-        self.complaints += [line for line in lines if any(words in line for words in COMPLAINTS)]
+        self.log_errors += [line for line in lines if any(words in line for words in ERROR_TEXTS)]
 
 
 async def make_keys(url: str, number: int) -> list[HeldKey]:
@@ -158,34 +158,34 @@ async def make_keys(url: str, number: int) -> list[HeldKey]:
 
 async def run_fault(
     name: str,
-    inject: Callable[[Stage], Any],
+    inject: Callable[[Deployment], Any],
     mariadb: ReplicatingMariaDB,
     folder: Path,
     *,
-    prepare: Callable[[Stage], Any] | None = None,
+    prepare: Callable[[Deployment], Any] | None = None,
 ) -> Result:
     """Inject a fault under load, and compare what was answered with what was stored."""
     assert mariadb.port is not None
     async with DatabaseProxy(mariadb.port) as proxy:
-        stage = Stage(mariadb, proxy, folder)
-        await asyncio.to_thread(mariadb.create_database, stage.database)
-        await migrate(Settings(database_url=stage.url(mariadb.port)))
-        stage.keys = keys = await make_keys(stage.url(mariadb.port), CLIENTS)
+        deployment = Deployment(mariadb, proxy, folder)
+        await asyncio.to_thread(mariadb.create_database, deployment.database)
+        await migrate(Settings(database_url=deployment.url(mariadb.port)))
+        deployment.keys = keys = await make_keys(deployment.url(mariadb.port), CLIENTS)
         try:
-            environ = {} if prepare is None else await prepare(stage)
-            await stage.start(environ)
-            async with Load([stage.served[0].url], keys) as load:
-                stage.load = load
-                await inject(stage)
+            environ = {} if prepare is None else await prepare(deployment)
+            await deployment.start(environ)
+            async with Load([deployment.served[0].url], keys) as load:
+                deployment.load = load
+                await inject(deployment)
                 ended = time.monotonic()
                 await asyncio.sleep(AFTERWARDS_S)
-            leaked = await open_transactions(stage)
+            leaked = await open_transactions(deployment)
         finally:
-            await stage.stop()
+            await deployment.stop()
             proxy.release()
             proxy.cut()
-        rows = await asyncio.to_thread(stage.primary.execute, f"USE {stage.database}; {_USERS}")
-        await stage.closing.aclose()
+        rows = await asyncio.to_thread(deployment.primary.execute, f"USE {deployment.database}; {_USERS}")
+        await deployment.closing.aclose()
         if mariadb.is_running:
             await asyncio.to_thread(mariadb.execute, "SET GLOBAL read_only = 0")
         else:
@@ -196,26 +196,26 @@ async def run_fault(
     overwritten = sum(int(last[id_]) < counter for id_, counter in load.changed.items())
     return Result(
         fault=name,
-        times=stage.times,
+        times=deployment.times,
         requests=len(load.calls),
         acknowledged=sum(call.succeeded and call.is_write for call in load.calls),
         lost=len(load.acknowledged - stored) + overwritten,
         doubled=len(load.refused & stored) + load.outcomes["409 email_taken"],
-        leaked=leaked + len(stage.complaints),
+        leaked=leaked + len(deployment.log_errors),
         worst_gap_s=load.worst_gap_s,
         slowest_s=load.slowest_s,
         recovered_s=load.recovered_s(ended),
         outcomes=load.outcomes,
-        complaints=stage.complaints,
+        log_errors=deployment.log_errors,
     )
 
 
-async def open_transactions(stage: Stage) -> int:
+async def open_transactions(deployment: Deployment) -> int:
     """Return how many transactions are open a second after the load."""
     found = 0
     for _ in range(20):
         with contextlib.suppress(OSError):
-            found = await stage.primary.open_transactions(stage.database)
+            found = await deployment.primary.open_transactions(deployment.database)
         if not found:
             break
         await asyncio.sleep(0.05)
