@@ -116,6 +116,7 @@ def create_app(
         bounds=Bounds.of(settings),
         server_trust=ServerTrust(),
         schemas=schemas,
+        ended_keys_kept_days=settings.ended_keys_kept_days,
         openapi=msgspec.json.encode(openapi.document(operations, key_headers=key_headers)),
     )
     app = Starlette(

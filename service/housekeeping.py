@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from sqlalchemy import Table, delete, inspect, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce
+from latchkey.models import ApiKey, Base, IdempotencyKey, LimitCounter, Nonce
 from latchkey.models.lookups import identified
 from latchkey.models.types import utc_now
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.conflicts import log_failure
 from latchkey.service.database.lock import locked
+from latchkey.service.ended_keys import purge_keys
 
 log = logging.getLogger("latchkey.housekeeping")
 
@@ -26,6 +27,7 @@ EXPIRING: tuple[type[Base], ...] = (IdempotencyKey, LimitCounter, Nonce)
 BATCH_ROWS = 1000
 PAUSE_S = 0.05  # between two batches, so that other writers can proceed
 PURGE_EVERY_S = 5 * 60  # 5 minutes, varied by up to a half
+SHARE_WITH_KEYS = 1 / 12  # of the purges; looking for ended keys reads the whole table
 
 
 def now() -> datetime:
@@ -38,8 +40,9 @@ async def purge(
     *,
     clock: Callable[[], datetime] = now,
     report: Callable[[str, int], None] = lambda _table, _rows: None,
+    keys_kept_days: int | None = None,
 ) -> dict[str, int] | None:
-    """Delete expired rows.
+    """Delete expired rows, and keys that ended long ago.
 
     On a Galera cluster two nodes may purge at the same time; each then deletes rows that the other has not.
 
@@ -48,6 +51,7 @@ async def purge(
         clock: returns the time. A row is deleted when it has expired by this clock and by the database's: nonces are
             dated by the clock of their process, and a nonce that is deleted too early could be used again.
         report: called after each batch with the table and the number of its rows deleted so far.
+        keys_kept_days: delete keys that ended more than so many days ago; None keeps them all.
 
     Returns:
         the number of deleted rows, by table; None when another process is purging.
@@ -55,9 +59,12 @@ async def purge(
     async with locked(engine, "purge") as connection:
         if connection is None:
             return None
-        return {
+        gone = {
             model.__tablename__: await purge_table(connection, model, clock(), report) for model in EXPIRING
         }
+        if keys_kept_days is not None:
+            gone[ApiKey.__tablename__] = await purge_keys(connection, keys_kept_days, clock(), report)
+        return gone
 
 
 async def purge_table(
@@ -82,12 +89,13 @@ async def purge_table(
         await asyncio.sleep(PAUSE_S)
 
 
-async def purge_for_ever(db: SQLAlchemy) -> None:
-    """Purge every few minutes until cancelled; processes do so at different times."""
+async def purge_for_ever(db: SQLAlchemy, keys_kept_days: int) -> None:
+    """Purge every few minutes until cancelled, and ended keys about once an hour; processes do so at different times."""
     while True:
         await asyncio.sleep(PURGE_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
         try:
-            gone = await purge(db.engine)
+            with_keys = random.random() < SHARE_WITH_KEYS  # noqa: S311 - no secret
+            gone = await purge(db.engine, keys_kept_days=keys_kept_days if with_keys else None)
         except Exception as error:  # noqa: BLE001 - it is logged, and tried again
             log_failure(log, "expired rows could not be deleted; trying again", error)
         else:

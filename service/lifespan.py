@@ -37,7 +37,9 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         tasks = [
             asyncio.create_task(parts.revocations.follow(), name="revocations"),
             asyncio.create_task(parts.last_used.write_for_ever(), name="last used"),
-            asyncio.create_task(housekeeping.purge_for_ever(db), name="housekeeping"),
+            asyncio.create_task(
+                housekeeping.purge_for_ever(db, parts.ended_keys_kept_days), name="housekeeping"
+            ),
         ]
         if db.replica_state is not None:
             tasks.append(asyncio.create_task(db.replica_state.watch(), name="replica"))

@@ -32,6 +32,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     bounds: Bounds
     server_trust: ServerTrust
     schemas: tuple[Schema, ...]
+    ended_keys_kept_days: int
     openapi: bytes
 
 

@@ -50,7 +50,10 @@ port = click.option("--port", type=PORT, default=8000, show_default=True)
 @click.command()
 @for_application
 def purge() -> None:
-    """Delete expired rows, as the service does by itself, and print the number of rows by table. No key ring is needed."""
+    """Delete expired rows and keys that ended long ago, as the service does by itself. No key ring is needed.
+
+    It prints the number of deleted rows by table.
+    """
     gone = work(purge_expired(application_settings()))
     if gone is None:
         raise click.ClickException("another process is purging this database.")
@@ -67,7 +70,7 @@ async def purge_expired(settings: Settings) -> dict[str, int] | None:
     engine = create_engines(settings).writer
     try:
         await schema.require_migrated(engine)
-        return await housekeeping.purge(engine, report=report)
+        return await housekeeping.purge(engine, report=report, keys_kept_days=settings.ended_keys_kept_days)
     finally:
         await engine.dispose()
 

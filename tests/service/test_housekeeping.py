@@ -234,11 +234,12 @@ async def test_a_purge_that_fails_is_tried_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loggers: None
 ) -> None:
     monkeypatch.setattr(housekeeping, "PURGE_EVERY_S", 0.01)
-    tried: list[int] = []
+    monkeypatch.setattr(housekeeping, "SHARE_WITH_KEYS", 1)
+    tried: list[int | None] = []
     done = asyncio.Event()
 
-    async def fail_once(_engine: Any) -> Any:
-        tried.append(1)
+    async def fail_once(_engine: Any, *, keys_kept_days: int | None) -> Any:
+        tried.append(keys_kept_days)
         if len(tried) == 1:
             raise ConnectionRefusedError
         done.set()
@@ -247,7 +248,8 @@ async def test_a_purge_that_fails_is_tried_again(
     monkeypatch.setattr(housekeeping, "purge", fail_once)
     app = create_app(settings)
     logging.getLogger("latchkey").propagate = True
-    async with lifespan(app):
+    async with lifespan(app), asyncio.timeout(20):
         await done.wait()
 
     assert "could not be deleted" in caplog.text
+    assert set(tried) == {settings.ended_keys_kept_days}

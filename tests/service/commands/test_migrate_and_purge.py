@@ -70,8 +70,14 @@ class TestPurge:
 
         first, second = good(run("purge")), good(run("purge"))
 
-        assert first.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            3\n"
-        assert second.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            0\n"
+        assert (
+            first.stdout
+            == "idempotency_keys  0\nlimit_counters    0\nnonces            3\napi_keys          0\n"
+        )
+        assert (
+            second.stdout
+            == "idempotency_keys  0\nlimit_counters    0\nnonces            0\napi_keys          0\n"
+        )
 
     def test_a_long_one_says_how_far_it_is(
         self, migrated: Settings, environ: pytest.MonkeyPatch, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -84,7 +90,10 @@ class TestPurge:
         result = run("purge")
 
         assert result.exit_code == 0
-        assert result.stdout == "idempotency_keys  0\nlimit_counters    0\nnonces            9\n"
+        assert (
+            result.stdout
+            == "idempotency_keys  0\nlimit_counters    0\nnonces            9\napi_keys          0\n"
+        )
         assert result.stderr == "nonces: 4 so far\nnonces: 8 so far\n"
 
     def test_a_purge_beside_another_process_is_refused(
