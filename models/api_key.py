@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ApiKey(Watched):
     """An API key of `user`.
 
-    `access_key` is its public id. The secret of a `mode` of `bearer` is sent with each call; that of `signed` never is.
+    `access_key` is its public identifier. The secret of a `mode` of `bearer` is sent with each call; that of `signed` never is.
     `secret_version` is the version of the newest `KeySecret`. The fields about the old secret describe the version before
     it, and are reset by each rotation.
     """

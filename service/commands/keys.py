@@ -156,7 +156,7 @@ async def list_keys(owner: int | str | None, *, status: str | None, limit: int |
 
 
 @keys.command()
-@click.argument("access_key", metavar="ID", type=ACCESS_KEY)
+@click.argument("access_key", metavar="ACCESS_KEY", type=ACCESS_KEY)
 @click.option(
     "--grace",
     type=GRACE,
@@ -194,7 +194,7 @@ async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
 
 
 @keys.command()
-@click.argument("access_key", metavar="ID", type=ACCESS_KEY)
+@click.argument("access_key", metavar="ACCESS_KEY", type=ACCESS_KEY)
 @click.option("--scopes", type=SCOPES, required=True, help="The additional scopes, separated by commas.")
 @as_json
 @for_application
@@ -223,7 +223,7 @@ async def grant_scopes(access_key: str, scopes: list[str]) -> shapes.Key:
 
 
 @keys.command()
-@click.argument("access_key", metavar="ID", type=ACCESS_KEY)
+@click.argument("access_key", metavar="ACCESS_KEY", type=ACCESS_KEY)
 @as_json
 @for_application
 def revoke(access_key: str, as_json: bool) -> None:

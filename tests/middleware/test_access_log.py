@@ -14,7 +14,7 @@ from tests.middleware.asgi import OTHER_SCOPES, answering, http, passes_untouche
 
 
 class Partner(SimpleUser):
-    """A caller whose identity is a public id."""
+    """A caller whose identity is an access key."""
 
     @property
     def identity(self) -> str:

@@ -57,7 +57,7 @@ WRONG_BEARERS = [
     refused(
         "another letter case", lambda c: header("authorization", f"Bearer {c.bearer.secret.swapcase()}"), 0
     ),
-    refused("a public id", lambda c: header("authorization", f"Bearer {c.bearer.access_key}"), 0),
+    refused("an access key", lambda c: header("authorization", f"Bearer {c.bearer.access_key}"), 0),
     refused("Authorization twice", lambda c: bearer(c.bearer).adding(c.bearer.bearer), 0),
     refused("well-formed but unknown", lambda c: bearer(c.unknown), 1),
     refused("the secret of a key that signs", lambda c: bearer(c.signer), 1),
@@ -96,11 +96,11 @@ WRONG_SIGNATURES = [
     refused("a signed method in lower case", lambda c: signed(c.signer, behind="&method=get"), 0),
     refused("a signed digest in upper case", lambda c: signed(c.signer, content_sha256=EMPTY_SHA256.upper()), 0),
     refused("a signed digest cut off", lambda c: signed(c.signer, content_sha256=EMPTY_SHA256[:-1]), 0),
-    refused("a public id cut off", lambda c: signed(c.signer, key=c.signer.access_key[:-1]), 0),
-    refused("a blank public id", lambda c: signed(c.signer, key=""), 0),
+    refused("an access key cut off", lambda c: signed(c.signer, key=c.signer.access_key[:-1]), 0),
+    refused("a blank access key", lambda c: signed(c.signer, key=""), 0),
     refused("a query too long", lambda c: signed(c.signer, behind="&q=" + "x" * 9000), 0),
     refused("an unknown key", lambda c: signed(c.unknown), 1),
-    refused("a public id in another letter case", lambda c: signed(c.signer, key="lka_" + c.signer.access_key[4:].swapcase()), 1),
+    refused("an access key in another letter case", lambda c: signed(c.signer, key="lka_" + c.signer.access_key[4:].swapcase()), 1),
     refused("a bearer's key", lambda c: signed(c.bearer), 1),
     refused("another key's secret", lambda c: signed(c.signer, secret=c.unscoped_signer.secret), 1),
     refused("the secret without its checksum", lambda c: signed(c.signer, secret=c.signer.secret[:-6]), 1),

@@ -125,7 +125,7 @@ def test_two_neighbours_swapped_in_a_secret_are_a_typo(data: st.DataObject) -> N
         pytest.param(SECRET[:-1] + "\n", id="newline as the last character"),
         pytest.param(" " + SECRET, id="space in front"),
         pytest.param(SECRET.upper(), id="upper case"),
-        pytest.param(SECRET.replace("lks_", "lka_"), id="public id with the length of a secret"),
+        pytest.param(SECRET.replace("lks_", "lka_"), id="access key with the length of a secret"),
         pytest.param(SECRET.replace("lks_", "xks_"), id="another prefix"),
         pytest.param(SECRET.replace("3", "\N{FULLWIDTH DIGIT THREE}"), id="full-width digit"),
         pytest.param(SECRET.replace("s", "\N{LATIN SMALL LETTER LONG S}"), id="long s"),

@@ -187,8 +187,8 @@ def test_no_request_upsets_the_extraction(headers: list[tuple[bytes, bytes]], qu
         pytest.param([BEARER, BEARER], b"", id="twice"),
         pytest.param([(b"authorization", SECRET.encode())], b"", id="no scheme"),
         pytest.param([(b"secret", SECRET.encode())], KEY, id="in the header of the signature"),
-        pytest.param([MAC], b"key=" + SECRET.encode(), id="as the public id"),
-        pytest.param([], b"key=" + SECRET.encode(), id="as the public id, unsigned"),
+        pytest.param([MAC], b"key=" + SECRET.encode(), id="as the access key"),
+        pytest.param([], b"key=" + SECRET.encode(), id="as the access key, unsigned"),
     ],
 )
 def test_nothing_shows_what_the_client_sent(headers: list[Any], query: bytes) -> None:

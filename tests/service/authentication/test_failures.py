@@ -298,7 +298,7 @@ class TestInTheMiddleware:
             pytest.param(lambda c: signed(c.expired_signer), 401, id="an expired key"),
             pytest.param(lambda c: signed(c.unscoped_signer, "GET", "/v1/users"), 403, id="a scope too few"),
             pytest.param(lambda c: signed(c.signer, "DELETE", "/v1/users/0"), 403, id="too little covered"),
-            pytest.param(lambda c: signed(c.signer, key="lka_"), 401, id="what is no public id"),
+            pytest.param(lambda c: signed(c.signer, key="lka_"), 401, id="what is no access key"),
         ],
     )
     async def test_proved_calls_and_calls_without_a_key_are_no_failures(

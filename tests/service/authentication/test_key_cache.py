@@ -108,7 +108,7 @@ async def start(cache: KeyCache, table: Table, *sessions: str) -> list[asyncio.T
         pytest.param(False, key_cache.MISS_TTL_S, 2, id="missed, at its end"),
     ],
 )
-@pytest.mark.parametrize("name", [b"hash", "lka_1"], ids=["by secret", "by public id"])
+@pytest.mark.parametrize("name", [b"hash", "lka_1"], ids=["by secret", "by access key"])
 async def test_results_are_cached_for_a_while(
     cache: KeyCache, clock: Clock, table: Table, name: bytes | str, there: bool, later_s: float, asked: int
 ) -> None:

@@ -320,7 +320,7 @@ def test_a_signature_that_expires_holds_until_then(expires_in: int, seconds: flo
     [
         pytest.param({"nonce": "short"}, "nonce", id="nonce"),
         pytest.param({"nonce": NONCE + '";x="'}, "nonce", id="nonce with a quote"),
-        pytest.param({"access_key": ""}, "keyid", id="public id"),
+        pytest.param({"access_key": ""}, "keyid", id="access key"),
         pytest.param({"now": -1}, "created", id="time"),
         pytest.param({"authority": "a b"}, "host", id="authority"),
         pytest.param({"raw_path": "v1"}, "@path", id="relative path"),
@@ -348,7 +348,7 @@ def test_values_that_cannot_be_signed_are_named(changes: dict[str, Any], sentenc
 @pytest.mark.parametrize(
     "sent",
     [
-        pytest.param(signed(parameters=PARAMETERS.replace(ACCESS_KEY, SECRET)), id="as the public id"),
+        pytest.param(signed(parameters=PARAMETERS.replace(ACCESS_KEY, SECRET)), id="as the access key"),
         pytest.param(signed(parameters=f'{PARAMETERS};x="{SECRET}"'), id="as a parameter"),
         pytest.param(signed(parameters=PARAMETERS.replace(NONCE, SECRET + "!")), id="as the nonce"),
         pytest.param(signed(parameters=f"{PARAMETERS};{SECRET}=1"), id="as the name of a parameter"),

@@ -376,10 +376,10 @@ def test_every_reserved_name_has_a_shape() -> None:
 @pytest.mark.parametrize(
     ("query", "header"),
     [
-        pytest.param(b"key=" + SECRET.encode() + b"&timestamp=1", mac(PLAIN), id="as the public id"),
+        pytest.param(b"key=" + SECRET.encode() + b"&timestamp=1", mac(PLAIN), id="as the access key"),
         pytest.param(PLAIN, SECRET.encode(), id="as the header"),
         pytest.param(PLAIN + b"&nonce=" + SECRET.encode() + b"+", mac(PLAIN), id="in a parameter"),
-        pytest.param(PLAIN + b"&key=" + SECRET.encode(), mac(PLAIN), id="as a second public id"),
+        pytest.param(PLAIN + b"&key=" + SECRET.encode(), mac(PLAIN), id="as a second access key"),
         pytest.param(PLAIN + b"&q=" + SECRET.encode(), mac(PLAIN), id="in the rest of the query"),
     ],
 )

@@ -101,7 +101,7 @@ class TestMistakes:
             pytest.param(("keys", "rotate", NO_KEY, "--grace", "-1"), 2, "it must be a number of seconds",
                          id="a negative grace"),
             pytest.param(("keys", "rotate", NO_KEY, "--grace", "1w"), 2, "such as 30m, 12h or 7d", id="an unknown unit"),
-            pytest.param(("keys", "revoke", "1"), 2, "it must be an access key", id="no public id"),
+            pytest.param(("keys", "revoke", "1"), 2, "it must be an access key", id="no access key"),
             pytest.param(("serve", "--port", "0"), 2, "0 is not in the range", id="port 0"),
             pytest.param(("serve", "--port", "http"), 2, "'http' is not a valid integer", id="no port"),
             pytest.param(("serve", "--workers", "0"), 2, "0 is not in the range", id="no workers"),
