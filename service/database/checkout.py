@@ -9,7 +9,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from latchkey.middleware.request_scope import RequestScope
-from latchkey.service.database import driver
+from latchkey.service.database import driver, sqlite
 
 CHECKS = "latchkey_checks"  # the execution option of an engine that holds its checks
 _OPENED_S = "latchkey_opened_s"
@@ -87,7 +87,10 @@ def _note_error(context: Any) -> None:
 
 
 def note_error(engine: Engine, error: BaseException) -> None:
-    """Drop the connections of a server that takes no writes any more: another one may have taken over its name."""
+    """Drop the connections of a database that takes no writes: another server may have taken over its name.
+
+    A connection to an SQLite file that was opened while the file was read-only stays read-only.
+    """
     checks: Checks | None = engine.get_execution_options().get(CHECKS)
-    if checks is not None and driver.is_demoted(error):
+    if checks is not None and (driver.is_demoted(error) or sqlite.is_read_only(error)):
         checks.drop_all()

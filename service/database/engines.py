@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from latchkey.service.database import driver, sqlite
 from latchkey.service.database.checkout import Checks
 from latchkey.service.database.pool import FairPool
-from latchkey.service.database.private_file import keep_private
 from latchkey.service.database.replica import Replica
 from latchkey.service.database.resending import resend_first_statements
 from latchkey.service.database.rules import Engines
 from latchkey.service.database.single_precision import read_floats_as_text
+from latchkey.service.database.sqlite_file import DatabaseFile
 from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_records
 from latchkey.service.settings import Settings, SettingsError
 
@@ -72,9 +72,13 @@ def create_engines(settings: Settings) -> Engines:
         replica=replica,
         replica_state=state,
     )
+    files: dict[str, DatabaseFile] = {}
     primary = Checks(settings.connection_idle_s)
     for engine in engines.all:
         keep_records(engine)
+        if engine.dialect.name == "sqlite":
+            path = engine.url.database or ""
+            files.setdefault(path, DatabaseFile(path)).attach(engine)
         (primary if engine not in {replica, probe} else Checks(settings.connection_idle_s)).attach(engine)
     if engines.writer.dialect.name != "sqlite":
         resend_first_statements(engines.writer)
@@ -256,8 +260,6 @@ def _sqlite_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:
-    event.listen(engine.sync_engine, "do_connect", keep_private)
-
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # BEGIN is sent below

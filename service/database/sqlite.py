@@ -75,6 +75,11 @@ def is_busy(error: BaseException | None) -> bool:
     return str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
 
 
+def is_read_only(error: BaseException | None) -> bool:
+    """Return whether a connection cannot write, because of its file or of the permissions when it was opened."""
+    return str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_READONLY")
+
+
 def is_unavailable(error: BaseException | None) -> bool:
     """Return whether the file or its disk has a fault, so that the same call may succeed later."""
     return str(getattr(error, "sqlite_errorname", "")).startswith(FAULTS)

@@ -2,19 +2,25 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from starlette.requests import Request
 
 from latchkey.models import User
-from latchkey.service.database import SQLAlchemy, engines
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.settings import Settings
 from tests.requests import request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import value_route
 
 
 @pytest.fixture
-def database_url(tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(engines, "SQLITE_BUSY_TIMEOUT_S", 0.05)
+def settings(settings: Settings) -> Settings:
+    return msgspec.structs.replace(settings, lock_wait_s=1)
+
+
+@pytest.fixture
+def database_url(tmp_path: Path, sqlite_template: Path) -> str:
     file = tmp_path / "busy.db"
     file.write_bytes(sqlite_template.read_bytes())
     return f"sqlite+aiosqlite:///{file}"
