@@ -102,3 +102,11 @@ async def test_two_requests_are_counted_apart() -> None:
 @pytest.mark.parametrize("scope", OTHER_SCOPES, ids=lambda scope: scope["type"])
 async def test_other_scopes_than_http_pass_untouched(scope: dict[str, str]) -> None:
     assert await passes_untouched(limited(untouched), dict(scope))
+
+
+async def test_a_client_that_leaves_within_its_body_is_reported_to_the_application() -> None:
+    inner = Reading()
+
+    await run(limited(inner), http(), [b"x", None])
+
+    assert [message["type"] for message in inner.messages] == ["http.request", "http.disconnect"]
