@@ -1,7 +1,7 @@
 """API keys, and the versions of their secrets."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from latchkey.models.base import Base
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.models.types import BigId, Binary, BinaryText, Json, UtcDateTime, Words, utc_now
-from latchkey.models.user import NAME_LENGTH
+from latchkey.models.user import EXTERNAL_ID_BYTES, NAME_LENGTH
 from latchkey.models.watched import Watched
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class ApiKey(Watched):
         Json(tuple[RateLimit, ...], empty=()), nullable=True, default=()
     )
     quota: Mapped[Quota | None] = mapped_column(Json(Quota))
+    external_id: Mapped[str | None] = mapped_column(BinaryText(EXTERNAL_ID_BYTES), index=True, unique=True)
+    meta: Mapped[dict[str, Any]] = mapped_column(Json(dict[str, Any], empty={}), nullable=True, default=dict)
     status: Mapped[str] = mapped_column(String(16), default="active")
     secret_version: Mapped[int] = mapped_column(default=1)
     old_secret_calls: Mapped[int] = mapped_column(BigInteger, default=0)

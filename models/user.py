@@ -1,7 +1,7 @@
 """Users: the owners of keys."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EMAIL_LENGTH = 254  # characters, RFC 5321 section 4.5.3.1.3 less the angle brackets
 EMAIL_KEY_BYTES = EMAIL_LENGTH * 6  # casefolding turns one character into at most six UTF-8 bytes
 NAME_LENGTH = 200
+EXTERNAL_ID_BYTES = 255
 
 
 class User(Watched):
@@ -33,6 +34,8 @@ class User(Watched):
         Json(tuple[RateLimit, ...], empty=()), nullable=True, default=()
     )
     quota: Mapped[Quota | None] = mapped_column(Json(Quota))
+    external_id: Mapped[str | None] = mapped_column(BinaryText(EXTERNAL_ID_BYTES), index=True, unique=True)
+    meta: Mapped[dict[str, Any]] = mapped_column(Json(dict[str, Any], empty={}), nullable=True, default=dict)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
 

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from latchkey.models.limit import LIMIT_NAME_PATTERN, Quota, RateLimit
 from latchkey.models.scope import DESCRIPTION_LENGTH
-from latchkey.models.user import EMAIL_LENGTH, NAME_LENGTH
+from latchkey.models.user import EMAIL_LENGTH, EXTERNAL_ID_BYTES, NAME_LENGTH
 from latchkey.service.networks import LARGEST_LIST
 
 LARGEST_ID = 2**63 - 1
@@ -49,6 +49,18 @@ RateLimits = Annotated[
         max_length=MOST_LIMITS,
         description="A call is charged to all limits or to none; empty means no limits.",
     ),
+]
+ExternalId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=EXTERNAL_ID_BYTES,
+        pattern=r"^[!-~]+" + END,
+        description="The id in another system, which no other row of the kind has.",
+    ),
+]
+Metadata = Annotated[
+    dict[str, Any], Meta(description="A JSON object of at most 4 KiB, which the service stores and returns.")
 ]
 Moment = Annotated[datetime, Meta(tz=True)]
 GRACE_LIMIT_S = 30 * 24 * 60 * 60  # 30 days
@@ -100,6 +112,8 @@ class User(Output, frozen=True, kw_only=True):
     status: UserStatus
     limits: tuple[RateLimit, ...]
     quota: Quota | None
+    external_id: str | None
+    meta: dict[str, Any]
     created_at: Moment
     updated_at: Moment
 
@@ -116,6 +130,8 @@ class NewUser(Input, frozen=True, kw_only=True):
 
     email: Email
     name: Name
+    external_id: ExternalId | None = None
+    meta: Metadata = {}
 
 
 class UserChange(Input, frozen=True, kw_only=True):
@@ -129,6 +145,8 @@ class UserChange(Input, frozen=True, kw_only=True):
     status: Literal["active", "blocked"] | UnsetType = UNSET
     limits: RateLimits | UnsetType = UNSET
     quota: Quota | UnsetType | None = UNSET
+    external_id: ExternalId | UnsetType | None = UNSET
+    meta: Metadata | UnsetType = UNSET
 
 
 class UserQuery(Input, frozen=True, kw_only=True):
@@ -138,6 +156,7 @@ class UserQuery(Input, frozen=True, kw_only=True):
     cursor: Cursor | None = None
     email: str | None = None
     status: UserStatus | None = None
+    external_id: ExternalId | None = None
 
 
 class UserForce(Input, frozen=True, kw_only=True):
@@ -164,6 +183,8 @@ class Key(Output, frozen=True, kw_only=True):
     allowed_networks: tuple[str, ...]
     limits: tuple[RateLimit, ...]
     quota: Quota | None
+    external_id: str | None
+    meta: dict[str, Any]
     status: KeyStatus
     secret_version: int
     old_secret_calls: int
@@ -220,6 +241,8 @@ class NewKey(NewMyKey, frozen=True, kw_only=True):
     user_id: Id
     limits: RateLimits = []
     quota: Quota | None = None
+    external_id: ExternalId | None = None
+    meta: Metadata = {}
 
 
 class Rotation(Input, frozen=True, kw_only=True):
@@ -249,6 +272,8 @@ class KeyChange(MyKeyChange, frozen=True, kw_only=True):
 
     limits: RateLimits | UnsetType = UNSET
     quota: Quota | UnsetType | None = UNSET
+    external_id: ExternalId | UnsetType | None = UNSET
+    meta: Metadata | UnsetType = UNSET
 
 
 class MyKeyQuery(Input, frozen=True, kw_only=True):
@@ -264,6 +289,7 @@ class KeyQuery(MyKeyQuery, frozen=True, kw_only=True):
     """The query of `GET /v1/keys`."""
 
     user_id: Id | None = None
+    external_id: ExternalId | None = None
 
 
 # ---------------------------------------------------------------------- scopes
@@ -358,6 +384,8 @@ class VerifiedOwner(Output, frozen=True, kw_only=True):
     id: Id
     name: str
     status: UserStatus
+    external_id: str | None
+    meta: dict[str, Any]
 
 
 class LimitState(Output, frozen=True, kw_only=True):
@@ -385,6 +413,8 @@ class Verified(Output, frozen=True, kw_only=True):
     access_key: str | None
     name: str | None
     owner: VerifiedOwner | None
+    external_id: str | None
+    meta: dict[str, Any]
     scopes: tuple[str, ...]
     expires_at: Moment | None
     limits: tuple[LimitState, ...]

@@ -125,9 +125,9 @@ async def verify(
         retry_after_s=None if problem is None else retry_after(problem),
         access_key=None if found is None else found.key.access_key,
         name=None if found is None else found.key.name,
-        owner=None
-        if found is None
-        else shapes.VerifiedOwner(id=found.user.id, name=found.user.name, status=found.user.status),
+        owner=None if found is None else owner_of(found),
+        external_id=None if found is None else found.key.external_id,
+        meta={} if found is None else found.key.meta,
         scopes=() if found is None else found.key.scopes,
         expires_at=None if found is None else found.key.expires_at,
         limits=tuple(
@@ -140,6 +140,14 @@ async def verify(
             )
             for one in state.get("figures", ())
         ),
+    )
+
+
+def owner_of(found: Found) -> shapes.VerifiedOwner:
+    """Return the owner of a key in the form of the answer."""
+    user = found.user
+    return shapes.VerifiedOwner(
+        id=user.id, name=user.name, status=user.status, external_id=user.external_id, meta=user.meta
     )
 
 

@@ -49,6 +49,8 @@ def create_app() -> ASGIApp:
                 status="active",
                 limits=(),
                 quota=None,
+                external_id=None,
+                meta={},
                 created_at=now,
                 updated_at=now,
             )

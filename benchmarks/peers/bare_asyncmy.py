@@ -50,6 +50,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "scopes": lambda text: tuple(text.split()),
     "allowed_networks": lambda text: tuple(text.split()),
     "limits": lambda text: () if text is None else decode_limits(text),
+    "meta": lambda text: {} if text is None else msgspec.json.decode(text),
     "quota": lambda text: None if text is None else decode_quota(text),
 }
 """The readers of columns that are more than a value."""

@@ -1,6 +1,7 @@
 """The Pydantic models of the FastAPI peers' requests and answers."""
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +36,8 @@ class User(BaseModel):
     status: str
     limits: tuple[RateLimit, ...]
     quota: Quota | None
+    external_id: str | None
+    meta: dict[str, Any]
     created_at: datetime
     updated_at: datetime
 
@@ -52,6 +55,8 @@ class Key(BaseModel):
     allowed_networks: tuple[str, ...]
     limits: tuple[RateLimit, ...]
     quota: Quota | None
+    external_id: str | None
+    meta: dict[str, Any]
     status: str
     secret_version: int
     old_secret_calls: int

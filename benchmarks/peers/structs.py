@@ -1,7 +1,7 @@
 """The Structs of the peers that encode with msgspec: Latchkey's answers, without an import of its models."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +31,8 @@ class User(msgspec.Struct, frozen=True):
     status: str
     limits: tuple[RateLimit, ...]
     quota: Quota | None
+    external_id: str | None
+    meta: dict[str, Any]
     created_at: datetime
     updated_at: datetime
 
@@ -46,6 +48,8 @@ class Key(msgspec.Struct, frozen=True):
     allowed_networks: tuple[str, ...]
     limits: tuple[RateLimit, ...]
     quota: Quota | None
+    external_id: str | None
+    meta: dict[str, Any]
     status: str
     secret_version: int
     old_secret_calls: int

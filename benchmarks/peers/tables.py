@@ -1,6 +1,7 @@
 """The models of the peers that use SQLAlchemy, for the tables of Latchkey's migrations."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -8,6 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from benchmarks.peers.structs import Quota, RateLimit
 from latchkey.models.types import BigId, Binary, BinaryText, Json, UtcDateTime, Words, utc_now
 
+META = Json(dict[str, Any], empty={})
 LIMITS = Json(tuple[RateLimit, ...], empty=())
 
 
@@ -23,6 +25,8 @@ class UserColumns:
     status: Mapped[str] = mapped_column(String(16), default="active")
     limits: Mapped[tuple[RateLimit, ...]] = mapped_column(LIMITS, nullable=True, default=())
     quota: Mapped[Quota | None] = mapped_column(Json(Quota))
+    external_id: Mapped[str | None] = mapped_column(BinaryText(255))
+    meta: Mapped[dict[str, Any]] = mapped_column(META, nullable=True, default=dict)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
 
@@ -41,6 +45,8 @@ class KeyColumns:
     allowed_networks: Mapped[tuple[str, ...]] = mapped_column(Words)
     limits: Mapped[tuple[RateLimit, ...]] = mapped_column(LIMITS, nullable=True, default=())
     quota: Mapped[Quota | None] = mapped_column(Json(Quota))
+    external_id: Mapped[str | None] = mapped_column(BinaryText(255))
+    meta: Mapped[dict[str, Any]] = mapped_column(META, nullable=True, default=dict)
     status: Mapped[str] = mapped_column(String(16))
     secret_version: Mapped[int]
     old_secret_calls: Mapped[int]

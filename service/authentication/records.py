@@ -1,7 +1,7 @@
 """The key and its owner as authentication reads them: the fields are the columns of the lookup."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,6 +19,8 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     allowed_networks: tuple[str, ...]
     limits: tuple[RateLimit, ...]
     quota: Quota | None
+    external_id: str | None
+    meta: dict[str, Any]
     status: Literal["active", "revoked"]
     secret_version: int
     old_secret_calls: int
@@ -38,5 +40,7 @@ class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["active", "blocked", "deleted"]
     limits: tuple[RateLimit, ...]
     quota: Quota | None
+    external_id: str | None
+    meta: dict[str, Any]
     created_at: datetime
     updated_at: datetime

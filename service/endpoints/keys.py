@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from sqlalchemy.exc import IntegrityError
 from starlette.requests import Request
 
 from latchkey.models import ApiKey
@@ -13,6 +14,7 @@ from latchkey.service.authentication.principal import Principal
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.paging import page
 from latchkey.service.keys import values
+from latchkey.service.keys.metadata import checked_meta, external_id_taken
 from latchkey.service.keys.rules import (
     KeyRules,
     found,
@@ -41,9 +43,20 @@ async def create_key(request: Request, body: shapes.NewKey) -> Answer:
     caller = await hold_caller(request)
     with invalid_field("/limits"):
         limits = distinct_limits(body.limits)
-    return await make_key(
-        request, caller, body, path=PATH, owner_id=body.user_id, limits=limits, quota=body.quota
-    )
+    try:
+        return await make_key(
+            request,
+            caller,
+            body,
+            path=PATH,
+            owner_id=body.user_id,
+            limits=limits,
+            quota=body.quota,
+            external_id=body.external_id,
+            meta=checked_meta(body.meta),
+        )
+    except IntegrityError as error:
+        raise external_id_taken(error) from error
 
 
 async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
@@ -54,7 +67,11 @@ async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
     rows = ApiKey.filter()
     if query.user_id is not None:
         rows = rows.filter(user_id=query.user_id)
-    return await list_page(request, query, rows, path=PATH, user_id=query.user_id)
+    if query.external_id is not None:
+        rows = rows.filter(external_id=query.external_id)
+    return await list_page(
+        request, query, rows, path=PATH, user_id=query.user_id, external_id=query.external_id
+    )
 
 
 async def read_key(access_key: str) -> ApiKey:
@@ -104,6 +121,8 @@ async def make_key(
     owner_id: int,
     limits: tuple[RateLimit, ...],
     quota: Quota | None,
+    external_id: str | None = None,
+    meta: dict[str, Any] | None = None,
 ) -> Answer:
     """Create a key of an owner, who is locked meanwhile."""
     with invalid_field("/allowed_networks"):
@@ -117,6 +136,8 @@ async def make_key(
         allowed_networks=networks,
         limits=limits,
         quota=quota,
+        external_id=external_id,
+        meta=meta,
         expires_at=body.expires_at,
     )
     await request.state.session.flush_and_refresh()
@@ -164,6 +185,8 @@ async def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, An
     if "limits" in changes:
         with invalid_field("/limits"):
             changes["limits"] = distinct_limits(changes["limits"])
+    if "meta" in changes:
+        changes["meta"] = checked_meta(changes["meta"])
     if changes.get("expires_at") is not None:
         with invalid_field("/expires_at"):
             changes["expires_at"] = values.future_utc(changes["expires_at"])
@@ -174,7 +197,10 @@ async def change(caller: Principal, key: ApiKey, changes: dict[str, Any]) -> Api
     """Change a locked key."""
     require_held(caller, [*key.scopes, *changes.get("scopes", ())])
     require_not_revoked(key)
-    await key.update(**changes)
+    try:
+        await key.update(**changes)
+    except IntegrityError as error:
+        raise external_id_taken(error) from error
     return key
 
 

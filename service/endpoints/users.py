@@ -8,6 +8,7 @@ from latchkey.models import ApiKey, User
 from latchkey.service import shapes
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.paging import page
+from latchkey.service.keys.metadata import checked_meta, external_id_taken
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
@@ -21,11 +22,11 @@ async def create_user(body: shapes.NewUser) -> Answer:
     The email is stored as given and must be unique, regardless of letter case.
     """
     try:
-        user = await User.create(email=body.email, name=body.name)
+        user = await User.create(
+            email=body.email, name=body.name, external_id=body.external_id, meta=checked_meta(body.meta)
+        )
     except IntegrityError as error:
-        if is_email_taken(error):
-            raise Problem("email_taken") from error
-        raise
+        raise taken(error) from error
     return Answer(content=user, headers={"location": f"/v1/users/{user.id}"})
 
 
@@ -39,10 +40,12 @@ async def list_users(request: Request, query: shapes.UserQuery) -> Answer:
         found = found.filter(email_key=query.email.casefold())
     if query.status is not None:
         found = found.filter(status=query.status)
+    if query.external_id is not None:
+        found = found.filter(external_id=query.external_id)
     return await page(
         found,
         path="/v1/users",
-        filters={"email": query.email, "status": query.status},
+        filters={"email": query.email, "status": query.status, "external_id": query.external_id},
         limit=query.limit,
         cursor=query.cursor,
         keyring=parts_of(request.app).keyring,
@@ -69,6 +72,8 @@ async def change_user(
     if "limits" in changes:
         with invalid_field("/limits"):
             changes["limits"] = distinct_limits(changes["limits"])
+    if "meta" in changes:
+        changes["meta"] = checked_meta(changes["meta"])
     await hold_caller(request)
     user = await lock_user(parse_id(id))
     if user is None:
@@ -80,9 +85,7 @@ async def change_user(
     try:
         await user.update(**changes)
     except IntegrityError as error:
-        if is_email_taken(error):
-            raise Problem("email_taken") from error
-        raise
+        raise taken(error) from error
     return user
 
 
@@ -121,3 +124,9 @@ def parse_id(text: str) -> int:
     if number > shapes.LARGEST_ID:
         raise Problem("not_found")
     return number
+
+
+def taken(error: IntegrityError) -> Exception:
+    """Return the problem for a taken external id or email, and any other integrity error unchanged."""
+    found = external_id_taken(error)
+    return Problem("email_taken") if found is error and is_email_taken(error) else found

@@ -1,6 +1,7 @@
 """New keys and secrets: the only module that generates a secret."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 from sqlalchemy import delete, update
@@ -47,6 +48,8 @@ class Issuer(msgspec.Struct, frozen=True):
         allowed_networks: tuple[str, ...] = (),
         limits: tuple[RateLimit, ...] = (),
         quota: Quota | None = None,
+        external_id: str | None = None,
+        meta: dict[str, Any] | None = None,
     ) -> tuple[ApiKey, Secret]:
         """Create a key of `owner` and flush it; return the key and its secret.
 
@@ -63,6 +66,8 @@ class Issuer(msgspec.Struct, frozen=True):
             allowed_networks=allowed_networks,
             limits=limits,
             quota=quota,
+            external_id=external_id,
+            meta=meta or {},
             expires_at=expires_at,
             secrets=[stored],
         )

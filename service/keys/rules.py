@@ -46,6 +46,8 @@ class KeyRules(msgspec.Struct, frozen=True):
         allowed_networks: tuple[str, ...] = (),
         limits: tuple[RateLimit, ...] = (),
         quota: Quota | None = None,
+        external_id: str | None = None,
+        meta: dict[str, Any] | None = None,
     ) -> tuple[ApiKey, Secret]:
         """Create a key of an owner, who is locked meanwhile, and flush it.
 
@@ -73,6 +75,8 @@ class KeyRules(msgspec.Struct, frozen=True):
             allowed_networks=allowed_networks,
             limits=limits,
             quota=quota,
+            external_id=external_id,
+            meta=meta,
             expires_at=expires_at,
         )
 

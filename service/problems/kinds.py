@@ -172,6 +172,12 @@ KINDS: Mapping[str, ProblemKind] = {
         "Another user has this email; upper and lower case are the same. The email of a deleted user stays "
         "taken.",
     ),
+    "external_id_taken": ProblemKind(
+        409,
+        "The external id is taken",
+        "Another user, or another key, has this external_id; upper and lower case differ. The external_id of a deleted "
+        "user or a revoked key stays taken until it is changed.",
+    ),
     "too_many_keys": ProblemKind(
         409,
         "The owner has too many keys",

@@ -61,6 +61,6 @@ class TestUsers:
         shown = good(run("users", "create", "--email", "ann@example.com", "--name", "Ann")).stdout
 
         assert re.match(
-            r"id +1\nemail +ann@example\.com\nname +Ann\nstatus +active\nlimits +-\nquota +-\ncreated_at",
+            r"id +1\nemail +ann@example\.com\nname +Ann\nstatus +active\nlimits +-\nquota +-\nexternal_id +-\nmeta +-\ncreated_at",
             shown,
         )

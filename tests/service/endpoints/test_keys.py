@@ -47,6 +47,8 @@ async def test_a_created_key_is_answered_as_it_is_stored_with_its_secret(
         "allowed_networks": [],
         "limits": [],
         "quota": None,
+        "external_id": None,
+        "meta": {},
         "status": "active",
         "secret_version": 1,
         "old_secret_calls": 0,

@@ -41,6 +41,8 @@ async def test_a_created_user_is_answered_as_it_is_stored(app: Starlette, operat
         "status": "active",
         "limits": [],
         "quota": None,
+        "external_id": None,
+        "meta": {},
         "created_at": rfc3339(user.created_at),
         "updated_at": rfc3339(user.updated_at),
     }

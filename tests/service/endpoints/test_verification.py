@@ -27,6 +27,8 @@ NOTHING: dict[str, Any] = {
     "access_key": None,
     "name": None,
     "owner": None,
+    "external_id": None,
+    "meta": {},
     "scopes": [],
     "expires_at": None,
     "limits": [],
@@ -102,7 +104,15 @@ async def test_a_valid_key_is_answered_with_its_owner(
         "retry_after_s": None,
         "access_key": partner.access_key,
         "name": "bearer key",
-        "owner": {"id": partner.user_id, "name": "Operator", "status": "active"},
+        "owner": {
+            "id": partner.user_id,
+            "name": "Operator",
+            "status": "active",
+            "external_id": None,
+            "meta": {},
+        },
+        "external_id": None,
+        "meta": {},
         "scopes": ["users:read"],
         "expires_at": None,
         "limits": [],
@@ -351,3 +361,24 @@ async def test_the_log_has_the_tags_and_no_secret(
     lines = [line.getMessage() for line in log_lines]
     assert f"verified: valid; key: {partner.access_key}, tags: orders, eu-1" in lines
     assert not [line for line in lines if partner.secret in line]
+
+
+async def test_external_ids_and_metadata_are_answered(
+    app: Starlette, operator: HeldKey, service: HeldKey
+) -> None:
+    user = {"email": "ext@example.com", "name": "E", "external_id": "crm-7", "meta": {"plan": "gold"}}
+    owner = (await call(app, "POST", "/v1/users", key=operator, body=user)).json
+    body = {
+        "user_id": owner["id"],
+        "name": "n",
+        "mode": "bearer",
+        "scopes": [],
+        "external_id": "k-1",
+        "meta": {"n": [1]},
+    }
+    key = (await call(app, "POST", "/v1/keys", key=operator, body=body)).json
+
+    found = await verify(app, service, credential=key["secret"])
+
+    assert (found["external_id"], found["meta"]) == ("k-1", {"n": [1]})
+    assert (found["owner"]["external_id"], found["owner"]["meta"]) == ("crm-7", {"plan": "gold"})
