@@ -8,7 +8,7 @@ import msgspec
 from benchmarks.measure import Failure, Measurement
 
 
-class Figure(msgspec.Struct, frozen=True):
+class RepeatedFigure(msgspec.Struct, frozen=True):
     """A number that was measured several times."""
 
     values: tuple[float, ...]
@@ -29,13 +29,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     job: str
     contestant: str
-    rps: Figure
-    cpu_ms: Figure
-    database_cpu_ms: Figure
-    p50_ms: Figure
-    p99_ms: Figure
-    peak_mib: Figure
-    accepted: Figure
+    rps: RepeatedFigure
+    cpu_ms: RepeatedFigure
+    database_cpu_ms: RepeatedFigure
+    p50_ms: RepeatedFigure
+    p99_ms: RepeatedFigure
+    peak_mib: RepeatedFigure
+    accepted: RepeatedFigure
 
 
 FIELDS = tuple(name for name in Summary.__struct_fields__ if name not in {"job", "contestant"})
@@ -80,9 +80,9 @@ def summarise(measurements: Sequence[Measurement]) -> Summary:
     )
 
 
-def gather(measurements: Iterable[Measurement], name: str) -> Figure:
+def gather(measurements: Iterable[Measurement], name: str) -> RepeatedFigure:
     """Return one field of all rounds."""
-    return Figure(tuple(getattr(one, name) for one in measurements))
+    return RepeatedFigure(tuple(getattr(one, name) for one in measurements))
 
 
 def divide(above: float, below: float) -> float | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from benchmarks.figures import Figure, Run, Summary, divide
+from benchmarks.figures import RepeatedFigure, Run, Summary, divide
 from benchmarks.jobs import Job
 from benchmarks.targets import Target, judge
 
@@ -41,7 +41,7 @@ def number(value: float) -> str:
 REFUSED: Column = ("503", lambda one: number(one.accepted.median))
 
 
-def percent(figure: Figure) -> str:
+def percent(figure: RepeatedFigure) -> str:
     """Return the spread of the rounds."""
     return f"{figure.spread * 100:.0f} %"
 

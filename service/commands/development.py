@@ -41,7 +41,7 @@ SECRET_FILE = FOLDER / "dev.secret"
 
 SIGNED_SCOPES = ["users:read"]
 
-Report = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 class SignedKey(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 # ---------------------------------------------------------------------- files
 
 
-def development_environ(environ: Mapping[str, str], report: Report) -> dict[str, str]:
+def development_environ(environ: Mapping[str, str], report: ReportLine) -> dict[str, str]:
     """Prepare the folder, and add the variables that `environ` does not set: the database and the key ring in it."""
     make_folder()
     found = dict(environ)
@@ -113,7 +113,7 @@ def make_folder() -> None:
     FOLDER.chmod(0o700)
 
 
-def read_keyring(report: Report) -> str:
+def read_keyring(report: ReportLine) -> str:
     """Return the key ring, which is created if it does not exist."""
     if not KEYRING_FILE.exists():
         write_private(KEYRING_FILE, KeyRing.generate_text() + "\n")
@@ -166,7 +166,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 async def prepare(
-    settings: Settings, keyring: KeyRing, *, scopes: frozenset[str], base_url: str, report: Report
+    settings: Settings, keyring: KeyRing, *, scopes: frozenset[str], base_url: str, report: ReportLine
 ) -> Kept:
     """Ensure that the first user and the two keys exist in a migrated database, and store them for the next run.
 
@@ -191,7 +191,7 @@ async def prepare(
     return kept
 
 
-async def find_user(report: Report) -> User:
+async def find_user(report: ReportLine) -> User:
     """Return the first user, active; create one, with another email if the previous one was deleted."""
     for number in itertools.count(1):
         email = "dev@example.com" if number == 1 else f"dev+{number}@example.com"
@@ -211,7 +211,7 @@ class DevelopmentKeys:
     """The two keys of one user: kept if they work, otherwise replaced."""
 
     def __init__(
-        self, prefix: str, keyring: KeyRing, user: User, scopes: frozenset[str], report: Report
+        self, prefix: str, keyring: KeyRing, user: User, scopes: frozenset[str], report: ReportLine
     ) -> None:
         self.prefix = prefix
         self.keyring = keyring

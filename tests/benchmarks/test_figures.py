@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from benchmarks.figures import Figure, Run
+from benchmarks.figures import RepeatedFigure, Run
 from tests.benchmarks.runs import made, measured
 
 
@@ -20,7 +20,7 @@ from tests.benchmarks.runs import made, measured
 def test_a_figure_is_the_median_and_how_far_the_rounds_spread(
     values: tuple[float, ...], median: float, spread: float
 ) -> None:
-    figure = Figure(values)
+    figure = RepeatedFigure(values)
 
     assert figure.median == median
     assert figure.spread == pytest.approx(spread)
