@@ -10,8 +10,8 @@ from latchkey.middleware.session_errors import CommitUnknownError, TransactionEn
 from latchkey.service.database import driver, sqlite
 
 NO_SAVEPOINT = 1305
-INVALID_VALUES = frozenset({1264, 1292, 1366, 1367, 1406, 1411, 1690})
-"""Out of range, an incorrect time, an incorrect text or number, too long, a result out of range."""
+INVALID_VALUES = frozenset({1264, 1292, 1366, 1367, 1406, 1411, 1690, 3988})
+"""Out of range, an incorrect time, an incorrect text or number, too long, a result out of range, a text that cannot be converted."""
 VIOLATED_CHECKS = frozenset({3819, 4025})
 """A CHECK constraint of MySQL and MariaDB, for which the driver has no IntegrityError."""
 
