@@ -189,6 +189,12 @@ def functions_of(module: CodeType) -> dict[int, CodeType]:
     return found
 
 
+def with_inner(function: CodeType) -> list[CodeType]:
+    """Return the code of a function and of the functions inside it, in the order of the source."""
+    inner = [one for one in function.co_consts if isinstance(one, CodeType)]
+    return [function, *(code for one in inner for code in with_inner(one))]
+
+
 class Marked(ast.NodeTransformer):
     """A module whose functions call `_pass(line)` before every statement."""
 

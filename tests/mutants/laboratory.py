@@ -12,13 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType
 
 import msgspec
 import pytest
 
-from tests.mutants.changes import Mutant, Mutator, marked, modules_of
+from tests.mutants.changes import Mutant, Mutator, marked, modules_of, with_inner
 
 TEST_TIMEOUT_S = 60  # a test that takes longer fails
 RUN_TIMEOUT_S = 900
@@ -107,9 +108,11 @@ class Laboratory:
         )
 
     def swap(self, module: str, function: int, code: CodeType) -> None:
-        """Change the code of a function in place."""
-        for one in self.functions[module, function]:
-            one.__code__ = code
+        """Change the code of a function in place, and that of the functions inside it that exist, such as wrappers."""
+        for inner in with_inner(code):
+            for one in self.functions.get((module, inner.co_firstlineno), []):
+                if (one.__code__.co_name, one.__code__.co_freevars) == (inner.co_name, inner.co_freevars):
+                    one.__code__ = inner
 
     # ------------------------------------------------------------------ the run without a mutant
 
@@ -140,7 +143,7 @@ class Laboratory:
                     one.__globals__["_pass"] = lambda line, module=module: passage.lines.setdefault(
                         module, set()
                     ).add(line)
-                    one.__code__ = code
+                self.swap(module, function, code)
         found: dict[str, Passage] = {}
 
         def note(item: pytest.Item, seconds: float, failed: bool) -> bool:
@@ -202,7 +205,7 @@ def run(
 
     `note` gets each test with its time in seconds, and whether it failed.
     """
-    for item, following in zip(items, [*items[1:], None], strict=True):
+    for item, following in zip_longest(items, items[1:]):
         began = time.monotonic()
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         failed, item.session.testsfailed = bool(item.session.testsfailed), 0

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.mutants.__main__ import MODULES
-from tests.mutants.changes import Mutator, functions_of, marked, modules_of
+from tests.mutants.changes import Mutator, functions_of, marked, modules_of, with_inner
 
 CHANGES = {
     "self.began = True": ["if False: self.began = True", "False"],
@@ -54,3 +54,10 @@ def test_a_mutant_can_replace_its_function(module: str) -> None:
         code = mutant.code()
         assert code.co_name == originals[mutant.function].co_name
         assert code != originals[mutant.function]
+
+
+def test_functions_inside_a_function_are_changed_with_it() -> None:
+    source = "def f(g):\n    def h():\n        return g()\n    return h\n"
+    function = functions_of(compile(source, "module.py", "exec"))[1]
+
+    assert [(one.co_name, one.co_firstlineno) for one in with_inner(function)] == [("f", 1), ("h", 2)]
