@@ -22,6 +22,7 @@ async def test_headers_from_the_state_are_on_the_answer(status: int) -> None:
     sent, _ = await run(AnswerHeadersMiddleware(app, headers=noticed), http())
 
     assert sent[0]["status"] == status
+    assert all("headers" not in message for message in sent[1:])
     assert list(sent[0]["headers"]) == [(b"x", b"1"), NOTICE]
 
 
