@@ -32,11 +32,8 @@ def server() -> Iterator[ReplicatingMariaDB]:
 
 
 @pytest.fixture(scope="module")
-def results() -> Iterator[list[Result]]:
-    found: list[Result] = []
-    yield found
-    if RUNS_ALL:
-        write_table(found)
+def results() -> list[Result]:
+    return []
 
 
 @pytest.mark.parametrize(
@@ -47,6 +44,8 @@ async def test_a_fault_costs_no_acknowledged_write(
 ) -> None:
     result = await run_fault(fault.name, fault.inject, server, tmp_path, prepare=fault.prepare)
     results.append(result)
+    if RUNS_ALL:
+        write_table(results)
 
     allowed = ALLOWED | ({"no answer"} if fault.ends_process else set())
     assert result.log_errors == []
