@@ -43,7 +43,7 @@ class TestPrinting:
     def test_these_are_the_commands(self) -> None:
         assert sorted(name for name, _ in every_command()) == [
             "call", "dev", "keyring", "keys create", "keys grant", "keys list", "keys revoke", "keys rotate", "migrate", "openapi",
-            "purge", "serve", "sign", "users block", "users create", "users list", "users unblock",
+            "purge", "scopes add", "scopes list", "scopes remove", "serve", "sign", "users block", "users create", "users list", "users unblock",
         ]  # fmt: skip
 
     @pytest.mark.parametrize("command", ["", "users", "keys", *(name for name, _ in every_command())])
