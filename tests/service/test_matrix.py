@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
+from latchkey.models import Scope
 from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.operation import Operation
 from latchkey.service.routes import ROUTES, declared_scopes
@@ -47,6 +48,18 @@ def own_key(target: Target) -> Any:
     return {"name": target.access_key, "mode": "signed", "scopes": target.scopes, "allowed_networks": [HERE]}
 
 
+def scope_name(target: Target) -> str:
+    return f"orders:x{target.access_key[4:].lower()}"
+
+
+def signed_request(target: Target) -> Any:
+    return {
+        "method": "GET",
+        "url": f"https://api.example.com/v1/me?key={target.access_key}&timestamp=1700000000",
+        "headers": {"secret": "3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},
+    }
+
+
 # The arguments with which each operation that requires a key succeeds.
 BODIES: Mapping[str, Callable[[Target], Any]] = {
     "read_me": nothing,
@@ -67,11 +80,14 @@ BODIES: Mapping[str, Callable[[Target], Any]] = {
     "change_key": lambda target: {"name": "changed"},
     "rotate_key": lambda target: {"grace_s": 60},
     "revoke_key": nothing,
-    "explain_signature": lambda target: {
-        "method": "GET",
-        "url": f"https://api.example.com/v1/me?key={target.access_key}&timestamp=1700000000",
-        "headers": {"secret": "3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},
-    },
+    "explain_signature": signed_request,
+    "explain_my_signature": signed_request,
+    "verify_key": lambda target: {"credential": target.access_key},
+    "verify_my_key": lambda target: {"credential": target.access_key},
+    "verify_keys": lambda target: {"data": [{"credential": target.access_key}]},
+    "create_scope": lambda target: {"name": scope_name(target)},
+    "list_scopes": nothing,
+    "delete_scope": nothing,
 }
 
 # Operations that name the row in the body instead of the path.
@@ -127,7 +143,12 @@ async def hold_target(app: Starlette, operation: Operation, email: str) -> Targe
     """Create the rows of an owner; the key is within the bounds of any caller here."""
     scopes = scopes_of(operation)
     key = await hold_key(app, email=email, scopes=scopes, allowed_networks=[HERE])
-    return Target(user_id=key.user_id, access_key=key.access_key, scopes=scopes)
+    target = Target(user_id=key.user_id, access_key=key.access_key, scopes=scopes)
+    if operation.name == "delete_scope":
+        async with app.state.db.scoped_session() as session:
+            session.add(Scope(name=scope_name(target), noun="orders"))
+            await session.commit()
+    return target
 
 
 async def hold_callers(app: Starlette, operation: Operation, mode: str) -> dict[str, HeldKey | None]:
@@ -171,7 +192,7 @@ async def ask(
 ) -> Answer:
     """Call an operation on some rows, with the key in the form `form`."""
     method = method or operation.method
-    path = operation.path.format(id=target.user_id, access_key=target.access_key)
+    path = operation.path.format(id=target.user_id, access_key=target.access_key, name=scope_name(target))
     body = BODIES[operation.name](target)
     if key is None or form != "message":
         return await call(app, method, path, key=key, body=body)
