@@ -91,12 +91,13 @@ test-faults: $(READY) ## Inject all faults of docs/reliability.md with real serv
 	LATCHKEY_TEST_FAULTS=all LATCHKEY_TEST_REQUIRE_MARIADB=1 LATCHKEY_TEST_REQUIRE_REDIS=1 \
 		$(VENV)/bin/python -m pytest -q -p no:randomly tests/faults
 
-check: $(READY) ## Lint, format, types, the borders between the packages, models against migrations
+check: $(READY) ## Lint, format, types, the borders between the packages, models against migrations, OpenAPI
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m latchkey.migrations.check
+	@.ci/lint-openapi
 
 MUTANTS ?= --count 200 --jobs 2
 
