@@ -97,7 +97,7 @@ check: $(READY) ## Lint, format, types, the borders between the packages, models
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m latchkey.migrations.check
-	@.ci/lint-openapi
+	.ci/lint-openapi
 
 MUTANTS ?= --count 200 --jobs 2
 

@@ -65,7 +65,7 @@ Metadata = Annotated[
 Moment = Annotated[datetime, Meta(tz=True)]
 GRACE_LIMIT_S = 30 * 24 * 60 * 60  # 30 days
 Grace = Annotated[int, Meta(ge=0, le=GRACE_LIMIT_S)]
-SecretVersion = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+SecretVersion = Annotated[int, Meta(ge=1)]
 Limit = Annotated[int, Meta(ge=1, le=200, description="The maximum number of rows.")]
 ExpiresBefore = Annotated[
     datetime, Meta(tz=True, description="Only keys that expire before this time; send its `+` as `%2B`.")
