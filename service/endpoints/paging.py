@@ -1,5 +1,7 @@
 """Pages of a list, with a cursor that only this service can create, and that is valid for one list."""
 
+import atexit
+import gc
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
@@ -25,6 +27,11 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     data: list[T]
     next_cursor: str | None
+
+
+# msgspec 0.22 frees the description of a parametrized Struct twice when the interpreter's last collection finds it in a
+# cycle: the process then ends with a segmentation fault, after its work is done. Frozen objects are not collected.
+atexit.register(gc.freeze)
 
 
 class PageQuery(Input, frozen=True, kw_only=True):

@@ -1,5 +1,8 @@
 """Pages of a team's own lists: every row once, in any order, with a cursor for one list."""
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,3 +134,13 @@ async def test_a_cursor_is_for_one_list(app: Starlette, url: str) -> None:
 async def test_a_list_that_cannot_be_paged_is_named(found: Any, order_by: str | None, says: str) -> None:
     with pytest.raises(TypeError, match=says):
         await page_of(found(), order_by=order_by, after=None, limit=2)
+
+
+async def test_the_last_collection_of_a_process_does_not_visit_pages() -> None:
+    """The handlers at exit run in the reverse order, so that the one of this process runs last."""
+    script = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); import latchkey"
+
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=subprocess.PIPE)
+    printed, _ = await process.communicate()
+
+    assert (process.returncode, printed) == (0, b"True\n")
