@@ -34,14 +34,14 @@ async def locked(
         wait_s: how long to wait for the lock, in seconds.
         report: called once before a wait.
     """
-    async with engine.connect() as connection:
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        await connection.run_sync(Connection.detach)
-        if engine.dialect.name == "sqlite":
+    if engine.dialect.name == "sqlite":
+        async with _detached_file(engine) as (connection, driver):
             if wait_s:
                 await _wait_for_writers(connection, driver, wait_s, report)
             yield connection
-            return
+        return
+    async with engine.connect() as connection:
+        driver = await _detach(connection)
         driver.answer_timeout_s = None  # work under the lock, and the wait for it, may take long
         try:
             await connection.execute(_WAIT_FOR_LOCKS)
@@ -60,6 +60,29 @@ async def locked(
         finally:
             if connection.invalidated:  # SQLAlchemy drops a detached connection without closing it
                 driver.close()
+
+
+async def _detach(connection: AsyncConnection) -> Any:
+    """Take a connection out of its pool, and return the driver's."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    await connection.run_sync(Connection.detach)
+    return driver
+
+
+@asynccontextmanager
+async def _detached_file(engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, Any]]:
+    """Yield a connection to an SQLite file that does not belong to the pool and the driver's, and end its thread on every way out.
+
+    SQLAlchemy drops a detached connection without closing it when a cancellation invalidates it, also while it is closed.
+    """
+    driver: Any = None
+    try:
+        async with engine.connect() as connection:
+            driver = await _detach(connection)
+            yield connection, driver
+    finally:
+        if driver is not None:
+            driver.stop()
 
 
 async def _take(connection: AsyncConnection, purpose: str, wait_s: int) -> bool:

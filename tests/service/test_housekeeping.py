@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -207,6 +208,22 @@ async def test_a_lock_whose_holder_is_cancelled_within_a_statement_is_free(db: S
 
     async with locked(db.engine, "purge", wait_s=10) as connection:
         assert connection is not None
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_purge_that_is_cancelled_anywhere_closes_its_connection(db: SQLAlchemy) -> None:
+    """Each connection to SQLite has a thread, which ends with it."""
+    await purge(db.engine)
+    before = threading.active_count()
+    for step in range(60):
+        purging = asyncio.create_task(purge(db.engine, keys_kept_days=30))
+        await asyncio.sleep(0.0003 * step)
+        purging.cancel()
+        await asyncio.wait([purging])
+
+    async with asyncio.timeout(10):
+        while threading.active_count() > before:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_purge_takes_no_connection_from_the_pool(db: SQLAlchemy) -> None:
