@@ -121,6 +121,7 @@ class Deployment:
         served = self.served[0]
         served.process.kill()
         served.process.wait()
+        self.proxy.cut()  # a held command would keep the connections of the process open on the server
         self._read_log(served)
         await asyncio.to_thread(served.__enter__)
 
