@@ -306,6 +306,7 @@ def is_unavailable(error: BaseException | None) -> bool:
     state = str(getattr(error, "sqlstate", None) or "")
     return (
         isinstance(error, ConnectError)
+        or is_lost(error)  # also by a cancellation, after which the rollback fails
         or number_of(error) in UNAVAILABLE
         or state.startswith(UNAVAILABLE_STATES)
     )

@@ -10,7 +10,7 @@ import asyncmy
 import msgspec
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.applications import Starlette
@@ -156,6 +156,11 @@ MAPPED = [
     pytest.param(database_error(1213), UNAVAILABLE, id="a deadlock to the end"),
     pytest.param(database_error(1205), UNAVAILABLE, id="a lock not let go"),
     pytest.param(database_error(1020), UNAVAILABLE, id="a snapshot conflict"),
+    pytest.param(
+        InterfaceError("ROLLBACK", {}, asyncmy.errors.InterfaceError(0, "Cancelled during execution")),
+        UNAVAILABLE,
+        id="a rollback after a cancellation",
+    ),
     pytest.param(database_error(2003), UNAVAILABLE, id="no server"),
     pytest.param(database_error(2006), UNAVAILABLE, id="a server gone"),
     pytest.param(database_error(2013), UNAVAILABLE, id="a server lost"),
