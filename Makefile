@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-migrations test-storm test-fuzz test-bounds test-faults test-mutants coverage check bench bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-migrations test-storm test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -108,6 +108,9 @@ MEASURE = --rounds $(ROUNDS) --seconds $(SECONDS) --jobs "$(JOBS)" --peers "$(PE
 
 bench: $(BENCH_READY) ## Measure Latchkey beside its peers (ROUNDS, SECONDS, JOBS, PEERS, WRITE)
 	$(VENV)/bin/python -m benchmarks run peers $(MEASURE)
+
+bench-own: $(BENCH_READY) ## Measure the ways in which a team's own endpoints read, beside the frameworks
+	$(VENV)/bin/python -m benchmarks run own $(MEASURE)
 
 bench-growth: $(BENCH_READY) ## Measure how cost grows with clients, pools, workers and rows
 	$(VENV)/bin/python -m benchmarks run growth $(MEASURE)

@@ -30,6 +30,7 @@ class RunKind(msgspec.Struct, frozen=True, kw_only=True):
 
 RUN_KINDS = {
     "peers": RunKind(jobs=jobs.JOBS, targets=targets.TARGETS),
+    "own": RunKind(jobs=jobs.OWN, targets=targets.OWN_TARGETS),
     "growth": RunKind(
         jobs=growth.JOBS, targets=growth.TARGETS, columns=(REFUSED,), keys_in_use=growth.KEYS_IN_USE
     ),
@@ -68,7 +69,7 @@ def run(
     results: Path,
     write: bool,
 ) -> None:
-    """Measure in rounds: KIND `peers` compares Latchkey with others, `growth` measures how cost grows.
+    """Measure in rounds: KIND `peers` compares Latchkey with others, `own` the code of a team; `growth` measures how cost grows.
 
     A complete run of at least five rounds writes its part of docs/performance.md; any other run prints it.
     """

@@ -148,7 +148,6 @@ JOBS = (
         title="the read for 50 clients, while 1,000 other clients keep idle connections open",
         contestants=tuple(msgspec.structs.replace(one, connections=50, idle=1000) for one in READ),
     ),
-    *OWN,
 )
 
 

@@ -39,7 +39,7 @@ def test_writing_a_part_leaves_the_others(tmp_path: Path) -> None:
 
     text = document.read_text()
     assert all(f"the new {name}" in text for name in ("peers", "growth", "soak"))
-    assert len(re.findall(r"<!-- \w+:begin -->", text)) == 3
+    assert len(re.findall(r"<!-- \w+:begin -->", text)) == 4
 
 
 def test_raw_results_get_a_file_of_their_own(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_the_page_has_a_paragraph_for_every_peer() -> None:
     assert [name for name in jobs.PEERS.values() if name.lower() not in text] == []
 
 
-@pytest.mark.parametrize("all_jobs", [jobs.JOBS, growth.JOBS], ids=["peers", "growth"])
+@pytest.mark.parametrize("all_jobs", [jobs.JOBS, jobs.OWN, growth.JOBS], ids=["peers", "own", "growth"])
 def test_every_contestant_has_a_name_of_its_own_and_one_to_be_compared_with(
     all_jobs: tuple[Any, ...],
 ) -> None:
