@@ -43,7 +43,10 @@ def _executing(send: Callable[..., None]) -> Callable[..., bool]:
             if not driver.is_lost(error) or has_stalled():
                 raise
             log.info("a pooled connection was dead, and is opened again: %s", error)
-            await_only(connection.reopen())
+            try:
+                await_only(connection.reopen())
+            except driver.ConnectError as failure:
+                raise error from failure  # SQLAlchemy drops the connection, and sends it no ROLLBACK
             send(cursor, sql, *arguments)
         return True
 

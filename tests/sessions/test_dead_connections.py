@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from latchkey.models import User
 from latchkey.service.database import SQLAlchemy
+from latchkey.service.database.conflicts import is_trouble
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.settings import Settings
 from tests.conftest import on_mariadb
@@ -74,6 +75,29 @@ async def test_the_first_statement_is_sent_again_when_the_connection_is_reset(
 
     assert await count(db) == 2
     assert (level, charset, waits) == ("READ COMMITTED", "utf8mb4", 5)
+
+
+class TestUnreachable:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return msgspec.structs.replace(settings, database_timeout_s=0.5)
+
+    @pytest.mark.parametrize("silent", [True, False])
+    async def test_a_statement_that_cannot_be_sent_again_is_trouble_of_the_database(
+        self, db: SQLAlchemy, database_proxy: DatabaseProxy, silent: bool
+    ) -> None:
+        await create("ann")
+        database_proxy.reset_at_next_command()
+        port = database_proxy.server_port
+        database_proxy.is_deaf = silent
+        database_proxy.server_port = 1
+        with pytest.raises(DBAPIError) as caught:
+            await create("bob")
+        database_proxy.is_deaf = False
+        database_proxy.server_port = port
+
+        assert is_trouble(caught.value)
+        assert await count(db) == 1
 
 
 async def test_the_second_statement_is_not(db: SQLAlchemy, database_proxy: DatabaseProxy) -> None:
