@@ -70,9 +70,7 @@ Limit = Annotated[int, Meta(ge=1, le=200, description="The maximum number of row
 ExpiresBefore = Annotated[
     datetime, Meta(tz=True, description="Only keys that expire before this time; send its `+` as `%2B`.")
 ]
-Cursor = Annotated[
-    str, Meta(max_length=200, description="The `next_cursor` of the previous page, with the same filters.")
-]
+Cursor = Annotated[str, Meta(description="The `next_cursor` of the previous page, with the same filters.")]
 
 # Not bool, which would also accept `1` and `TRUE`: the value must be intentional.
 Force = Annotated[

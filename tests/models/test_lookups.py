@@ -163,7 +163,7 @@ async def test_a_step_leaves_the_query_that_it_came_from_alone(people: list[User
 UNKNOWN = {
     "a name": (
         lambda: User.filter(nmae="Ann"),
-        "User has no column 'nmae'; it has created_at, email, email_key, id, limits, name, quota, status, updated_at; and the relations keys.",
+        "User has no column 'nmae'; it has created_at, email, email_key, external_id, id, limits, meta, name, quota, status, updated_at; and the relations keys.",
     ),
     "a name with an operator": (lambda: User.filter_by(nmae__like="A%"), "User has no column 'nmae'; it has"),
     "a relation as a column": (

@@ -55,7 +55,7 @@ async def test_create_refuses_an_attribute_that_is_not_there(db: SQLAlchemy) -> 
         await User.create(emial="ann@example.com", auto_commit=True)
 
     assert str(raised.value) == (
-        "User has no attribute 'emial'; it has created_at, email, email_key, id, keys, limits, name, quota, status, updated_at."
+        "User has no attribute 'emial'; it has created_at, email, email_key, external_id, id, keys, limits, meta, name, quota, status, updated_at."
     )
 
 

@@ -58,7 +58,7 @@ async def test_a_known_key_spares_a_read_its_round_trip_and_no_other(
     method, _, path = trip.operation.partition(" ")
     mine = await hold_key(app, email=PARTNER, scopes=["users:read"])
     key = mine if path.startswith("/v1/me/") else other
-    target = path.format(id=other.user_id, access_key=key.access_key, code="conflict")
+    target = path.format(id=other.user_id, access_key=key.access_key, code="conflict", name="orders:x")
     target += trip.query.replace(PARTNER, "other@example.com")
     body = {**trip.body, "user_id": other.user_id} if path == "/v1/keys" and trip.body else trip.body
     # the pools have their connections

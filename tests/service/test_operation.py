@@ -229,14 +229,16 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
     assert public == {"/", "/healthz", "/readyz", "/openapi.json", "/problems/{code}"}
     assert any_key == {"/v1/me"}
     assert declared_scopes(ROUTES) == {
-        f"{noun}:{verb}" for noun in ("users", "keys", "me.keys") for verb in ("read", "write")
+        *(f"{noun}:{verb}" for noun in ("users", "keys", "me.keys", "scopes") for verb in ("read", "write")),
+        "keys:verify",
+        "me.keys:verify",
     }
     explaining = {one.scope for one in ROUTES if one.path == "/v1/signatures/explain"}
     assert explaining == {"keys:read"}  # it reads keys, and changes none
     assert all(
         one.scope == f"{noun_of(one)}:{'read' if one.method == 'GET' else 'write'}"
         for one in ROUTES
-        if one.scope is not None and noun_of(one) != "signatures.explain"
+        if one.scope is not None and not noun_of(one).endswith((".explain", ".verify", ".verify-batch"))
     )
 
 

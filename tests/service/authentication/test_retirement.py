@@ -38,6 +38,7 @@ def found(key_ends_at: datetime | None = None) -> Found:
             "scopes": (),
             "allowed_networks": (),
             "limits": (),
+            "meta": {},
             "status": "active",
             "secret_version": 2,
             "old_secret_calls": 0,
