@@ -19,6 +19,7 @@ from latchkey.service.database.bulkhead import Bulkhead
 WAITERS_PER_CONNECTION = (
     100  # beyond this number a request is refused at once: it would wait longer than a client does
 )
+PAUSED_S = 0.1  # a timer that fires later than this means that the whole process was paused
 LIMIT_REACHED = "3o7r"  # SQLAlchemy's code for an exhausted pool
 
 
@@ -92,7 +93,8 @@ class FairPool(AsyncAdaptedQueuePool):
         waiter = Waiter(request_scope, turn)
         self._waiters.append(waiter)
         self._bulkhead.begin_wait(request_scope)
-        timer = loop.call_later(self.timeout(), self._give_up, turn)
+        until = loop.time() + self.timeout()
+        timer = loop.call_at(until, self._time_out, turn, until)
         try:
             return await turn
         except exc.TimeoutError:
@@ -110,6 +112,14 @@ class FairPool(AsyncAdaptedQueuePool):
     def _leave_queue(self, waiter: Waiter) -> None:
         with suppress(ValueError):
             self._waiters.remove(waiter)
+
+    def _time_out(self, turn: "asyncio.Future[ConnectionPoolEntry | None]", until: float) -> None:
+        """Refuse a waiter, after connections that were returned while the process was paused are handed over."""
+        loop = turn.get_loop()
+        if loop.time() - until > PAUSED_S:
+            loop.call_later(PAUSED_S, self._give_up, turn)
+        else:
+            self._give_up(turn)
 
     def _give_up(self, turn: "asyncio.Future[ConnectionPoolEntry | None]") -> None:
         if not turn.done():

@@ -56,7 +56,7 @@ def test_a_short_run_measures_in_turns_and_prints_its_tables(tmp_path: Path) -> 
     [
         (("run", "peers", "--jobs", "raed"), "raed is not among read, cached"),
         (("run", "growth", "--peers", "django"), "django is not among latchkey"),
-        (("run", "everything"), "'everything' is not one of 'peers', 'growth'"),
+        (("run", "everything"), "'everything' is not one of 'peers', 'own', 'growth'"),
     ],
     ids=["job", "peer", "kind"],
 )

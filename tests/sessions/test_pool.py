@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,25 @@ async def test_a_connection_that_comes_late_does_not_come(opened: Opening) -> No
 
     (again,) = await take(engine, 1)
     await again.close()
+
+
+async def test_a_pause_of_the_process_does_not_count_as_a_wait(opened: Opening) -> None:
+    engine = opened(1, timeout_s=0.05)
+    (held,) = await take(engine, 1)
+    statement = asyncio.ensure_future(held.exec_driver_sql("SELECT 1"))
+    served: list[int] = []
+
+    async def work(number: int) -> None:
+        async with engine.connect():
+            served.append(number)
+
+    waiting = await queue(engine, work, 3)
+    time.sleep(0.3)  # noqa: ASYNC251 - the pause
+    await statement
+    await held.close()
+    await asyncio.gather(*waiting)
+
+    assert served == [0, 1, 2]
 
 
 async def test_the_queue_has_an_end(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
@@ -15,6 +16,7 @@ from latchkey.models import Nonce
 from latchkey.service.authentication.replay import SKEW_S, NonceClaim, Replays
 from latchkey.service.authentication.wire.query_signature import sign_query
 from latchkey.service.database.prepared import Prepared
+from latchkey.service.settings import Settings
 from tests import wire
 from tests.api import HeldKey, assert_problem, hold_key
 from tests.conftest import on_mariadb
@@ -22,6 +24,12 @@ from tests.requests import Answer, request
 
 NONCE = "n0nce-0123456789abcdef"
 BODY = b'{"email": "a@b", "name": "n"}'
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A COMMIT may take seconds on a busy disk, and the calls that wait for it must not time out."""
+    return msgspec.structs.replace(settings, pool_timeout_s=10.0)
 
 
 async def send(
