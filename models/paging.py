@@ -1,20 +1,25 @@
 """Pages of a query, each of which begins after the last row of the previous one."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, inspect, or_
+from sqlalchemy import ColumnElement, Enum, and_, inspect, or_
 
+from latchkey.models.fields import python_type_of
 from latchkey.models.into import Into
 from latchkey.models.lookups import column_of
 from latchkey.models.query import Query
 
-VALUE_KINDS = {one.__name__: one for one in (int, str, datetime, date, Decimal, UUID)}
-"""The types of columns that a list can be ordered by; the name is part of a cursor."""
+VALUE_KINDS = {one.__name__: one for one in (bool, int, str, datetime, date, time, Decimal, UUID)}
+"""The types of values that a list can be ordered by; the name is part of a cursor.
+
+A float is not one, because a server can compare it with a rounded value; nor an enum, which a server can order by its
+position and compare by its text.
+"""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -38,17 +43,30 @@ def order_of(model: type[Any], order_by: str | None) -> Order:
 
     Raises:
         UnknownLookupError: there is no such column.
-        TypeError: rows with NULL in the column would be left out.
+        TypeError: rows with NULL in the column would be left out, or its values cannot be part of a cursor.
     """
     mapper = inspect(model)
-    keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
-    if order_by is None:
-        return Order(tuple(keys), is_descending=False)
-    name = order_by.removeprefix("-")
-    if getattr(column_of(model, name).expression, "nullable", True):
-        raise TypeError(f"{model.__name__}.{name} can be NULL, so a list cannot be paged by it.")
-    others = (key for key in keys if key != name)
-    return Order((name, *others), is_descending=order_by.startswith("-"))
+    names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+    if order_by is not None:
+        name = order_by.removeprefix("-")
+        if getattr(column_of(model, name).expression, "nullable", True):
+            raise TypeError(f"{model.__name__}.{name} can be NULL, so a list cannot be paged by it.")
+        names = [name, *(key for key in names if key != name)]
+    for name in names:
+        require_pageable(model, name)
+    return Order(tuple(names), is_descending=order_by is not None and order_by.startswith("-"))
+
+
+def require_pageable(model: type[Any], name: str) -> None:
+    """Raise `TypeError` for a column whose values cannot be part of a cursor, also while the list is short."""
+    column = column_of(model, name)
+    kind = python_type_of(column)
+    is_native_enum = isinstance(column.type, Enum) and column.type.native_enum
+    if is_native_enum or (kind is not None and kind.__name__ not in VALUE_KINDS):
+        raise TypeError(
+            f"{model.__name__}.{name} is {type(column.type).__name__}, and a list cannot be paged by its values; "
+            f"it can by {', '.join(VALUE_KINDS)}."
+        )
 
 
 async def page_of(
@@ -77,7 +95,9 @@ async def page_of(
     else:
         keyed = [(row, [getattr(row, name) for name in order.names]) for row in await query.all()]
     rows = [row for row, _ in keyed[:limit]]
-    return rows, encoded(keyed[limit - 1][1]) if len(keyed) > limit else None
+    # The last page needs no place; it is encoded all the same, so that a fault shows at once.
+    place = encoded(keyed[len(rows) - 1][1]) if rows else None
+    return rows, place if len(keyed) > limit else None
 
 
 def encoded(values: Sequence[Any]) -> bytes:

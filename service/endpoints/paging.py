@@ -58,6 +58,8 @@ async def paginate(
 
     Raises:
         Problem: `invalid_cursor`, for a cursor that was not created for this path, these filters and this order.
+        TypeError: a list cannot be ordered by the column: it can be NULL, or its type is a float, an enum or another one
+            whose values cannot be part of a cursor.
     """
     return await page(
         rows,

@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from latchkey.models import User
+from latchkey.models import ApiKey, User
 from latchkey.models.paging import page_of
 from latchkey.service import shapes
 from latchkey.service.endpoints.paging import Page, PageQuery, paginate
@@ -134,6 +134,15 @@ async def test_a_cursor_is_for_one_list(app: Starlette, url: str) -> None:
 async def test_a_list_that_cannot_be_paged_is_named(found: Any, order_by: str | None, says: str) -> None:
     with pytest.raises(TypeError, match=says):
         await page_of(found(), order_by=order_by, after=None, limit=2)
+
+
+async def test_a_type_that_is_not_known_beforehand_is_refused_by_the_first_row() -> None:
+    await ApiKey.create(
+        access_key="lka_paged", user_id=1, name="k", mode="bearer", scopes=("me:read",), auto_commit=True
+    )
+
+    with pytest.raises(TypeError, match="a list cannot be paged by a value of the type tuple"):
+        await page_of(ApiKey.filter(), order_by="scopes", after=None, limit=50)
 
 
 async def test_the_last_collection_of_a_process_does_not_visit_pages() -> None:
