@@ -103,14 +103,17 @@ class Json(TypeDecorator[Any]):
         super().__init__()
         self.kind = kind
         self.empty = empty
+        self._empty_json = msgspec.json.encode(empty)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
         """Encode."""
         return None if value == self.empty else msgspec.json.encode(value).decode()
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
-        """Decode."""
-        return self.empty if value is None else msgspec.json.decode(value, type=self.kind)
+        """Decode; each row gets a value of its own, which may be changed."""
+        if value is None:
+            return None if self.empty is None else msgspec.json.decode(self._empty_json, type=self.kind)
+        return msgspec.json.decode(value, type=self.kind)
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is

@@ -125,10 +125,10 @@ class KeyFinder:
     @contextlib.contextmanager
     def counting(self, scope: Scope, access_key: str) -> Iterator[None]:
         """Refuse a call from an address and access key with too many failures; otherwise count the call if it fails."""
-        wait_s = self.failures.wait_s((self.proxies.client(scope), access_key)) if self.failures else 0
+        pair = self.proxies.client(scope), access_key
+        wait_s = self.failures.wait_s(pair) if self.failures else 0
         if wait_s:
             raise Refused(Problem("too_many_failures", headers={"retry-after": str(wait_s)}))
-        pair = self.proxies.client(scope), access_key
         try:
             yield
         except Unauthenticated as error:

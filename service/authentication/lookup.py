@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
-from sqlalchemy import bindparam, select
+from sqlalchemy import ColumnElement, FromClause, Text, bindparam, select, type_coerce
 
 from latchkey.models import ApiKey, KeySecret, User
 from latchkey.service.authentication.records import KeyRecord, UserRecord
@@ -81,13 +81,21 @@ SECRET_FIELDS = StoredSecret.__struct_fields__
 
 _KEYS, _USERS, _SECRETS = ApiKey.__table__, User.__table__, KeySecret.__table__
 
+
+def _columns(table: FromClause, fields: Sequence[str]) -> list[ColumnElement[Any]]:
+    return [
+        type_coerce(table.c.meta, Text).label(field) if field == "meta_json" else table.c[field]
+        for field in fields
+    ]
+
+
 # Columns of the tables instead of entities: nothing here is changed, and a principal outlives its session.
 _WITH_OWNER_AND_SECRETS = (
     select(
         _KEYS.c.id,
-        *(_KEYS.c[name] for name in KEY_FIELDS),
-        *(_USERS.c[name] for name in USER_FIELDS),
-        *(_SECRETS.c[name] for name in SECRET_FIELDS),
+        *_columns(_KEYS, KEY_FIELDS),
+        *_columns(_USERS, USER_FIELDS),
+        *_columns(_SECRETS, SECRET_FIELDS),
     )
     .select_from(_KEYS)
     .outerjoin(_USERS, _USERS.c.id == _KEYS.c.user_id)

@@ -1,4 +1,7 @@
-"""The key and its owner as authentication reads them: the fields are the columns of the lookup."""
+"""The key and its owner as authentication reads them: the fields are the columns of the lookup.
+
+The key cache hands the same record to many calls, so nothing in a record can be changed. The metadata is kept as text.
+"""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -6,6 +9,12 @@ from typing import Any, Literal
 import msgspec
 
 from latchkey.models.limit import Quota, RateLimit
+
+
+def meta_in(json: str | None) -> dict[str, Any]:
+    """Return the metadata in a column, in which NULL is an empty object."""
+    found: dict[str, Any] = {} if json is None else msgspec.json.decode(json)
+    return found
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +29,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[RateLimit, ...]
     quota: Quota | None
     external_id: str | None
-    meta: dict[str, Any]
+    meta_json: str | None
     status: Literal["active", "revoked"]
     secret_version: int
     old_secret_calls: int
@@ -29,6 +38,11 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Return the metadata, decoded anew each time."""
+        return meta_in(self.meta_json)
 
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +55,11 @@ class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[RateLimit, ...]
     quota: Quota | None
     external_id: str | None
-    meta: dict[str, Any]
+    meta_json: str | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Return the metadata, decoded anew each time."""
+        return meta_in(self.meta_json)

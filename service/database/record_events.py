@@ -31,7 +31,7 @@ def _note_flush(session: Any, _context: object) -> None:
     session.changes.collect(session, session.wishes)
 
 
-def _write_out_before_commit(session: Any) -> None:
+def _flush_before_commit(session: Any) -> None:
     if session.in_nested_transaction():
         return
     if session.rules.commit_forbidden:
@@ -52,7 +52,7 @@ def _note_commit(session: Any) -> None:
         session.durable += hooks.with_hooks(session.changes)
 
 
-def _forget_level(session: Any) -> None:
+def _note_rollback(session: Any) -> None:
     session.record.levels[-1].roll_back()
 
 
@@ -69,9 +69,9 @@ EVENTS: dict[str, Callable[..., Any]] = {
     "after_begin": _note_connection,
     "after_transaction_create": _begin_savepoint,
     "after_flush": _note_flush,
-    "before_commit": _write_out_before_commit,
+    "before_commit": _flush_before_commit,
     "after_commit": _note_commit,
-    "after_rollback": _forget_level,
+    "after_rollback": _note_rollback,
     "after_transaction_end": _end_record,
 }
 

@@ -34,8 +34,8 @@ PATH = "/v1/me/keys"
 async def read_me(caller: Principal) -> shapes.Me:
     """Read the calling user and key."""
     return shapes.Me(
-        user=shapes.User(**msgspec.structs.asdict(caller.user)),
-        key=shapes.Key(**msgspec.structs.asdict(caller.key)),
+        user=msgspec.convert(caller.user, shapes.User, from_attributes=True),
+        key=msgspec.convert(caller.key, shapes.Key, from_attributes=True),
     )
 
 

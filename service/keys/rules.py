@@ -19,7 +19,7 @@ from latchkey.service.authentication.wire.credentials import Secret
 from latchkey.service.keys import values
 from latchkey.service.keys.issuing import Issuer, Rotated
 from latchkey.service.keys.scopes import require_known
-from latchkey.service.limits.rules import holds, holds_quota
+from latchkey.service.limits.rules import holds_limits, holds_quota
 from latchkey.service.networks import covered_by, read_networks
 from latchkey.service.problems import FieldError, Problem, field_problem, invalid_field
 from latchkey.service.users import lock_user
@@ -149,7 +149,7 @@ def wider(caller: Principal, bounds: Mapping[str, Any]) -> list[FieldError]:
         if not covered_by(asked_networks, read_networks(caller.key.allowed_networks)):
             detail = "a key cannot be used from where the one that asks may not"
             faults.append(FieldError("/allowed_networks", detail))
-    if "limits" in bounds and not holds(caller.key.limits, bounds["limits"]):
+    if "limits" in bounds and not holds_limits(caller.key.limits, bounds["limits"]):
         faults.append(FieldError("/limits", "a key cannot have fewer limits than the one that asks"))
     if "quota" in bounds and not holds_quota(caller.key.quota, bounds["quota"]):
         faults.append(FieldError("/quota", "a key cannot have a larger quota than the one that asks"))

@@ -22,7 +22,7 @@ def distinct_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
     return tuple(limits)
 
 
-def holds(held: tuple[RateLimit, ...], asked: tuple[RateLimit, ...]) -> bool:
+def holds_limits(held: tuple[RateLimit, ...], asked: tuple[RateLimit, ...]) -> bool:
     """Return whether every caller within the limits `asked` is also within those of `held`.
 
     A limit implies another one if it allows the same or less in the same or a longer window.

@@ -67,3 +67,14 @@ async def test_the_key_follows_the_email(db: SQLAlchemy, ann: User) -> None:
 
     assert ann.email_key == "anna@example.com"
     assert await User.filter(email_key="anna@example.com", email="Anna@Example.com").count() == 1
+
+
+async def test_users_without_metadata_share_no_object(db: SQLAlchemy) -> None:
+    for name in ("ann", "bob"):
+        await User.create(email=f"{name}@example.com", name=name, auto_commit=True)
+
+    ann, bob = await User.filter().order_by("id").all()
+    ann.meta["plan"] = "gold"
+
+    assert bob.meta == {}
+    assert (await User.filter(id=ann.id).one()).meta == {}

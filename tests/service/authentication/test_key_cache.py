@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from latchkey.service.authentication import lookup
@@ -24,6 +25,17 @@ def found(key_id: int = 1, user_id: int = 1) -> Found:
     key: dict[str, Any] = dict.fromkeys(KeyRecord.__struct_fields__)
     user: dict[str, Any] = dict.fromkeys(UserRecord.__struct_fields__)
     return Found(key_id, KeyRecord(**key), UserRecord(**user | {"id": user_id}), ())
+
+
+@pytest.mark.parametrize("stored", [None, '{"plan": {"name": "gold"}}'], ids=["none", "some"])
+def test_a_caller_that_changes_its_metadata_changes_no_other_caller(stored: str | None) -> None:
+    cached = msgspec.structs.replace(found().key, meta_json=stored)
+    before = cached.meta
+
+    cached.meta["plan"] = "free"
+    cached.meta.setdefault("plan", {})["name"] = "free"
+
+    assert cached.meta == before == ({"plan": {"name": "gold"}} if stored else {})
 
 
 class Clock:
