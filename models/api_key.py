@@ -20,6 +20,7 @@ class ApiKey(Watched):
     """An API key of `user`.
 
     `access_key` is its public identifier. The secret of a `mode` of `bearer` is sent with each call; that of `signed` never is.
+    With `has_credits`, its calls spend the credits that its `LimitCounter` holds.
     `secret_version` is the version of the newest `KeySecret`. The fields about the old secret describe the version before
     it, and are reset by each rotation.
     """
@@ -38,6 +39,7 @@ class ApiKey(Watched):
         Json(tuple[RateLimit, ...], empty=()), nullable=True, default=()
     )
     quota: Mapped[Quota | None] = mapped_column(Json(Quota))
+    has_credits: Mapped[bool] = mapped_column(default=False)
     external_id: Mapped[str | None] = mapped_column(BinaryText(EXTERNAL_ID_BYTES), index=True, unique=True)
     meta: Mapped[dict[str, Any]] = mapped_column(Json(dict[str, Any], empty={}), nullable=True, default=dict)
     status: Mapped[str] = mapped_column(String(16), default="active")

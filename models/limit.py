@@ -10,6 +10,7 @@ LARGEST = 1_000_000_000
 LONGEST_WINDOW_S = 31 * 24 * 60 * 60  # 31 days
 
 Amount = Annotated[int, Meta(ge=1, le=LARGEST)]
+MOST_CREDITS = 1_000_000_000_000
 
 
 class RateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -25,3 +26,17 @@ class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     limit: Amount
     per: Literal["day", "month"]
+
+
+class Refill(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Fill credits up to `amount` at the start of each day or month of the calendar in UTC; more than that stay."""
+
+    amount: Amount
+    every: Literal["day", "month"]
+
+
+class Credits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The units that a key may still spend, at any time; without a refill they are spent once."""
+
+    remaining: Annotated[int, Meta(ge=0, le=MOST_CREDITS)]
+    refill: Refill | None = None

@@ -1,4 +1,4 @@
-"""Delete keys that ended long ago, with their secrets, in batches."""
+"""Delete keys that ended long ago, with their secrets and counters, in batches."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from latchkey.models import ApiKey, KeySecret
+from latchkey.models import ApiKey, KeySecret, LimitCounter
+from latchkey.models.limit_counter import subject_of
 from latchkey.models.types import utc_in
 
 BATCH_KEYS = 500
@@ -60,6 +61,8 @@ async def delete_keys(connection: AsyncConnection, ids: Sequence[int], ended: Co
         still = select(ApiKey.id).where(ApiKey.id.in_(ids), ended).with_for_update()
         found = list((await connection.execute(still)).scalars())
         await connection.execute(delete(KeySecret).where(KeySecret.api_key_id.in_(found)))
+        subjects = [subject_of(one) for one in found]
+        await connection.execute(delete(LimitCounter).where(LimitCounter.subject.in_(subjects)))
         gone = (await connection.execute(delete(ApiKey).where(ApiKey.id.in_(found)))).rowcount
         await connection.commit()
     except IntegrityError:

@@ -237,6 +237,8 @@ def problem_response(codes: Sequence[str], schemas: Schemas) -> JsonObject:
     sent = {name for code in codes for name in problems.Problem(code).response(None).headers}
     if "unauthenticated" in codes:
         sent.add("accept-signature")
+    if "credits_used_up" in codes:
+        sent.add("retry-after")
     return {
         "description": "\n".join(f"- `{code}`: {known()[code].title}." for code in codes),
         "headers": headers(["X-Request-ID", *(name for name in HEADERS if name.lower() in sent)]),
@@ -267,7 +269,7 @@ def problem_codes(operation: Operation) -> set[str]:
         (not operation.public, {"key_revoked", "key_expired", "owner_inactive"}),
         (not operation.public, {"network_not_allowed", "too_many_failures"}),
         (not operation.public and not operation.safe, {"coverage_required"}),
-        (not operation.public and operation.cost, {"rate_limited", "quota_exceeded"}),
+        (not operation.public and operation.cost, {"rate_limited", "quota_exceeded", "credits_used_up"}),
         (not operation.public and operation.cost > 1, {"cost_above_limit"}),
         (operation.scope, {"scope_missing"}),
     ]

@@ -18,6 +18,7 @@ NEW_MY_KEY = {"name": "nightly import", "mode": "signed", "scopes": ["users:read
 NEW_KEY = {"user_id": 1, **NEW_MY_KEY}
 KEY_CHANGE = {"name": "hourly import"}
 ROTATION = {"grace_s": 7 * 24 * 60 * 60, "version": 1}  # 7 days
+CREDIT_CHANGE = {"delta": 500}
 
 VERIFY = {
     "credential": "lks_00000000000000000000000000000000000000000003GTfko",
@@ -82,6 +83,10 @@ ROUTES: tuple[Operation, ...] = (
     route("PATCH", "/v1/keys/{access_key}", keys.change_key, scope="keys:write",
           answers=shapes.Key, problems=("not_found", "scope_not_held", "key_not_active", "external_id_taken"),
           example=KEY_CHANGE, path_example=KEY, idempotent=True),
+    route("POST", "/v1/keys/{access_key}/credits", keys.change_credits, scope="keys:write",
+          answers=shapes.Key,
+          problems=("not_found", "scope_not_held", "key_not_active", "key_without_credits", "too_few_credits"),
+          example=CREDIT_CHANGE, path_example=KEY, idempotent=True),
     route("POST", "/v1/keys/{access_key}/rotate", keys.rotate_key, scope="keys:write",
           answers=shapes.RotatedKey,
           problems=("not_found", "scope_not_held", "key_not_active", "version_changed"),

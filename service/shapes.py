@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from latchkey.models.limit import LIMIT_NAME_PATTERN, Quota, RateLimit
+from latchkey.models.limit import LIMIT_NAME_PATTERN, MOST_CREDITS, Credits, Quota, RateLimit
 from latchkey.models.scope import DESCRIPTION_LENGTH
 from latchkey.models.user import EMAIL_LENGTH, EXTERNAL_ID_BYTES, NAME_LENGTH
 from latchkey.service.networks import LARGEST_LIST
@@ -166,12 +166,8 @@ class UserForce(Input, frozen=True, kw_only=True):
 # ---------------------------------------------------------------------- keys
 
 
-class Key(Output, frozen=True, kw_only=True):
-    """A key, without its secret.
-
-    `secret_version` increases with each rotation. `old_secret_calls` and `old_secret_last_used_at` count the uses of the
-    secret that the last rotation replaced. They are a few seconds late, and 0 and null if there were none.
-    """
+class StoredKey(Output, frozen=True, kw_only=True):
+    """The fields of a key that are columns of its row."""
 
     access_key: str
     user_id: Id
@@ -191,6 +187,17 @@ class Key(Output, frozen=True, kw_only=True):
     last_used_at: Moment | None
     created_at: Moment
     updated_at: Moment
+
+
+class Key(StoredKey, frozen=True, kw_only=True):
+    """A key, without its secret.
+
+    `secret_version` increases with each rotation. `old_secret_calls` and `old_secret_last_used_at` count the uses of the
+    secret that the last rotation replaced. They are a few seconds late, and 0 and null if there were none.
+    `credits` are null for a key whose calls spend none.
+    """
+
+    credits: Credits | None
 
 
 OneTimeSecret = Annotated[
@@ -239,6 +246,7 @@ class NewKey(NewMyKey, frozen=True, kw_only=True):
     user_id: Id
     limits: RateLimits = []
     quota: Quota | None = None
+    credits: Credits | None = None
     external_id: ExternalId | None = None
     meta: Metadata = {}
 
@@ -265,13 +273,21 @@ class MyKeyChange(Input, frozen=True, kw_only=True):
 class KeyChange(MyKeyChange, frozen=True, kw_only=True):
     """The body of `PATCH /v1/keys/{access_key}`; absent fields stay unchanged.
 
-    `expires_at` null means never, `quota` null removes the quota.
+    `expires_at` null means never, `quota` null removes the quota, `credits` null the credits. `credits` replaces those that
+    the key has; to change their number while calls spend them, use `POST /v1/keys/{access_key}/credits`.
     """
 
     limits: RateLimits | UnsetType = UNSET
     quota: Quota | UnsetType | None = UNSET
+    credits: Credits | UnsetType | None = UNSET
     external_id: ExternalId | UnsetType | None = UNSET
     meta: Metadata | UnsetType = UNSET
+
+
+class CreditChange(Input, frozen=True, kw_only=True):
+    """The body of `POST /v1/keys/{access_key}/credits`: the number of credits to add, or to take if it is negative."""
+
+    delta: Annotated[int, Meta(ge=-MOST_CREDITS, le=MOST_CREDITS)]
 
 
 class MyKeyQuery(Input, frozen=True, kw_only=True):
@@ -400,6 +416,7 @@ class Verified(Output, frozen=True, kw_only=True):
     """The result of a verification.
 
     `code` is `valid`, or the code of the problem that a call to this service would get; `detail` explains it.
+    `limits` and `credits` are those after the charge, and empty if the call was refused before its charge.
     The key and its owner are null unless the secret or the signature was proved; they are shown for a key that was
     refused afterwards, for example because it is revoked.
     """
@@ -416,6 +433,7 @@ class Verified(Output, frozen=True, kw_only=True):
     scopes: tuple[str, ...]
     expires_at: Moment | None
     limits: tuple[LimitState, ...]
+    credits: Credits | None
 
 
 class VerifiedBatch(Output, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from latchkey.service.authentication.wire.extraction import IllFormed, TwoCreden
 from latchkey.service.authentication.wire.message_signature import EMPTY_SHA256
 from latchkey.service.database.session import RequestSession
 from latchkey.service.limits.call import limit_state
+from latchkey.service.limits.gate import credits_in
 from latchkey.service.networks import Proxies
 from latchkey.service.parts import Parts
 from latchkey.service.problems import Problem
@@ -112,6 +113,7 @@ async def verify(
             raise problem from None
     # Only a key whose secret was proved is shown.
     found = reach.found if "proved_key" in state else None
+    figures = state.get("figures", ())
     log.info(
         "verified: %s; key: %s, tags: %s",
         VALID if problem is None else problem.code,
@@ -138,8 +140,10 @@ async def verify(
                 remaining=one.remaining,
                 resets_in_s=one.eases_in_s,
             )
-            for one in state.get("figures", ())
+            for one in figures
+            if one.credits is None
         ),
+        credits=credits_in(figures),
     )
 
 

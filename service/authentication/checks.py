@@ -47,7 +47,7 @@ def require_scope(required: str | None, scopes: frozenset[str]) -> None:
 
 def limits_of(key: KeyRecord, user: UserRecord) -> tuple[Any, ...]:
     """Return all limits that apply to the calls of a key."""
-    return key.limits, key.quota, user.limits, user.quota
+    return key.limits, key.quota, key.has_credits, user.limits, user.quota
 
 
 def has_body(scope: Scope) -> bool:

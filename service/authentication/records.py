@@ -28,6 +28,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     allowed_networks: tuple[str, ...]
     limits: tuple[RateLimit, ...]
     quota: Quota | None
+    has_credits: bool
     external_id: str | None
     meta_json: str | None
     status: Literal["active", "revoked"]

@@ -6,13 +6,15 @@ import click
 import msgspec
 
 from latchkey.models import ApiKey
-from latchkey.models.limit import Quota, RateLimit
-from latchkey.service import conversion, shapes
+from latchkey.models.limit import Credits, Quota, RateLimit, Refill
+from latchkey.service import shapes
 from latchkey.service.authentication.keyring import open_keyring
 from latchkey.service.commands.answers import show, show_page
 from latchkey.service.commands.application import application_settings, for_application, read_scopes
 from latchkey.service.commands.parameters import (
     ACCESS_KEY,
+    CREDIT_CHANGE,
+    CREDITS,
     GRACE,
     KEY_STATUS,
     LIMIT,
@@ -21,6 +23,7 @@ from latchkey.service.commands.parameters import (
     NAME,
     NETWORKS,
     QUOTA,
+    REFILL,
     SCOPES,
     USER,
     as_json,
@@ -28,6 +31,7 @@ from latchkey.service.commands.parameters import (
     limit,
 )
 from latchkey.service.commands.rows import opened, require_user, work
+from latchkey.service.keys.credits import add_credits, set_credits, shown
 from latchkey.service.keys.issuing import Issuer
 from latchkey.service.keys.rules import KeyRules, lock_key
 from latchkey.service.keys.rules import revoke as revoke_row
@@ -41,7 +45,7 @@ COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires
 
 @click.group()
 def keys() -> None:
-    """Create, list, widen, rotate and revoke keys."""
+    """Create, list, widen, rotate and revoke keys, and change their credits."""
 
 
 @keys.command()
@@ -65,6 +69,12 @@ def keys() -> None:
     help="A rate limit, as burst=100/60s; up to five, all of which apply.",
 )
 @click.option("--quota", type=QUOTA, help="A quota, as 10000/day or 250000/month, in UTC.")
+@click.option(
+    "--credits", "amount", type=CREDITS, help="The credits that calls spend; by default, they spend none."
+)
+@click.option(
+    "--refill", type=REFILL, help="What --credits are filled up to, as 1000/day or 50000/month, in UTC."
+)
 @click.option("--expires-at", type=MOMENT, help="When the key expires; by default, never.")
 @as_json
 @for_application
@@ -77,6 +87,8 @@ def create(
     networks: tuple[str, ...],
     limits: tuple[RateLimit, ...],
     quota: Quota | None,
+    amount: int | None,
+    refill: Refill | None,
     expires_at: datetime | None,
     as_json: bool,
 ) -> None:
@@ -90,6 +102,7 @@ def create(
             networks=networks,
             limits=checked_limits(limits),
             quota=quota,
+            credits=given_credits(amount, refill),
             expires_at=expires_at,
         )
     )
@@ -107,6 +120,7 @@ async def create_key(
     networks: tuple[str, ...],
     limits: tuple[RateLimit, ...],
     quota: Quota | None,
+    credits: Credits | None,
     expires_at: datetime | None,
 ) -> shapes.KeyWithSecret:
     """Create a key for an active user and commit."""
@@ -126,10 +140,11 @@ async def create_key(
             allowed_networks=networks,
             limits=limits,
             quota=quota,
+            credits=credits,
             expires_at=expires_at,
         )
         await session.commit()
-        return shapes.KeyWithSecret(**msgspec.structs.asdict(shown(key)), secret=secret)
+        return shapes.KeyWithSecret(**msgspec.structs.asdict(await shown_one(key)), secret=secret)
 
 
 @keys.command("list")
@@ -152,7 +167,7 @@ async def list_keys(owner: int | str | None, *, status: str | None, limit: int |
         if status is not None:
             query = query.filter(status=status)
         rows = await (query if limit is None else query.limit(limit)).all()
-        return shapes.KeyPage(data=[shown(row) for row in rows], next_cursor=None)
+        return shapes.KeyPage(data=await shown(rows), next_cursor=None)
 
 
 @keys.command()
@@ -189,7 +204,9 @@ async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
         rotated = await rules.rotate(key, None, grace_s=grace_s)
         await session.commit()
         return shapes.RotatedKey(
-            **msgspec.structs.asdict(shown(key)), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
+            **msgspec.structs.asdict(await shown_one(key)),
+            secret=rotated.secret,
+            old_secret_expires_at=rotated.ends_at,
         )
 
 
@@ -219,7 +236,55 @@ async def grant_scopes(access_key: str, scopes: list[str]) -> shapes.Key:
             )
         await key.update(scopes=tuple(together))
         await session.commit()
-        return shown(key)
+        return await shown_one(key)
+
+
+@keys.command("credits")
+@click.argument("access_key", metavar="ACCESS_KEY", type=ACCESS_KEY)
+@click.option("--add", "delta", type=CREDIT_CHANGE, help="Add so many credits, or take some, as --add=-100.")
+@click.option("--set", "amount", type=CREDITS, help="Replace the credits and their refill.")
+@click.option(
+    "--refill",
+    type=REFILL,
+    help="With --set: what they are filled up to, as 1000/day or 50000/month, in UTC.",
+)
+@click.option("--none", "is_none", is_flag=True, help="Let calls spend no credits any more.")
+@as_json
+@for_application
+def credits_(
+    *,
+    access_key: str,
+    delta: int | None,
+    amount: int | None,
+    refill: Refill | None,
+    is_none: bool,
+    as_json: bool,
+) -> None:
+    """Add, set or remove the credits of a key."""
+    if (delta is not None) + (amount is not None) + is_none != 1:
+        raise click.UsageError("give one of --add, --set and --none.")
+    show(work(change_credits(access_key, delta, given_credits(amount, refill))), as_json=as_json)
+
+
+async def change_credits(access_key: str, delta: int | None, credits: Credits | None) -> shapes.Key:
+    """Change the credits of a key and commit; without a delta, `credits` replaces them."""
+    async with opened(application_settings()) as session:
+        key = await lock_key(access_key)
+        if key is None:
+            raise click.ClickException(f"there is no key {access_key}.")
+        if delta is None:
+            await set_credits(key, credits)
+        else:
+            await add_credits(key, delta)
+        await session.commit()
+        return await shown_one(key)
+
+
+def given_credits(amount: int | None, refill: Refill | None) -> Credits | None:
+    """Return the credits that two options describe together; None without an amount."""
+    if amount is None and refill is not None:
+        raise click.UsageError("--refill needs the number of credits, too.")
+    return None if amount is None else Credits(remaining=amount, refill=refill)
 
 
 @keys.command()
@@ -239,7 +304,7 @@ async def revoke_key(access_key: str) -> shapes.Key:
             raise click.ClickException(f"there is no key {access_key}.")
         await revoke_row(key)
         await session.commit()
-        return shown(key)
+        return await shown_one(key)
 
 
 async def require_known_scopes(scopes: list[str]) -> None:
@@ -268,6 +333,6 @@ def checked_limits(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
         raise click.UsageError(f"--limit: {error.reason}.") from None
 
 
-def shown(key: ApiKey) -> shapes.Key:
+async def shown_one(key: ApiKey) -> shapes.Key:
     """Return a key in the form of the endpoints' answer."""
-    return conversion.convert(key, shapes.Key)
+    return (await shown([key]))[0]

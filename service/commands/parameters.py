@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 import msgspec
 
-from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.limit import MOST_CREDITS, Quota, RateLimit, Refill
 from latchkey.service import shapes
 from latchkey.service.authentication.wire.credentials import AccessKey, parse_access_key
 from latchkey.service.keys.values import canonical_networks, future_utc
@@ -134,6 +134,19 @@ class QuotaValue(click.ParamType[Quota]):
             self.fail("it must be an amount and a period, as in 10000/day or 250000/month.", param, ctx)
 
 
+class RefillValue(click.ParamType[Refill]):
+    """A refill with its period."""
+
+    name = "n/day or n/month"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Refill:
+        amount, _, every = value.partition("/")
+        try:
+            return msgspec.convert({"amount": amount, "every": every}, Refill, strict=False)
+        except msgspec.ValidationError:
+            self.fail("it must be an amount and a period, as in 1000/day or 50000/month.", param, ctx)
+
+
 class UserReference(click.ParamType[int | str]):
     """A user's id or email."""
 
@@ -171,6 +184,9 @@ MOMENT = FutureMoment("RFC 3339", shapes.Moment, "a moment with its offset, as i
 GRACE = Duration()
 LIMIT = LimitValue()
 QUOTA = QuotaValue()
+CREDITS = click.IntRange(0, MOST_CREDITS)
+CREDIT_CHANGE = click.IntRange(-MOST_CREDITS, MOST_CREDITS)
+REFILL = RefillValue()
 USER = UserReference()
 ACCESS_KEY = PublicId()
 

@@ -3,17 +3,19 @@
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from sqlalchemy.exc import IntegrityError
 from starlette.requests import Request
 
 from latchkey.models import ApiKey
-from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.limit import Credits, Quota, RateLimit
 from latchkey.models.query import Query
-from latchkey.service import conversion, shapes
+from latchkey.service import shapes
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.paging import page
 from latchkey.service.keys import values
+from latchkey.service.keys.credits import add_credits, set_credits, shown
 from latchkey.service.keys.metadata import checked_meta, external_id_taken
 from latchkey.service.keys.rules import (
     KeyRules,
@@ -52,6 +54,7 @@ async def create_key(request: Request, body: shapes.NewKey) -> Answer:
             owner_id=body.user_id,
             limits=limits,
             quota=body.quota,
+            credits=body.credits,
             external_id=body.external_id,
             meta=checked_meta(body.meta),
         )
@@ -74,12 +77,12 @@ async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
     )
 
 
-async def read_key(access_key: str) -> ApiKey:
+async def read_key(access_key: str) -> shapes.Key:
     """Read a key, including a revoked one; its secret is never shown."""
-    return found(await named(access_key).first())
+    return await shown_one(found(await named(access_key).first()))
 
 
-async def change_key(request: Request, access_key: str, body: shapes.KeyChange) -> ApiKey:
+async def change_key(request: Request, access_key: str, body: shapes.KeyChange) -> shapes.Key:
     """Change a key.
 
     Absent fields stay unchanged; `expires_at` null means never. The calling key needs every scope that the key has or gets.
@@ -87,7 +90,21 @@ async def change_key(request: Request, access_key: str, body: shapes.KeyChange) 
     caller = await hold_caller(request)
     changes = await changes_of(request, body)
     key = found(await lock_key(access_key))
-    return await change(caller, key, changes)
+    return await change(request, caller, key, changes)
+
+
+async def change_credits(request: Request, access_key: str, body: shapes.CreditChange) -> shapes.Key:
+    """Add credits to a key, or take some away.
+
+    Calls that spend credits at the same time are counted exactly. A retry with the same `Idempotency-Key` changes nothing
+    more. The calling key needs every scope that the key has.
+    """
+    caller = await hold_caller(request)
+    key = found(await lock_key(access_key))
+    require_held(caller, key.scopes)
+    require_not_revoked(key)
+    await add_credits(key, body.delta)
+    return await shown_one(key)
 
 
 async def rotate_key(request: Request, access_key: str, body: shapes.Rotation) -> Answer:
@@ -121,6 +138,7 @@ async def make_key(
     owner_id: int,
     limits: tuple[RateLimit, ...],
     quota: Quota | None,
+    credits: Credits | None,
     external_id: str | None = None,
     meta: dict[str, Any] | None = None,
 ) -> Answer:
@@ -136,13 +154,14 @@ async def make_key(
         allowed_networks=networks,
         limits=limits,
         quota=quota,
+        credits=credits,
         external_id=external_id,
         meta=meta,
         expires_at=body.expires_at,
     )
     await request.state.session.flush_and_refresh()
     return Answer(
-        content=shapes.KeyWithSecret(**fields_of(key), secret=secret),
+        content=shapes.KeyWithSecret(**await fields_of(key), secret=secret),
         headers={"location": f"{path}/{key.access_key}"},
     )
 
@@ -162,7 +181,7 @@ async def list_page(
                 "invalid_parameter", f"The parameter 'expires_before' is wrong: {error.reason}."
             ) from None
         rows = rows.filter(expires_at__lt=before)
-    return await page(
+    found = await page(
         rows,
         path=path,
         filters={**filters, "status": query.status, "expires_before": before and before.isoformat()},
@@ -170,6 +189,8 @@ async def list_page(
         cursor=query.cursor,
         keyring=parts_of(request.app).keyring,
     )
+    content = shapes.KeyPage(data=await shown(found.content.data), next_cursor=found.content.next_cursor)
+    return Answer(content=content, headers=found.headers)
 
 
 async def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, Any]:
@@ -193,15 +214,19 @@ async def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, An
     return changes
 
 
-async def change(caller: Principal, key: ApiKey, changes: dict[str, Any]) -> ApiKey:
+async def change(request: Request, caller: Principal, key: ApiKey, changes: dict[str, Any]) -> shapes.Key:
     """Change a locked key."""
     require_held(caller, [*key.scopes, *changes.get("scopes", ())])
     require_not_revoked(key)
+    new_credits = changes.pop("credits", UNSET)
     try:
         await key.update(**changes)
     except IntegrityError as error:
         raise external_id_taken(error) from error
-    return key
+    if new_credits is not UNSET:
+        await set_credits(key, new_credits)
+    await request.state.session.flush_and_refresh()
+    return await shown_one(key)
 
 
 async def rotate(request: Request, caller: Principal, key: ApiKey, body: shapes.Rotation) -> Answer:
@@ -210,7 +235,7 @@ async def rotate(request: Request, caller: Principal, key: ApiKey, body: shapes.
     await request.state.session.flush_and_refresh()
     return Answer(
         content=shapes.RotatedKey(
-            **fields_of(key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
+            **await fields_of(key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
         ),
     )
 
@@ -220,6 +245,11 @@ def key_rules(request: Request) -> KeyRules:
     return parts_of(request.app).key_rules
 
 
-def fields_of(key: ApiKey) -> dict[str, Any]:
+async def shown_one(key: ApiKey) -> shapes.Key:
+    """Return a key in the form of the answer."""
+    return (await shown([key]))[0]
+
+
+async def fields_of(key: ApiKey) -> dict[str, Any]:
     """Return the answer's fields of a key, by name."""
-    return msgspec.structs.asdict(conversion.convert(key, shapes.Key))
+    return msgspec.structs.asdict(await shown_one(key))

@@ -1,7 +1,7 @@
 """The caller: `/v1/me`, and the keys of its owner: `/v1/me/keys`.
 
-A key may manage only keys that are within its own bounds: its scopes, its expiry, its allowed networks, its limits
-and its quota.
+A key may manage only keys that are within its own bounds: its scopes, its expiry, its allowed networks, its limits,
+its quota, and whether it spends credits.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ import msgspec
 from starlette.requests import Request
 
 from latchkey.models import ApiKey
-from latchkey.service import shapes
+from latchkey.models.limit import Credits
+from latchkey.service import conversion, shapes
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.endpoints import keys
 from latchkey.service.endpoints.caller import hold_caller
@@ -26,16 +27,21 @@ from latchkey.service.keys.rules import (
 )
 from latchkey.service.keys.values import canonical_networks
 from latchkey.service.operation import Answer
+from latchkey.service.parts import parts_of
 from latchkey.service.problems import Problem, invalid_field
 
 PATH = "/v1/me/keys"
 
 
-async def read_me(caller: Principal) -> shapes.Me:
-    """Read the calling user and key."""
+async def read_me(request: Request, caller: Principal) -> shapes.Me:
+    """Read the calling user and key, with the credits that this call has left."""
+    stored = conversion.convert(caller.key, shapes.StoredKey)
     return shapes.Me(
         user=msgspec.convert(caller.user, shapes.User, from_attributes=True),
-        key=msgspec.convert(caller.key, shapes.Key, from_attributes=True),
+        key=shapes.Key(
+            **msgspec.structs.asdict(stored),
+            credits=await parts_of(request.app).limits.credits(request.scope),
+        ),
     )
 
 
@@ -44,7 +50,7 @@ async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
 
     The answer contains the secret, which is shown only this once.
     A new key's scopes, expiry and networks must be within those of the calling key.
-    It gets the limits and the quota of the calling key, with its own counters.
+    It gets the limits and the quota of the calling key, with its own counters; if that key has credits, it gets 0 credits.
     """
     caller = await hold_caller(request)
     with invalid_field("/allowed_networks"):
@@ -58,6 +64,7 @@ async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
         owner_id=caller.user.id,
         limits=caller.key.limits,
         quota=caller.key.quota,
+        credits=Credits(remaining=0) if caller.key.has_credits else None,
     )
 
 
@@ -70,22 +77,22 @@ async def list_my_keys(request: Request, caller: Principal, query: shapes.MyKeyQ
     return await keys.list_page(request, query, mine, path=PATH)
 
 
-async def read_my_key(caller: Principal, access_key: str) -> ApiKey:
+async def read_my_key(caller: Principal, access_key: str) -> shapes.Key:
     """Read a key of the caller's owner, including a revoked one; its secret is never shown."""
-    return found(await named(access_key, caller.user.id).first())
+    return await keys.shown_one(found(await named(access_key, caller.user.id).first()))
 
 
-async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyChange) -> ApiKey:
+async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyChange) -> shapes.Key:
     """Change a key of the caller's owner.
 
     Absent fields stay unchanged; `expires_at` null means never.
     The calling key needs every scope that the key has or gets, and the key must not outlive it, before or after the change.
-    Only the operator can change limits and quota.
+    Only the operator can change limits, quota and credits.
     """
     caller = await hold_caller(request)
     changes = await keys.changes_of(request, body)
     require_narrower(caller, changes)
-    return await keys.change(caller, await lock_my_key(caller, access_key), changes)
+    return await keys.change(request, caller, await lock_my_key(caller, access_key), changes)
 
 
 async def rotate_my_key(request: Request, access_key: str, body: shapes.Rotation) -> Answer:

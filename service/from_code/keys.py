@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from latchkey.models import ApiKey, User
-from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.limit import Credits, Quota, RateLimit
 from latchkey.service import shapes
 from latchkey.service.authentication.current_call import caller_of, current_call
 from latchkey.service.authentication.principal import Principal
@@ -51,6 +51,7 @@ async def issue_key(
     allowed_networks: Iterable[str] = (),
     limits: Iterable[RateLimit] | None = None,
     quota: Quota | None = None,
+    credits: Credits | None = None,
     as_operator: bool = False,
 ) -> IssuedKey:
     """Create a key of a user and flush it; the code that opened the session commits.
@@ -64,6 +65,8 @@ async def issue_key(
         allowed_networks: the networks from which the key may be used, as `192.0.2.0/24`; none means anywhere.
         limits: the rate limits of the key; None means no limits, or those of a calling key without `keys:write`.
         quota: the quota of the key for a day or a month; None as for `limits`.
+        credits: the credits that its calls spend; None means none, or 0 credits for a key that a calling key with credits
+            and without `keys:write` creates.
         as_operator: ignore the calling key, because the code itself decides which key may be issued.
 
     Raises:
@@ -84,11 +87,15 @@ async def issue_key(
         "limits": own_limits,
         "quota": None if quota is None else checked(Quota, msgspec.structs.asdict(quota), "/quota"),
     }
+    own_credits = None if credits is None else checked(Credits, msgspec.to_builtins(credits), "/credits")
     if is_bounded(caller):
         require_own(caller, owner_id)
         bounds["limits"] = caller.key.limits if bounds["limits"] is None else bounds["limits"]
         bounds["quota"] = bounds["quota"] or caller.key.quota
         rules.require_no_wider(caller, bounds)
+        if own_credits is not None:
+            raise Problem("key_wider", "Only a key with keys:write gives credits.")
+        own_credits = Credits(remaining=0) if caller.key.has_credits else None
     key, secret = await key_rules.create(
         owner_id,
         caller,
@@ -99,6 +106,7 @@ async def issue_key(
         allowed_networks=networks,
         limits=bounds["limits"] or (),
         quota=bounds["quota"],
+        credits=own_credits,
     )
     return IssuedKey(key=key, secret=secret)
 

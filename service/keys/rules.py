@@ -11,12 +11,13 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from latchkey.models import ApiKey
-from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.limit import Credits, Quota, RateLimit
 from latchkey.models.query import Query
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.scopes import lacking
 from latchkey.service.authentication.wire.credentials import Secret
 from latchkey.service.keys import values
+from latchkey.service.keys.credits import set_credits
 from latchkey.service.keys.issuing import Issuer, Rotated
 from latchkey.service.keys.scopes import require_known
 from latchkey.service.limits.rules import holds_limits, holds_quota
@@ -46,6 +47,7 @@ class KeyRules(msgspec.Struct, frozen=True):
         allowed_networks: tuple[str, ...] = (),
         limits: tuple[RateLimit, ...] = (),
         quota: Quota | None = None,
+        credits: Credits | None = None,
         external_id: str | None = None,
         meta: dict[str, Any] | None = None,
     ) -> tuple[ApiKey, Secret]:
@@ -67,7 +69,7 @@ class KeyRules(msgspec.Struct, frozen=True):
         limit = self.keys_per_owner
         if limit is not None and await ApiKey.filter_by(user_id=owner.id).count() >= limit:
             raise Problem("too_many_keys")
-        return await self.issuer.issue(
+        key, secret = await self.issuer.issue(
             owner,
             name=name,
             mode=mode,
@@ -79,6 +81,9 @@ class KeyRules(msgspec.Struct, frozen=True):
             meta=meta,
             expires_at=expires_at,
         )
+        if credits is not None:
+            await set_credits(key, credits)
+        return key, secret
 
     async def rotate(
         self, key: ApiKey, caller: Principal | None, *, grace_s: int, version: int | UnsetType = UNSET
@@ -151,6 +156,9 @@ def wider(caller: Principal, bounds: Mapping[str, Any]) -> list[FieldError]:
             faults.append(FieldError("/allowed_networks", detail))
     if "limits" in bounds and not holds_limits(caller.key.limits, bounds["limits"]):
         faults.append(FieldError("/limits", "a key cannot have fewer limits than the one that asks"))
+    if "has_credits" in bounds and caller.key.has_credits and not bounds["has_credits"]:
+        detail = "a key cannot be used without credits when the one that asks spends them"
+        faults.append(FieldError("/credits", detail))
     if "quota" in bounds and not holds_quota(caller.key.quota, bounds["quota"]):
         faults.append(FieldError("/quota", "a key cannot have a larger quota than the one that asks"))
     return faults
@@ -162,7 +170,7 @@ def require_no_wider(caller: Principal, bounds: Mapping[str, Any]) -> None:
         raise Problem("key_wider", f"The key reaches further than the one that asks: {faults[0].detail}.")
 
 
-BOUNDS = ("expires_at", "allowed_networks", "limits", "quota")
+BOUNDS = ("expires_at", "allowed_networks", "limits", "quota", "has_credits")
 
 
 def bounds_of(key: ApiKey) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import msgspec
 
 from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.limit_counter import subject_of
 from latchkey.service.authentication.lookup import Found
 
 
@@ -15,6 +16,8 @@ class Account(msgspec.Struct, frozen=True):
     """The prefix of its rule names in headers that list several subjects."""
     limits: tuple[RateLimit, ...]
     quota: Quota | None
+    has_credits: bool = False
+    """Whether it spends credits; its counter holds them."""
 
 
 Accounts = tuple[Account, ...]
@@ -24,8 +27,8 @@ def accounts_of(found: Found) -> Accounts:
     """Return the accounts that a call with this key is charged to; empty when nothing is limited."""
     key, user = found.key, found.user
     accounts: Accounts = ()
-    if key.limits or key.quota:
-        accounts += (Account(f"key:{found.key_id}", "", key.limits, key.quota),)
+    if key.limits or key.quota or key.has_credits:
+        accounts += (Account(subject_of(found.key_id), "", key.limits, key.quota, key.has_credits),)
     if user.limits or user.quota:
         accounts += (Account(f"user:{user.id}", "owner.", user.limits, user.quota),)
     return accounts

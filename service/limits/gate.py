@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import Scope
 
+from latchkey.models.limit import Credits
 from latchkey.service.database.stalls import has_stalled
 from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.limits.account import Accounts
@@ -43,7 +44,7 @@ class Limits:
     Args:
         charger: charges calls.
         on_outage: what happens to a call while the counters cannot be reached. None refuses calls that count
-            towards a quota and allows the others.
+            towards a quota or spend credits, and allows the others.
         exempt: returns whether a call of a limited key is free of charge; its answer still has the headers.
         clock: returns seconds, for the log and for the headers when the database returned no time.
     """
@@ -178,6 +179,24 @@ class Limits:
             return policy_header(rules)
         return policy_header(figures) + standing_header(figures)
 
+    async def credits(self, scope: Scope) -> Credits | None:
+        """Return the credits of the calling key after the charge; None when it has none.
+
+        Raises:
+            Problem: the counters could not be reached, and the call was allowed uncounted.
+            DBAPIError, sqlalchemy.exc.TimeoutError: the counters cannot be reached.
+        """
+        state = limit_state(scope)
+        accounts = accounts_in(state)
+        if not any(one.has_credits for one in accounts):
+            return None
+        figures = state.get("figures")
+        if figures is None:
+            figures = state["figures"] = await self._charger.look(accounts)
+        if figures == UNKNOWN:
+            raise Problem("unavailable")
+        return credits_in(figures)
+
     async def close(self) -> None:
         """Wait until no charge is in progress."""
         await self._charger.close()
@@ -195,8 +214,8 @@ class Limits:
         problem = problem_of_exception(error)
         if problem is None or problem.code != "unavailable":
             return False
-        has_quota = any(one.quota is not None for one in accounts)
-        allows = (self._on_outage or ("refuse" if has_quota else "allow")) == "allow"
+        is_metered = any(one.quota is not None or one.has_credits for one in accounts)
+        allows = (self._on_outage or ("refuse" if is_metered else "allow")) == "allow"
         self._log("a call is " + ("let in uncounted" if allows else "refused"), error)
         return allows
 
@@ -217,15 +236,26 @@ class Limits:
         self._unlogged = 0
 
 
+def credits_in(figures: Figures) -> Credits | None:
+    """Return the credits among some figures."""
+    return next((one.credits for one in figures if one.credits is not None), None)
+
+
 def problem_of(refusal: Refusal, cost: int) -> Problem:
     """Return the problem for a refusal."""
     rule = repr(refusal.rule)
+    if refusal.kind == "credits":
+        return Problem(
+            "credits_used_up",
+            f"The call costs {cost}, and the key has {refusal.remaining} credits left.",
+            headers={} if refusal.wait_s is None else {"retry-after": str(refusal.wait_s)},
+        )
     if refusal.wait_s is None:
         return Problem(
             "cost_above_limit", f"The call costs {cost}, which is more than {rule} allows: {refusal.limit}."
         )
     retry = {"retry-after": str(refusal.wait_s)}
-    if refusal.is_quota:
+    if refusal.kind == "quota":
         return Problem("quota_exceeded", f"{rule} of {refusal.limit} is used up.", headers=retry)
     return Problem(
         "rate_limited",

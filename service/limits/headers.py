@@ -10,10 +10,15 @@ Headers = list[tuple[bytes, bytes]]
 def policy_header(figures: Sequence[Figure]) -> Headers:
     """Return `RateLimit-Policy`: each rule with its allowance (`q`) and its window in seconds (`w`).
 
+    Credits without a refill have neither, so only `RateLimit` lists them.
+
     >>> policy_header([Figure("burst", 100, 60, 42, 30)])
     [(b'ratelimit-policy', b'"burst";q=100;w=60')]
     """
-    return _listed(b"ratelimit-policy", [f'"{one.name}";q={one.limit};w={one.window_s}' for one in figures])
+    return _listed(
+        b"ratelimit-policy",
+        [f'"{one.name}";q={one.limit};w={one.window_s}' for one in figures if one.window_s],
+    )
 
 
 def standing_header(figures: Sequence[Figure]) -> Headers:

@@ -2,24 +2,30 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
+from latchkey.models.limit import Credits
 from latchkey.service.limits.account import Account
+from latchkey.service.limits.balance import CREDITS_NAME, Balance, StoredCredits
 from latchkey.service.limits.period import Period
 from latchkey.service.limits.window import MICROSECONDS, SlidingWindow, WindowPart
 
 QUOTA_NAME = "quota"
 """The name of every quota; no limit may use it."""
 
+Kind = Literal["limit", "quota", "credits"]
+"""The kind of a rule."""
+
 
 class Counter(Protocol):
-    """The common interface of a window and a period."""
+    """The common interface of a window, a period and a balance."""
 
-    limit: int
-    used: int
-
+    @property
+    def limit(self) -> int: ...
+    @property
+    def used(self) -> int: ...
     @property
     def window_s(self) -> int: ...
     @property
@@ -40,15 +46,19 @@ class Figure(msgspec.Struct, frozen=True):
     remaining: int
     eases_in_s: int | None
     """Seconds until some of the spent units no longer count; None when nothing counts."""
+    credits: Credits | None = None
+    """The credits as the endpoints return them, when the rule is that of the credits."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
     """The rule that a call exceeds."""
 
     rule: str
-    is_quota: bool
+    kind: Kind
     limit: int
     window_s: int
+    remaining: int
+    """The units that are left."""
     wait_s: int | None
     """The number of seconds after which the call fits, if nothing else is spent; None means never."""
 
@@ -69,6 +79,7 @@ class State(msgspec.Struct, array_like=True, frozen=True):
     per: str
     start: int
     used: int
+    credits: StoredCredits | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -79,7 +90,8 @@ class Ledger:
     """The counters of one subject at one moment.
 
     Spent units are kept for a rule of the same name and window, or the same kind of period, whatever its limit
-    is now. Any other rule starts at zero.
+    is now. Any other rule starts at zero. Stored credits are spent and kept even if the account does not state that it
+    has credits, because a cached key may be older than they are.
 
     Args:
         account: the subject and its rules.
@@ -102,24 +114,44 @@ class Ledger:
         if account.quota is not None:
             same = state.per == account.quota.per
             self._period = Period(account.quota, state.start if same else -1, state.used, self.moment)
-        self.counters: dict[str, Counter] = {**self._windows}
+        self._balance: Balance | None = None
+        if account.has_credits or state.credits is not None:
+            self._balance = Balance(state.credits, self.moment)
+
+    @property
+    def counters(self) -> list[tuple[Kind, str, Counter]]:
+        """The counters of all rules, each with the kind and the name of its rule."""
+        found: list[tuple[Kind, str, Counter]] = [("limit", *one) for one in self._windows.items()]
         if self._period is not None:
-            self.counters[QUOTA_NAME] = self._period
+            found.append(("quota", QUOTA_NAME, self._period))
+        if self._balance is not None:
+            found.append(("credits", CREDITS_NAME, self._balance))
+        return found
+
+    @property
+    def credits(self) -> Credits | None:
+        """The remaining credits; None when there are none to spend from."""
+        return None if self._balance is None else self._balance.credits
+
+    def set_credits(self, credits: Credits | None) -> None:
+        """Replace the credits; the first refill is that of the next period."""
+        self._balance = None if credits is None else Balance.new(credits, self.moment)
 
     def refusal(self, cost: int) -> Refusal | None:
         """Return the exceeded rule with the longest wait; None when the call fits."""
         found: Refusal | None = None
         longest = 0
-        for name, counter in self.counters.items():
+        for kind, name, counter in self.counters:
             above = cost > counter.limit
             fits_at = 0 if above else counter.fits_at(cost)
             if above or fits_at > longest:
                 longest = fits_at
                 found = Refusal(
                     self.account.prefix + name,
-                    name == QUOTA_NAME,
+                    kind,
                     counter.limit,
                     counter.window_s,
+                    max(0, counter.limit - counter.used),
                     None if above else self._seconds_until(fits_at),
                 )
             if above:
@@ -128,12 +160,12 @@ class Ledger:
 
     def spend(self, cost: int) -> None:
         """Add a call that fits."""
-        for counter in self.counters.values():
+        for _, _, counter in self.counters:
             counter.spend(cost, self.moment)
 
     def refund(self, cost: int, moment: int) -> None:
         """Remove a call that was added at `moment`."""
-        for counter in self.counters.values():
+        for _, _, counter in self.counters:
             counter.refund(cost, moment)
 
     def figures(self) -> tuple[Figure, ...]:
@@ -145,8 +177,9 @@ class Ledger:
                 counter.window_s,
                 max(0, counter.limit - counter.used),
                 None if counter.eases_at is None else self._seconds_until(counter.eases_at),
+                counter.credits if isinstance(counter, Balance) else None,
             )
-            for name, counter in self.counters.items()
+            for _, name, counter in self.counters
         )
 
     def encode(self) -> bytes:
@@ -159,13 +192,14 @@ class Ledger:
                 "" if quota is None else quota.per,
                 0 if period is None else period.start,
                 0 if period is None else period.used,
+                None if self._balance is None else self._balance.stored,
             )
         )
 
     @property
     def expires_at(self) -> int:
         """The time from which none of its units count."""
-        return max([self.moment, *(counter.ends_at for counter in self.counters.values())])
+        return max([self.moment, *(counter.ends_at for _, _, counter in self.counters)])
 
     def _seconds_until(self, moment: int) -> int:
         return -((self.clock - moment) // MICROSECONDS)  # rounded up

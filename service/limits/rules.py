@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from latchkey.models.limit import Quota, RateLimit
+from latchkey.service.limits.balance import CREDITS_NAME
 from latchkey.service.limits.ledger import QUOTA_NAME
 from latchkey.service.rule_error import RuleError
 
@@ -11,14 +12,14 @@ def distinct_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
     """Return limits in their stored form.
 
     Raises:
-        RuleError: two have the same name, or one has the name of the quota.
+        RuleError: two have the same name, or one has the name of the quota or the credits.
     """
     names = [one.name for one in limits]
     for place, name in enumerate(names):
         if name in names[:place]:
             raise RuleError("the name is given twice", place, "name")
-        if name == QUOTA_NAME:
-            raise RuleError("the name is reserved for the quota", place, "name")
+        if name in {QUOTA_NAME, CREDITS_NAME}:
+            raise RuleError(f"the name is reserved for the {name}", place, "name")
     return tuple(limits)
 
 

@@ -93,6 +93,13 @@ KINDS: Mapping[str, ProblemKind] = {
         "The body does not have the digest that the signature covers. Sign the exact bytes that are sent. A "
         "proxy, or a second serialization, may have changed them.",
     ),
+    "credits_used_up": ProblemKind(
+        402,
+        "The credits of the key are used up",
+        "The key has fewer credits left than the call costs. The call was not charged. The detail names both numbers. "
+        "With Retry-After, the call fits after that many seconds, when the credits are filled up. Without it, the "
+        "operator must add credits.",
+    ),
     "network_not_allowed": ProblemKind(
         403,
         "The key cannot be used from this address",
@@ -183,6 +190,18 @@ KINDS: Mapping[str, ProblemKind] = {
         "The owner has too many keys",
         "The number of keys of an owner is limited, and revoked keys count. Rotate a key instead of creating "
         "a new one, or ask the operator to raise LATCHKEY_KEYS_PER_OWNER.",
+    ),
+    "key_without_credits": ProblemKind(
+        409,
+        "The key has no credits to change",
+        "Calls with the key spend no credits, so there is no number to change. Give the key credits first: PATCH it with "
+        "`credits`.",
+    ),
+    "too_few_credits": ProblemKind(
+        409,
+        "The key has fewer credits",
+        "The change would leave the key with fewer than no credits. The detail names the credits that are left. Nothing "
+        "was changed.",
     ),
     "scope_taken": ProblemKind(
         409,

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
-from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.limit import Credits, Quota, RateLimit
 from latchkey.service.app import create_app
 from latchkey.service.authentication import lookup
 from latchkey.service.limits.account import accounts_of
@@ -142,6 +142,40 @@ async def test_verifications_by_four_processes_are_charged_exactly(
 
     assert codes == {"valid": 300, "rate_limited": CALLS - 300}
     assert await left(app, key) == {"burst": 0}
+
+
+@on_mariadb
+async def test_credits_are_spent_exactly_by_calls_and_verifications_of_four_processes(
+    app: Starlette, processes: list[Served]
+) -> None:
+    """Half of the credits are added while they are spent."""
+    operator = await hold_key(app)
+    service = await hold_key(app, scopes=["keys:verify"], email="orders@example.com")
+    key = await hold_key(app, scopes=[], email=EMAIL, credits=Credits(remaining=250))
+    added = f"/v1/keys/{key.access_key}/credits"
+    codes: Counter[str] = Counter()
+    calls = iter(range(CALLS))
+
+    async def ask(port: int) -> None:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            for number in calls:
+                if number % 20 == 0 and number < 500:
+                    done = await client.post(added, json={"delta": 10}, headers=[operator.bearer])
+                    assert done.status_code == 200, done.text
+                if number % 2:
+                    body = {"credential": key.secret}
+                    answer = await client.post("/v1/keys/verify", json=body, headers=[service.bearer])
+                    codes[answer.json()["code"]] += 1
+                else:
+                    answer = await client.get("/v1/me", headers=[key.bearer])
+                    codes["valid" if answer.status_code == 200 else answer.json()["code"]] += 1
+
+    async with asyncio.timeout(180), asyncio.TaskGroup() as group:
+        for number in range(CLIENTS):
+            group.create_task(ask(processes[number % PROCESSES].port))
+
+    assert codes == {"valid": 500, "credits_used_up": CALLS - 500}
+    assert await left(app, key) == {"credits": 0}
 
 
 @on_sqlite

@@ -14,6 +14,7 @@ import pytest
 from starlette.applications import Starlette
 
 from latchkey.models import Scope
+from latchkey.models.limit import Credits
 from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.operation import Operation
 from latchkey.service.routes import ROUTES, declared_scopes
@@ -79,6 +80,7 @@ BODIES: Mapping[str, Callable[[Target], Any]] = {
     "read_key": nothing,
     "change_key": lambda target: {"name": "changed"},
     "rotate_key": lambda target: {"grace_s": 60},
+    "change_credits": lambda target: {"delta": 1},
     "revoke_key": nothing,
     "explain_signature": signed_request,
     "explain_my_signature": signed_request,
@@ -142,7 +144,8 @@ def expected(operation: Operation) -> dict[str, Outcome]:
 async def hold_target(app: Starlette, operation: Operation, email: str) -> Target:
     """Create the rows of an owner; the key is within the bounds of any caller here."""
     scopes = scopes_of(operation)
-    key = await hold_key(app, email=email, scopes=scopes, allowed_networks=[HERE])
+    own_credits = Credits(remaining=5) if operation.name == "change_credits" else None
+    key = await hold_key(app, email=email, scopes=scopes, allowed_networks=[HERE], credits=own_credits)
     target = Target(user_id=key.user_id, access_key=key.access_key, scopes=scopes)
     if operation.name == "delete_scope":
         async with app.state.db.scoped_session() as session:

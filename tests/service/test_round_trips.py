@@ -95,6 +95,8 @@ TRIPS = {
     # as for a user
     "change a key": Trip("PATCH /v1/keys/{access_key}", 6, 200, {"name": "x"}),
     "change nothing of a key": Trip("PATCH /v1/keys/{access_key}", 4, 200, {}),
+    # key; SELECT … FOR UPDATE of a key that has no credits
+    "add credits to a key without any": Trip("POST /v1/keys/{access_key}/credits", 4, 409, {"delta": 5}),
     # key; SELECT … FOR UPDATE, DELETE of what ended, UPDATE of the old secret, INSERT … RETURNING of the new one,
     # UPDATE of the key, SELECT of updated_at, COMMIT
     "rotate a key": Trip("POST /v1/keys/{access_key}/rotate", 9, 200, {"grace_s": 60}),

@@ -40,6 +40,53 @@ class TestKeys:
         assert answered(run("keys", "revoke", made["access_key"], "--json")) == revoked
         assert answered(run("keys", "list", "--status", "active", "--json"))["data"] == []
 
+    def test_credits_are_given_changed_and_removed(self, ann: int, run: Run) -> None:
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "",
+                "--credits", "100", "--refill", "50/month", "--json",
+            )
+        )  # fmt: skip
+        key = made["access_key"]
+        changes = [("--add", "500"), ("--add=-550",), ("--set", "7"), ("--none",)]
+        changed = [answered(run("keys", "credits", key, *one, "--json"))["credits"] for one in changes]
+        listed = answered(run("keys", "list", "--json"))["data"]
+
+        refill = {"amount": 50, "every": "month"}
+        assert made["credits"] == {"remaining": 100, "refill": refill}
+        assert changed == [
+            {"remaining": 600, "refill": refill},
+            {"remaining": 50, "refill": refill},
+            {"remaining": 7, "refill": None},
+            None,
+        ]
+        assert listed[0]["credits"] is None
+
+    @pytest.mark.parametrize(
+        "options, words",
+        [
+            ((), "give one of --add, --set and --none"),
+            (("--add", "1", "--none"), "give one of --add, --set and --none"),
+            (("--add", "1", "--refill", "1/day"), "--refill needs the number of credits"),
+            (("--set", "1", "--refill", "1/week"), "as in 1000/day or 50000/month"),
+            (("--set", "-1"), "--set"),
+            (("--add=-1",), "The key has 0 credits left"),
+        ],
+    )
+    def test_a_change_of_credits_that_cannot_be_is_refused(
+        self, ann: int, run: Run, options: tuple[str, ...], words: str
+    ) -> None:
+        made = answered(
+            run(
+                "keys", "create", "--user", str(ann), "--name", "k", "--mode", "bearer", "--scopes", "",
+                "--credits", "0", "--json",
+            )
+        )  # fmt: skip
+        done = run("keys", "credits", made["access_key"], *options)
+
+        assert done.exit_code != 0
+        assert words in done.stderr
+
     @pytest.mark.parametrize("mode", ["bearer", "signed"])
     def test_one_is_rotated_as_the_endpoint_does_it(
         self, ann: int, migrated: Settings, run: Run, mode: str

@@ -37,6 +37,7 @@ async def test_a_caller_reads_who_it_is_and_with_which_key(app: Starlette, mode:
             "allowed_networks": [],
             "limits": [],
             "quota": None,
+            "credits": None,
             "external_id": None,
             "meta": {},
             "status": "active",

@@ -32,6 +32,7 @@ NOTHING: dict[str, Any] = {
     "scopes": [],
     "expires_at": None,
     "limits": [],
+    "credits": None,
 }
 
 
@@ -116,6 +117,7 @@ async def test_a_valid_key_is_answered_with_its_owner(
         "scopes": ["users:read"],
         "expires_at": None,
         "limits": [],
+        "credits": None,
     }
 
 

@@ -109,7 +109,7 @@ def test_the_longest_wait_of_several_refusals_counts() -> None:
 
     refusal = subject.call(START)
 
-    assert refusal == Refusal(rule="long", is_quota=False, limit=1, window_s=100, wait_s=100)
+    assert refusal == Refusal(rule="long", kind="limit", limit=1, window_s=100, remaining=0, wait_s=100)
 
 
 @pytest.mark.parametrize("rules", [account(limit(limit=3)), account(quota=Quota(limit=3, per="day"))])
@@ -158,7 +158,7 @@ def test_a_quota_is_whole_again_at_the_end_of_its_period(per: str, now: str, wai
     refusal = subject.call(at(now))
 
     assert refusal is not None
-    assert (refusal.is_quota, refusal.wait_s) == (True, wait_s)
+    assert (refusal.kind, refusal.wait_s) == ("quota", wait_s)
     end = (at(now) + wait_s * S) // S * S
     assert subject.call(end - 1) is not None
     assert subject.call(end) is None
