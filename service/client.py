@@ -166,8 +166,12 @@ def split_url(url: str) -> SplitResult:
         raise ValueError("The URL contains a user name, which would be a second credential.")
     if "#" in url:
         raise ValueError("The URL has a fragment, which is never sent: percent-encode the # or remove it.")
-    if parts.port == 0:
-        raise ValueError("Port out of range 1-65535")
+    try:
+        is_port = parts.port != 0
+    except ValueError:
+        is_port = False
+    if not is_port:
+        raise ValueError("The port of the URL must be a number from 1 to 65535.")
     return parts
 
 

@@ -8,7 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from latchkey.service.value_rules import describe_type
+
 PREFIX = "LATCHKEY_"
+BYTE_ORDER_MARK = "\ufeff"  # some editors begin a file with it, and `$(cat FILE)` keeps it
 TEST_PREFIX = "LATCHKEY_TEST_"
 CALLERS_SECRET = "LATCHKEY_SECRET"  # noqa: S105 - the variable with the secret for `latchkey call` and `latchkey sign`
 SECRETS = frozenset({"keyring", "database_url", "reader_url", "redis_url"})  # URLs contain passwords
@@ -38,8 +41,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     connection_idle_s: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     lock_wait_s: Annotated[int, Meta(ge=1, le=3600)] = 5
     keyring: str | None = None
-    key_prefix: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]{0,15}$(?![\s\S])")] = "lk"
-    public_authority: Annotated[str, Meta(pattern=r"^[a-z0-9.:\[\]-]{1,255}$(?![\s\S])")] | None = None
+    key_prefix: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z][a-z0-9]{0,15}$(?![\s\S])",
+            description="a lower-case letter and up to 15 lower-case letters or digits",
+        ),
+    ] = "lk"
+    public_authority: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[a-z0-9.:\[\]-]{1,255}$(?![\s\S])",
+                description="a host in lower case, with a port if it is not the default one, as in api.example.com",
+            ),
+        ]
+        | None
+    ) = None
     clock_window_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     body_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = 1024 * 1024
     body_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
@@ -124,15 +142,20 @@ def read_settings(kind: type[SettingsStruct], environ: Mapping[str, str], *, pre
             near = difflib.get_close_matches(slip, right, n=1, cutoff=0.5)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(sorted(names))}."
             raise SettingsError(f"there is no setting {variable}: {hint}")
-        if value:
+        if value := value.removeprefix(BYTE_ORDER_MARK):
             values[names[variable]] = value
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
+        rules = {field.encode_name: describe_type(field.type) for field in msgspec.structs.fields(kind)}
         text, _, place = str(error).partition(" - at `$.")
         if missing := MISSING.fullmatch(text):
             raise SettingsError(f"{variables[missing['name']]} is not set.") from None
-        raise SettingsError(f"{variables.get(place.rstrip('`'), prefix)}: {text}") from None
+        wrong = place.rstrip("`")
+        rule = rules.get(wrong)
+        raise SettingsError(
+            f"{variables.get(wrong, prefix)}: {text if rule is None else f'it must be {rule}'}."
+        ) from None
 
 
 MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")

@@ -4,7 +4,6 @@ Standard output contains only the result; messages for people go to standard err
 The exit status is 0 on success; 1 for a refusal, with one sentence; 2 for invalid arguments.
 """
 
-import io
 import re
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from latchkey.service.commands.application import FIXED, app_option
 from latchkey.service.commands.calls import call, sign
 from latchkey.service.commands.keys import keys
 from latchkey.service.commands.migrating import migrate
+from latchkey.service.commands.output import OutputError, guarded_output
 from latchkey.service.commands.scopes import scopes
 from latchkey.service.commands.server import dev, keyring, openapi, purge, serve
 from latchkey.service.commands.users import users
@@ -45,11 +45,12 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command that the arguments of this process name."""
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(
-                errors="backslashreplace"
-            )  # a name may have characters that the terminal cannot show
-        return super().main(*args, **kwargs)
+        with guarded_output():
+            try:
+                return super().main(*args, **kwargs)
+            except OutputError as error:
+                click.echo(f"Error: {error}", err=True)
+                sys.exit(1)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse arguments that are not valid text, which could be neither stored nor signed."""
@@ -94,6 +95,8 @@ def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, 
             return f"the migrations: {error}"
         case BrokenPipeError():
             return None  # the reader of the output has gone; click handles this
+        case OutputError():
+            return str(error)
         case OSError(filename=str(file)):
             return f"{file}: {error.strerror}"
         case DBAPIError():

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret, checksum_is_right
 from latchkey.service.client import CallError, Form, SignedCall, send, sign_call
 from latchkey.service.commands.parameters import ACCESS_KEY
-from latchkey.service.settings import CALLERS_SECRET
+from latchkey.service.settings import BYTE_ORDER_MARK, CALLERS_SECRET
 
 LONGEST_LINE = 4096  # characters, of which a secret has some 60
 CALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -125,7 +125,7 @@ def read_secret(given: str | None, path: str | None) -> Secret:
         text = sys.stdin.readline(LONGEST_LINE)
     else:
         text = given or ""
-    if not (text := text.strip()):
+    if not (text := text.removeprefix(BYTE_ORDER_MARK).strip()):
         raise click.UsageError(
             "There is no secret. Pass it in a file with --secret-file FILE, on standard input with --secret -, "
             "or in the variable LATCHKEY_SECRET."
@@ -138,7 +138,7 @@ def read_secret(given: str | None, path: str | None) -> Secret:
 def first_line(path: str) -> str:
     """Return the first line of a file or a pipe."""
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:  # some editors write a byte-order mark
             return file.readline(LONGEST_LINE)
     except UnicodeDecodeError:
         raise click.ClickException(f"{path}: it is not text.") from None

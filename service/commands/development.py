@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from latchkey.service.authentication.wire.credentials import (
 )
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.keys.issuing import Issuer
-from latchkey.service.settings import Settings, SettingsError
+from latchkey.service.settings import BYTE_ORDER_MARK, Settings, SettingsError
 
 FOLDER = Path("var")
 KEYRING_FILE = FOLDER / "keyring"
@@ -119,7 +120,7 @@ def read_keyring(report: ReportLine) -> str:
         write_private(KEYRING_FILE, KeyRing.generate_text() + "\n")
         report(f"Created the key ring {KEYRING_FILE}.")
     KEYRING_FILE.chmod(0o600)
-    text = KEYRING_FILE.read_text(encoding="ascii", errors="replace").strip()
+    text = KEYRING_FILE.read_text(encoding="utf-8", errors="replace").removeprefix(BYTE_ORDER_MARK).strip()
     try:
         KeyRing.from_text(text)
     except ValueError as error:
@@ -132,7 +133,7 @@ def read_keyring(report: ReportLine) -> str:
 def read_kept() -> Kept | None:
     """Return the keys of the previous run; None when there are none."""
     try:
-        return msgspec.json.decode(KEPT_FILE.read_bytes(), type=Kept)
+        return msgspec.json.decode(KEPT_FILE.read_bytes().removeprefix(BOM_UTF8), type=Kept)
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 

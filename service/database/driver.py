@@ -54,6 +54,7 @@ UNAVAILABLE = frozenset({
 # Connection exceptions, read-only transactions, memory, aborted statements.
 UNAVAILABLE_STATES = ("08", READ_ONLY_STATE, "HY001", "70100")
 CONNECT_TIMEOUT_S = 5  # without it, connecting to a dead server could take minutes
+DEFAULT_PORT = 3306
 CANNOT_CONNECT = 2003  # CR_CONN_HOST_ERROR, a number of the client library
 
 WAIT_FOR_CLUSTER = "SET SESSION wsrep_sync_wait = @@SESSION.wsrep_sync_wait | 1"  # 1: reads wait
@@ -161,6 +162,8 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         timeout_s: covers the whole connect: the driver alone would wait for a greeting without a limit.
+        address: the host and port or the socket, for messages.
+        is_socket: whether it is a socket, which the driver's own messages do not name.
         answer_timeout_s: the maximum wait for an answer of the server, and for the connection. A request in which this time
             limit was exceeded once does not wait again.
         variables: of the session, which are set with one statement. `autocommit` is one of them: a MySQL that starts
@@ -173,6 +176,8 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     timeout_s: float
+    address: str = "the server"
+    is_socket: bool = False
     answer_timeout_s: float | None = None
     variables: Mapping[str, int | str] = {}
     waits_for_cluster: bool = False
@@ -203,13 +208,20 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
             if isinstance(error, TimeoutError) and self.notes_stalls:
                 note_stall()
             if isinstance(error, errors.Error):
-                raise ConnectError(*error.args) from error
+                raise ConnectError(*self._with_socket(error.args)) from error
+            if isinstance(error, TimeoutError):
+                reason = f"no answer within {limit_s:g} seconds"
+            else:
+                reason = str(error) or type(error).__name__
             if isinstance(error, Exception):
-                raise ConnectError(
-                    CANNOT_CONNECT, f"cannot connect: {str(error) or type(error).__name__}"
-                ) from error
+                raise ConnectError(CANNOT_CONNECT, f"cannot connect to {self.address}: {reason}") from error
             raise
         connection.answer_timeout_s = self.answer_timeout_s
+
+    def _with_socket(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self.is_socket or arguments[:1] != (CANNOT_CONNECT,):
+            return arguments
+        return CANNOT_CONNECT, f"{arguments[-1]}: {self.address}"
 
     async def _set_session(self, connection: Connection, *, is_again: bool) -> None:
         if self.variables:
@@ -244,8 +256,13 @@ async def connect(
         # The driver would encode it as Latin-1, but the server has hashed the UTF-8 of the password.
         arguments["password"] = password.encode()
     made = Connection(**arguments)  # type: ignore[no-untyped-call]
+    socket = arguments.get("unix_socket")
     made.opening = Opening(
         timeout_s=float(arguments.get("connect_timeout", CONNECT_TIMEOUT_S)),
+        address=str(
+            socket or f"{arguments.get('host') or 'localhost'}:{arguments.get('port') or DEFAULT_PORT}"
+        ),
+        is_socket=bool(socket),
         answer_timeout_s=answer_timeout_s,
         variables=variables or {},
         waits_for_cluster=waits_for_cluster,

@@ -1,6 +1,6 @@
 """The engines: how each database is connected, reset and committed (R8)."""
 
-import ssl
+import sqlite3
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from latchkey.service.database.single_precision import read_floats_as_text
 from latchkey.service.database.sqlite_file import DatabaseFile
 from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_records
 from latchkey.service.settings import Settings, SettingsError
+from latchkey.service.tls import verifying_context
+from latchkey.service.urls import ESCAPES, has_reserved_character
 
 PREPARED_STATEMENTS = 32  # for each connection; the server has room for 16,382 of all its clients
 SESSION: Mapping[str, int | str] = {
@@ -39,7 +41,7 @@ LOCK_WAITS = (
     "innodb_lock_wait_timeout",  # for rows
     "lock_wait_timeout",  # for tables that are being altered
 )
-MYSQL_PORT = 3306
+LAST_PORT = 65_535
 REPLICA_CONNECT_TIMEOUT_S = 1  # then the primary is read
 ISOLATION_LEVEL = "READ COMMITTED"
 CHARSET = "utf8mb4"
@@ -87,15 +89,22 @@ def create_engines(settings: Settings) -> Engines:
 
 def parse_url(text: str, variable: str) -> URL:
     """Parse a database URL; error messages name the variable and never show the password."""
+    if not text.startswith("sqlite") and has_reserved_character(text):
+        raise SettingsError(f"{variable}: {ESCAPES}.")
     try:
         url = make_url(text)
-        driver = f"{url.get_backend_name()}+{url.get_driver_name()}"
+        backend = f"{url.get_backend_name()}+{url.get_driver_name()}"
     except Exception:  # noqa: BLE001 - the text of any error may contain the password
-        raise SettingsError(f"{variable} is not a database URL") from None
-    if driver not in {"mysql+asyncmy", "mariadb+asyncmy", "sqlite+aiosqlite"}:
-        raise SettingsError(f"{variable}: {driver} is not supported; use mysql+asyncmy or sqlite+aiosqlite")
+        raise SettingsError(
+            f"{variable} is not a database URL: use mysql+asyncmy://user:password@host:3306/name or "
+            "sqlite+aiosqlite:///file.db."
+        ) from None
+    if backend not in {"mysql+asyncmy", "mariadb+asyncmy", "sqlite+aiosqlite"}:
+        raise SettingsError(f"{variable}: {backend} is not supported; use mysql+asyncmy or sqlite+aiosqlite")
     if unknown := set(url.query) - URL_PARAMETERS[url.get_backend_name()]:
         raise SettingsError(f"{variable}: a database URL has no parameter {', '.join(sorted(unknown))}")
+    if url.port is not None and not 1 <= url.port <= LAST_PORT:
+        raise SettingsError(f"{variable}: the port must be from 1 to {LAST_PORT}.")
     if not str(url.query.get("connect_timeout", "0")).isdecimal():
         raise SettingsError(f"{variable}: connect_timeout must be a whole number of seconds")
     if url.query.get("charset", CHARSET) != CHARSET:
@@ -114,7 +123,7 @@ def name_of(url: URL) -> str:
     if url.get_backend_name() == "sqlite":
         return str(Path(url.database or "").absolute())
     socket = url.query.get("unix_socket")
-    server = socket or f"{url.host or 'localhost'}:{url.port or MYSQL_PORT}"
+    server = socket or f"{url.host or 'localhost'}:{url.port or driver.DEFAULT_PORT}"
     return f"{url.database} on {server}"
 
 
@@ -211,13 +220,14 @@ def verified_tls(url: URL) -> tuple[URL, dict[str, Any]]:
             "TLS to the database must verify the server: set ssl_ca=FILE or ssl_ca=system in the URL "
             "(with ssl_cert and ssl_key for a client certificate), and no other ssl parameter"
         )
-    authority = str(asked["ssl_ca"])
     try:
-        context = ssl.create_default_context(cafile=None if authority == "system" else authority)
-        if "ssl_cert" in asked:
-            context.load_cert_chain(str(asked["ssl_cert"]), str(asked.get("ssl_key") or "") or None)
-    except OSError as error:
-        raise SettingsError(f"TLS to the database: {error.strerror or error}") from None
+        context = verifying_context(
+            str(asked["ssl_ca"]),
+            certificate=str(asked.get("ssl_cert") or "") or None,
+            key=str(asked.get("ssl_key") or "") or None,
+        )
+    except ValueError as error:
+        raise SettingsError(f"TLS to the database: {error}.") from None
     return url.difference_update_query(list(asked)), {"ssl": context}
 
 
@@ -265,8 +275,13 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
         dbapi_connection.isolation_level = None  # BEGIN is sent below
         for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
             cursor = dbapi_connection.cursor()
-            cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
+            try:
+                cursor.execute(f"PRAGMA {pragma}")
+            except sqlite3.DatabaseError as error:
+                sqlite.name_file(error, engine.url.database or "")
+                raise
+            finally:
+                cursor.close()
 
 
 def _begin_immediate(connection: Any) -> None:

@@ -25,7 +25,7 @@ def keep_private(_dialect: Any, _record: Any, arguments: list[Any], _options: di
     except FileExistsError:
         for one in BESIDE:
             with contextlib.suppress(OSError):
-                restrict(path.with_name(path.name + one))
+                restrict(Path(f"{path}{one}"))
     except OSError:
         return
 

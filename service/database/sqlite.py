@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -48,7 +50,11 @@ class Connection(aiosqlite.Connection):
         opened: list[sqlite3.Connection] = []
 
         def connect() -> sqlite3.Connection:
-            opened.append(sqlite3.connect(database, **arguments))
+            try:
+                opened.append(sqlite3.connect(database, **arguments))
+            except sqlite3.Error as error:
+                name_file(error, database)
+                raise
             return opened[0]
 
         super().__init__(connect, FETCHED_AT_ONCE)
@@ -68,6 +74,26 @@ class Connection(aiosqlite.Connection):
             A future that completes when the thread ends, or None if it was stopped before.
         """
         return super().stop() if self._running else None
+
+
+def name_file(error: BaseException, database: str) -> None:
+    """Add the file, and the reason if it is known, to the message of an error that occurred while the file was opened."""
+    path = Path(database).absolute()
+    error.args = (f"{error}: {path}{reason_of(path)}", *error.args[1:])
+
+
+def reason_of(path: Path) -> str:
+    """Return why a database file cannot be opened, as the end of a sentence; nothing if it is not known.
+
+    The file is not opened: closing it would release the locks that this process holds on it.
+    """
+    if not path.parent.is_dir():
+        return f" (there is no folder {path.parent})"
+    if path.is_dir():
+        return " (it is a folder)"
+    if not os.access(path if path.exists() else path.parent, os.R_OK | os.W_OK):
+        return " (permission denied)"
+    return ""
 
 
 def is_busy(error: BaseException | None) -> bool:

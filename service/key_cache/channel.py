@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from sqlalchemy.engine import make_url
 
 from latchkey.service.settings import Settings, SettingsError
+from latchkey.service.tls import verifying_context
+from latchkey.service.urls import ESCAPES, has_reserved_character
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 
 VARIABLE = "LATCHKEY_REDIS_URL"
 FORM = (
-    "use redis://user:password@host:6379/0, or rediss:// for TLS, with ?ssl_ca=FILE for a private authority"
+    "use redis://user:password@host:6379/0, or rediss:// for TLS, with ?ssl_ca=FILE for a private authority; "
+    "a port is from 1 to 65535"
 )
+DEFAULT_PORT = 6379
 TIMEOUT_S = 1.0  # for each request to Redis
 
 # One script, so that the messages arrive in the order of their numbers.
@@ -145,12 +149,16 @@ def client_arguments(url: str) -> dict[str, Any]:
     Raises:
         SettingsError: the URL is invalid, or asks for TLS that would not verify the server.
     """
+    if has_reserved_character(url):
+        raise SettingsError(f"{VARIABLE}: {ESCAPES}.")
     try:
         parts = urlsplit(url)
-        port = parts.port or 6379
+        port = DEFAULT_PORT if parts.port is None else parts.port
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
         raise SettingsError(f"{VARIABLE} is no URL: {FORM}.") from None
+    if not port:
+        raise SettingsError(f"{VARIABLE} is no URL: {FORM}.")
     tls = parts.scheme == "rediss"
     number = parts.path.removeprefix("/") or "0"
     known = parts.scheme in {"redis", "rediss"} and parts.hostname and not parts.fragment
@@ -160,6 +168,10 @@ def client_arguments(url: str) -> dict[str, Any]:
     for name in ("username", "password"):
         arguments[name] = unquote(getattr(parts, name) or "") or None
     if tls:
+        try:
+            verifying_context(query.get("ssl_ca") or "system")
+        except ValueError as error:
+            raise SettingsError(f"{VARIABLE}: {error}.") from None
         arguments |= {
             "ssl_cert_reqs": "required",
             "ssl_check_hostname": True,

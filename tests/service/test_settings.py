@@ -9,6 +9,7 @@ import pytest
 from msgspec import Meta
 
 from latchkey.service.settings import PREFIX, SECRETS, Settings, SettingsError, read_settings
+from latchkey.service.value_rules import describe_type
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -99,6 +100,59 @@ def test_a_value_out_of_bounds_is_refused_by_name(variable: str, text: str) -> N
         Settings.from_env({PREFIX + variable: text})
 
     assert str(refused.value).startswith(f"{PREFIX}{variable}: ")
+
+
+@pytest.mark.parametrize(
+    "variable, text, sentence",
+    [
+        ("POOL_SIZE", "0", "it must be a whole number from 1 to 1000."),
+        ("POOL_SIZE", "ten", "it must be a whole number from 1 to 1000."),
+        ("POOL_TIMEOUT_S", "0", "it must be a number above 0 and at most 60."),
+        ("LOG_FORMAT", "xml", "it must be json or text."),
+        ("LIMITS_ON_OUTAGE", "x", "it must be allow or refuse."),
+        ("KEY_PREFIX", "Lk", "it must be a lower-case letter and up to 15 lower-case letters or digits."),
+        ("KEY_HEADERS", "a" * 1001, "it must be a text of at most 1000 characters."),
+    ],
+)
+def test_the_message_names_the_values_that_are_allowed(variable: str, text: str, sentence: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({PREFIX + variable: text})
+
+    assert str(refused.value) == f"{PREFIX}{variable}: {sentence}"
+
+
+def test_no_setting_is_described_in_the_words_of_a_library() -> None:
+    for field in msgspec.structs.fields(Settings):
+        if field.type not in {str, str | None}:
+            assert describe_type(field.type), field.name
+
+
+class Team(msgspec.Struct):
+    count: Annotated[int, Meta(ge=1)] = 1
+    below: Annotated[float, Meta(ge=0, lt=1)] = 0
+    bare: int = 0
+    is_on: bool = False
+
+
+@pytest.mark.parametrize(
+    "variable, sentence",
+    [
+        ("COUNT", "a whole number at least 1."),
+        ("BELOW", "a number at least 0 and below 1."),
+        ("BARE", "a whole number."),
+        ("IS_ON", "true or false."),
+    ],
+)
+def test_the_settings_of_a_team_are_described_too(variable: str, sentence: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings(Team, {f"X_{variable}": "x"}, prefix="X_")
+
+    assert str(refused.value) == f"X_{variable}: it must be {sentence}"
+
+
+def test_a_byte_order_mark_of_a_file_is_no_part_of_a_value() -> None:
+    assert Settings.from_env({"LATCHKEY_KEYRING": "\ufeff1:x"}).keyring == "1:x"
+    assert Settings.from_env({"LATCHKEY_KEYRING": "\ufeff"}).keyring is None
 
 
 @pytest.mark.parametrize("variable", ["KEYRING", "DATABASE_URL", "READER_URL", "REDIS_URL", "POOL_SIZE"])
@@ -199,11 +253,11 @@ def test_a_team_reads_its_own_beside_latchkeys() -> None:
         ({"ORDERS_CARRIER": ""}, "ORDERS_CARRIER is not set."),
         (
             {"ORDERS_CARRIER": "a", "ORDERS_LARGEST_ORDER": "101"},
-            "ORDERS_LARGEST_ORDER: Expected `int` <= 100",
+            "ORDERS_LARGEST_ORDER: it must be a whole number from 1 to 100.",
         ),
         (
             {"ORDERS_CARRIER": "a", "ORDERS_LARGEST_ORDER": "hush"},
-            "ORDERS_LARGEST_ORDER: Expected `int`, got `str`",
+            "ORDERS_LARGEST_ORDER: it must be a whole number from 1 to 100.",
         ),
         ({"ORDERS_CARIER": "a"}, "there is no setting ORDERS_CARIER: did you mean ORDERS_CARRIER?"),
         ({"ORDERS_ZZZ": "a"}, "there is no setting ORDERS_ZZZ: there are ORDERS_CARRIER, ORDERS_EXPRESS, "),

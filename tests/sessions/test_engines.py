@@ -232,8 +232,45 @@ URL_FAULTS = {
         "mysql+asyncmy://u:pw@h/d?ssl_ca=/ca.pem&ssl_verify_cert=false",
         "must verify the server",
     ),
-    "an authority that is not there": ("mysql+asyncmy://u:pw@h/d?ssl_ca=/nowhere/ca.pem", "No such file"),
+    "an authority that is not there": (
+        "mysql+asyncmy://u:pw@h/d?ssl_ca=/nowhere/ca.pem",
+        "ssl_ca=/nowhere/ca.pem: No such file",
+    ),
+    "an authority that is a folder": ("mysql+asyncmy://u:pw@h/d?ssl_ca=/", "ssl_ca=/: Is a directory"),
+    "an authority that is no certificate": (
+        "mysql+asyncmy://u:pw@h/d?ssl_ca=/dev/null",
+        "ssl_ca=/dev/null is not a file of certificates",
+    ),
+    "a certificate that is not there": (
+        "mysql+asyncmy://u:pw@h/d?ssl_ca=system&ssl_cert=/nowhere/c.pem",
+        "ssl_cert=/nowhere/c.pem: No such file",
+    ),
+    "a key that is not there": (
+        "mysql+asyncmy://u:pw@h/d?ssl_ca=system&ssl_cert=/dev/null&ssl_key=/nowhere/k.pem",
+        "ssl_key=/nowhere/k.pem: No such file",
+    ),
+    "a certificate that is none": (
+        "mysql+asyncmy://u:pw@h/d?ssl_ca=system&ssl_cert=/dev/null",
+        "ssl_cert=/dev/null: not a certificate",
+    ),
+    "a port that is too large": ("mysql+asyncmy://u:pw@h:99999/d", "the port must be from 1 to 65535"),
+    "port 0": ("mysql+asyncmy://u:pw@h:0/d", "the port must be from 1 to 65535"),
+    "a password with @": ("mysql+asyncmy://u:pw@pw@h/d", "@ as %40"),
+    "a password with @ at its end": ("mysql+asyncmy://u:pw@@h/d", "@ as %40"),
+    "a password with /": ("mysql+asyncmy://u:pw/pw@h/d", "/ as %2F"),
+    "a password with @ and /": ("mysql+asyncmy://u:x@pw/pw@h/d", "/ as %2F"),
+    "a password with ?": ("mysql+asyncmy://u:pw?pw=pw@h/d", r"\? as %3F"),
+    "a password with #": ("mysql+asyncmy://u:pw#pw@h/d", "# as %23"),
+    "a password with %": ("mysql+asyncmy://u:pw%pw@h/d", "% as %25"),
+    "a user with /": ("mysql+asyncmy://u/s:pw@h/d", "/ as %2F"),
 }
+
+
+@pytest.mark.parametrize("password", ["p:w", "p+w", "p%40w", "pä w", "p[w]", "p&w=;,$!*'()~"])
+def test_other_characters_may_be_in_a_password(password: str) -> None:
+    url = parse_url(f"mysql+asyncmy://u:{password}@h/d", "LATCHKEY_DATABASE_URL")
+
+    assert (url.host, url.password) == ("h", password.replace("%40", "@"))
 
 
 @pytest.mark.parametrize("url, sentence", URL_FAULTS.values(), ids=URL_FAULTS)

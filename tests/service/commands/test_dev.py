@@ -202,6 +202,17 @@ class TestAgain:
 
         assert kept() == {**before, "base_url": "http://127.0.0.1:8002"}
 
+    def test_files_that_an_editor_began_with_a_byte_order_mark_are_read(self, prepare: Run) -> None:
+        prepare()
+        before = kept()
+        for name in ("keyring", "dev.json"):
+            path = Path("var", name)
+            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+        prepare()
+
+        assert kept() == before
+
     def test_modes_that_were_loosened_are_tightened(self, prepare: Run) -> None:
         prepare()
         before = modes()

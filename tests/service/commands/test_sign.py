@@ -87,6 +87,15 @@ class TestSign:
         proof = hmac.digest(A_SECRET.encode(), url.partition("?")[2].encode(), "sha256")
         assert f"secret: {base64.b64encode(proof).decode()}" in shlex.split(line)
 
+    @pytest.mark.parametrize(
+        "arguments", [("--secret-file", "secret.txt"), ("--secret", "@secret.txt"), ("--secret", "-")]
+    )
+    def test_a_byte_order_mark_is_no_part_of_the_secret(self, run: Run, arguments: tuple[str, ...]) -> None:
+        """Some editors begin a file with it."""
+        Path("secret.txt").write_text(f"\ufeff{A_SECRET}\n", encoding="utf-8")
+
+        good(run("sign", "GET", "http://h/", "--key", NO_KEY, *arguments, input=f"\ufeff{A_SECRET}\n"))
+
     def test_the_secret_may_come_from_a_pipe(self) -> None:
         """For example from a password manager; the command line never shows a secret."""
         made = subprocess.run(
