@@ -20,6 +20,8 @@ from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.database.schema import Schema
 from latchkey.service.declaration import Declaration, declare, is_only_declared
 from latchkey.service.exception_handlers import answer_http_exception, answer_problem
+from latchkey.service.gate.decision import Gate
+from latchkey.service.gate.rules import GateRulesError, Rules, read_rules
 from latchkey.service.idempotency.allowance import Allowance
 from latchkey.service.idempotency.claims import Idempotency
 from latchkey.service.key_cache.cache import KeyCache
@@ -63,7 +65,7 @@ def create_app(
 
     Raises:
         ProblemTypeError: a problem has a wrong form, or its code is taken.
-        SettingsError: a setting is wrong, or there is no key ring.
+        SettingsError: a setting is wrong, the rules of the gate are wrong, or there is no key ring.
         RouteError: a route does not declare its callers, or is declared twice; or a scope has a wrong form.
         SchemaError: two schemas have the same name, or a table belongs to two of them.
     """
@@ -75,6 +77,7 @@ def create_app(
         keyring = open_keyring(settings)
     proxies = read_proxies(settings)
     key_headers = read_key_headers(settings.key_headers)
+    gate_rules = read_gate_rules(settings)
     channel = open_channel(settings)
     operations = (*ROUTES, *routes)
     schemas = tuple(schemas)
@@ -111,6 +114,7 @@ def create_app(
         replays=replays,
         idempotency=idempotency,
         limits=limits,
+        gate=Gate(verifier=verifier, limits=limits, replays=replays, rules=gate_rules),
         last_used=last_used,
         revocations=revocations,
         bounds=Bounds.of(settings),
@@ -146,6 +150,16 @@ def read_proxies(settings: Settings) -> Proxies:
         return Proxies.from_text(settings.trusted_proxies)
     except NetworkError as error:
         raise SettingsError(f"LATCHKEY_TRUSTED_PROXIES: {error}.") from None
+
+
+def read_gate_rules(settings: Settings) -> Rules:
+    """Return the rules of the gate; without a file there are none, and the gate refuses every request."""
+    if settings.gate_rules is None:
+        return Rules()
+    try:
+        return read_rules(settings.gate_rules)
+    except GateRulesError as error:
+        raise SettingsError(f"LATCHKEY_GATE_RULES: {error}.") from None
 
 
 def require_distinct(operations: Iterable[Operation]) -> None:

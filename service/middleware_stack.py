@@ -17,6 +17,7 @@ from latchkey.middleware.content_digest import ContentDigestMiddleware
 from latchkey.middleware.gate import GateMiddleware
 from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.session import SessionMiddleware
+from latchkey.middleware.status_in_headers import StatusInHeadersMiddleware
 from latchkey.middleware.whole_body import WholeBodyMiddleware
 from latchkey.service.authentication.anonymous import OptionalKeyMiddleware
 from latchkey.service.authentication.backend import KeyBackend, answer_refusal
@@ -36,11 +37,16 @@ from latchkey.service.settings import Settings
 
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 PRIVATE = (b"cache-control", b"private, no-store")
+NGINX_PATHS = frozenset({"/v1/gate/nginx"})
+NGINX_PASSES = frozenset(
+    {401, 403}
+)  # beside 2xx: ngx_http_auth_request_module turns any other status into a 500
 
 
 def application_middleware(parts: Parts, settings: Settings) -> list[Middleware]:
     """Return the middleware of every path."""
     return [
+        Middleware(StatusInHeadersMiddleware, paths=NGINX_PATHS, passed=NGINX_PASSES),
         Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, parts.limits)),
         Middleware(RequestIDMiddleware, last_resort=Problem("internal_error"), interrupted=interruption),
         Middleware(
@@ -69,6 +75,9 @@ def application_middleware(parts: Parts, settings: Settings) -> list[Middleware]
 
 def route_middleware(operation: Operation, parts: Parts) -> list[Middleware]:
     """Return the middleware of a route, depending on its permitted callers."""
+    if operation.any_request:
+        # A body that the proxy passes on is complete before the request that it belongs to is authenticated.
+        return [Middleware(WholeBodyMiddleware, is_refused=lambda scope: not parts.gate.trusts(scope))]
     if operation.public:
         return []
     private = private_middleware(operation, parts)
@@ -110,7 +119,7 @@ def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
     made = ConvertedRoute(
         operation.path,
         Adapter(operation),
-        methods=[operation.method],
+        methods=None if operation.any_request else [operation.method],
         name=operation.name,
         middleware=middleware,
     )

@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from latchkey import service
 from latchkey.service import problems
+from latchkey.service.methods import DESCRIBED_METHODS
 from latchkey.service.openapi_components import (
     BEARER,
     CREDENTIALS,
@@ -30,7 +31,7 @@ from latchkey.service.openapi_components import (
     JsonObject,
     ProblemDocument,
 )
-from latchkey.service.operation import Operation
+from latchkey.service.operation import NO_CONTENT, Operation
 from latchkey.service.problems import FieldError
 from latchkey.service.problems.registry import known
 
@@ -70,13 +71,15 @@ def document(operations: Sequence[Operation], *, key_headers: Sequence[str] = ()
     returned: set[str] = set()
     met: Counter[str] = Counter()
     for one in operations:
-        met[one.name] += 1
-        again = f"_{met[one.name]}" if met[one.name] > 1 else ""
         methods = paths.setdefault(CONVERTER.sub(r"{\1}", one.path), {})
-        methods[one.method.lower()] = {"operationId": one.name + again, **describe(one, schemas)}
-        if not one.public:
-            scopes = [one.scope] if one.scope else []
-            methods[one.method.lower()]["security"] += [{header_scheme(name): scopes} for name in key_headers]
+        for method in DESCRIBED_METHODS if one.any_request else (one.method,):
+            name = f"{one.name}_by_{method.lower()}" if one.any_request else one.name
+            met[name] += 1
+            again = f"_{met[name]}" if met[name] > 1 else ""
+            described = methods[method.lower()] = {"operationId": name + again, **describe(one, schemas)}
+            if not one.public:
+                scopes = [one.scope] if one.scope else []
+                described["security"] += [{header_scheme(header): scopes} for header in key_headers]
         for codes in problem_groups(one).values():
             responses[problem_name(codes)] = problem_response(codes, schemas)
             returned.update(codes)
@@ -142,6 +145,8 @@ def tag(name: str) -> JsonObject:
 
 def who_may(operation: Operation) -> str:
     """Return a sentence about the permitted callers."""
+    if operation.any_request:
+        return "Only a trusted proxy may make this request, with any method."
     if operation.public:
         return "No credential is required; one that is sent is ignored."
     if operation.optional_key:
@@ -211,7 +216,15 @@ def success(operation: Operation, schemas: Schemas) -> JsonObject:
         names.append("Link")
     if operation.idempotent:
         names.append("Idempotent-Replayed")
+    if operation.any_request:
+        names += [
+            "RateLimit-Policy",
+            "RateLimit",
+            *(name for name in HEADERS if name.startswith("X-Latchkey-")),
+        ]
     answer: JsonObject = {"description": HTTPStatus(operation.status).phrase, "headers": headers(names)}
+    if operation.status in NO_CONTENT:
+        return answer
     if operation.answers is Response:
         answer["content"] = {operation.media_type: {}}
     elif operation.answers is not None:
@@ -256,7 +269,10 @@ def problem_codes(operation: Operation) -> set[str]:
     """Return the codes that an operation can return: its own, and those that follow from its properties."""
     brought = [
         (True, {"internal_error", "unavailable"}),
-        (True, {"invalid_parameter"}),  # an operation without parameters refuses any parameter
+        (
+            not operation.any_request,
+            {"invalid_parameter"},
+        ),  # an operation without parameters refuses any parameter
         (operation.parameters, {"not_found"}),
         (operation.body, {"malformed_json", "unsupported_media_type", "invalid_body", "body_too_large"}),
         (not operation.safe, {"body_timeout", "commit_unknown", "invalid_idempotency_key"}),

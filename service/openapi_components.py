@@ -32,6 +32,7 @@ TAGS = {
     "me": "The calling key, its owner and the owner's other keys.",
     "users": "The owners of keys.",
     "keys": "The API keys of all users.",
+    "gate": "Decisions about requests that a proxy received, for services that know nothing of keys.",
     "scopes": "The scopes of other services that keys can have.",
     "signatures": "Explanations of signatures that were refused.",
 }
@@ -113,6 +114,24 @@ HEADERS: JsonObject = {
     },
     "RateLimit": {
         "description": "For a key with limits: the rest `r` of each rule, and the seconds `t` until it increases.",
+        "schema": {"type": "string"},
+    },
+    "X-Latchkey-Owner": {
+        "description": "The id of the owner of the key; empty, as the other headers, if anybody may make the request.",
+        "schema": {"type": "string"},
+    },
+    "X-Latchkey-Key": {"description": "The access key.", "schema": {"type": "string"}},
+    "X-Latchkey-External-Id": {"description": "The external id of the key.", "schema": {"type": "string"}},
+    "X-Latchkey-Owner-External-Id": {
+        "description": "The external id of the owner.",
+        "schema": {"type": "string"},
+    },
+    "X-Latchkey-Scopes": {
+        "description": "The scopes of the key, with spaces between them.",
+        "schema": {"type": "string"},
+    },
+    "X-Latchkey-Content-SHA256": {
+        "description": "The SHA-256 that the body must have, in hex digits; empty if the credential does not cover it.",
         "schema": {"type": "string"},
     },
     "WWW-Authenticate": {

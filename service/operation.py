@@ -72,6 +72,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """Values of the path parameters, for OpenAPI."""
     tag: str
     """The group of operations that it belongs to, for OpenAPI."""
+    any_request: bool
+    """Every method and any query are accepted: a request is about another one, whose method a proxy may keep."""
 
     @property
     def name(self) -> str:
@@ -124,6 +126,7 @@ def route(
     example: Any = None,
     path_example: Mapping[str, str] | None = None,
     tag: str | None = None,
+    any_request: bool = False,
 ) -> Operation:
     """Declare an endpoint.
 
@@ -152,6 +155,8 @@ def route(
         example: a valid body.
         path_example: values for all or some path parameters.
         tag: the group of operations in OpenAPI. None takes the first word of the path, after a version such as `/v1`.
+        any_request: accept every method and any query, for an endpoint that a proxy asks about another request. The
+            method must be GET, and the endpoint public: it checks what it is asked about.
 
     Raises:
         RouteError: the declaration does not state the permitted callers, or cannot work.
@@ -160,6 +165,7 @@ def route(
     if method not in METHODS:
         raise RouteError(f"{where}: the method must be one of {', '.join(sorted(METHODS))}.")
     _require_caller(where, scope=scope, any_key=any_key, public=public, optional_key=optional_key, cost=cost)
+    _require_gate(where, any_request=any_request, method=method, public=public)
     if not inspect.iscoroutinefunction(endpoint):
         raise RouteError(
             f"{where}: {getattr(endpoint, '__name__', endpoint)!r} is not `async def`; "
@@ -213,6 +219,7 @@ def route(
         example=example,
         path_example=path_example or {},
         tag=tag or tag_of(path),
+        any_request=any_request,
     )
 
 
@@ -252,6 +259,11 @@ def _require_caller(
         checked_scope(scope, where)
     if cost < 0 or (public and cost != 1):
         raise RouteError(f"{where}: cost must be 0 or more units, and a public route has none.")
+
+
+def _require_gate(where: str, *, any_request: bool, method: str, public: bool) -> None:
+    if any_request and not (method == "GET" and public):
+        raise RouteError(f"{where}: any_request=True is for public endpoints that are declared with GET.")
 
 
 def _require_caller_type(kind: Any, where: str, *, public: bool, optional_key: bool) -> None:

@@ -10,6 +10,7 @@ from latchkey.service.connections.adoption import ServerTrust
 from latchkey.service.connections.bounds import Bounds
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.schema import Schema
+from latchkey.service.gate.decision import Gate
 from latchkey.service.idempotency.claims import Idempotency
 from latchkey.service.key_cache.revocations import Revocations
 from latchkey.service.keys.last_used import LastUsed
@@ -27,6 +28,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     replays: Replays
     idempotency: Idempotency
     limits: Limits
+    gate: Gate
     last_used: LastUsed
     revocations: Revocations
     bounds: Bounds

@@ -7,6 +7,8 @@ from starlette.convertors import PathConvertor
 from starlette.routing import Match, Route, Router
 from starlette.types import Lifespan, Receive, Scope, Send
 
+ANY_METHOD = "*"
+
 
 class ConvertedRoute(Route):
     """Starlette's route, which does not match a path with a value that its convertor refuses.
@@ -36,7 +38,9 @@ class IndexedRouter(Router):
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request to its route."""
         if scope["type"] == "http":
-            for route in self.index.get((scope["method"], scope["path"].count("/")), ()):
+            slashes = scope["path"].count("/")
+            routes = self.index.get((scope["method"], slashes)) or self.index.get((ANY_METHOD, slashes), ())
+            for route in routes:
                 match, found = route.matches(scope)
                 if match is Match.FULL:
                     scope.update(found, route=route, router=self)
@@ -46,12 +50,16 @@ class IndexedRouter(Router):
 
 
 def index(routes: Sequence[Route]) -> Mapping[tuple[str, int], Sequence[Route]]:
-    """Return the routes by method and number of slashes; a parameter that may contain slashes belongs to every number."""
+    """Return the routes by method and number of slashes; a parameter that may contain slashes belongs to every number.
+
+    A route of every method is in the list of each method, and in that of `ANY_METHOD` for a method that no other route has.
+    """
     slashes = {route.path.count("/") for route in routes}
+    methods = {method for route in routes for method in route.methods or ()} | {ANY_METHOD}
     found: dict[tuple[str, int], list[Route]] = {}
     for route in routes:
         spans = any(isinstance(one, PathConvertor) for one in route.param_convertors.values())
-        for method in route.methods or ():
+        for method in methods if route.methods is None else route.methods:
             for number in slashes if spans else {route.path.count("/")}:
                 found.setdefault((method, number), []).append(route)
     return found

@@ -1,7 +1,7 @@
 """All routes of Latchkey: each URL with its permitted callers and its endpoint."""
 
 from latchkey.service import shapes
-from latchkey.service.endpoints import keys, me, scopes, signatures, users, verification
+from latchkey.service.endpoints import gate, keys, me, scopes, signatures, users, verification
 from latchkey.service.endpoints import service as service_endpoints
 from latchkey.service.explanation.shapes import SignatureReport
 from latchkey.service.operation import Operation, route
@@ -31,6 +31,13 @@ SIGNED_REQUEST = {
     "url": "https://latchkey.example.com/v1/me?key=lka_0000000000000000000000&timestamp=1700000000",
     "headers": {"secret": "3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},
 }
+
+GATE_PROBLEMS = (
+    "gate_request_invalid", "ambiguous_request", "gate_caller_refused", "no_gate_rule",
+    "two_credentials", "unauthenticated", "digest_mismatch", "replayed", "key_revoked", "key_expired", "owner_inactive",
+    "network_not_allowed", "scope_missing", "coverage_required", "too_many_failures", "rate_limited", "quota_exceeded", "credits_used_up",
+    "cost_above_limit",
+)  # fmt: skip
 
 ROUTES: tuple[Operation, ...] = (
     route("GET", "/", service_endpoints.read_home, public=True, tag=SERVICE),
@@ -100,6 +107,10 @@ ROUTES: tuple[Operation, ...] = (
           answers=shapes.VerifiedBatch, example={"data": [VERIFY]}),
     route("POST", "/v1/me/keys/verify", verification.verify_my_key, scope="me.keys:verify",
           answers=shapes.Verified, example=VERIFY),
+
+    route("GET", "/v1/gate", gate.ask_gate, public=True, any_request=True, retry=False, status=204, problems=GATE_PROBLEMS),
+    route("GET", "/v1/gate/nginx", gate.ask_gate_for_nginx, public=True, any_request=True, retry=False, status=204,
+          problems=GATE_PROBLEMS),
 
     route("POST", "/v1/scopes", scopes.create_scope, scope="scopes:write",
           status=201, answers=shapes.Scope, problems=("scope_taken",), example=NEW_SCOPE, idempotent=True),

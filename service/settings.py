@@ -73,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     redis_url: str | None = None
     key_headers: Annotated[str, Meta(max_length=1000)] | None = None
     trusted_proxies: str | None = None
+    gate_rules: str | None = None
     auth_failures_per_min: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     keys_per_owner: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     ended_keys_kept_days: Annotated[int, Meta(ge=1, le=36_500)] = 365

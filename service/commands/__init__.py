@@ -18,6 +18,7 @@ from latchkey.service.application import ApplicationError
 from latchkey.service.authentication.canary import WrongKeyRingError
 from latchkey.service.commands.application import FIXED, app_option
 from latchkey.service.commands.calls import call, sign
+from latchkey.service.commands.gate import gate
 from latchkey.service.commands.keys import keys
 from latchkey.service.commands.migrating import migrate
 from latchkey.service.commands.output import OutputError, guarded_output
@@ -108,7 +109,7 @@ def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, 
             return None if problem is None else problem.detail
 
 
-COMMANDS = (migrate, purge, serve, dev, openapi, keyring, users, keys, scopes, sign, call)
+COMMANDS = (migrate, purge, serve, dev, openapi, keyring, users, keys, scopes, gate, sign, call)
 
 
 def command_line(

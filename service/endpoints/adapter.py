@@ -82,7 +82,7 @@ class Adapter:
             arguments["request"] = request
         if self.takes_caller:
             arguments["caller"] = caller_of(scope)
-        if operation.query is not None or scope["query_string"]:
+        if operation.query is not None or (scope["query_string"] and not operation.any_request):
             query = decode_query(operation, request)
             if query is not None:
                 arguments["query"] = query

@@ -56,6 +56,20 @@ KINDS: Mapping[str, ProblemKind] = {
         "The request contains credentials of more than one kind, for example an Authorization header and a "
         "signed query. The service does not guess which one is meant. Send exactly one.",
     ),
+    "gate_request_invalid": ProblemKind(
+        400,
+        "The proxy does not describe the request",
+        "The gate decides about a request that a proxy received, and needs its method, URI, host, scheme and client "
+        "address in headers. One is missing, repeated or wrong; the detail names it. This is a fault in the configuration "
+        "of the proxy.",
+    ),
+    "ambiguous_request": ProblemKind(
+        400,
+        "The request can be read in two ways",
+        "Servers differ in their reading of the method, the host, the path or a header of the request, so the gate could "
+        "permit something else than the service does; the detail says what is ambiguous. Send a path without empty "
+        "segments, dot segments, backslashes, semicolons and encoded slashes, and none of the headers of the gate.",
+    ),
     "unauthenticated": ProblemKind(
         401,
         "Not authenticated",
@@ -99,6 +113,18 @@ KINDS: Mapping[str, ProblemKind] = {
         "The key has fewer credits left than the call costs. The call was not charged. The detail names both numbers. "
         "With Retry-After, the call fits after that many seconds, when the credits are filled up. Without it, the "
         "operator must add credits.",
+    ),
+    "gate_caller_refused": ProblemKind(
+        403,
+        "Only a trusted proxy may ask the gate",
+        "The gate believes what a proxy tells about a request, so it answers only proxies that the operator trusts "
+        "(LATCHKEY_TRUSTED_PROXIES). Call the service behind the proxy instead.",
+    ),
+    "no_gate_rule": ProblemKind(
+        403,
+        "No rule permits the request",
+        "The operator's rules for the gate name the hosts, methods and paths that may be called. None fits this request, "
+        "so it is refused whatever its credential is.",
     ),
     "network_not_allowed": ProblemKind(
         403,

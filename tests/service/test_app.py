@@ -16,6 +16,7 @@ from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
 from latchkey.middleware.body_limit import BodyLimitMiddleware
 from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.session import SessionMiddleware
+from latchkey.middleware.status_in_headers import StatusInHeadersMiddleware
 from latchkey.service import lifespan
 from latchkey.service.app import create_app
 from latchkey.service.connections.guard import ServerGuardMiddleware
@@ -55,6 +56,7 @@ def test_without_settings_the_environment_is_read(monkeypatch: pytest.MonkeyPatc
 
 async def test_a_request_walks_in_this_order(app: Starlette) -> None:
     assert list[Any](one.cls for one in app.user_middleware) == [
+        StatusInHeadersMiddleware,
         AnswerHeadersMiddleware,
         RequestIDMiddleware,
         ServerGuardMiddleware,

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from latchkey.models import ApiKey, User
 from latchkey.service import openapi, openapi_components, shapes
 from latchkey.service.idempotency.key import read_header
+from latchkey.service.methods import DESCRIBED_METHODS
 from latchkey.service.operation import Operation, route
 from latchkey.service.problems import Problem
 from latchkey.service.problems.kinds import KINDS
@@ -148,7 +149,14 @@ def test_every_operation_is_described_and_nothing_else() -> None:
         for method, one in methods.items()
     }
 
-    assert described == {(one.method, one.path, one.name) for one in ROUTES}
+    declared = {(one.method, one.path, one.name) for one in ROUTES if not one.any_request}
+    of_any_method = {
+        (method, one.path, f"{one.name}_by_{method.lower()}")
+        for one in ROUTES
+        if one.any_request
+        for method in DESCRIBED_METHODS
+    }
+    assert described == declared | of_any_method
 
 
 def test_every_operation_says_who_may_call_it() -> None:
@@ -214,6 +222,11 @@ async def test_a_client_that_holds_it_is_answered_304(app: Starlette) -> None:
 # ---------------------------------------------------------------------- the examples
 
 
+ASKED_PATHS = {one.path for one in ROUTES if one.any_request}
+ASKED_OPERATIONS = [one for one in OPERATIONS if one.values[0] in ASKED_PATHS]
+CALLED_OPERATIONS = [one for one in OPERATIONS if one.values[0] not in ASKED_PATHS]
+
+
 @pytest.fixture
 async def caller(app: Starlette) -> HeldKey:
     """Return the key that runs the examples, which is not their subject."""
@@ -226,7 +239,7 @@ async def caller(app: Starlette) -> HeldKey:
     return await hold_key(app, email="bob@example.com")
 
 
-@pytest.mark.parametrize("path, method", OPERATIONS)
+@pytest.mark.parametrize("path, method", CALLED_OPERATIONS)
 async def test_every_example_works(app: Starlette, caller: HeldKey, path: str, method: str) -> None:
     operation = DOCUMENT["paths"][path][method]
     target = path.format(**{one["name"]: one.get("example") for one in operation["parameters"]})
@@ -311,7 +324,19 @@ async def test_a_call_without_a_key_is_answered_as_described(app: Starlette, pat
     await assert_answers_as_described(app, path, method, 401, query="")
 
 
-@pytest.mark.parametrize("path, method", OPERATIONS)
+@pytest.mark.parametrize("path, method", ASKED_OPERATIONS)
+async def test_a_question_of_a_stranger_is_answered_as_described(
+    app: Starlette, caller: HeldKey, path: str, method: str
+) -> None:
+    answer = await call(app, method.upper(), f"{path}?colour=red", key=caller)
+
+    described = problem_responses(DOCUMENT["paths"][path][method])[403]
+    assert (answer.status, answer.json["code"]) == (403, "gate_caller_refused")
+    assert "`gate_caller_refused`" in described["description"]
+    validate(answer.json, described["content"]["application/problem+json"]["schema"])
+
+
+@pytest.mark.parametrize("path, method", CALLED_OPERATIONS)
 async def test_an_unknown_parameter_is_answered_as_described(
     app: Starlette, caller: HeldKey, path: str, method: str
 ) -> None:

@@ -1,0 +1,59 @@
+"""The command `latchkey gate explain`, which shows the rule that decides about a request."""
+
+import os
+
+import click
+
+from latchkey.service.client import host_header, split_url
+from latchkey.service.commands.answers import aligned
+from latchkey.service.gate.rules import GateRulesError, Rule, read_rules
+from latchkey.service.gate.target import Ambiguous, parse_host, segments_of
+from latchkey.service.settings import Settings
+
+
+@click.group()
+def gate() -> None:
+    """Try the rules of the gate."""
+
+
+@gate.command()
+@click.argument("method", metavar="METHOD")
+@click.argument("url")
+@click.option("--rules", "file", metavar="FILE", help="The rules, in place of LATCHKEY_GATE_RULES.")
+def explain(method: str, url: str, file: str | None) -> None:
+    """Show the rule that decides about a request, and what it needs.
+
+    Nothing is sent, and the database is not used. The exit status is 1 if the gate refuses the request whatever its
+    credential is.
+    """
+    file = file or Settings.from_env(os.environ).gate_rules
+    if file is None:
+        raise click.ClickException("LATCHKEY_GATE_RULES is not set, so the gate refuses every request.")
+    try:
+        rules = read_rules(file)
+        parts = split_url(url)
+        host, segments = parse_host(host_header(parts)), segments_of(parts.path or "/")
+    except GateRulesError as error:
+        raise click.ClickException(f"{error}.") from None
+    except Ambiguous as error:
+        raise click.ClickException(f"the gate refuses every such request: {error}.") from None
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    rule = rules.find(method.upper(), parts.scheme, host, segments)
+    if rule is None:
+        raise click.ClickException(f"no rule of {len(rules.all)} permits {method.upper()} {url}.")
+    click.echo(aligned([[name, value] for name, value in described(rule).items()]))
+
+
+def described(rule: Rule) -> dict[str, str]:
+    """Return what a rule says, for people."""
+    text = rule.text
+    needs = f"a key with the scope {text.scope}" if text.scope else "a valid key"
+    return {
+        "rule": rule.label,
+        "hosts": ", ".join(text.hosts) or "any",
+        "methods": ", ".join(text.methods) or "any",
+        "paths": ", ".join(text.paths),
+        "needs": "nothing, the request is public" if text.public else needs,
+        "cost": "none" if text.public else str(text.cost),
+    }
