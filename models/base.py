@@ -19,7 +19,8 @@ from latchkey.models.errors import (
     UnknownLookupError,
 )
 from latchkey.models.lookups import identified
-from latchkey.models.query import Condition, Query, condition_of
+from latchkey.models.query import Query
+from latchkey.models.steps import Condition
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -334,8 +335,7 @@ class Base(DeclarativeBase):
             lookups: the name of a column with an operator, also of a related row, whose relation comes first. There are
                 `eq`, which may be left out, `ne`, `lt`, `lte`, `gt`, `gte`, `like`, `in`, `not_in` and `is_null`.
         """
-        statement = select(cls).where(*condition_of(cls, conditions, lookups))
-        return Query(cls, statement, session)
+        return Query(cls, session).filter(*conditions, **lookups)
 
     # ------------------------------------------------------------------ hooks
 

@@ -1,6 +1,5 @@
 """`Article.filter(…).into(ArticleRow)`: rows that become Structs instead of entities."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
@@ -9,7 +8,9 @@ from sqlalchemy import Select
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from latchkey.models.reach import KEYS, MOST_KEYS
-from latchkey.models.read_statement import Preparing, ReadStatement, prepares
+from latchkey.models.read_statement import ReadStatement, prepares
+from latchkey.models.recent import Recent
+from latchkey.models.steps import shape_of, statement_of, statement_with_parameters, values_of
 from latchkey.models.structs import Groups, Layout, Many, Values, layout_of
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -49,14 +50,29 @@ class Into(Generic[S]):
         """Return all rows, each with the values of these columns."""
         layout = layout_of(self._query._model, self._struct, names)
         async with self._query._resolve() as session:
-            rows = await read_values(session, layout, self._query._limited())
+            rows = await self._values(session, layout, None)
             keys = [[values[slot] for slot in layout.key_slots] for values in rows]
             return list(zip(await make(session, layout, rows), keys, strict=True))
 
     async def _rows(self, limit: int | None) -> list[S]:
         async with self._query._resolve() as session:
-            rows = await read_values(session, self._layout, self._query._limited(limit))
+            rows = await self._values(session, self._layout, limit)
             return await make(session, self._layout, rows)
+
+    async def _values(self, session: Any, layout: Layout, limit: int | None) -> Sequence[Values]:
+        """Run the query as a SELECT of the columns of a layout, and return its rows."""
+        model, steps = self._query._model, self._query._bounded(limit)
+        shape = shape_of(steps)
+        if shape is None or not prepares(session):
+            return await read_built(session, layout, statement_of(model, steps))
+        prepared = shapes.get(
+            (layout, shape),
+            lambda: session.prepare(
+                layout.select(statement_with_parameters(model, steps)), layout.make_reader
+            ),
+        )
+        found: Sequence[Values] = await session.read(prepared, values_of(steps))
+        return found
 
 
 def only(rows: Sequence[T]) -> T:
@@ -68,41 +84,22 @@ def only(rows: Sequence[T]) -> T:
     return rows[0]
 
 
-async def read_values(session: Any, layout: Layout, statement: Select[Any]) -> Sequence[Values]:
-    """Run a SELECT of entities as a SELECT of the columns of a layout, and return its rows."""
+# The compiled statements of earlier queries, by Struct and by the shape of the query.
+shapes: Recent[Any] = Recent(SHAPES)
+
+
+async def read_built(session: Any, layout: Layout, statement: Select[Any]) -> Sequence[Values]:
+    """Run a SELECT of entities, whose shape is SQLAlchemy's cache key, as a SELECT of the columns of a layout."""
     key = statement._generate_cache_key()
-    if key is None or not prepares(
-        session
-    ):  # an expression that cannot be cached, or a session of SQLAlchemy's own
+    if key is None or not prepares(session):  # not cacheable, or a session of SQLAlchemy's own
         return await ReadStatement(layout.select(statement), layout.make_reader).read(session, {})
-    prepared = shapes.find(session, layout, statement, key)
+    prepared = shapes.get(
+        (layout, key.key),
+        lambda: session.prepare(layout.select(statement), layout.make_reader, cache_key=key),
+    )
     values = {place: one.effective_value for place, one in enumerate(key.bindparams)}
     found: Sequence[Values] = await session.read(prepared, values)
     return found
-
-
-class Shapes:
-    """Compiled statements of earlier queries, by model, Struct, lookups, order and limit."""
-
-    def __init__(self, most: int = SHAPES) -> None:
-        self._most = most
-        self._kept: OrderedDict[Any, Any] = OrderedDict()
-
-    def find(self, session: Preparing, layout: Layout, statement: Select[Any], key: Any) -> Any:
-        """Return the prepared statement of a query."""
-        shape = (layout, key.key)
-        prepared = self._kept.get(shape)
-        if prepared is not None:
-            self._kept.move_to_end(shape)
-            return prepared
-        if len(self._kept) >= self._most:
-            self._kept.popitem(last=False)
-        prepared = session.prepare(layout.select(statement), layout.make_reader, cache_key=key)
-        self._kept[shape] = prepared
-        return prepared
-
-
-shapes = Shapes()
 
 
 async def make(session: Any, layout: Layout, rows: Sequence[Values]) -> list[Any]:

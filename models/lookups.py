@@ -1,11 +1,25 @@
 """Lookups: `author__name__like="a%"`, and their combinations with `Q`, as conditions of a SELECT."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import lru_cache
+from types import NoneType
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, inspect, not_, or_, tuple_
+import msgspec
+from sqlalchemy import (
+    BindParameter,
+    ClauseElement,
+    ColumnElement,
+    and_,
+    bindparam,
+    inspect,
+    not_,
+    or_,
+    tuple_,
+)
 from sqlalchemy.orm import Mapper, RelationshipProperty, aliased
+from sqlalchemy.sql import operators
+from sqlalchemy.types import TypeEngine
 
 from latchkey.models.errors import UnknownLookupError
 from latchkey.models.types import BinaryText
@@ -20,13 +34,30 @@ OPERATORS: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "gt": lambda column, value: column > value,
     "gte": lambda column, value: column >= value,
     "like": lambda column, value: column.like(value),
-    "in": lambda column, value: column.in_(list(value)),
-    "not_in": lambda column, value: column.not_in(list(value)),
+    "in": lambda column, value: column.in_(value),
+    "not_in": lambda column, value: column.not_in(value),
     "is_null": lambda column, value: column.is_(None) if value else column.is_not(None),
 }
 
-Make = Callable[[Any], ColumnElement[bool]]
-"""Makes a condition for an entity: a model or an alias of one."""
+Make = Callable[[Any, Sequence[Any]], ColumnElement[bool]]
+"""Makes a condition for an entity, a model or an alias of one, with values or with parameters for them."""
+
+LISTS = frozenset({"in", "not_in"})
+"""The operators whose value is a list."""
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """The place of a value in a statement that is compiled once for all values of a type."""
+
+    name: str
+    sample: Any
+    """One of these values, or a list of them."""
+
+    def bind(self, kind: TypeEngine[Any]) -> BindParameter[Any]:
+        """Return the parameter for a value that is compared with values of a type, or for a list of them."""
+        is_list = isinstance(self.sample, list)
+        sample = next(iter(self.sample), None) if is_list else self.sample
+        return bindparam(self.name, type_=kind.coerce_compared_value(operators.eq, sample), expanding=is_list)
 
 
 class Q:
@@ -36,28 +67,62 @@ class Q:
     as in `filter`. As in SQL, neither a condition on NULL nor its negation holds.
     """
 
+    shape: Hashable
+    """All that its SQL depends on; None if that is more than the names of lookups and the types of values."""
+    values: tuple[Any, ...]
+    """The values that may differ within the shape, in the order of its parameters."""
+
     def __init__(self, **lookups: Any) -> None:
         if not lookups:
             raise TypeError("Q() needs at least one lookup; it would match every row.")
-        self._make: Make = partial(conditions, lookups=lookups)
+        fixed: dict[str, Any] = {}
+        varying: dict[str, Any] = {}
+        for lookup, value in lookups.items():
+            operator = operator_of(lookup)
+            if operator == "is_null":
+                fixed[lookup] = bool(value)
+            elif value is None and operator not in LISTS:
+                fixed[lookup] = None
+            else:
+                varying[lookup] = list(value) if operator in LISTS else value
+        kinds = tuple([kind_of(value) for value in varying.values()])
+        self.shape = None if None in kinds else (tuple(fixed.items()), tuple(varying), kinds)
+        self.values = tuple(varying.values())
+        self._make: Make = lambda entity, values: conditions(
+            entity, {**fixed, **dict(zip(varying, values, strict=True))}
+        )
 
     @classmethod
-    def _made(cls, make: Make) -> "Q":
+    def _made(cls, make: Make, operator: str, *parts: "Q") -> "Q":
         made = cls.__new__(cls)
+        shapes = tuple([part.shape for part in parts])
+        made.shape = None if None in shapes else (operator, shapes)
+        made.values = tuple([value for part in parts for value in part.values])
         made._make = make
         return made
 
+    def _combined(self, other: "Q", combine: Callable[..., ColumnElement[bool]]) -> "Q":
+        count = len(self.values)
+        return self._made(
+            lambda entity, values: combine(
+                self._make(entity, values[:count]), other._make(entity, values[count:])
+            ),
+            combine.__name__,
+            self,
+            other,
+        )
+
     def __or__(self, other: "Q") -> "Q":
         """Return the condition that one of both holds."""
-        return self._made(lambda entity: or_(self.on(entity), other.on(entity)))
+        return self._combined(other, or_)
 
     def __and__(self, other: "Q") -> "Q":
         """Return the condition that both hold."""
-        return self._made(lambda entity: and_(self.on(entity), other.on(entity)))
+        return self._combined(other, and_)
 
     def __invert__(self) -> "Q":
         """Return the condition that it does not hold."""
-        return self._made(lambda entity: not_(self.on(entity)))
+        return self._made(lambda entity, values: not_(self._make(entity, values)), "not_", self)
 
     def __bool__(self) -> bool:
         """Raise an error: `or`, `and` and `not` would ignore one of two conditions."""
@@ -69,7 +134,33 @@ class Q:
         Raises:
             UnknownLookupError: the model has no such column, relation or operator.
         """
-        return self._make(entity)
+        return self._make(entity, self.values)
+
+
+def operator_of(lookup: str) -> str:
+    """Return the text after the last separator of a lookup; without one, the operator is equality."""
+    _, separator, operator = lookup.rpartition(SEPARATOR)
+    return operator if separator else "eq"
+
+
+def kind_of(value: Any) -> Hashable:
+    """Return the kind of a value, all of whose values are the same parameter of the same SQL; None if there is none."""
+    if not isinstance(value, list):
+        kind: Any = type(value)
+        return kind if is_plain(kind) else None
+    kinds: dict[Any, None] = dict.fromkeys(map(type, value))
+    return (list, next(iter(kinds), None)) if all(map(is_plain, kinds)) else None
+
+
+@lru_cache(maxsize=512)
+def is_plain(kind: Any) -> bool:
+    """Return whether values of a type are sent to the database, unlike None, expressions, and instances of models."""
+    return not (
+        kind is NoneType
+        or issubclass(kind, ClauseElement)
+        or hasattr(kind, "__clause_element__")
+        or inspect(kind, raiseerr=False) is not None
+    )
 
 
 def conditions(entity: Any, lookups: Mapping[str, Any]) -> ColumnElement[bool]:
@@ -149,7 +240,7 @@ def condition(entity: Any, lookup: str, value: Any) -> ColumnElement[bool]:
         )
     if operator == "like" and isinstance(column.type, BinaryText):
         raise UnknownLookupError(f"{lookup!r}: there is no operator 'like' for text that is stored as bytes.")
-    return compare(column, value)
+    return compare(column, value.bind(column.type) if isinstance(value, Parameter) else value)
 
 
 def column_of(entity: Any, name: str) -> Any:

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import reduce
+from operator import or_
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Enum, and_, inspect, or_
+from sqlalchemy import Enum, inspect
 
 from latchkey.models.fields import python_type_of
 from latchkey.models.into import Into
-from latchkey.models.lookups import column_of
+from latchkey.models.lookups import Q, column_of
 from latchkey.models.query import Query
 
 VALUE_KINDS = {one.__name__: one for one in (bool, int, str, datetime, date, time, Decimal, UUID)}
@@ -28,14 +30,14 @@ class Order(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     is_descending: bool
 
-    def after(self, model: type[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    def after(self, values: Sequence[Any]) -> Q:
         """Return the condition for the rows after the row with these values."""
-        columns = [getattr(model, name) for name in self.names]
-        ways = []
-        for place, (column, value) in enumerate(zip(columns, values, strict=True)):
-            same = [one == before for one, before in zip(columns[:place], values[:place], strict=True)]
-            ways.append(and_(*same, column < value if self.is_descending else column > value))
-        return or_(*ways)
+        operator = "lt" if self.is_descending else "gt"
+        ways = [
+            Q(**dict(zip(self.names[:place], values, strict=False)), **{f"{name}__{operator}": values[place]})
+            for place, name in enumerate(self.names)
+        ]
+        return reduce(or_, ways)
 
 
 def order_of(model: type[Any], order_by: str | None) -> Order:
@@ -87,7 +89,7 @@ async def page_of(
     query._require_whole("a page")
     order = order_of(query._model, order_by)
     if after is not None:
-        query = query.filter(order.after(query._model, decoded(after)))
+        query = query.filter(order.after(decoded(after)))
     sign = "-" if order.is_descending else ""
     query = query.order_by(*(f"{sign}{name}" for name in order.names)).limit(limit + 1)
     if isinstance(found, Into):

@@ -1,17 +1,26 @@
 """Queries: `User.filter(...)` and the methods that refine and run them."""
 
-from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, TypeVarTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Result, Select, func, inspect, literal, orm, select
+from sqlalchemy import Result, Select, func, literal, select
 
 from latchkey.models import bulk
-from latchkey.models.errors import BulkError, UnknownLookupError
+from latchkey.models.errors import BulkError
 from latchkey.models.into import Into
-from latchkey.models.lookups import Q, column_of
-from latchkey.models.lookups import conditions as lookup_conditions
+from latchkey.models.lookups import Q
+from latchkey.models.steps import (
+    Condition,
+    Step,
+    limited_to,
+    loaded,
+    locked,
+    skipping,
+    sorted_by,
+    statement_of,
+    where,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,34 +30,6 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Base")
 S = TypeVar("S", bound=msgspec.Struct)
 Row = TypeVarTuple("Row")
-
-Condition = Q | ColumnElement[bool]
-
-
-def condition_of(
-    entity: Any, conditions: Iterable[Condition], lookups: Mapping[str, Any]
-) -> list[ColumnElement[bool]]:
-    """Return the conditions of a filter, which must all hold."""
-    found = [one.on(entity) if isinstance(one, Q) else one for one in conditions]
-    return [*found, lookup_conditions(entity, lookups)] if lookups else found
-
-
-def relation_option(model: type[Any], path: str) -> Any:
-    """Return the loader option for a relation, or for a path of them such as `"author.publisher"`.
-
-    A relation to one is loaded by a join, a relation to many by a second SELECT.
-    """
-    option: Any = None
-    for name in path.split("."):
-        relations = inspect(model).relationships
-        if name not in relations:
-            raise UnknownLookupError(
-                f"{model.__name__} has no relation {name!r}; it has {', '.join(sorted(relations.keys())) or 'none'}."
-            )
-        kind = "selectinload" if relations[name].uselist else "joinedload"
-        option = getattr(orm if option is None else option, kind)(getattr(model, name))
-        model = relations[name].mapper.class_
-    return option
 
 
 def not_negative(name: str, rows: int) -> int:
@@ -64,59 +45,52 @@ class Query(Generic[M]):
     def __init__(
         self,
         model: type[M],
-        statement: Select[M],
         session: "AsyncSession | None",
+        steps: tuple[Step, ...] = (),
         at_most: int | None = None,
         skipped: int | None = None,
     ) -> None:
         self._model = model
-        self._statement = statement
         self._session = session
+        self._steps = steps
         self._at_most = at_most
         self._skipped = skipped
 
-    def _with(self, statement: Select[M]) -> Self:
-        return type(self)(self._model, statement, self._session, self._at_most, self._skipped)
+    def _with(self, *steps: Step) -> Self:
+        return type(self)(self._model, self._session, (*self._steps, *steps), self._at_most, self._skipped)
 
     def filter(self, *conditions: Condition, **lookups: Any) -> Self:
         """Add conditions, all of which must hold: `name__like="a%"`, `author__id__in=[1, 2]`, `Q(...) | Q(...)`.
 
         A condition of SQLAlchemy, such as `func.length(Article.title) > 10`, is accepted too.
         """
-        return self._with(self._statement.where(*condition_of(self._model, conditions, lookups)))
+        found = [*conditions, Q(**lookups)] if lookups else conditions
+        return self._with(*(where(self._model, one) for one in found))
 
     def order_by(self, *names: str) -> Self:
         """Sort by columns; a leading minus means descending: `order_by("-id", "name")`."""
-        return self._with(self._statement.order_by(*(self._order(name) for name in names)))
-
-    def _order(self, name: str) -> Any:
-        column = column_of(self._model, name.removeprefix("-"))
-        return column.desc() if name.startswith("-") else column.asc()
+        return self._with(sorted_by(self._model, names))
 
     def limit(self, rows: int) -> Self:
         """Return at most this many rows."""
         rows = not_negative("limit", rows)
-        return type(self)(self._model, self._statement, self._session, rows, self._skipped)
+        return type(self)(self._model, self._session, self._steps, rows, self._skipped)
 
     def offset(self, rows: int) -> Self:
         """Skip this many rows. The server reads them all the same: `paginate` stays fast in a long list."""
         rows = not_negative("offset", rows)
-        return type(self)(self._model, self._statement, self._session, self._at_most, rows)
+        return type(self)(self._model, self._session, self._steps, self._at_most, rows)
 
     def load(self, *relations: str) -> Self:
         """Load relations with the rows, also of related rows: `"author.publisher"`.
 
         Reading a relation that is not named here raises an error.
         """
-        return self._with(
-            self._statement.options(*(relation_option(self._model, name) for name in relations))
-        )
+        return self._with(loaded(self._model, relations))
 
     def for_update(self) -> Self:
         """Lock the rows until the transaction ends, and read them again, because a lock on a stale copy is useless."""
-        return self._with(
-            self._statement.with_for_update(of=self._model).execution_options(populate_existing=True)
-        )
+        return self._with(locked(self._model))
 
     def into(self, struct: type[S]) -> Into[S]:
         """Read the rows into a Struct, whose fields determine the selected columns; no entities are created.
@@ -128,7 +102,7 @@ class Query(Generic[M]):
         Raises:
             StructError: a field has no default, and the model does not have it, or has it with another type.
         """
-        if self._statement._with_options:  # noqa: SLF001 - there is no public way to ask
+        if self._has("load"):
             raise TypeError(
                 f"{struct.__name__} determines what is read: declare the relations of `load` as its fields instead."
             )
@@ -196,12 +170,14 @@ class Query(Generic[M]):
                 f"{verb}() of many rows takes no limit() and no offset(), which not every server has there: "
                 "select the ids first, then filter by them."
             )
-        return bulk.Rows(verb, self._model, self._statement.whereclause, self._session)
+        return bulk.Rows(verb, self._model, statement_of(self._model, self._steps).whereclause, self._session)
+
+    def _has(self, name: str) -> bool:
+        return any(step.name == name for step in self._steps)
 
     def _require_whole(self, what: str) -> None:
         """Raise TypeError if the query has an order, a limit or an offset, which `what` sets by itself."""
-        is_ordered = not self._statement.compare(self._statement.order_by(None))
-        if is_ordered or self._at_most is not None or self._skipped is not None:
+        if self._has("order_by") or self._at_most is not None or self._skipped is not None:
             raise TypeError(
                 f"{what} takes a query without order_by(), limit() and offset(): it sets them itself."
             )
@@ -210,11 +186,17 @@ class Query(Generic[M]):
         """Return a block with the session of the query."""
         return self._model.resolve(self._session)
 
+    def _bounded(self, rows: int | None = None) -> tuple[Step, ...]:
+        """Return the steps with those for the limit and the offset, and at most `rows` rows."""
+        bounds = [bound for bound in (rows, self._at_most) if bound is not None]
+        found = [limited_to(min(bounds))] if bounds else []
+        if self._skipped is not None:
+            found.append(skipping(self._skipped))
+        return (*self._steps, *found)
+
     def _limited(self, rows: int | None = None) -> Select[M]:
         """Return the SELECT with its limit and offset, and with at most `rows` rows."""
-        bounds = [bound for bound in (rows, self._at_most) if bound is not None]
-        statement = self._statement.limit(min(bounds)) if bounds else self._statement
-        return statement if self._skipped is None else statement.offset(self._skipped)
+        return statement_of(self._model, self._bounded(rows))
 
     async def _rows(self, rows: int | None = None) -> list[M]:
         return list((await self._run(self._limited(rows))).unique().scalars().all())

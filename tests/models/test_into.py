@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from latchkey.models import into
 from latchkey.models.errors import StructError
 from latchkey.models.limit import Quota
+from latchkey.models.recent import Recent
 from latchkey.service.database import SQLAlchemy
 from tests.conftest import on_mariadb
 from tests.models.newspaper import (
@@ -170,7 +171,7 @@ async def test_it_can_lock(db: SQLAlchemy) -> None:
 async def test_a_shape_is_compiled_once_whatever_its_values(
     db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = into.Shapes(most=3)
+    kept: Recent[Any] = Recent(most=3)
     monkeypatch.setattr(into, "shapes", kept)
     for slug, limit in (("one", 1), ("two", 2), ("three", 3)):
         (found,) = (

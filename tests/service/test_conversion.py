@@ -237,7 +237,7 @@ async def answer_page(request: Request) -> Any:
         async def all(self) -> list[User]:
             return [await half_loaded()]
 
-    query = HalfLoaded(User, select(User), None)
+    query = HalfLoaded(User, None)
     return await page(
         query, path="/x", filters={}, limit=5, cursor=None, keyring=request.app.state.latchkey.keyring
     )
