@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-migrations test-storm test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-npm test-migrations test-storm test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -67,6 +67,10 @@ test-mariadb: $(READY) ## Run the same on another MariaDB: LATCHKEY_TEST_MARIADB
 
 test-galera: $(READY) ## Run a private Galera cluster of three nodes and write to two of them (galera-4, rsync)
 	LATCHKEY_TEST_GALERA=1 $(VENV)/bin/python -m pytest -q -m galera
+
+test-npm: $(READY) ## Sign requests with the libraries of npm, and verify them (node and npm)
+	cd tests/npm && npm ci --silent
+	LATCHKEY_TEST_NPM=1 $(VENV)/bin/python -m pytest -q tests/service/authentication/test_target_uri.py
 
 test-migrations: $(READY) ## Kill `latchkey migrate` at 20 points of each upgrade, on SQLite and MariaDB; test-mysql does so on MySQL
 	LATCHKEY_TEST_MIGRATIONS=long $(VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/models/test_killed_migrations.py

@@ -42,7 +42,7 @@ from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import ProblemType, UnknownProblemError, known, register
 from latchkey.service.router import IndexedRouter
 from latchkey.service.routes import ROUTES, declared_scopes
-from latchkey.service.settings import Settings, SettingsError, read_key_headers
+from latchkey.service.settings import Settings, SettingsError, read_key_headers, read_public_origin
 
 
 def create_app(
@@ -78,6 +78,7 @@ def create_app(
     proxies = read_proxies(settings)
     key_headers = read_key_headers(settings.key_headers)
     gate_rules = read_gate_rules(settings)
+    public_scheme, public_authority = read_public_origin(settings)
     channel = open_channel(settings)
     operations = (*ROUTES, *routes)
     schemas = tuple(schemas)
@@ -94,7 +95,8 @@ def create_app(
         keys=key_cache if settings.key_cache_ttl_s else lookup,
         prefix=settings.key_prefix,
         window_s=settings.clock_window_s,
-        public_authority=settings.public_authority,
+        public_authority=public_authority,
+        public_scheme=public_scheme,
         key_headers=key_headers,
         note_use=last_used.note,
         note_old_use=last_used.note_old,

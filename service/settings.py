@@ -58,6 +58,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ]
         | None
     ) = None
+    public_origin: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^https?://[a-z0-9.:\[\]-]{1,255}$(?![\s\S])",
+                description="a scheme and a host in lower case, without a path, as in https://api.example.com",
+            ),
+        ]
+        | None
+    ) = None
     clock_window_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     body_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = 1024 * 1024
     body_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
@@ -160,6 +170,27 @@ def read_settings(kind: type[SettingsStruct], environ: Mapping[str, str], *, pre
 
 
 MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
+
+
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def read_public_origin(settings: Settings) -> tuple[str | None, str | None]:
+    """Return the scheme and the authority that signatures cover; None for those of each request.
+
+    Raises:
+        SettingsError: the origin and the authority are both set, and differ.
+    """
+    authority = settings.public_authority
+    if settings.public_origin is None:
+        return None, authority
+    scheme, _, host = settings.public_origin.partition("://")
+    host = host.removesuffix(DEFAULT_PORTS[scheme])
+    if authority not in {None, host}:
+        raise SettingsError(
+            f"{PREFIX}PUBLIC_ORIGIN and {PREFIX}PUBLIC_AUTHORITY name different hosts: set one of them."
+        )
+    return scheme, host
 
 
 KEY_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")

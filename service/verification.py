@@ -158,12 +158,12 @@ def owner_of(found: Found) -> shapes.VerifiedOwner:
 def verifier_of(verifier: Verifier, reach: Reach) -> Verifier:
     """Return a verifier of calls to another service.
 
-    It looks keys up in `reach` alone. The host of the request is the other service's own. Its client address is the one
+    It looks keys up in `reach` alone. Scheme and host of the request are the other service's own. Its client address is the one
     that was passed. Failures are not counted: they are the clients' failures, and not those of the service that asks.
     """
     found = copy.copy(verifier)
     found.keys = found.primary = reach
-    found.public_authority = None
+    found.public_authority = found.public_scheme = None
     found.proxies = Proxies()
     found.failures = Failures(0)
     return found

@@ -52,6 +52,7 @@ class KeyFinder:
         proxies: determines the client address.
         failures: counts failed authentications.
         public_authority: the authority that signatures cover; None uses each request's Host.
+        public_scheme: the scheme of the URLs that signatures cover; None uses that of each request.
         clock: returns unix seconds.
     """
 
@@ -64,6 +65,7 @@ class KeyFinder:
         proxies: Proxies,
         failures: Failures,
         public_authority: str | None,
+        public_scheme: str | None,
         clock: Callable[[], float],
     ) -> None:
         self.keyring = keyring
@@ -72,6 +74,7 @@ class KeyFinder:
         self.proxies = proxies
         self.failures = failures
         self.public_authority = public_authority
+        self.public_scheme = public_scheme
         self.clock = clock
         self.dummy = Dummy.new(prefix)
         self._dummy_sealed = StoredSecret(

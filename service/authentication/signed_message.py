@@ -18,15 +18,17 @@ async def verify_message(finder: KeyFinder, scope: Scope, keys: KeyLookup) -> Pr
         Unauthenticated: the signature is ill-formed, covers too little, or is not proved by a live secret.
         Refused: there were too many failures before, or a stored secret cannot be decrypted.
     """
+    scheme = finder.public_scheme or scope["scheme"]
     values = message_signature.component_values(
         method=scope["method"],
-        scheme=scope["scheme"],
+        scheme=scheme,
         raw_path=scope.get("raw_path") or scope["path"].encode(),
         query_string=scope["query_string"],
         headers=scope["headers"],
         public_authority=finder.public_authority,
     )
-    signature = message_signature.parse(scope["headers"], values)
+    target = message_signature.target_uri(values, scheme)
+    signature = message_signature.parse(scope["headers"], values, target=target)
     if missing := message_signature.missing_coverage(signature, values, has_body(scope)):
         raise IllFormed(
             f"a message signature that does not cover {', '.join(missing)}",

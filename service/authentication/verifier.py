@@ -61,6 +61,7 @@ class Verifier(KeyFinder):
         proxies: determines the client address.
         failures: counts failed authentications.
         public_authority: the authority that signatures cover; None uses each request's Host.
+        public_scheme: the scheme of the URLs that signatures cover; None uses that of each request.
         key_headers: the names of headers that may carry the secret of a bearer key.
         clock: returns unix seconds.
     """
@@ -77,6 +78,7 @@ class Verifier(KeyFinder):
         proxies: Proxies,
         failures: Failures,
         public_authority: str | None = None,
+        public_scheme: str | None = None,
         key_headers: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -87,6 +89,7 @@ class Verifier(KeyFinder):
             proxies=proxies,
             failures=failures,
             public_authority=public_authority,
+            public_scheme=public_scheme,
             clock=clock,
         )
         self.keys = keys

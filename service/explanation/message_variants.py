@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote_plus
 
-from latchkey.service.authentication.wire.message_signature import MessageSignature, signature_base
+from latchkey.service.authentication.wire.message_signature import TARGET, MessageSignature, signature_base
 from latchkey.service.explanation.query_variants import (
     lower_escapes,
     reordered,
@@ -120,6 +120,8 @@ def line_mistakes(values: Mapping[str, str], hosts: Iterable[str]) -> Iterator[t
         upper_escapes(path),
         "`@path` was signed with percent escapes in upper case, and sent in lower case.",
     )
+    if TARGET in values:
+        yield from target_mistakes(values[TARGET], hosts)
     bare = query.removeprefix("?")
     if not bare:
         yield "@query", "", "`@query` was signed empty: without a query it is `?` (RFC 9421, section 2.2.7)."
@@ -153,6 +155,32 @@ def line_mistakes(values: Mapping[str, str], hosts: Iterable[str]) -> Iterator[t
                 other,
                 "`content-digest` was signed in another form: sign the value of the header.",
             )
+
+
+def target_mistakes(target: str, hosts: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Return wrong values of `@target-uri`: the name, the value and the mistake."""
+    scheme, _, rest = target.partition("://")
+    host, slash, path = rest.partition("/")
+    other = {"http": "https", "https": "http"}.get(scheme, "https")
+    yield (
+        TARGET,
+        f"{other}://{rest}",
+        f"`@target-uri` was signed with {other}, and the service has {scheme}: see LATCHKEY_PUBLIC_ORIGIN.",
+    )
+    for name in dict.fromkeys(hosts):
+        for kind in (scheme, other):
+            yield (
+                TARGET,
+                f"{kind}://{name}{slash}{path}",
+                "`@target-uri` was signed with another host than the request has: sign the URL that is called.",
+            )
+    yield TARGET, target.partition("?")[0], "`@target-uri` was signed without the query."
+    yield TARGET, f"{target}?", "`@target-uri` was signed with a `?` and no query."
+    yield TARGET, f"/{path}", "`@target-uri` was signed without scheme and host: it is the absolute URL."
+    for port in ("443", "80"):
+        name = re.sub(r":[0-9]+\Z", "", host)
+        with_port = f"`@target-uri` was signed with the port {port}: the default port is left out."
+        yield TARGET, f"{scheme}://{name}:{port}{slash}{path}", with_port
 
 
 def other_hosts(host: str, known: Iterable[str | None]) -> list[str]:

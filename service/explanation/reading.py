@@ -141,10 +141,11 @@ def read_message(
 ) -> ParsedSignature | None:
     """Parse a signed message and run the checks that need no key."""
     scope = question.scope
+    scheme = verifier.public_scheme or scope["scheme"]
     try:
         values = message_signature.component_values(
             method=scope["method"],
-            scheme=scope["scheme"],
+            scheme=scheme,
             raw_path=scope["raw_path"],
             query_string=scope["query_string"],
             headers=scope["headers"],
@@ -154,14 +155,15 @@ def read_message(
         report.failed("components", error.detail)
         return None
     report.passed("components", f"A signature of this request must cover {', '.join(values)}.")
+    target = message_signature.target_uri(values, scheme)
     legible = True
     try:
-        signature = message_signature.parse(scope["headers"], values)
+        signature = message_signature.parse(scope["headers"], values, target=target)
     except Unauthenticated as error:
         report.failed("shape", error.detail)
         legible = False
         try:
-            signature = message_signature.parse(with_stand_ins(scope["headers"]), values)
+            signature = message_signature.parse(with_stand_ins(scope["headers"]), values, target=target)
         except (Unauthenticated, ValueError):
             return None
     else:
@@ -172,6 +174,11 @@ def read_message(
         not missing,
         "The signature covers every required component.",
         f"The signature does not cover {', '.join(missing)}.",
+    )
+    covered = (
+        {**values, message_signature.TARGET: target}
+        if message_signature.TARGET in signature.components
+        else values
     )
     hosts = other_hosts(values["@authority"], (host_of(scope), question.url_host, question.caller_host))
     return ParsedSignature(
@@ -184,7 +191,7 @@ def read_message(
         claim=NonceClaim.of_nonce(signature.access_key, signature.nonce, signature.created),
         texts=(SignedText(what="signature_base", lines=tuple(signature.signed.split("\n"))),),
         mac=signature.mac,
-        variants=lambda: message_texts(signature, values, hosts=hosts, body=question.body),
+        variants=lambda: message_texts(signature, covered, hosts=hosts, body=question.body),
     )
 
 

@@ -107,8 +107,8 @@ class Gate:
     async def _authenticate(self, call: Scope, wanted: str | None) -> Principal:
         verifier = self.verifier
         if verifier.public_authority is not None:
-            verifier = copy.copy(verifier)  # the host of the request is the other service's own
-            verifier.public_authority = None
+            verifier = copy.copy(verifier)  # the URL of the request is the other service's own
+            verifier.public_authority = verifier.public_scheme = None
         connection = HTTPConnection(call)
         try:
             _, principal = await KeyBackend(verifier, wanted).authenticate(connection)

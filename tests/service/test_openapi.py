@@ -248,6 +248,9 @@ async def test_every_example_works(app: Starlette, caller: HeldKey, path: str, m
     # A key cannot delete its own owner, unless it is forced.
     key = await hold_key(app) if path == "/v1/users/{id}" else caller
     await call(app, "POST", "/v1/scopes", key=caller, body=SCOPE)
+    if path.endswith("/credits"):
+        changed = {"credits": {"remaining": 5}}
+        await call(app, "PATCH", target.removesuffix("/credits"), key=caller, body=changed)
 
     answer = await call(
         app, method.upper(), target, key=key, body=body["content"]["application/json"]["example"]
@@ -310,7 +313,7 @@ def test_problems_stand_under_their_status(path: str, method: str) -> None:
             validate(resolved(example)["value"], content["schema"])
         challenged = status == 401 or "scope_missing" in response["description"]
         assert ("WWW-Authenticate" in response["headers"]) is challenged
-        waits = status in {429, 503} or "idempotency_in_progress" in content["examples"]
+        waits = status in {402, 429, 503} or "idempotency_in_progress" in content["examples"]
         assert ("Retry-After" in response["headers"]) is waits
 
 
@@ -369,7 +372,7 @@ UNSAFE = {
     "invalid_idempotency_key",
 }
 ONCE = {"idempotency_in_progress", "idempotency_mismatch", "too_many_stored_answers"}
-CHARGED = {"rate_limited", "quota_exceeded"}
+CHARGED = {"rate_limited", "quota_exceeded", "credits_used_up"}
 PRIVATE |= CHARGED
 BODY = {"malformed_json", "unsupported_media_type", "invalid_body", "body_too_large"}
 

@@ -316,15 +316,20 @@ def of_signature(text: str) -> str:
     return MAC_OF_MESSAGE.advice(value[1]) if value else SIGNATURE.advice(text)
 
 
+OF_TARGET = "`@target-uri` may replace `@authority`, `@path` and `@query`."
+
+
 def of_components(surplus: Iterable[str], allowed: Sequence[str]) -> str:
     """Return the advice for a signature that covers components that it must not cover."""
     names = sorted(name for name in surplus if name in FIELDS)
     absent = f" The request has no header {', '.join(names)}." if names else ""
-    return f"A signature of this request covers {', '.join(allowed)}, and nothing else.{absent}"
+    whole = [name for name in allowed if name != "@target-uri"]
+    return f"A signature of this request covers {', '.join(whole)}, and nothing else. {OF_TARGET}{absent}"
 
 
 def of_coverage(missing: Sequence[str], needed: Sequence[str]) -> str:
     """Return the advice for a signature that does not cover every part that it must cover."""
     digest = "content-digest" in missing and "content-digest" not in needed
     added = " Send `Content-Digest` with the SHA-256 of the body." if digest else ""
-    return f"A signature of this request must cover {', '.join(dict.fromkeys((*needed, *missing)))}.{added}"
+    whole = ", ".join(dict.fromkeys((*needed, *missing)))
+    return f"A signature of this request must cover {whole}. {OF_TARGET}{added}"

@@ -50,6 +50,13 @@ _DERIVED = {
     "@path": re.compile(r"/[!-~]*"),
     "@query": re.compile(r"\?[!-~]*"),
 }
+TARGET = "@target-uri"
+# The whole URL says what these say, so a signature that covers it may leave them out (RFC 9421, section 2.2.2).
+_IN_TARGET = frozenset({"@authority", "@path", "@query"})
+# Signers of the whole URL leave this field out by default. It may be left out with this value alone, so that nobody can
+# change the value of another type.
+_PLAIN_TYPE = "application/json"
+
 _FIELD = re.compile(r"[\t -~]*")
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]*))?")
@@ -134,7 +141,15 @@ def component_values(
     return values
 
 
-def parse(headers: RequestHeaders, values: Mapping[str, str]) -> MessageSignature:
+def target_uri(values: Mapping[str, str], scheme: str) -> str:
+    """Return the absolute URL of a request, from its component values; a `?` without a query is not part of it."""
+    query = values["@query"]
+    return f"{scheme}://{values['@authority']}{values['@path']}{'' if query == '?' else query}"
+
+
+def parse(
+    headers: RequestHeaders, values: Mapping[str, str], *, target: str | None = None
+) -> MessageSignature:
     """Parse the only signature that is tagged for this service, or raise IllFormed.
 
     Signatures with other tags, such as those of a proxy, may appear beside it, in the same header lines or in others.
@@ -144,6 +159,7 @@ def parse(headers: RequestHeaders, values: Mapping[str, str]) -> MessageSignatur
         headers: as in an ASGI scope.
         values: what `component_values` returned for the same request; a signature that covers anything else is
             refused.
+        target: the value of `@target-uri`, which may be covered too; None refuses it.
     """
     inputs, macs = _dictionaries(headers)
     tags = [one.parameters["tag"] for one in inputs.values() if "tag" in one.parameters]
@@ -171,7 +187,8 @@ def parse(headers: RequestHeaders, values: Mapping[str, str]) -> MessageSignatur
             f"a signature without {', '.join(absent)}",
             " ".join(advice.MESSAGE[name].expected for name in absent),
         )
-    components = _components(given.items, values)
+    known = values if target is None else {**values, TARGET: target}
+    components = _components(given.items, known)
     expires = given.parameters.get("expires")
     return MessageSignature(
         label=label,
@@ -181,7 +198,7 @@ def parse(headers: RequestHeaders, values: Mapping[str, str]) -> MessageSignatur
         nonce=given.parameters["nonce"].strip('"'),
         components=components,
         parameters=given.text,
-        signed=signature_base(components, values, given.text),
+        signed=signature_base(components, known, given.text),
         mac=mac,
         content_sha256=_content_sha256(values),
     )
@@ -201,9 +218,13 @@ def missing_coverage(
 ) -> tuple[str, ...]:
     """Return the components that this request must be signed with, and is not.
 
-    A body requires its digest, even if the request has no Content-Digest header.
+    A body requires its digest, even if the request has no Content-Digest header. `@target-uri` stands for authority, path
+    and query.
     """
     needed = dict.fromkeys((*values, "content-digest") if has_body else values)
+    if TARGET in signature.components:
+        optional = _IN_TARGET | ({"content-type"} if values.get("content-type") == _PLAIN_TYPE else set())
+        needed = {name: None for name in needed if name not in optional}
     return tuple(name for name in needed if name not in signature.components)
 
 

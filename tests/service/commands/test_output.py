@@ -42,7 +42,7 @@ class TestPrinting:
 
     def test_these_are_the_commands(self) -> None:
         assert sorted(name for name, _ in every_command()) == [
-            "call", "dev", "keyring", "keys create", "keys grant", "keys list", "keys revoke", "keys rotate", "migrate", "openapi",
+            "call", "dev", "keyring", "keys create", "keys credits", "keys grant", "keys list", "keys revoke", "keys rotate", "migrate", "openapi",
             "purge", "scopes add", "scopes list", "scopes remove", "serve", "sign", "users block", "users create", "users list", "users unblock",
         ]  # fmt: skip
 
