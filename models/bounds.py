@@ -28,6 +28,7 @@ from sqlalchemy.orm import ColumnProperty, Mapper
 from sqlalchemy.types import Enum, TypeDecorator, TypeEngine
 
 from latchkey.models.errors import InvalidValueError
+from latchkey.models.rounding import Rounding, roundings_of
 
 Check = Callable[[Any], str | None]
 """Returns what is wrong with a value, without the value, or None."""
@@ -46,34 +47,40 @@ BITS: Mapping[type[TypeEngine[Any]], int] = {
 WIDE = (mysql.MEDIUMTEXT, mysql.LONGTEXT, mysql.MEDIUMBLOB, mysql.LONGBLOB)
 NARROW = (mysql.TINYTEXT, mysql.TINYBLOB)
 
-_checks: WeakKeyDictionary[Mapper[Any], Mapping[str, Check]] = WeakKeyDictionary()
+_bounds: WeakKeyDictionary[Mapper[Any], tuple[Mapping[str, Check], Mapping[str, Rounding]]] = (
+    WeakKeyDictionary()
+)
 
 
-def require_fit(mapper: Mapper[Any], values: Mapping[str, Any]) -> None:
-    """Raise an error for the first value that its column cannot hold; SQL expressions are not checked.
+def fitted(mapper: Mapper[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that their columns hold otherwise, which are decimals; SQL expressions are left out.
 
     Raises:
         InvalidValueError: a value is too long, out of range, or no number.
     """
-    checks = _checks.get(mapper)
-    if checks is None:
-        checks = _checks[mapper] = checks_of(mapper)
+    bounds = _bounds.get(mapper)
+    if bounds is None:
+        bounds = _bounds[mapper] = checks_of(mapper), roundings_of(mapper)
+    checks, roundings = bounds
+    held = {name: rounding(values[name]) for name, rounding in roundings.items() if name in values}
     for name, check in checks.items():
         value = values.get(name)
         if value is None or hasattr(value, "__clause_element__") or hasattr(value, "self_group"):
             continue
-        if (fault := check(value)) is not None:
+        if (fault := check(held.get(name, value))) is not None:
             raise InvalidValueError(mapper.class_.__name__, name, fault, value)
+    return held
 
 
 def before_insert(mapper: Mapper[Any], _connection: Any, state: Any) -> None:
-    """Check all values of a new instance; for SQLAlchemy's event, with `raw=True`."""
-    require_fit(mapper, state.dict)
+    """Check and round all values of a new instance; for SQLAlchemy's event, with `raw=True`."""
+    state.dict.update(fitted(mapper, state.dict))
 
 
 def before_update(mapper: Mapper[Any], _connection: Any, state: Any) -> None:
-    """Check the changed values of an instance; for SQLAlchemy's event, with `raw=True`."""
-    require_fit(mapper, {name: state.dict.get(name) for name in state.committed_state})
+    """Check and round the changed values of an instance; for SQLAlchemy's event, with `raw=True`."""
+    changed = {name: state.dict[name] for name in state.committed_state if name in state.dict}
+    state.dict.update(fitted(mapper, changed))
 
 
 def checks_of(mapper: Mapper[Any]) -> dict[str, Check]:

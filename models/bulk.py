@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import visitors
 
-from latchkey.models.bounds import require_fit
+from latchkey.models.bounds import fitted
 from latchkey.models.errors import BulkError
 from latchkey.models.lookups import column_of
 
@@ -44,7 +44,7 @@ async def update_rows(rows: Rows, values: Mapping[str, Any], *, auto_commit: boo
     columns = {name: column_of(rows.model, name) for name in values}
     for name, value in values.items():
         require_independent(name, value, columns)
-    require_fit(inspect(rows.model), values)
+    values = {**values, **fitted(inspect(rows.model), values)}
     return await run(
         rows,
         update(rows.model).values({columns[name]: value for name, value in values.items()}),
