@@ -65,6 +65,7 @@ class Key(BaseModel):
     last_used_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    credits: None = None  # no key of the run spends any
 
 
 class Me(BaseModel):

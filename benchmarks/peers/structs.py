@@ -58,6 +58,7 @@ class Key(msgspec.Struct, frozen=True):
     last_used_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    credits: None = None  # no key of the run spends any
 
 
 class Me(msgspec.Struct, frozen=True):

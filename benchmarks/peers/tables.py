@@ -45,6 +45,7 @@ class KeyColumns:
     allowed_networks: Mapped[tuple[str, ...]] = mapped_column(Words)
     limits: Mapped[tuple[RateLimit, ...]] = mapped_column(LIMITS, nullable=True, default=())
     quota: Mapped[Quota | None] = mapped_column(Json(Quota))
+    has_credits: Mapped[bool]
     external_id: Mapped[str | None] = mapped_column(BinaryText(255))
     meta: Mapped[dict[str, Any]] = mapped_column(META, nullable=True, default=dict)
     status: Mapped[str] = mapped_column(String(16))
