@@ -53,6 +53,7 @@ from latchkey.service.app import create_app
 from latchkey.service.authentication.canary import WrongKeyRingError
 from latchkey.service.authentication.keyring import KeyRing, KeyRingError
 from latchkey.service.authentication.principal import Principal
+from latchkey.service.client import SignedCall, sign_call
 from latchkey.service.commands import command_line
 from latchkey.service.conversion import AnswerError, convert
 from latchkey.service.database import SQLAlchemy, db
@@ -122,6 +123,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SettledSessionError",
+    "SignedCall",
     "StreamClosedError",
     "StreamTimeoutError",
     "StructError",
@@ -149,5 +151,6 @@ __all__ = [
     "revoke_key",
     "rotate_key",
     "route",
+    "sign_call",
     "utc_now",
 ]

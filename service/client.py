@@ -1,20 +1,24 @@
-"""The client side: sign a call, print it as a curl command, send it.
+"""The client side: sign a call (`latchkey.sign_call`), print it as a curl command, send it.
 
 This module uses neither the database nor the settings; it does the work of a partner.
 """
 
 import http.client
 import re
+import secrets
 import shlex
 import ssl
+import time
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from starlette.datastructures import QueryParams
 
+from latchkey.service.authentication.wire import query_signature
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
+from latchkey.service.authentication.wire.extraction import IllFormed
 from latchkey.service.authentication.wire.message_signature import sign_message, signed_text
 from latchkey.service.authentication.wire.query_signature import sign_query
 
@@ -24,6 +28,7 @@ Form = Literal["query", "message"]
 TIMEOUT_S = 30.0
 
 HEADER_TEXT = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+METHOD = re.compile(r"[A-Z-]{1,32}")
 PRINTABLE = re.compile(r"[!-~]+")
 
 
@@ -32,7 +37,10 @@ class CallError(Exception):
 
 
 class SignedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A signed call, to be sent once: its signature covers this method, path, query and body."""
+    """A signed call, to be sent once: its signature covers this method, path, query and body.
+
+    `method`, `url`, `headers` and `body` are what to send. `signed_text` is the text that was signed, for a comparison.
+    """
 
     method: str
     url: str
@@ -43,7 +51,7 @@ class SignedCall(msgspec.Struct, frozen=True, kw_only=True):
     """The text that was signed: the query, or the signature base."""
 
     def curl(self) -> str:
-        """Return a shell command that sends exactly the signed call."""
+        """Return a shell command that sends exactly the signed call; its body must be text."""
         words = ["curl", "-sS", *(["--head"] if self.method == "HEAD" else ["-X", self.method])]
         if set("[]{}").intersection(self.url):
             words.append("--globoff")  # otherwise curl treats the brackets as a pattern
@@ -68,48 +76,59 @@ def sign_call(
     method: str,
     url: str,
     *,
-    access_key: AccessKey,
-    secret: Secret,
-    body: str | None = None,
-    now: float,
-    nonce: str,
+    access_key: str,
+    secret: str,
+    body: bytes | str | None = None,
+    content_type: str = "application/json",
     form: Form = "query",
     idempotency_key: str | None = None,
+    now: float | None = None,
+    nonce: str | None = None,
 ) -> SignedCall:
-    """Sign method, path, query, nonce and body; in a message also the host.
+    """Sign a call, as a partner does: method, path, query, nonce and body, in a message also the host.
 
-    In a query, a safe method without a body signs no digest.
+    Send the result once, with any HTTP client, exactly as it is: `client.request(call.method, call.url,
+    headers=call.headers, content=call.body)`. In a query, a safe method without a body signs no digest.
 
     Args:
         method: in upper case.
         url: absolute and percent-encoded; sent byte for byte. A signature in the query is put in front of it.
         access_key: the access key.
         secret: the whole secret.
-        body: JSON; None sends none.
-        now: unix seconds.
-        nonce: 16 to 64 of `[A-Za-z0-9_-]`, never used before.
-        form: the place of the signature.
+        body: the bytes to send, or text, which is sent in UTF-8; None sends none.
+        content_type: of the body; a message signs it.
+        form: `"query"` puts the signature into the query and the header `secret`, `"message"` into headers (RFC 9421).
         idempotency_key: the header of this name, the same for a call and its retries; a message signs it.
+        now: unix seconds; None means the current time. The signature is valid for about a minute.
+        nonce: 16 to 64 of `[A-Za-z0-9_-]`, never used before; None makes a new one.
 
     Raises:
-        ValueError: the URL or the key cannot be signed or sent unchanged, or the method has no body.
+        ValueError: the URL, the key or another part cannot be signed or sent unchanged, or the method has no body.
     """
-    if method == "HEAD" and body is not None:
-        raise ValueError("A HEAD call cannot have a body.")
-    if idempotency_key is not None and not HEADER_TEXT.fullmatch(idempotency_key):
-        raise ValueError("The idempotency key is empty, or has a character that is not allowed in a header.")
+    if form not in get_args(Form):
+        raise ValueError(f"The form must be one of {', '.join(get_args(Form))}.")
+    require_method(method, has_body=body is not None)
+    if not secret:
+        raise ValueError("The secret is empty.")
+    for name, text in (("idempotency key", idempotency_key), ("content type", content_type)):
+        if text is not None and not HEADER_TEXT.fullmatch(text):
+            raise ValueError(f"The {name} is empty, or has a character that is not allowed in a header.")
+    now = time.time() if now is None else now
+    nonce = secrets.token_urlsafe(16) if nonce is None else nonce
+    sealed, key = Secret(secret), AccessKey(access_key)
     parts = split_url(url)
     path = parts.path or "/"
-    content = None if body is None else body.encode()
-    content_type = None if body is None else "application/json"
+    content = body.encode() if isinstance(body, str) else body
+    type_of_body = None if body is None else content_type
     if form == "query":
         query, mac = sign_query(
-            secret, parts.query, access_key, now, method=method, path=path, body=content, nonce=nonce
+            sealed, parts.query, key, now, method=method, path=path, body=content, nonce=nonce
         )
+        require_well_formed(query, mac)
         headers = {"secret": mac}
         text = query
-        if content_type is not None:
-            headers["content-type"] = content_type
+        if type_of_body is not None:
+            headers["content-type"] = type_of_body
         if idempotency_key is not None:
             headers["idempotency-key"] = idempotency_key
     else:
@@ -118,8 +137,8 @@ def sign_call(
             raise ValueError("The query has the parameter key, which would be a second credential.")
         authority = host_header(parts)
         headers = sign_message(
-            secret,
-            access_key,
+            sealed,
+            key,
             now,
             method=method,
             scheme=parts.scheme,
@@ -128,7 +147,7 @@ def sign_call(
             query_string=query,
             nonce=nonce,
             body=content,
-            content_type=content_type,
+            content_type=type_of_body,
             idempotency_key=idempotency_key,
         )
         # Otherwise the sender may rewrite the host: curl turns 127.1 into 127.0.0.1.
@@ -143,6 +162,22 @@ def sign_call(
         body=content,
         signed_text=text,
     )
+
+
+def require_method(method: str, *, has_body: bool) -> None:
+    """Raise ValueError for a method that cannot be signed, or that has no body."""
+    if not METHOD.fullmatch(method):
+        raise ValueError("The method must be a word in upper case.")
+    if has_body and method == "HEAD":
+        raise ValueError("A HEAD call cannot have a body.")
+
+
+def require_well_formed(query: str, mac: str) -> None:
+    """Raise ValueError for a signed query that every server refuses, whatever the key."""
+    try:
+        query_signature.parse(query.encode(), mac.encode())
+    except IllFormed as refusal:
+        raise ValueError(f"The call has {refusal.reason}.") from None
 
 
 def host_header(parts: SplitResult) -> str:

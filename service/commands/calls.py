@@ -1,8 +1,6 @@
 """The commands `latchkey sign` and `latchkey call`, with which a partner makes calls from a shell."""
 
-import secrets
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -103,8 +101,6 @@ def signed(
             access_key=access_key,
             secret=known,
             body=data,
-            now=time.time(),
-            nonce=secrets.token_urlsafe(16),
             form=form,
             idempotency_key=idempotency_key,
         )

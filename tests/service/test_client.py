@@ -1,14 +1,17 @@
 """The client signs exactly the bytes that it sends, and reports clearly what it cannot send."""
 
+import base64
 import datetime as dt
 import hashlib
 import http.server
 import ipaddress
+import re
 import shlex
 import shutil
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+import latchkey
 from latchkey.service.authentication.wire import message_signature, query_signature
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
 from latchkey.service.client import CallError, Form, SignedCall, send, sign_call, split_url
@@ -123,6 +127,56 @@ class TestSigning:
                 idempotency_key=key,
             )  # fmt: skip
 
+    @pytest.mark.parametrize("form", ["query", "message"])
+    def test_a_call_of_its_own_time_and_nonce_is_new_and_current(
+        self, form: Literal["query", "message"]
+    ) -> None:
+        made = [
+            latchkey.sign_call("GET", "http://h/x", access_key=KEY, secret=SECRET, form=form)
+            for _ in range(2)
+        ]
+
+        assert made[0].headers != made[1].headers
+        moment = re.search(r"(?:timestamp|created)=(\d+)", made[0].signed_text)
+        assert moment is not None
+        assert abs(int(moment[1]) - time.time()) < 60
+
+    @pytest.mark.parametrize("form", ["query", "message"])
+    def test_a_body_may_be_bytes_of_any_type(self, form: Literal["query", "message"]) -> None:
+        body = b"\x00\xff"
+        call = sign_call(
+            "PUT", "http://h/x", access_key=KEY, secret=SECRET, body=body, content_type="image/png", form=form
+        )
+
+        assert (call.body, call.headers["content-type"]) == (body, "image/png")
+        digest = hashlib.sha256(body)
+        expected = digest.hexdigest() if form == "query" else base64.b64encode(digest.digest()).decode()
+        assert expected in call.signed_text
+
+    @pytest.mark.parametrize("form", ["query", "message"])
+    @pytest.mark.parametrize(
+        "wrong, sentence",
+        [
+            pytest.param({"method": "get"}, "method", id="a method in lower case"),
+            pytest.param({"method": "GET /x"}, "method", id="a method with a space"),
+            pytest.param({"access_key": ""}, "key", id="no key"),
+            pytest.param({"access_key": "lka 1"}, "key", id="a key with a space"),
+            pytest.param({"secret": ""}, "secret is empty", id="no secret"),
+            pytest.param({"nonce": "short"}, "nonce", id="a short nonce"),
+            pytest.param({"nonce": "ü" * 16}, "nonce", id="a nonce outside ASCII"),
+            pytest.param({"now": -1}, "timestamp|created", id="a negative time"),
+            pytest.param({"now": 1e15}, "timestamp|created", id="a time in microseconds"),
+            pytest.param({"content_type": "a\nb"}, "content type", id="a type with a line break"),
+            pytest.param({"form": "header"}, "query, message", id="another form"),
+        ],
+    )
+    def test_what_every_server_refuses_is_not_signed(
+        self, form: str, wrong: dict[str, Any], sentence: str
+    ) -> None:
+        given = {"method": "POST", "access_key": KEY, "secret": SECRET, "body": "{}", "form": form, **wrong}
+        with pytest.raises(ValueError, match=sentence):
+            sign_call(given.pop("method"), "http://h/x", **given)
+
     def test_a_message_has_no_second_credential(self) -> None:
         with pytest.raises(ValueError, match="second credential"):
             signed("GET", "http://h/?a=1&k%65y=lka_1", form="message")
@@ -152,9 +206,9 @@ class TestSigning:
             ("http://ann:pw@h/", "user name"),
             ("http://h/#me", "fragment"),
             ("http://h/v1/me#", "fragment"),
-            ("http://h:99999/", "Port out of range"),
-            ("http://h:0/", "Port out of range"),
-            ("http://h:x/", "Port could not be cast"),
+            ("http://h:99999/", "number from 1 to 65535"),
+            ("http://h:0/", "number from 1 to 65535"),
+            ("http://h:x/", "number from 1 to 65535"),
             ("http://[::1/", "IPv6"),
             ("http://h/?key=lka_1", "key"),
             ("http://h/?a=1&nonce=1", "nonce"),

@@ -3,22 +3,18 @@
 `TEST_DATABASE_URL` names an empty database on a server; without it, the tests use an SQLite file.
 """
 
-import base64
-import hashlib
-import hmac
 import json
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 from click.testing import CliRunner
 from httpx2 import Client, Response
 from starlette.testclient import TestClient
 
+from latchkey import SignedCall, sign_call
 from newsroom.__main__ import main
 from newsroom.app import create_app
 
@@ -44,28 +40,24 @@ class Caller:
 
     def __call__(self, method: str, target: str, body: Any = None, **headers: str) -> Response:
         content = b"" if body is None else json.dumps(body).encode()
+        if self.signs:
+            call = self.sign(method, f"{self.client.base_url}{target}", content or None)
+            return self.client.request(method, call.url, content=content, headers={**headers, **call.headers})
         if content:
             headers["content-type"] = "application/json"
-        if self.signs:
-            target, headers["secret"] = self.sign(method, target, content)
-        elif self.member:
+        if self.member:
             headers["authorization"] = f"Bearer {self.member['secret']}"
         return self.client.request(method, target, content=content, headers=headers)
 
-    def sign(self, method: str, target: str, content: bytes) -> tuple[str, str]:
-        """Return a target whose query is signed, and the signature."""
-        path, _, query = target.partition("?")
-        signed = {
-            "key": self.member["access_key"],
-            "timestamp": int(time.time()),
-            "nonce": secrets.token_urlsafe(16),
-            "method": method,
-            "path": path,
-            "content_sha256": hashlib.sha256(content).hexdigest(),
-        }
-        query = "&".join([query, urlencode(signed)] if query else [urlencode(signed)])
-        proof = hmac.digest(self.member["secret"].encode(), query.encode(), "sha256")
-        return f"{path}?{query}", base64.b64encode(proof).decode()
+    def sign(self, method: str, url: str, content: bytes | None) -> SignedCall:
+        """Sign a call as a partner does, with a signed query."""
+        return sign_call(
+            method,
+            url,
+            access_key=self.member["access_key"],
+            secret=self.member["secret"],
+            body=content,
+        )
 
 
 @pytest.fixture(scope="session")
