@@ -12,7 +12,7 @@ import pytest
 from latchkey.service.database import SQLAlchemy
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["docs/sessions.md", "docs/queries.md", "docs/credentials.md"]
+DOCUMENTS = ["docs/sessions.md", "docs/queries.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -48,4 +48,4 @@ async def test_every_example_runs(
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_document_has_examples(name: str) -> None:
-    assert blocks(ROOT / name)
+    assert len(blocks(ROOT / name)) > 1

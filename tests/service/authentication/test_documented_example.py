@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,16 @@ def test_the_commands_of_the_message_sign_it() -> None:
     assert message_signature.missing_coverage(signature, values, has_body=True) == ()
     assert re.sub(r'nonce="[^"]*"', 'nonce="n0nce-0123456789abcdef"', signature.signed) == BASE
     assert body == VECTORS["post with body"]["body"].encode()
+
+
+def test_the_function_signs_the_same_as_the_commands() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+    namespace: dict[str, Any] = {}
+    repeatable = f'now={NOW}, nonce="n0nce-0123456789abcdef",\n    form="message"'
+    exec(compile(example.replace('form="message"', repeatable), "credentials.md", "exec"), namespace)
+
+    assert namespace["call"].signed_text == BASE
+    assert namespace["call"].headers["signature"] == BASE_MAC
 
 
 @pytest.mark.parametrize("form", SCRIPTS)
