@@ -6,6 +6,7 @@ from latchkey.models.idempotency_key import IdempotencyKey
 from latchkey.models.keyring_canary import KeyringCanary
 from latchkey.models.limit_counter import LimitCounter
 from latchkey.models.nonce import Nonce
+from latchkey.models.role import Role
 from latchkey.models.scope import Scope
 from latchkey.models.user import User
 from latchkey.models.watched import Watched
@@ -18,6 +19,7 @@ __all__ = [
     "KeyringCanary",
     "LimitCounter",
     "Nonce",
+    "Role",
     "Scope",
     "User",
     "Watched",

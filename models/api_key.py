@@ -20,7 +20,7 @@ class ApiKey(Watched):
     """An API key of `user`.
 
     `access_key` is its public identifier. The secret of a `mode` of `bearer` is sent with each call; that of `signed` never is.
-    With `has_credits`, its calls spend the credits that its `LimitCounter` holds.
+    `role_scopes` are those of its `roles`, which follow each change of a role. With `has_credits`, its calls spend the credits that its `LimitCounter` holds.
     `secret_version` is the version of the newest `KeySecret`. The fields about the old secret describe the version before
     it, and are reset by each rotation.
     """
@@ -34,6 +34,8 @@ class ApiKey(Watched):
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
     mode: Mapped[str] = mapped_column(String(16))
     scopes: Mapped[tuple[str, ...]] = mapped_column(Words)
+    roles: Mapped[tuple[str, ...]] = mapped_column(Words, default=())
+    role_scopes: Mapped[tuple[str, ...]] = mapped_column(Words, default=())
     allowed_networks: Mapped[tuple[str, ...]] = mapped_column(Words, default=())
     limits: Mapped[tuple[RateLimit, ...]] = mapped_column(
         Json(tuple[RateLimit, ...], empty=()), nullable=True, default=()
@@ -55,6 +57,11 @@ class ApiKey(Watched):
     secrets: Mapped[list["KeySecret"]] = relationship(
         back_populates="api_key", lazy="raise", passive_deletes="all"
     )
+
+    @property
+    def all_scopes(self) -> tuple[str, ...]:
+        """The scopes of the key and of its roles."""
+        return tuple(dict.fromkeys((*self.scopes, *self.role_scopes)))
 
 
 class KeySecret(Base):

@@ -33,6 +33,7 @@ TAGS = {
     "users": "The owners of keys.",
     "keys": "The API keys of all users.",
     "gate": "Decisions about requests that a proxy received, for services that know nothing of keys.",
+    "roles": "Names for several scopes, which keys can have.",
     "scopes": "The scopes of other services that keys can have.",
     "signatures": "Explanations of signatures that were refused.",
 }
@@ -56,8 +57,8 @@ the question mark, with the UTF-8 of the key's whole secret as the HMAC key. The
 MESSAGE = """\
 A signature of the message (RFC 9421) with the algorithm `hmac-sha256`: `keyid` is the access key of a key of the mode
 `signed`, whose whole secret is the HMAC key. The parameters `created`, `keyid`, `nonce` and `tag="latchkey-v1"` are
-required. The signature must cover `@method`, `@authority`, `@path` and `@query`, and each of `content-type`,
-`content-digest` and `idempotency-key` that is sent. A request with a body needs a `Content-Digest` (RFC 9530)."""
+required. The signature must cover `@method`; `@authority`, `@path` and `@query`, or `@target-uri` in their place; and
+each of `content-type`, `content-digest` and `idempotency-key` that is sent. A request with a body needs a `Content-Digest` (RFC 9530)."""
 MESSAGE_INPUT = "The components and parameters of the signature (RFC 9421, section 4.1)."
 
 SECURITY_SCHEMES: JsonObject = {

@@ -1,7 +1,7 @@
 """All routes of Latchkey: each URL with its permitted callers and its endpoint."""
 
 from latchkey.service import shapes
-from latchkey.service.endpoints import gate, keys, me, scopes, signatures, users, verification
+from latchkey.service.endpoints import gate, keys, me, roles, scopes, signatures, users, verification
 from latchkey.service.endpoints import service as service_endpoints
 from latchkey.service.explanation.shapes import SignatureReport
 from latchkey.service.operation import Operation, route
@@ -14,6 +14,9 @@ NEW_USER = {"email": "ann@example.com", "name": "Ann"}
 USER_CHANGE = {"name": "Ann B."}
 SCOPE = {"name": "orders:read"}
 NEW_SCOPE = {"name": "orders:write", "description": "Create and change orders."}
+ROLE = {"name": "reader"}
+NEW_ROLE = {"name": "auditor", "scopes": ["users:read", "keys:read"], "description": "Read everything."}
+ROLE_CHANGE = {"scopes": ["users:read"]}
 NEW_MY_KEY = {"name": "nightly import", "mode": "signed", "scopes": ["users:read"]}
 NEW_KEY = {"user_id": 1, **NEW_MY_KEY}
 KEY_CHANGE = {"name": "hourly import"}
@@ -118,6 +121,18 @@ ROUTES: tuple[Operation, ...] = (
           answers=shapes.ScopePage, problems=("invalid_cursor",)),
     route("DELETE", "/v1/scopes/{name}", scopes.delete_scope, scope="scopes:write",
           status=204, problems=("not_found", "scope_in_use"), path_example=SCOPE, idempotent=True),
+
+    route("POST", "/v1/roles", roles.create_role, scope="roles:write",
+          status=201, answers=shapes.Role, problems=("scope_not_held", "role_taken"), example=NEW_ROLE, idempotent=True),
+    route("GET", "/v1/roles", roles.list_roles, scope="roles:read",
+          answers=shapes.RolePage, problems=("invalid_cursor",)),
+    route("GET", "/v1/roles/{name}", roles.read_role, scope="roles:read",
+          answers=shapes.Role, problems=("not_found",), path_example=ROLE),
+    route("PATCH", "/v1/roles/{name}", roles.change_role, scope="roles:write",
+          answers=shapes.Role, problems=("not_found", "scope_not_held"), example=ROLE_CHANGE, path_example=ROLE,
+          idempotent=True),
+    route("DELETE", "/v1/roles/{name}", roles.delete_role, scope="roles:write",
+          status=204, problems=("not_found", "scope_not_held", "role_in_use"), path_example=ROLE, idempotent=True),
 
     route("POST", "/v1/signatures/explain", signatures.explain_signature, scope="keys:read",
           answers=SignatureReport, example=SIGNED_REQUEST, idempotent=True),

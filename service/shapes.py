@@ -35,6 +35,10 @@ Email = Annotated[str, Meta(max_length=EMAIL_LENGTH, pattern=EMAIL_PATTERN)]
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH, pattern=NAME_PATTERN)]
 MOST_SCOPES = 100
 Scopes = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=MOST_SCOPES)]
+ROLE_PATTERN = r"^[a-z][a-z0-9_.-]{0,39}" + END
+RoleName = Annotated[str, Meta(max_length=40, pattern=ROLE_PATTERN)]
+MOST_ROLES = 20
+Roles = Annotated[list[Annotated[str, Meta(max_length=40)]], Meta(max_length=MOST_ROLES)]
 Networks = Annotated[
     list[Annotated[str, Meta(max_length=50)]],
     Meta(
@@ -174,6 +178,8 @@ class StoredKey(Output, frozen=True, kw_only=True):
     name: str
     mode: Mode
     scopes: tuple[str, ...]
+    roles: tuple[str, ...]
+    role_scopes: tuple[str, ...]
     allowed_networks: tuple[str, ...]
     limits: tuple[RateLimit, ...]
     quota: Quota | None
@@ -194,7 +200,7 @@ class Key(StoredKey, frozen=True, kw_only=True):
 
     `secret_version` increases with each rotation. `old_secret_calls` and `old_secret_last_used_at` count the uses of the
     secret that the last rotation replaced. They are a few seconds late, and 0 and null if there were none.
-    `credits` are null for a key whose calls spend none.
+    `role_scopes` are the scopes that its `roles` give it. `credits` are null for a key whose calls spend none.
     """
 
     credits: Credits | None
@@ -236,6 +242,7 @@ class NewMyKey(Input, frozen=True, kw_only=True):
     name: Name
     mode: Mode
     scopes: Scopes
+    roles: Roles = []
     allowed_networks: Networks = []
     expires_at: Moment | None = None
 
@@ -266,6 +273,7 @@ class MyKeyChange(Input, frozen=True, kw_only=True):
 
     name: Name | UnsetType = UNSET
     scopes: Scopes | UnsetType = UNSET
+    roles: Roles | UnsetType = UNSET
     allowed_networks: Networks | UnsetType = UNSET
     expires_at: Moment | UnsetType | None = UNSET
 
@@ -338,6 +346,45 @@ class NewScope(Input, frozen=True, kw_only=True):
 
 class ScopeQuery(Input, frozen=True, kw_only=True):
     """The query of `GET /v1/scopes`."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class Role(Output, frozen=True, kw_only=True):
+    """A role: a key that has it has its scopes."""
+
+    name: str
+    scopes: tuple[str, ...]
+    description: str
+    created_at: Moment
+    updated_at: Moment
+
+
+class RolePage(Output, frozen=True, kw_only=True):
+    """One page of roles."""
+
+    data: list[Role]
+    next_cursor: str | None
+
+
+class NewRole(Input, frozen=True, kw_only=True):
+    """The body of `POST /v1/roles`."""
+
+    name: RoleName
+    scopes: Scopes
+    description: Description = ""
+
+
+class RoleChange(Input, frozen=True, kw_only=True):
+    """The body of `PATCH /v1/roles/{name}`; absent fields stay unchanged."""
+
+    scopes: Scopes | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+
+
+class RoleQuery(Input, frozen=True, kw_only=True):
+    """The query of `GET /v1/roles`."""
 
     limit: Limit = 50
     cursor: Cursor | None = None
@@ -431,6 +478,8 @@ class Verified(Output, frozen=True, kw_only=True):
     external_id: str | None
     meta: dict[str, Any]
     scopes: tuple[str, ...]
+    """Those of its roles included."""
+    roles: tuple[str, ...]
     expires_at: Moment | None
     limits: tuple[LimitState, ...]
     credits: Credits | None

@@ -130,7 +130,8 @@ async def verify(
         owner=None if found is None else owner_of(found),
         external_id=None if found is None else found.key.external_id,
         meta={} if found is None else found.key.meta,
-        scopes=() if found is None else found.key.scopes,
+        scopes=() if found is None else found.key.all_scopes,
+        roles=() if found is None else found.key.roles,
         expires_at=None if found is None else found.key.expires_at,
         limits=tuple(
             shapes.LimitState(

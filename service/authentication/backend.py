@@ -54,7 +54,7 @@ class KeyBackend(AuthenticationBackend):
         except Problem as error:
             problem, reason = error, error.code
         else:
-            return AuthCredentials(list(principal.key.scopes)), principal
+            return AuthCredentials(list(principal.key.all_scopes)), principal
         state["claimed_key"] = claimed = claimed_key(conn.scope, self.verifier.prefix)
         proved = state.get("proved_key", "none")
         log.info("refused: %s; claimed key: %s, proved key: %s", reason, claimed or "none", proved)

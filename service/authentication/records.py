@@ -25,6 +25,8 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     mode: Literal["bearer", "signed"]
     scopes: tuple[str, ...]
+    roles: tuple[str, ...]
+    role_scopes: tuple[str, ...]
     allowed_networks: tuple[str, ...]
     limits: tuple[RateLimit, ...]
     quota: Quota | None
@@ -39,6 +41,11 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def all_scopes(self) -> tuple[str, ...]:
+        """The scopes of the key and of its roles."""
+        return tuple(dict.fromkeys((*self.scopes, *self.role_scopes)))
 
     @property
     def meta(self) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class Verifier(KeyFinder):
             secret_version=proved.secret.version,
             user=found.user,
             key=found.key,
-            scopes=frozenset(found.key.scopes),
+            scopes=frozenset(found.key.all_scopes),
             signed_by_query=isinstance(credential, QuerySigned),
             content_sha256=proved.digest,
             claim=proved.claim,
@@ -179,7 +179,7 @@ class Verifier(KeyFinder):
             raise refused.problem from None
         if limits_of(found.key, found.user) != limits_of(principal.key, principal.user):
             raise Problem("unavailable", "The limits of the key or its owner changed during the call.")
-        scopes = frozenset(found.key.scopes)
+        scopes = frozenset(found.key.all_scopes)
         require_scope(state["required_scope"], scopes)
         held = msgspec.structs.replace(principal, user=found.user, key=found.key, scopes=scopes)
         scope["user"] = held

@@ -24,19 +24,21 @@ from latchkey.service.commands.parameters import (
     NETWORKS,
     QUOTA,
     REFILL,
+    ROLES,
     SCOPES,
     USER,
     as_json,
-    item_at,
     limit,
 )
 from latchkey.service.commands.rows import opened, require_user, work
+from latchkey.service.commands.scopes import require_known_scopes
 from latchkey.service.keys.credits import add_credits, set_credits, shown
 from latchkey.service.keys.issuing import Issuer
 from latchkey.service.keys.rules import KeyRules, lock_key
 from latchkey.service.keys.rules import revoke as revoke_row
-from latchkey.service.keys.scopes import require_known
+from latchkey.service.keys.scopes import joined, scopes_of_roles
 from latchkey.service.limits.rules import distinct_limits
+from latchkey.service.problems import invalid_field
 from latchkey.service.rule_error import RuleError
 from latchkey.service.settings import Settings
 
@@ -55,6 +57,7 @@ def keys() -> None:
     "--mode", type=MODE, required=True, help="How calls authenticate: send the secret, or sign with it."
 )
 @click.option("--scopes", type=SCOPES, required=True, help="The scopes of the key, separated by commas.")
+@click.option("--roles", type=ROLES, default="", help="The roles of the key, separated by commas.")
 @click.option(
     "--networks",
     type=NETWORKS,
@@ -84,6 +87,7 @@ def create(
     name: str,
     mode: str,
     scopes: list[str],
+    roles: list[str],
     networks: tuple[str, ...],
     limits: tuple[RateLimit, ...],
     quota: Quota | None,
@@ -99,6 +103,7 @@ def create(
             name=name,
             mode=mode,
             scopes=scopes,
+            roles=roles,
             networks=networks,
             limits=checked_limits(limits),
             quota=quota,
@@ -117,6 +122,7 @@ async def create_key(
     name: str,
     mode: str,
     scopes: list[str],
+    roles: list[str],
     networks: tuple[str, ...],
     limits: tuple[RateLimit, ...],
     quota: Quota | None,
@@ -137,6 +143,7 @@ async def create_key(
             name=name,
             mode=mode,
             scopes=scopes,
+            roles=roles,
             allowed_networks=networks,
             limits=limits,
             quota=quota,
@@ -212,16 +219,19 @@ async def rotate_key(access_key: str, *, grace_s: int) -> shapes.RotatedKey:
 
 @keys.command()
 @click.argument("access_key", metavar="ACCESS_KEY", type=ACCESS_KEY)
-@click.option("--scopes", type=SCOPES, required=True, help="The additional scopes, separated by commas.")
+@click.option("--scopes", type=SCOPES, default="", help="The additional scopes, separated by commas.")
+@click.option("--roles", type=ROLES, default="", help="The additional roles, separated by commas.")
 @as_json
 @for_application
-def grant(access_key: str, scopes: list[str], as_json: bool) -> None:
-    """Give a key more scopes; it keeps those that it has."""
-    show(work(grant_scopes(access_key, scopes)), as_json=as_json)
+def grant(access_key: str, scopes: list[str], roles: list[str], as_json: bool) -> None:
+    """Give a key more scopes or roles; it keeps those that it has."""
+    if not scopes and not roles:
+        raise click.UsageError("give --scopes or --roles.")
+    show(work(grant_scopes(access_key, scopes, roles)), as_json=as_json)
 
 
-async def grant_scopes(access_key: str, scopes: list[str]) -> shapes.Key:
-    """Give a key more scopes and commit."""
+async def grant_scopes(access_key: str, scopes: list[str], roles: list[str]) -> shapes.Key:
+    """Give a key more scopes and roles and commit."""
     async with opened(application_settings()) as session:
         await require_known_scopes(scopes)
         key = await lock_key(access_key)
@@ -234,7 +244,14 @@ async def grant_scopes(access_key: str, scopes: list[str]) -> shapes.Key:
             raise click.ClickException(
                 f"the key {access_key} would have {len(together)} scopes; at most {shapes.MOST_SCOPES}."
             )
-        await key.update(scopes=tuple(together))
+        names = joined((key.roles, roles))
+        if len(names) > shapes.MOST_ROLES:
+            raise click.ClickException(
+                f"the key {access_key} would have {len(names)} roles; at most {shapes.MOST_ROLES}."
+            )
+        with invalid_field("/roles"):
+            role_scopes = await scopes_of_roles(names)
+        await key.update(scopes=tuple(together), roles=names, role_scopes=role_scopes)
         await session.commit()
         return await shown_one(key)
 
@@ -305,16 +322,6 @@ async def revoke_key(access_key: str) -> shapes.Key:
         await revoke_row(key)
         await session.commit()
         return await shown_one(key)
-
-
-async def require_known_scopes(scopes: list[str]) -> None:
-    """Raise an error for scopes that no key can have."""
-    try:
-        await require_known(scopes, read_scopes())
-    except RuleError as error:
-        raise click.BadParameter(
-            f"{item_at(scopes, error)!r}: {error.reason}.", param_hint="'--scopes'"
-        ) from None
 
 
 def key_rules(settings: Settings) -> KeyRules:

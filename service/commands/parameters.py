@@ -177,6 +177,10 @@ SCOPE = Shaped("noun:verb", shapes.ScopeName, "a noun and a verb in lower case, 
 DESCRIPTION = Shaped(
     "text", shapes.Description, "at most 200 characters, and none of them a control character"
 )
+ROLE = Shaped(
+    "name", shapes.RoleName, "a lower-case letter and at most 39 more letters, digits, `_`, `.` or `-`"
+)
+ROLES = ScopeList("a,b", shapes.Roles, "at most 20 roles of at most 40 characters each")
 ID = Shaped("id", shapes.Id, "a positive 64-bit number")
 SCOPES = ScopeList("a:b,c:d", shapes.Scopes, "at most 100 scopes of at most 100 characters each")
 NETWORKS = NetworkList("a/n,b/n", shapes.Networks, "at most 100 blocks of at most 50 characters each")

@@ -6,11 +6,12 @@ from latchkey.models import Scope
 from latchkey.service import conversion, shapes
 from latchkey.service.commands.answers import show, show_page
 from latchkey.service.commands.application import application_settings, for_application, read_scopes
-from latchkey.service.commands.parameters import DESCRIPTION, SCOPE, as_json
+from latchkey.service.commands.parameters import DESCRIPTION, SCOPE, as_json, item_at
 from latchkey.service.commands.rows import opened, work
-from latchkey.service.keys.scopes import register
+from latchkey.service.keys.scopes import register, require_known
 from latchkey.service.keys.scopes import remove as remove_row
 from latchkey.service.problems import Problem
+from latchkey.service.rule_error import RuleError
 
 COLUMNS = ("name", "description", "created_at")
 
@@ -59,7 +60,7 @@ async def list_scopes() -> shapes.ScopePage:
 @click.argument("name", metavar="SCOPE", type=SCOPE)
 @for_application
 def remove(name: str) -> None:
-    """Remove a registered scope that no active key has."""
+    """Remove a registered scope that no active key and no role has."""
     work(remove_scope(name))
 
 
@@ -73,3 +74,13 @@ async def remove_scope(name: str) -> None:
                 raise click.ClickException(f"there is no registered scope {name}.") from None
             raise
         await session.commit()
+
+
+async def require_known_scopes(scopes: list[str]) -> None:
+    """Raise an error for scopes that no key can have."""
+    try:
+        await require_known(scopes, read_scopes())
+    except RuleError as error:
+        raise click.BadParameter(
+            f"{item_at(scopes, error)!r}: {error.reason}.", param_hint="'--scopes'"
+        ) from None

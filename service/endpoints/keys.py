@@ -26,7 +26,7 @@ from latchkey.service.keys.rules import (
     require_not_revoked,
     revoke,
 )
-from latchkey.service.keys.scopes import require_known
+from latchkey.service.keys.scopes import require_known, scopes_of_roles
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
@@ -101,7 +101,7 @@ async def change_credits(request: Request, access_key: str, body: shapes.CreditC
     """
     caller = await hold_caller(request)
     key = found(await lock_key(access_key))
-    require_held(caller, key.scopes)
+    require_held(caller, key.all_scopes)
     require_not_revoked(key)
     await add_credits(key, body.delta)
     return await shown_one(key)
@@ -151,6 +151,7 @@ async def make_key(
         name=body.name,
         mode=body.mode,
         scopes=body.scopes,
+        roles=body.roles,
         allowed_networks=networks,
         limits=limits,
         quota=quota,
@@ -200,6 +201,10 @@ async def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, An
         with invalid_field("/scopes"):
             await require_known(changes["scopes"], key_rules(request).scopes)
         changes["scopes"] = tuple(changes["scopes"])
+    if "roles" in changes:
+        with invalid_field("/roles"):
+            changes["role_scopes"] = await scopes_of_roles(changes["roles"])
+        changes["roles"] = tuple(changes["roles"])
     if "allowed_networks" in changes:
         with invalid_field("/allowed_networks"):
             changes["allowed_networks"] = values.canonical_networks(changes["allowed_networks"])
@@ -216,7 +221,7 @@ async def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, An
 
 async def change(request: Request, caller: Principal, key: ApiKey, changes: dict[str, Any]) -> shapes.Key:
     """Change a locked key."""
-    require_held(caller, [*key.scopes, *changes.get("scopes", ())])
+    require_held(caller, [*key.all_scopes, *changes.get("scopes", ()), *changes.get("role_scopes", ())])
     require_not_revoked(key)
     new_credits = changes.pop("credits", UNSET)
     try:

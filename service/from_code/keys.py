@@ -46,6 +46,7 @@ async def issue_key(
     *,
     name: str,
     scopes: Iterable[str],
+    roles: Iterable[str] = (),
     mode: Literal["bearer", "signed"] = "bearer",
     expires_at: datetime | None = None,
     allowed_networks: Iterable[str] = (),
@@ -60,6 +61,7 @@ async def issue_key(
         user: the owner, or the owner's id.
         name: of the key, 1 to 200 characters.
         scopes: the scopes of the key: those that routes declare, or `create_app(scopes=...)`.
+        roles: the roles of the key, whose scopes it has, too.
         mode: `bearer`, whose secret is sent, or `signed`, whose secret only signs.
         expires_at: a time in the future with its offset; None means never.
         allowed_networks: the networks from which the key may be used, as `192.0.2.0/24`; none means anywhere.
@@ -102,6 +104,7 @@ async def issue_key(
         name=checked(shapes.Name, name, "/name"),
         mode=checked(shapes.Mode, mode, "/mode"),
         scopes=checked(shapes.Scopes, list(scopes), "/scopes"),
+        roles=checked(shapes.Roles, list(roles), "/roles"),
         expires_at=bounds["expires_at"],
         allowed_networks=networks,
         limits=bounds["limits"] or (),

@@ -146,7 +146,7 @@ def identity_of(principal: Principal) -> dict[str, str]:
         principal.key.access_key,
         principal.key.external_id or "",
         principal.user.external_id or "",
-        " ".join(principal.key.scopes),
+        " ".join(principal.key.all_scopes),
         "" if digest is None else digest.hex(),
     )
     return dict(zip(IDENTITY, values, strict=True))

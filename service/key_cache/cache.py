@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
-from latchkey.models import ApiKey, User
+from latchkey.models import ApiKey, Role, User
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.lookup import Found, NoKeyMatch
 from latchkey.service.database.session import RequestSession
@@ -86,7 +86,13 @@ class KeyCache:
         self._trusted_until = until
 
     def forget(self, row: RowReference) -> None:
-        """Invalidate the entries that depend on a row, and all misses: the row may be new."""
+        """Invalidate the entries that depend on a row, and all misses: the row may be new.
+
+        Any entry may depend on a role.
+        """
+        if row[0] == Role.__tablename__:
+            self.empty()
+            return
         self._generation += 1
         self._queries.clear()  # later callers do not share a query that began before
         self._misses.clear()

@@ -19,7 +19,7 @@ from latchkey.service.authentication.wire.credentials import Secret
 from latchkey.service.keys import values
 from latchkey.service.keys.credits import set_credits
 from latchkey.service.keys.issuing import Issuer, Rotated
-from latchkey.service.keys.scopes import require_known
+from latchkey.service.keys.scopes import require_known, scopes_of_roles
 from latchkey.service.limits.rules import holds_limits, holds_quota
 from latchkey.service.networks import covered_by, read_networks
 from latchkey.service.problems import FieldError, Problem, field_problem, invalid_field
@@ -43,6 +43,7 @@ class KeyRules(msgspec.Struct, frozen=True):
         name: str,
         mode: str,
         scopes: Sequence[str],
+        roles: Sequence[str] = (),
         expires_at: datetime | None,
         allowed_networks: tuple[str, ...] = (),
         limits: tuple[RateLimit, ...] = (),
@@ -58,9 +59,11 @@ class KeyRules(msgspec.Struct, frozen=True):
         """
         with invalid_field("/scopes"):
             await require_known(scopes, self.scopes)
+        with invalid_field("/roles"):
+            role_scopes = await scopes_of_roles(roles)
         with invalid_field("/expires_at"):
             expires_at = None if expires_at is None else values.future_utc(expires_at)
-        require_held(caller, scopes)
+        require_held(caller, (*scopes, *role_scopes))
         owner = await lock_user(owner_id)
         if owner is None:
             raise field_problem("/user_id", "there is no such user")
@@ -74,6 +77,8 @@ class KeyRules(msgspec.Struct, frozen=True):
             name=name,
             mode=mode,
             scopes=list(scopes),
+            roles=tuple(roles),
+            role_scopes=role_scopes,
             allowed_networks=allowed_networks,
             limits=limits,
             quota=quota,
@@ -93,7 +98,7 @@ class KeyRules(msgspec.Struct, frozen=True):
         Raises:
             Problem: 403 `scope_not_held`, 409 `key_not_active` or `version_changed`.
         """
-        require_held(caller, key.scopes)
+        require_held(caller, key.all_scopes)
         require_not_revoked(key)
         if version not in (UNSET, key.secret_version):
             raise Problem("version_changed", f"The secret has version {key.secret_version} now.")

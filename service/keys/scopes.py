@@ -2,16 +2,14 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-from sqlalchemy import Text, func, literal, select, type_coerce
 from sqlalchemy.exc import IntegrityError
 
-from latchkey.models import ApiKey, Scope
+from latchkey.models import ApiKey, Role, Scope
 from latchkey.models.lookups import Q
 from latchkey.service.authentication.scopes import ANY_VERB
+from latchkey.service.keys.holders import contains_word, holders
 from latchkey.service.problems import Problem
 from latchkey.service.rule_error import RuleError
-
-MOST_NAMED = 10  # keys that a refusal names
 
 
 async def require_known(scopes: Sequence[str], declared: frozenset[str]) -> None:
@@ -57,7 +55,7 @@ async def register(name: str, description: str, declared: Collection[str]) -> Sc
 
 
 async def remove(name: str) -> None:
-    """Remove a registered scope that no active key has.
+    """Remove a registered scope that no active key and no role has.
 
     Raises:
         Problem: 404 `not_found`, or 409 `scope_in_use`.
@@ -65,13 +63,31 @@ async def remove(name: str) -> None:
     scope = await Scope.filter_by(name=name).for_update().first()
     if scope is None:
         raise Problem("not_found")
-    padded = literal(" ") + type_coerce(ApiKey.scopes, Text) + literal(" ")
-    held = (padded.contains(f" {name} ", autoescape=True), ApiKey.status == "active")
-    async with ApiKey.resolve() as session:
-        count = (await session.execute(select(func.count()).select_from(ApiKey).where(*held))).scalar_one()
-        query = select(ApiKey.access_key).where(*held).order_by(ApiKey.id).limit(MOST_NAMED)
-        holders = (await session.execute(query)).scalars().all()
-    if count:
-        more = f" and {count - len(holders)} more" if count > len(holders) else ""
-        raise Problem("scope_in_use", f"These keys have the scope {name}: {', '.join(holders)}{more}.")
+    held = (contains_word(ApiKey.scopes, name), ApiKey.status == "active")
+    if keys := await holders(ApiKey.access_key, ApiKey.id, *held):
+        raise Problem("scope_in_use", f"These keys have the scope {name}: {keys}.")
+    if roles := await holders(Role.name, Role.id, contains_word(Role.scopes, name)):
+        raise Problem("scope_in_use", f"These roles have the scope {name}: {roles}.")
     await scope.remove()
+
+
+async def scopes_of_roles(roles: Sequence[str]) -> tuple[str, ...]:
+    """Return the scopes of roles together. Their rows stay locked, so that none changes before the key has it.
+
+    Raises:
+        RuleError: a role is given twice, or does not exist.
+    """
+    if not roles:
+        return ()
+    rows = {row.name: row for row in await Role.filter(name__in=list(roles)).for_update().all()}
+    for place, role in enumerate(roles):
+        if role in roles[:place]:
+            raise RuleError("the role is given twice", place)
+        if role not in rows:
+            raise RuleError("there is no such role", place)
+    return joined(rows[role].scopes for role in roles)
+
+
+def joined(lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Return the scopes of several lists, each once."""
+    return tuple(dict.fromkeys(scope for one in lists for scope in one))

@@ -240,6 +240,17 @@ KINDS: Mapping[str, ProblemKind] = {
         "The scope is in use",
         "Active keys have the scope, so it cannot be removed; the detail names them. Change or revoke these keys first.",
     ),
+    "role_taken": ProblemKind(
+        409,
+        "The role exists already",
+        "A role has this name. Nothing was changed. Change that role, or choose another name.",
+    ),
+    "role_in_use": ProblemKind(
+        409,
+        "A key has the role",
+        "The role cannot be removed while an active key has it. The detail names the keys. Take the role from them "
+        "first, or revoke them.",
+    ),
     "user_deleted": ProblemKind(
         409,
         "The user is deleted",

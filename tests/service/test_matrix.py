@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
-from latchkey.models import Scope
+from latchkey.models import Role, Scope
 from latchkey.models.limit import Credits
 from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.operation import Operation
@@ -47,6 +47,10 @@ def nothing(target: Target) -> Any:
 def own_key(target: Target) -> Any:
     # The name makes every call different: a second equal one would be a replay.
     return {"name": target.access_key, "mode": "signed", "scopes": target.scopes, "allowed_networks": [HERE]}
+
+
+def role_name(target: Target) -> str:
+    return f"x{target.access_key[4:].lower()}"
 
 
 def scope_name(target: Target) -> str:
@@ -90,6 +94,11 @@ BODIES: Mapping[str, Callable[[Target], Any]] = {
     "create_scope": lambda target: {"name": scope_name(target)},
     "list_scopes": nothing,
     "delete_scope": nothing,
+    "create_role": lambda target: {"name": role_name(target), "scopes": []},
+    "list_roles": nothing,
+    "read_role": nothing,
+    "change_role": lambda target: {"description": target.access_key},
+    "delete_role": nothing,
 }
 
 # Operations that name the row in the body instead of the path.
@@ -108,6 +117,10 @@ def named(operation: Operation) -> str:
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 each_private = pytest.mark.parametrize("operation", PRIVATE, ids=named)
 each_form = pytest.mark.parametrize("form", ["bearer", "query", "message"])
+
+
+def name_in_path(operation: Operation, target: Target) -> str:
+    return role_name(target) if "/roles/" in operation.path else scope_name(target)
 
 
 def is_own(operation: Operation) -> bool:
@@ -153,6 +166,10 @@ async def hold_target(app: Starlette, operation: Operation, email: str) -> Targe
         async with app.state.db.scoped_session() as session:
             session.add(Scope(name=scope_name(target), noun="orders"))
             await session.commit()
+    if operation.name in {"read_role", "change_role", "delete_role"}:
+        async with app.state.db.scoped_session() as session:
+            session.add(Role(name=role_name(target)))
+            await session.commit()
     return target
 
 
@@ -197,7 +214,9 @@ async def ask(
 ) -> Answer:
     """Call an operation on some rows, with the key in the form `form`."""
     method = method or operation.method
-    path = operation.path.format(id=target.user_id, access_key=target.access_key, name=scope_name(target))
+    path = operation.path.format(
+        id=target.user_id, access_key=target.access_key, name=name_in_path(operation, target)
+    )
     body = BODIES[operation.name](target)
     if key is None or form != "message":
         return await call(app, method, path, key=key, body=body)

@@ -113,6 +113,13 @@ TRIPS = {
     "list scopes": Trip("GET /v1/scopes", 2),
     # key; the caller, the scope, COMMIT
     "remove no scope": Trip("DELETE /v1/scopes/{name}", 4, 404),
+    # as for a scope; without scopes, none is looked up
+    "create a role": Trip("POST /v1/roles", 4, 201, {"name": "auditor", "scopes": []}, tables=1),
+    "list roles": Trip("GET /v1/roles", 2),
+    "read no role": Trip("GET /v1/roles/{name}", 2, 404),
+    # key; the caller, the role, COMMIT
+    "change no role": Trip("PATCH /v1/roles/{name}", 4, 404, {}),
+    "remove no role": Trip("DELETE /v1/roles/{name}", 4, 404),
     # key; the signing key, its nonce if it has one, COMMIT
     "explain a signature": Trip("POST /v1/signatures/explain", 3, 200, SIGNED_REQUEST),
     "explain a signature of one's own": Trip("POST /v1/me/signatures/explain", 3, 200, SIGNED_REQUEST),

@@ -23,7 +23,7 @@ from tests.service.idempotency.endpoints import (
     is_replay,
     send,
 )
-from tests.service.test_matrix import BODIES, Target, scope_name
+from tests.service.test_matrix import BODIES, Target, name_in_path, role_name, scope_name
 
 ONCE = [one for one in ROUTES if one.idempotent]
 
@@ -45,10 +45,13 @@ async def test_the_second_call_changes_nothing_and_is_answered_as_the_first(
     held = await hold_key(app, scopes=scopes)
     target = Target(user_id=held.user_id, access_key=held.access_key, scopes=scopes)
     path = operation.path.format(
-        id=target.user_id, access_key=target.access_key, name=quote(scope_name(target), safe="")
+        id=target.user_id, access_key=target.access_key, name=quote(name_in_path(operation, target), safe="")
     )
     if operation.name == "delete_scope":
         await call(app, "POST", "/v1/scopes", key=operator, body={"name": scope_name(target)})
+    if operation.name in {"change_role", "delete_role"}:
+        role = {"name": role_name(target), "scopes": []}
+        await call(app, "POST", "/v1/roles", key=operator, body=role)
     if operation.name == "delete_user":
         path = f"/v1/users/{(await hold_key(app, email='gone@example.com')).user_id}"
     once = {"method": operation.method, "key": operator, "body": BODIES[operation.name](target)}
