@@ -1,6 +1,6 @@
 """`python -m latchkey.migrations.check`: check on an empty SQLite file that the models match the migrations.
 
-With `--app` or `LATCHKEY_APP`, it also checks those of a team's application.
+With `--app`, `LATCHKEY_APP` or the entry point of an installed package, it also checks those of a team's application.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from latchkey.service.application import read_declaration
+from latchkey.service.application import installed_application, read_declaration
 from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
 from latchkey.service.settings import Settings, application_named_in
@@ -40,7 +40,7 @@ def main() -> int:
     """Print the differences; return 1 when there are any."""
     parser = argparse.ArgumentParser(prog="python -m latchkey.migrations.check", description=__doc__)
     parser.add_argument("--app", default=application_named_in(os.environ), help="as orders:create_app")
-    named = parser.parse_args().app
+    named = parser.parse_args().app or installed_application()
     found = asyncio.run(check(read_declaration(named).schemas if named else ()))
     for line in found:
         sys.stderr.write(f"the models and the migrations differ: {line}\n")

@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, MetaData, inspect
+from sqlalchemy import Connection, Constraint, Index, MetaData, inspect
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -25,6 +25,7 @@ from latchkey.models import Base
 from latchkey.service.database import sqlite
 from latchkey.service.database.engines import name_of
 from latchkey.service.database.lock import locked
+from latchkey.service.database.revisions import fault_of
 
 LOCK_WAIT_S = 60  # how long a migration waits for another one
 
@@ -55,8 +56,8 @@ class Schema:
             `latchkey.Base` are compared without it.
 
     Raises:
-        SchemaError: the name has another form, the folder has no revision, or a table has the name of one of
-            Latchkey's.
+        SchemaError: the name has another form; the folder has no revision, or revisions that cannot be run in order; or
+            a table has the name of one of Latchkey's.
     """
 
     def __init__(
@@ -73,8 +74,8 @@ class Schema:
         self.metadata = (metadata,) if isinstance(metadata, MetaData) else tuple(metadata)
         if not self.folder.is_dir():
             raise SchemaError(f"the schema {name}: the folder {self.folder} does not exist.")
-        if not heads(self):
-            raise SchemaError(f"the schema {name}: the folder {self.folder} contains no revision.")
+        if fault := fault_of(ScriptDirectory.from_config(_config(schema=self))):
+            raise SchemaError(f"the schema {name}: the folder {self.folder}: {fault}.")
 
     def __repr__(self) -> str:
         return f"Schema({self.name!r})"
@@ -295,10 +296,16 @@ async def differences(engine: AsyncEngine, schemas: Iterable[Schema] = ()) -> li
             options["include_schemas"] = True
         context = MigrationContext.configure(connection, opts=options)
         found: Any = compare_metadata(context, every)  # type: ignore[arg-type]  # it accepts several, too
-        return [str(difference) for difference in found]
+        return [str(difference) + _names_in(difference) for difference in found]
 
     async with engine.connect() as connection:
         return await connection.run_sync(compare)
+
+
+def _names_in(difference: Any) -> str:
+    """Return the names of the constraints and indexes of a difference, which their texts leave out."""
+    names = [str(one.name) for one in difference if isinstance(one, Constraint | Index) and one.name]
+    return f": {', '.join(names)}" if names else ""
 
 
 async def undescribed(engine: AsyncEngine, schemas: Iterable[Schema] = ()) -> list[str]:

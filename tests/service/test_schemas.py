@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, MetaData, String, Table, text
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -240,6 +240,35 @@ def test_a_folder_without_revisions_is_refused(folder: Path) -> None:
         Schema("orders", migrations=folder / "versions")
     with pytest.raises(SchemaError, match="contains no revision"):
         Schema("orders", migrations=folder.parent)
+
+
+BROKEN = {
+    "x = 1": "Could not determine revision id from filename 0002_x.py",
+    'revision, down_revision = "0002", "0007"\ndef upgrade(): ...': "Revision 0007 referenced from .* is not present",
+    'revision, down_revision = "0001", None\ndef upgrade(): ...': "Revision 0001 is present more than once",
+    'revision, down_revision = "0002", "0002"\ndef upgrade(): ...': "Self-loop is detected in revisions",
+    'revision, down_revision = "0002", "0001"': r"the revision 0002 has no function upgrade\(\)",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_revisions_that_cannot_be_run_in_order_are_refused(text: str, folder: Path) -> None:
+    """Alembic runs one of two files with the same revision id, and marks both as done."""
+    (folder / "0002_x.py").write_text(text)
+
+    with pytest.raises(SchemaError, match=f"the schema orders: the folder .*: {BROKEN[text]}"):
+        Schema("orders", migrations=folder)
+
+
+async def test_a_difference_names_its_constraint(folder: Path) -> None:
+    """The name is the difference when a migration left it out."""
+    found = MetaData(naming_convention=Base.metadata.naming_convention)
+    kinds = (Column("id", Integer, primary_key=True), Column("title", String(100), unique=True, index=False))
+    Table("orders", found, *kinds, Column("user_id", ForeignKey(User.id)))
+
+    lines = await check([Schema("orders", migrations=folder, metadata=found)])
+
+    assert [line.rpartition(": ")[2] for line in lines if "add_constraint" in line] == ["uq_orders_title"]
 
 
 def users_of_a_team() -> MetaData:

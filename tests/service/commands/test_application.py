@@ -207,6 +207,23 @@ def test_the_comparison_on_an_empty_file_knows_the_application(shop: Path) -> No
     assert "a migration creates the table shop_other" in other.stderr
 
 
+def test_the_comparison_on_an_empty_file_knows_an_installed_application(shop: Path) -> None:
+    """Otherwise it checks Latchkey alone, and a pipeline is green for an application that differs."""
+    package = shop / "shop-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(f"[latchkey.app]\nshop = {APP[1]}\n")
+    (shop / "shop_migrations" / "0001_items.py").write_text(REVISION.replace("shop_items", "shop_other"))
+
+    compare = [sys.executable, "-m", "latchkey.migrations.check"]
+    environment = {**os.environ, "PYTHONPATH": str(shop)}
+    environment.pop("LATCHKEY_APP", None)
+    done = subprocess.run(compare, capture_output=True, text=True, check=False, env=environment)
+
+    assert done.returncode == 1, done.stderr
+    assert "a migration creates the table shop_other" in done.stderr
+
+
 def test_the_description_has_the_routes_of_the_team(run: Run) -> None:
     assert "/v1/items" in json.loads(good(run("openapi", *APP)).stdout)["paths"]
     assert "/v1/items" not in json.loads(good(run("openapi")).stdout)["paths"]
