@@ -1,6 +1,7 @@
 """The jobs and their contestants: the variants of the peers, and the requests that each gets."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 
@@ -11,6 +12,9 @@ LATCHKEY = "Latchkey"
 LOGGED = "Latchkey with its access log"
 CACHED = "Latchkey with its key cache"
 SIGNED = "Latchkey, signed"
+GATE = "Latchkey, gate"
+CACHED_GATE = "Latchkey, gate with its key cache"
+VERIFY = "Latchkey, verification of a secret"
 INTO = "Latchkey, into Structs"
 PREPARED = "Latchkey, prepared"
 ENTITIES = "Latchkey, entities"
@@ -70,6 +74,11 @@ def variant(module: str, **environ: str) -> ServerVariant:
 
 
 LOGGING = ServerVariant(module="latchkey", environ={"ACCESS_LOG": "1"}, discards_log=True)
+WITH_CACHE = variant("latchkey", LATCHKEY_KEY_CACHE_TTL_S="60")
+GATED = {
+    "LATCHKEY_GATE_RULES": str(Path(__file__).parent / "peers" / "gate.toml"),
+    "LATCHKEY_TRUSTED_PROXIES": "127.0.0.1",
+}
 READ = tuple(Contestant(name=name, variant=variant(module)) for module, name in PEERS.items())
 CREATE = tuple(msgspec.structs.replace(one, make=requests.creates, cycles=False) for one in READ)
 
@@ -126,7 +135,7 @@ JOBS = (
         name="cached",
         title="the same read with the key cache, compared with servers that query the database",
         contestants=(
-            Contestant(name=CACHED, variant=variant("latchkey", LATCHKEY_KEY_CACHE_TTL_S="60")),
+            Contestant(name=CACHED, variant=WITH_CACHE),
             *(one for one in READ if one.name in {LATCHKEY, ASYNCMY, BARE}),
         ),
     ),
@@ -140,6 +149,32 @@ JOBS = (
         title="the read with a message signature (RFC 9421) and a reserved nonce, compared with a bearer key",
         contestants=(
             Contestant(name=SIGNED, variant=variant("latchkey"), make=requests.signed_reads, cycles=False),
+            *(one for one in READ if one.name == LATCHKEY),
+        ),
+    ),
+    Job(
+        name="gate",
+        title="a decision of the gate about a GET with a bearer key, compared with the read with the key cache",
+        contestants=(
+            Contestant(name=CACHED, variant=WITH_CACHE),
+            Contestant(
+                name=CACHED_GATE,
+                variant=variant("latchkey", **GATED, **WITH_CACHE.environ),
+                make=requests.gated,
+            ),
+            Contestant(name=GATE, variant=variant("latchkey", **GATED), make=requests.gated),
+            *(
+                msgspec.structs.replace(one, make=requests.gated)
+                for one in READ
+                if one.name in {DEPENDS, BARE}
+            ),
+        ),
+    ),
+    Job(
+        name="verify",
+        title="`POST /v1/keys/verify` with the secret of another key, compared with the read",
+        contestants=(
+            Contestant(name=VERIFY, variant=variant("latchkey"), make=requests.verifications),
             *(one for one in READ if one.name == LATCHKEY),
         ),
     ),

@@ -33,6 +33,28 @@ def reads(database: Database, port: int, _count: int) -> Sequence[bytes]:
     return [encode_request("GET", "/v1/me", bearer(port, key)) for key in database.bearer]
 
 
+def gated(database: Database, port: int, _count: int) -> Sequence[bytes]:
+    """Return questions of a proxy about GET requests, one for each bearer key."""
+    described = {
+        "x-forwarded-method": "GET",
+        "x-forwarded-uri": "/orders/7?page=2",
+        "x-forwarded-host": "api.example.com",
+        "x-forwarded-proto": "https",
+        "x-forwarded-for": "192.0.2.7",
+    }
+    return [encode_request("GET", "/v1/gate", bearer(port, key) | described) for key in database.bearer]
+
+
+def verifications(database: Database, port: int, _count: int) -> Sequence[bytes]:
+    """Return verifications of each bearer key, which the next one asks for."""
+    asking = database.bearer[1:] + database.bearer[:1]
+    bodies = [json.dumps({"credential": key.secret, "scopes": ["users:read"]}) for key in database.bearer]
+    return [
+        encode_request("POST", "/v1/keys/verify", bearer(port, key), body.encode())
+        for key, body in zip(asking, bodies, strict=True)
+    ]
+
+
 def lists(limit: int) -> MakeRequests:
     """Return requests for pages of users."""
 

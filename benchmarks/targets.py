@@ -9,6 +9,7 @@ from benchmarks.figures import Run, divide
 from benchmarks.jobs import (
     ASYNCMY,
     CACHED,
+    CACHED_GATE,
     DEPENDS,
     INTO,
     LATCHKEY,
@@ -96,6 +97,12 @@ TARGETS = (
         sentence="signed read: requests a second, against a bearer read",
         bound=0.6,
         value=rps(("signed", SIGNED), ("signed", LATCHKEY)),
+    ),
+    Target(
+        sentence="decision of the gate from the key cache: CPU, against the read from the key cache",
+        bound=1.3,
+        direction="at most",
+        value=cpu(("gate", CACHED_GATE), ("gate", CACHED)),
     ),
     Target(sentence="read: p99 for 32 clients, against p50", bound=3.0, direction="at most", value=tail),
 )

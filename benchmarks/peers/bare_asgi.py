@@ -40,6 +40,8 @@ def create_app() -> ASGIApp:
             await answer(send, 401)
         elif scope["method"] == "GET" and scope["path"] == "/v1/me":
             await answer(send, 200, encode(me))
+        elif scope["path"] == "/v1/gate" and "users:read" in me.key.scopes:
+            await answer(send, 204)
         elif scope["method"] == "POST" and scope["path"] == "/v1/users" and "users:write" in me.key.scopes:
             body = decode(await read_body(receive))
             user = User(

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException, Request, status
+from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -55,6 +55,21 @@ KeyDep = Annotated[ApiKey, Depends(get_key)]
 async def read_me(key: KeyDep) -> schemas.Me:
     """Read the caller."""
     return schemas.Me(user=schemas.User.model_validate(key.user), key=schemas.Key.model_validate(key))
+
+
+async def ask_gate(request: Request, key: KeyDep) -> Response:
+    """Permit a request of a key with the scope, and name the caller."""
+    is_known = request.headers["x-forwarded-uri"].startswith("/orders/")
+    if not is_known or "users:read" not in key.scopes:
+        raise HTTPException(status.HTTP_403_FORBIDDEN)
+    return Response(
+        status_code=status.HTTP_204_NO_CONTENT,
+        headers={
+            "x-latchkey-owner": str(key.user.id),
+            "x-latchkey-key": key.access_key,
+            "x-latchkey-scopes": " ".join(key.scopes),
+        },
+    )
 
 
 async def create_user(body: schemas.NewUser, key: KeyDep, session: SessionDep) -> User:
@@ -103,6 +118,7 @@ def create_app() -> FastAPI:
     app = FastAPI()
     app.state.sessions = async_sessionmaker(engine, expire_on_commit=False)
     app.get("/v1/me")(read_me)
+    app.get("/v1/gate", status_code=status.HTTP_204_NO_CONTENT)(ask_gate)
     app.post("/v1/users", status_code=status.HTTP_201_CREATED, response_model=schemas.User)(create_user)
     app.get("/articles/{slug}", response_model=schemas.Article)(read_article)
     app.get("/articles", response_model=schemas.Articles)(list_articles)

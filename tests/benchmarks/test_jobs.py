@@ -33,7 +33,16 @@ def test_a_name_that_is_not_known_is_refused_with_those_that_are(
 def test_latchkey_does_every_job_and_frameworks_read_and_create() -> None:
     by_name = {job.name: {one.name for one in job.contestants} for job in (*JOBS, *OWN)}
 
-    assert set(by_name) == {"read", "cached", "create", "signed", "idle", *(job.name for job in OWN)}
+    assert set(by_name) == {
+        "read",
+        "cached",
+        "create",
+        "signed",
+        "gate",
+        "verify",
+        "idle",
+        *(job.name for job in OWN),
+    }
     assert all(any(name.startswith(LATCHKEY) for name in names) for names in by_name.values())
     for name in ("read", "create", "idle"):
         assert set(PEERS.values()) <= by_name[name]

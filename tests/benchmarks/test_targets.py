@@ -8,6 +8,7 @@ from benchmarks import growth, targets
 from benchmarks.jobs import (
     ASYNCMY,
     CACHED,
+    CACHED_GATE,
     DEPENDS,
     INTO,
     LATCHKEY,
@@ -60,6 +61,8 @@ def run_of(ours: float, theirs: float) -> Any:
         measured("create", LATCHKEY, [ours]),
         measured("cached", CACHED, [ours]),
         measured("signed", SIGNED, [ours]),
+        measured("gate", CACHED, [theirs], cpu_ms=10 / theirs),
+        measured("gate", CACHED_GATE, [ours], cpu_ms=10 / ours),
     )
 
 
@@ -71,7 +74,7 @@ def run_of(ours: float, theirs: float) -> Any:
 def test_every_target_of_the_peers_follows_from_the_run(run: Any, verdict: str) -> None:
     lines = judge([*targets.TARGETS, *targets.OWN_TARGETS], run)
 
-    assert len(lines) == 27
+    assert len(lines) == 28
     assert {line[-1] for line in lines} == {verdict}
 
 

@@ -12,10 +12,13 @@ import pytest
 from starlette.applications import Starlette
 
 from latchkey.models.limit import Quota
+from latchkey.service.gate.rules import parse_rules
+from latchkey.service.networks import Proxies
 from latchkey.service.routes import ROUTES, SIGNED_REQUEST, VERIFY
 from tests import mysql, wire
 from tests.api import HeldKey, call, hold_key
 from tests.conftest import on_mariadb
+from tests.service.gate.asking import ask
 from tests.service.limits.rules import limit, limit_owner, per_day
 
 
@@ -126,14 +129,23 @@ TRIPS = {
 }
 
 
+# the key of the original request
+ASKED = {
+    "ask the gate": Trip("GET /v1/gate", 1, 204),
+    "ask the gate for nginx": Trip("GET /v1/gate/nginx", 1, 204),
+}
+DOCUMENTED = {**TRIPS, **ASKED}
+ANY_KEY = b'[[rules]]\npaths = ["/**"]\nany_key = true'
+
+
 def test_no_operation_is_missing() -> None:
-    assert {trip.operation for trip in TRIPS.values()} == {f"{one.method} {one.path}" for one in ROUTES}
+    assert {trip.operation for trip in DOCUMENTED.values()} == {f"{one.method} {one.path}" for one in ROUTES}
 
 
 def test_the_documentation_has_them_all() -> None:
     rows = [
         f"| {name} | `{trip.operation}` | {trip.on_mariadb} | {trip.on_mysql} |"
-        for name, trip in TRIPS.items()
+        for name, trip in DOCUMENTED.items()
     ]
     page = DOCUMENTATION.read_text().splitlines()
 
@@ -168,6 +180,24 @@ async def test_an_operation_costs_so_many_commands(app: Starlette, caller: HeldK
     reservation = int(caller.mode == "signed" and method != "GET")
     assert answer.status == trip.status, answer.body
     assert len(commands) == trip.commands + reservation, commands
+
+
+@on_mariadb
+@pytest.mark.parametrize("trip", ASKED.values(), ids=ASKED)
+async def test_a_decision_of_the_gate_costs_one_command(
+    app: Starlette, operator: HeldKey, trip: Trip
+) -> None:
+    app.state.latchkey.verifier.proxies = Proxies.from_text("127.0.0.0/8")
+    app.state.latchkey.gate.rules = parse_rules(ANY_KEY)
+    gate = trip.operation.partition(" ")[2]
+    await ask(app, "GET", "/orders/7", key=operator, gate=gate)
+
+    for method in ("GET", "DELETE"):
+        with wire.listening() as commands:
+            answer = await ask(app, method, "/orders/7", key=operator, gate=gate)
+
+        assert answer.status == trip.status, answer.body
+        assert len(commands) == trip.commands, commands
 
 
 @on_mariadb
