@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from latchkey import RequestSession, Settings, User, db, require_migrated
 
-# With scope="function" the session ends before the answer is sent, so a write that was not committed becomes a 500;
+# With scope="function" the session ends before the response is sent, so a write that was not committed becomes a 500;
 # FastAPI's default would end it after a 2xx had been sent.
 Session = Annotated[RequestSession, Depends(db.session, scope="function")]
 
@@ -31,7 +31,7 @@ class NewUser(BaseModel):
 
 
 class UserOut(BaseModel):
-    """The body of an answer."""
+    """The body of a response."""
 
     model_config = ConfigDict(from_attributes=True)
 

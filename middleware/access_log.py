@@ -34,7 +34,7 @@ class AccessLogMiddleware:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 0  # no answer: the client left, or the task was cancelled
+        status = 0  # no response: the client left, or the task was cancelled
 
         async def note(message: Message) -> None:
             nonlocal status

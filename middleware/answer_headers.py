@@ -1,4 +1,4 @@
-"""Headers that are added to every answer, whichever part of the application sends it."""
+"""Headers that are added to every response, whichever part of the application sends it."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -6,9 +6,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class AnswerHeadersMiddleware:
-    """Add the pairs of a lower-case name and a value that `headers(scope)` returns to the start of the answer.
+    """Add the pairs of a lower-case name and a value that `headers(scope)` returns to the start of the response.
 
-    They replace headers of the same names. The function is called when the answer starts, so the scope contains
+    They replace headers of the same names. The function is called when the response starts, so the scope contains
     everything that was set for the request. The middleware must be outside everything that answers, including the last
     resort. By then the request has released its connection, so the function may read from the database.
     """

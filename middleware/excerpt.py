@@ -1,4 +1,4 @@
-"""A bound on the length of client text that is quoted in answers and log lines."""
+"""A bound on the length of client text that is quoted in responses and log lines."""
 
 LONGEST = 300  # characters
 TAIL = 20

@@ -1,4 +1,4 @@
-"""The answer to a request whose body is refused while it is read."""
+"""The response to a request whose body is refused while it is read."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -8,7 +8,7 @@ async def run_or_refuse(
 ) -> None:
     """Run an application whose `receive` may raise `error`, and answer with `problem` when it does.
 
-    The middlewares inside roll the request back. Once the answer has started it cannot be replaced, so the error is
+    The middlewares inside roll the request back. Once the response has started it cannot be replaced, so the error is
     raised.
     """
     started = False

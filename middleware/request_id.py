@@ -44,15 +44,15 @@ def new_request_id() -> str:
 
 
 class RequestIDMiddleware:
-    """Take `X-Request-ID` from the client if it is well-formed, or generate an id; add it to the answer and to log lines.
+    """Take `X-Request-ID` from the client if it is well-formed, or generate an id; add it to the response and to log lines.
 
     This is the outermost middleware that answers. An exception that reaches it is logged once, with the id, and answered
-    by `last_resort`. If an answer has started already, the exception is raised to the server, which closes the connection.
+    by `last_resort`. If a response has started already, the exception is raised to the server, which closes the connection.
     A client that disconnects while its body is read is not an error.
 
     Args:
         last_resort: answers when nothing else has.
-        interrupted: returns what answers a request that the server cancels before its answer has started, as at the end
+        interrupted: returns what answers a request that the server cancels before its response has started, as at the end
             of a shutdown; without it the cancellation is raised to the server.
     """
 

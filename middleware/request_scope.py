@@ -45,7 +45,7 @@ class ManagedSession(Protocol):
         """Release the connection, except that of a stream of rows, which `ends_streams` releases too."""
 
     def refuse_further_use(self) -> None:
-        """Refuse further use: the answer of the request has started."""
+        """Refuse further use: the response of the request has started."""
 
 
 Compartment = tuple[str, Hashable]
@@ -160,17 +160,17 @@ class RequestScope:
             )
 
     async def settle(self, status: int) -> None:
-        """Commit pending work for an answer below 400, otherwise roll back; then refuse further use of the request's session."""
+        """Commit pending work for a response below 400, otherwise roll back; then refuse further use of the request's session."""
         session = self.session
         if session is None or self.settled:
             return
         self.require_written()
         if not session.idle:
-            if status < 400:  # noqa: PLR2004 - RFC 9110: from 400 on an answer reports an error
+            if status < 400:  # noqa: PLR2004 - RFC 9110: from 400 on a response reports an error
                 await session.settle(is_streamed=True)
             else:
                 if lost := session.unwritten:
-                    log.warning("the answer %d drops changes: %s", status, lost)
+                    log.warning("the response %d drops changes: %s", status, lost)
                 await session.rollback()
         self.settled = True
         session.refuse_further_use()

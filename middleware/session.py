@@ -20,7 +20,7 @@ STREAM_TIMEOUT_S = 30.0
 
 
 class StateWithSession(dict[str, Any]):
-    """The dict of `scope["state"]`, which raises an explanation for `session` once the answer has started."""
+    """The dict of `scope["state"]`, which raises an explanation for `session` once the response has started."""
 
     def __missing__(self, key: str) -> Any:
         if key == "session":
@@ -29,10 +29,10 @@ class StateWithSession(dict[str, Any]):
 
 
 class SessionMiddleware:
-    """Give every HTTP request one session, and settle it before the first byte of the answer is sent.
+    """Give every HTTP request one session, and settle it before the first byte of the response is sent.
 
     The session is opened with `async with scoped_session()`, stored as `request.state.session`, and removed from the
-    registry however the request ends. When the answer starts, pending work is committed if the status is below 400,
+    registry however the request ends. When the response starts, pending work is committed if the status is below 400,
     and rolled back otherwise; only then is the start sent. So no 2xx is sent for a row that was not committed, and a slow
     client holds no connection.
 
@@ -44,7 +44,7 @@ class SessionMiddleware:
             `latchkey.service.database.session.RequestSession`.
         problem: returns the ASGI application that answers an exception of the database, or None for any other exception.
         stream_timeout_s: the maximum time, in total, to wait for the client while a body that reads a stream of rows
-            holds a connection; after it the answer is cut.
+            holds a connection; after it the response is cut.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class BoundedSend:
         self.waited_s = 0.0
 
     async def __call__(self, message: Message, *, holds_connection: bool = False) -> None:
-        """Send a part of the answer.
+        """Send a part of the response.
 
         Raises:
             StreamTimeoutError: sending took too long, in total, while a connection was held.
@@ -164,9 +164,9 @@ class BoundedSend:
 
 
 class SettlingSend:
-    """The `send` of one request, which settles the session before the answer starts (R4).
+    """The `send` of one request, which settles the session before the response starts (R4).
 
-    After a failed commit nothing more of the application's answer is sent: the client gets only the problem, even if the
+    After a failed commit nothing more of the application's response is sent: the client gets only the problem, even if the
     application continues to send.
     """
 
@@ -185,7 +185,7 @@ class SettlingSend:
         self.failure: Exception | None = None
 
     async def __call__(self, message: Message) -> None:
-        """Settle at the start of the answer, and release the connections of a streamed body before each part of it."""
+        """Settle at the start of the response, and release the connections of a streamed body before each part of it."""
         if self.failure is not None:
             return
         if message["type"] == "http.response.start":

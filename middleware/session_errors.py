@@ -3,7 +3,7 @@
     SessionError
     ├── a session that may not be used here
     │   ├── EndedSessionError        after its end
-    │   ├── SettledSessionError      that of the request, after the answer has started
+    │   ├── SettledSessionError      that of the request, after the response has started
     │   ├── EndedRequestError        in a task whose request has ended
     │   ├── OtherTaskError           in a task that does not own it
     │   └── ForeignBindError         for an engine of another database
@@ -44,11 +44,11 @@ class EndedSessionError(SessionError):
 
 
 class SettledSessionError(SessionError):
-    """`request.state.session` was used after the answer had started."""
+    """`request.state.session` was used after the response had started."""
 
     def __init__(self) -> None:
         super().__init__(
-            "request.state.session was settled when the answer started: "
+            "request.state.session was settled when the response started: "
             "a streamed body or background work must open its own session, "
             "`async with db.scoped_session() as session`, and commit its changes."
         )
@@ -106,7 +106,7 @@ class UnwrittenWorkError(SessionError):
 
 
 class CommitForbiddenError(SessionError):
-    """The endpoint of an idempotent route commits; its change could be durable without the answer to replay."""
+    """The endpoint of an idempotent route commits; its change could be durable without the response to replay."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -149,10 +149,10 @@ class StreamClosedError(SessionError):
 
 
 class StreamTimeoutError(SessionError):
-    """The client was too slow to receive an answer whose rows are read from an open connection."""
+    """The client was too slow to receive a response whose rows are read from an open connection."""
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(
-            f"the answer was cut: sending took {timeout_s:g} s in total while a stream of rows held a "
+            f"the response was cut: sending took {timeout_s:g} s in total while a stream of rows held a "
             "connection. The limit is LATCHKEY_STREAM_TIMEOUT_S."
         )

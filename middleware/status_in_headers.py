@@ -9,19 +9,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
 
-LONGEST_PROBLEM = 2000  # bytes; nginx reads all headers of an answer into 4 or 8 KiB
+LONGEST_PROBLEM = 2000  # bytes; nginx reads all headers of a response into 4 or 8 KiB
 LONGEST_DETAIL = 300
 
 
 class StatusInHeadersMiddleware:
-    """Send every answer of some paths with one of the statuses that the proxy passes on.
+    """Send every response of some paths with one of the statuses that the proxy passes on.
 
     Any other refusal becomes a 403. All refusals, whatever their status, have three headers: `x-latchkey-status` is the
     real status, `x-latchkey-code` the code of the problem and `x-latchkey-problem` its body, as JSON in ASCII.
     The middleware must be outside everything that answers.
 
     Args:
-        paths: the paths whose answers are changed.
+        paths: the paths whose responses are changed.
         passed: the statuses, beside 2xx, that stay.
     """
 
@@ -58,7 +58,7 @@ class StatusInHeadersMiddleware:
 
 
 def refusal_headers(status: int, content: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the headers that carry a refusal; an answer that is no problem has only its status."""
+    """Return the headers that carry a refusal; a response that is no problem has only its status."""
     found: list[tuple[bytes, bytes]] = [(b"x-latchkey-status", str(status).encode())]
     try:
         problem = json.loads(content)

@@ -148,7 +148,7 @@ def refuser_of(field: Field) -> Fit:
 
 
 def converter_of(field: Field) -> Fit:
-    """Return a function that converts values to the type of a field, as it would convert an answer."""
+    """Return a function that converts values to the type of a field, as it would convert a response."""
     annotation, core = field.annotation, field.core
 
     def convert(value: Any) -> Any:

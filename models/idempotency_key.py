@@ -1,4 +1,4 @@
-"""Calls with an idempotency key, and their answers."""
+"""Calls with an idempotency key, and their responses."""
 
 from datetime import datetime
 
@@ -16,9 +16,9 @@ Bytes = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 class IdempotencyKey(Base):
     """One claim, written in the transaction of its effect; the primary key decides between simultaneous copies.
 
-    `id` is a hash of caller, operation and idempotency key, `fingerprint` one of body and query. The answer consists of
+    `id` is a hash of caller, operation and idempotency key, `fingerprint` one of body and query. The response consists of
     `status`, `headers` as a JSON object, and `body`. It is written before COMMIT, so no other transaction sees a row
-    without an answer.
+    without a response.
     """
 
     __tablename__ = "idempotency_keys"

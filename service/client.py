@@ -33,7 +33,7 @@ PRINTABLE = re.compile(r"[!-~]+")
 
 
 class CallError(Exception):
-    """The call got no answer; the message explains why."""
+    """The call got no response; the message explains why."""
 
 
 class SignedCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,7 +214,7 @@ def send(call: SignedCall) -> ClientResponse:
     """Send a call byte for byte as signed; certificates are verified, and redirects are not followed.
 
     Raises:
-        CallError: there was no answer.
+        CallError: there was no response.
     """
     parts = urlsplit(call.url)
     assert parts.hostname is not None  # noqa: S101 - checked by `sign_call`

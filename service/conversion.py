@@ -2,7 +2,7 @@
 
 `msgspec.convert(..., from_attributes=True)` treats every error of an attribute as an absent attribute, and uses the
 field's default. `convert` reads the attributes itself, at every depth, so that an attribute that is not loaded raises an
-error that names it. Use it for everything that leaves the service: an answer, or an event of an after-commit hook.
+error that names it. Use it for everything that leaves the service: a response, or an event of an after-commit hook.
 """
 
 import functools
@@ -42,7 +42,7 @@ ATOMS = (
 
 
 class AnswerError(TypeError):
-    """The result of an endpoint does not match its declared answer."""
+    """The result of an endpoint does not match its declared response."""
 
 
 def convert(found: Any, kind: type[S]) -> S:
@@ -87,7 +87,7 @@ def validated(values: Any, kind: Any, found: Any) -> Any:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         name = getattr(kind, "__name__", kind)
-        raise AnswerError(f"{type(found).__name__} cannot be answered as {name}: {error}.") from error
+        raise AnswerError(f"{type(found).__name__} cannot be converted to {name}: {error}.") from error
 
 
 class Compiler:
@@ -223,7 +223,7 @@ class Union:
         if isinstance(found, Mapping):
             return found
         names = ", ".join(one.made.__name__ for one in self.objects if isinstance(one, Structure))
-        raise AnswerError(f"{type(found).__name__} can be answered as any of {names}: return one of them.")
+        raise AnswerError(f"{type(found).__name__} matches several of the types {names}: return one of them.")
 
 
 def default_of(field: types.Field) -> Any:

@@ -1,4 +1,4 @@
-"""The answers to exceptions: the problem of an error of the database, and Starlette's exception handlers."""
+"""The responses to exceptions: the problem for a database error, and Starlette's exception handlers."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The answer to a value that its column cannot hold: `invalid_body` with a pointer if it is in the body, or `invalid_value`."""
+"""The response to a value that its column cannot hold: `invalid_body` with a pointer if it is in the body, or `invalid_value`."""
 
 import re
 from typing import Any

@@ -129,9 +129,9 @@ def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
 
 
 async def answer_headers(limits: Limits, scope: Scope) -> Headers:
-    """Return the headers that depend on the state of a call, and those of every answer.
+    """Return the headers that depend on the state of a call, and those of every response.
 
-    A shared cache may store any answer that does not forbid it: RFC 9111, section 3.5, protects only answers to requests
+    A shared cache may store any response that does not forbid it: RFC 9111, section 3.5, protects only responses to requests
     with `Authorization`, and a signed call has none.
     """
     found = [NO_SNIFFING, *retirement_headers(scope), *await limits.headers(scope)]
@@ -141,13 +141,13 @@ async def answer_headers(limits: Limits, scope: Scope) -> Headers:
 
 
 def retirement_headers(scope: Scope) -> Headers:
-    """Return the headers of an answer to a call with a replaced secret; for any other call there are none."""
+    """Return the headers of a response to a call with a replaced secret; for any other call there are none."""
     retirement = call_state(scope).get("retirement")
     return [] if retirement is None else retirement.headers()
 
 
 def interruption(scope: Scope) -> Problem:
-    """Return the answer to a request that the end of a shutdown interrupts."""
+    """Return the response to a request that the end of a shutdown interrupts."""
     if scope["method"] in SAFE_METHODS:
         return Problem("unavailable", "The service is shutting down.")
     return Problem(

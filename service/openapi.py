@@ -39,7 +39,7 @@ CONVERTER = re.compile(r"{(\w+):\w+}")
 
 
 class Schemas:
-    """The JSON schemas of all types in requests and answers, each with a unique name."""
+    """The JSON schemas of all types in requests and responses, each with a unique name."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         kinds: dict[Any, None] = {ProblemDocument: None}
@@ -206,7 +206,7 @@ def request_body(operation: Operation, schemas: Schemas) -> JsonObject:
 
 
 def success(operation: Operation, schemas: Schemas) -> JsonObject:
-    """Return the description of the successful answer."""
+    """Return the description of the successful response."""
     names = ["X-Request-ID"]
     if not operation.public:
         names += ["RateLimit-Policy", "RateLimit"]
@@ -293,7 +293,7 @@ def problem_codes(operation: Operation) -> set[str]:
 
 
 def problem_example(code: str) -> JsonObject:
-    """Return a problem in the form of an answer."""
+    """Return a problem in the form of a response."""
     faults = [FieldError("/name", "Expected `str`, got `int`")] if code == "invalid_body" else []
     answer = problems.Problem(code, errors=faults).response("9f86d081884c7d65")
     return {"summary": known()[code].title, "value": json.loads(bytes(answer.body))}

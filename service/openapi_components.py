@@ -19,9 +19,9 @@ Users, their API keys, and the calls that partners make with those keys.
 - An unknown path returns `not_found`, an unsupported method `method_not_allowed`.
 - A parameter that an operation does not have is refused, never ignored.
 - Times are RFC 3339 in UTC.
-- If a call uses a secret that a rotation has replaced, the answer has `Deprecation` (RFC 9745), the time of the
-  rotation, and `Sunset` (RFC 8594), the end of the old secret.
-- If the key or its owner has limits, every answer to its calls has `RateLimit-Policy` and `RateLimit`
+- If a call uses a secret that a rotation has replaced, the response has `Deprecation` (RFC 9745), the time of the
+  rotation, and `Sunset` (RFC 8594), the time at which the old secret expires.
+- If the key or its owner has limits, every response to its calls has `RateLimit-Policy` and `RateLimit`
   (draft-ietf-httpapi-ratelimit-headers-10)."""
 
 # Relative to the URL of this document, which the service itself serves.
@@ -32,7 +32,7 @@ TAGS = {
     "me": "The calling key, its owner and the owner's other keys.",
     "users": "The owners of keys.",
     "keys": "The API keys of all users.",
-    "gate": "Decisions about requests that a proxy received, for services that know nothing of keys.",
+    "gate": "Decisions about requests that a proxy received, for services that do not handle keys themselves.",
     "roles": "Names for several scopes, which keys can have.",
     "scopes": "The scopes of other services that keys can have.",
     "signatures": "Explanations of signatures that were refused.",
@@ -96,7 +96,7 @@ IDEMPOTENCY_KEY: JsonObject = {
 
 HEADERS: JsonObject = {
     "X-Request-ID": {
-        "description": "The id of this request: the client's, if it has this form, otherwise a new one.",
+        "description": "The id of this request: the client's if it has this form, otherwise a new one.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
@@ -106,7 +106,7 @@ HEADERS: JsonObject = {
         "schema": {"type": "string"},
     },
     "Idempotent-Replayed": {
-        "description": "`true` when the call took effect before: this is the stored answer.",
+        "description": "`true` if the call took effect before: this is the stored response.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     "RateLimit-Policy": {
@@ -114,7 +114,7 @@ HEADERS: JsonObject = {
         "schema": {"type": "string"},
     },
     "RateLimit": {
-        "description": "For a key with limits: the rest `r` of each rule, and the seconds `t` until it increases.",
+        "description": "For a key with limits: the units `r` that are left of each rule, and the seconds `t` until more are available.",
         "schema": {"type": "string"},
     },
     "X-Latchkey-Owner": {
@@ -144,7 +144,7 @@ HEADERS: JsonObject = {
         "schema": {"type": "string"},
     },
     "Retry-After": {
-        "description": "The number of seconds after which to try again.",
+        "description": "The number of seconds to wait before the request is sent again.",
         "schema": {"type": "integer"},
     },
 }

@@ -1,4 +1,4 @@
-"""The declaration of an endpoint: its URL, its scope, its input and its answers.
+"""The declaration of an endpoint: its URL, its scope, its input and its responses.
 
 `route(...)` creates one; Latchkey's are listed in `service/routes.py`, and a team passes its own to
 `create_app(routes=...)`. Everything that the adapter, the authentication and OpenAPI need is derived from the
@@ -35,7 +35,7 @@ class RouteError(TypeError):
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """The answer of an endpoint, for content with headers."""
+    """The response of an endpoint, for content with headers."""
 
     content: Any
     headers: Mapping[str, str] = {}
@@ -93,13 +93,13 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def one_time(self) -> frozenset[str]:
-        """Return the fields of the answer that are shown only once, and never in a replay."""
+        """Return the fields of the response that are shown only once, and never in a replay."""
         names: frozenset[str] = getattr(self.answers, "one_time", frozenset())
         return names
 
     @property
     def answered_fields(self) -> tuple[str, ...]:
-        """Return the names of the answer's fields, if it is a Struct."""
+        """Return the names of the response's fields, if it is a Struct."""
         return struct_fields(self.answers)
 
     @property
@@ -141,7 +141,7 @@ def route(
         public: calls need no credential; one that is sent is ignored.
         optional_key: calls need no credential; one that is sent must be valid, and then every rule for keys applies.
             Without one the caller is None.
-        status: of a successful answer; 204, 205 and 304 have no content.
+        status: of a successful response; 204, 205 and 304 have no content.
         answers: the type of the content: a Struct, also a generic one, `Page[Item]`, or a list or dict of them. The
             endpoint may return it, an object with the same fields, such as a model, or an `Answer` around either; the
             same holds for every Struct inside it. None derives it from the endpoint's return annotation: a Struct, or a
@@ -149,7 +149,7 @@ def route(
         retry: run the endpoint again when it lost a conflict with another transaction; use False if its effects outside
             the database must not happen twice.
         idempotent: accept an `Idempotency-Key`. The endpoint must then make changes only through the request's session,
-            and leave COMMIT to the adapter; its answer, without the fields in `one_time`, is stored for a day.
+            and leave COMMIT to the adapter; its response, without the fields in `one_time`, is stored for a day.
         cost: the number of units that a call is charged to the limits and quotas of its key and owner; 0 charges none.
         problems: codes that only this endpoint raises.
         example: a valid body.
@@ -238,12 +238,12 @@ def _require_storable(method: str, has_anonymous: bool, answers: Any, where: str
         )
     if answers is Response:
         raise RouteError(
-            f"{where}: idempotent=True stores the answer, so the endpoint must return a Struct or None."
+            f"{where}: idempotent=True stores the response, so the endpoint must return a Struct or None."
         )
     unknown: set[str] = set(getattr(answers, "one_time", ())).difference(struct_fields(answers))
     if unknown:
         raise RouteError(
-            f"{where}: one_time names {', '.join(sorted(unknown))}, which the answer does not have."
+            f"{where}: one_time names {', '.join(sorted(unknown))}, which the response does not have."
         )
 
 
@@ -288,24 +288,24 @@ def struct_fields(kind: Any) -> tuple[str, ...]:
 
 
 def _require_answerable(where: str, answers: Any, status: int) -> None:
-    """Raise an error for an answer that could not be sent."""
+    """Raise an error for a response that could not be sent."""
     if status not in set(HTTPStatus) or not 200 <= status < 400:  # noqa: PLR2004 - RFC 9110, section 15
         raise RouteError(f"{where}: status={status} is not a success status; raise a Problem for an error.")
     if answers is None or answers is Response:
         return
     if status in NO_CONTENT:
         raise RouteError(
-            f"{where}: an answer of status {status} has no content, so the endpoint must return None."
+            f"{where}: a response of status {status} has no content, so the endpoint must return None."
         )
     try:
         conversion.converter(answers)
     except (TypeError, NameError) as error:
         first = str(error).partition("\n")[0]
-        raise RouteError(f"{where}: {answers} cannot be answered as JSON: {first}") from error
+        raise RouteError(f"{where}: {answers} cannot be encoded as JSON: {first}") from error
 
 
 def _media_type(kind: Any) -> str:
-    """Return the media type of an answer of a type."""
+    """Return the media type of a response of a type."""
     if isinstance(kind, type) and issubclass(kind, Response):
         return kind.media_type or "*/*"
     return "application/json"
@@ -317,7 +317,9 @@ def _declared(kind: Any) -> Any:
 
 def _answers(annotation: Any, where: str) -> Any:
     if annotation is None:
-        raise RouteError(f"{where}: the answer is not declared: set the endpoint's return type or answers=.")
+        raise RouteError(
+            f"{where}: the response is not declared: set the endpoint's return type or answers=."
+        )
     if annotation is type(None):
         return None
     kind = get_origin(annotation) or annotation
@@ -326,7 +328,7 @@ def _answers(annotation: Any, where: str) -> Any:
     if _is_of_structs(annotation):
         return annotation
     raise RouteError(
-        f"{where}: the endpoint returns {annotation}; declare the Struct of the answer with answers=."
+        f"{where}: the endpoint returns {annotation}; declare the Struct of the response with answers=."
     )
 
 

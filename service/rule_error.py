@@ -1,4 +1,4 @@
-"""The error of a pure rule: a value breaks it. HTTP answers it as a fault in the body, and a command as a wrong option."""
+"""The error of a pure rule that a value breaks. Endpoints convert it to a fault in the body, and commands to an invalid option."""
 
 
 class RuleError(ValueError):

@@ -94,7 +94,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """The body of an answer; no field has a default, so every value is set explicitly.
+    """The body of a response; no field has a default, so every value is set explicitly.
 
     `one_time` names the fields that are shown only once and not stored: they are null in the replay of an idempotent call.
     """
@@ -208,12 +208,12 @@ class Key(StoredKey, frozen=True, kw_only=True):
 
 OneTimeSecret = Annotated[
     str | None,
-    Meta(description="Shown only this once; null in the replay of a call with an Idempotency-Key."),
+    Meta(description="Shown only here; null in the replay of a call with an Idempotency-Key."),
 ]
 
 
 class KeyWithSecret(Key, frozen=True, kw_only=True):
-    """A new key with its secret, which is shown only this once.
+    """A new key with its secret, which is shown only here.
 
     The secret is not stored, so it is null in the replay of an idempotent call: rotate the key to get another one.
     """
@@ -510,7 +510,7 @@ class Home(Output, frozen=True, kw_only=True):
 
 
 class Health(Output, frozen=True, kw_only=True):
-    """The service is well, or it answers all calls without its replica."""
+    """The state of the service: `ok`, or `degraded` if it serves all calls without its replica."""
 
     status: Literal["ok", "degraded"]
 

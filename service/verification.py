@@ -149,7 +149,7 @@ async def verify(
 
 
 def owner_of(found: Found) -> shapes.VerifiedOwner:
-    """Return the owner of a key in the form of the answer."""
+    """Return the owner of a key in the form of the response."""
     user = found.user
     return shapes.VerifiedOwner(
         id=user.id, name=user.name, status=user.status, external_id=user.external_id, meta=user.meta

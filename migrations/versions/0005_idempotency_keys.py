@@ -1,4 +1,4 @@
-"""Calls with an idempotency key, and their answers."""
+"""Calls with an idempotency key, and their responses."""
 
 from typing import Any
 

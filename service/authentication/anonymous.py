@@ -14,7 +14,7 @@ class OptionalKeyMiddleware:
     """Let a request without any credential bypass the middleware of private routes.
 
     A request with a credential, even an ill-formed one, passes through that middleware: an invalid credential is refused,
-    and never ignored. Both kinds of answers depend on the caller, so caches must not store them.
+    and never ignored. Both kinds of responses depend on the caller, so caches must not store them.
 
     Args:
         private: the middleware of private routes.

@@ -15,7 +15,7 @@ class CallState(RequestState, total=False):
 
     session: RequestSession
     is_private: bool
-    """Whether the answer depends on the caller, so that no cache may store it."""
+    """Whether the response depends on the caller, so that no cache may store it."""
     proved_key: str
     """The access key whose holder made the call, even if the call is refused."""
     found: Found

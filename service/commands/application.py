@@ -38,7 +38,7 @@ app_option = click.option(
     expose_value=False,
     is_eager=True,
     callback=remember,
-    help="The application, as orders:create_app.",
+    help="The application, such as orders:create_app.",
 )
 
 

@@ -67,7 +67,7 @@ def sign(*, show: bool, **options: Any) -> None:
 @click.command()
 @signing
 def call(**options: Any) -> None:
-    """Sign a call, send it, and print the body of the answer.
+    """Sign a call, send it, and print the body of the response.
 
     The status line goes to standard error. For a status of 400 or above the exit status is 1.
     """

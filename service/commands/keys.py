@@ -47,7 +47,7 @@ COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires
 
 @click.group()
 def keys() -> None:
-    """Create, list, widen, rotate and revoke keys, and change their credits."""
+    """Create, list, rotate and revoke keys, and change their scopes and credits."""
 
 
 @keys.command()
@@ -96,7 +96,7 @@ def create(
     expires_at: datetime | None,
     as_json: bool,
 ) -> None:
-    """Create a key and print it with its secret, which is shown only this once."""
+    """Create a key and print it with its secret, which is shown only here."""
     key = work(
         create_key(
             user,
@@ -113,7 +113,7 @@ def create(
     )
     show(key, as_json=as_json)
     if not as_json:
-        click.echo("The secret is shown only this once: keep it safe.", err=True)
+        click.echo("The secret is shown only here: keep it safe.", err=True)
 
 
 async def create_key(
@@ -188,11 +188,11 @@ async def list_keys(owner: int | str | None, *, status: str | None, limit: int |
 @as_json
 @for_application
 def rotate(access_key: str, grace: int, as_json: bool) -> None:
-    """Replace the secret of a key, and print the new one, which is shown only this once."""
+    """Replace the secret of a key, and print the new one, which is shown only here."""
     key = work(rotate_key(access_key, grace_s=grace))
     show(key, as_json=as_json)
     if not as_json:
-        click.echo("The secret is shown only this once: keep it safe.", err=True)
+        click.echo("The secret is shown only here: keep it safe.", err=True)
         ends = key.old_secret_expires_at
         state = "has ended" if ends is None else f"works until {ends.isoformat(timespec='seconds')}"
         click.echo(f"The old secret {state}.", err=True)

@@ -19,11 +19,11 @@ from latchkey.service.settings import Settings
 @click.option(
     "--check",
     is_flag=True,
-    help="Change nothing: exit with 1 if a migration is missing, or if the database differs from the models.",
+    help="Change nothing, and exit with 1 if a migration is missing, or if the database differs from the models.",
 )
 @for_application
 def migrate(check: bool) -> None:
-    """Upgrade the database to this release, and to the application's own migrations. No key ring is needed."""
+    """Run the migrations of this release and of the application. No key ring is needed."""
     settings, schemas = application_settings(), read_schemas()
     url = parse_url(settings.database_url, "LATCHKEY_DATABASE_URL")
     if check:

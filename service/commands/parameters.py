@@ -184,7 +184,7 @@ ROLES = ScopeList("a,b", shapes.Roles, "at most 20 roles of at most 40 character
 ID = Shaped("id", shapes.Id, "a positive 64-bit number")
 SCOPES = ScopeList("a:b,c:d", shapes.Scopes, "at most 100 scopes of at most 100 characters each")
 NETWORKS = NetworkList("a/n,b/n", shapes.Networks, "at most 100 blocks of at most 50 characters each")
-MOMENT = FutureMoment("RFC 3339", shapes.Moment, "a moment with its offset, as in 2031-12-31T12:00:00Z")
+MOMENT = FutureMoment("RFC 3339", shapes.Moment, "a time with its offset, as in 2031-12-31T12:00:00Z")
 GRACE = Duration()
 LIMIT = LimitValue()
 QUOTA = QuotaValue()
@@ -199,7 +199,9 @@ KEY_STATUS = click.Choice(get_args(shapes.KeyStatus))
 MODE = click.Choice(get_args(shapes.Mode))
 PORT = click.IntRange(1, 65535)
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the JSON of the endpoint's answer.")
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print the JSON that the HTTP endpoint returns."
+)
 limit = click.option(
     "--limit", type=click.IntRange(min=1), help="The maximum number of rows; by default, all."
 )

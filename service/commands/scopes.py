@@ -23,11 +23,11 @@ def scopes() -> None:
 
 @scopes.command()
 @click.argument("name", metavar="SCOPE", type=SCOPE)
-@click.option("--description", type=DESCRIPTION, default="", help="For people.")
+@click.option("--description", type=DESCRIPTION, default="", help="An explanation for people.")
 @as_json
 @for_application
 def add(name: str, description: str, as_json: bool) -> None:
-    """Register a scope, as orders:read, so that keys can have it."""
+    """Register a scope, such as orders:read, so that keys can have it."""
     show(work(add_scope(name, description)), as_json=as_json)
 
 

@@ -50,9 +50,9 @@ port = click.option("--port", type=PORT, default=8000, show_default=True)
 @click.command()
 @for_application
 def purge() -> None:
-    """Delete expired rows and keys that ended long ago, as the service does by itself. No key ring is needed.
+    """Delete expired rows, and keys that ended long ago. No key ring is needed.
 
-    It prints the number of deleted rows by table.
+    The service does the same regularly. The command prints the number of deleted rows of each table.
     """
     gone = work(purge_expired(application_settings()))
     if gone is None:
@@ -81,13 +81,13 @@ async def purge_expired(settings: Settings) -> dict[str, int] | None:
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="The number of processes."
 )
-@click.option("--reload", is_flag=True, help="Start again when the code changes, for development.")
+@click.option("--reload", is_flag=True, help="Restart when the code changes, for development.")
 @for_application
 def serve(host: str, port: int, workers: int, reload: bool) -> None:
-    """Serve HTTP, on a migrated database.
+    """Serve the application over HTTP; the database must be migrated.
 
-    It serves the application that --app names; otherwise the one that an installed package names; otherwise Latchkey
-    alone.
+    The application is the one that --app names. Without --app it is the one that an installed package names, and
+    without such a package it is Latchkey alone.
     """
     if reload and workers > 1:
         raise click.UsageError("--reload requires a single worker.")
@@ -229,11 +229,11 @@ def openapi() -> None:
     "--adopt",
     "is_adopted",
     is_flag=True,
-    help="Print nothing; accept LATCHKEY_KEYRING for the database, whose own key ring is lost.",
+    help="Print no key ring; make the database accept LATCHKEY_KEYRING after its own key ring was lost.",
 )
 @app_option
 def keyring(is_adopted: bool) -> None:
-    """Print a new key ring, for LATCHKEY_KEYRING."""
+    """Print a new key ring for LATCHKEY_KEYRING."""
     if not is_adopted:
         click.echo(KeyRing.generate_text())
         return

@@ -14,10 +14,10 @@ from latchkey.service.connections.guard import BOUNDED
 from latchkey.service.connections.room import Room
 from latchkey.service.problems import Problem
 
-LINGER_S = 2.0  # how long a refused client may continue to send before it reads the answer
+LINGER_S = 2.0  # how long a refused client may continue to send before it reads the response
 FIELD_BYTES = 4  # `: ` and the line ending
 PART_BYTES = 4 * 1024  # the number of received bytes that are parsed at a time
-WRITE_BUFFER_BYTES = 16 * 1024  # the size of unread answers above which the application waits
+WRITE_BUFFER_BYTES = 16 * 1024  # the size of unread responses above which the application waits
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -27,7 +27,7 @@ class BoundedProtocol(HttpToolsProtocol):
     to the list that the application holds as `scope["headers"]`. Here they are dropped, as RFC 9110, section 6.5.1,
     permits.
 
-    A request that exceeds a bound is answered with a problem, after the answers to earlier requests of the connection, and
+    A request that exceeds a bound is answered with a problem, after the responses to earlier requests of the connection, and
     the connection is closed.
 
     httptools skips the body of a request with `Upgrade`, so the body would be parsed as the next request. Such a request
@@ -124,12 +124,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
-        """Pause until the client reads its answer."""
+        """Pause until the client reads its response."""
         super().pause_writing()
         self.room.enter(self)
 
     def resume_writing(self) -> None:
-        """Continue: the client has read its answer."""
+        """Continue: the client has read its response."""
         super().resume_writing()
         if self._is_busy() and not self._is_reading:
             self.room.leave(self)
@@ -296,7 +296,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal = self._refusal or Problem("malformed_request")
 
     def give_way(self, why: str) -> None:
-        """Close the connection to free its space for another one; an idle connection gets no answer."""
+        """Close the connection to free its space for another one; an idle connection gets no response."""
         if self.transport.is_closing() or self.flow.write_paused:
             self._discard()
             self.transport.abort()
@@ -329,7 +329,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._release_all()
 
     def _interrupt(self, problem: Problem) -> None:
-        """Send a problem in place of the answer of an application that waits for a body."""
+        """Send a problem in place of the response of an application that waits for a body."""
         cycle = self.cycle
         if cycle.response_complete:
             self._finish()  # the request was answered
@@ -341,7 +341,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._answer(problem)
 
     def _answer(self, problem: Problem) -> None:
-        """Write a problem as the last answer of the connection."""
+        """Write a problem as the last response of the connection."""
         name = new_request_id()
         response = problem.response(name)
         headers = [
@@ -362,7 +362,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.can_write_eof():  # TLS
             self.transport.close()
             return
-        # If unread data remained, the system would reset the connection on close, and the answer could be lost.
+        # If unread data remained, the system would reset the connection on close, and the response could be lost.
         self.transport.write_eof()
         self.flow.resume_reading()
         self._set_deadline(LINGER_S)

@@ -18,7 +18,7 @@ class Room(Generic[C]):
     """The space that the connections of one server share.
 
     A connection waits while it depends on its client: while it has no request or an incomplete one, or while the client
-    does not read its answer. When space is short, the connection that has waited longest is closed.
+    does not read its response. When space is short, the connection that has waited longest is closed.
 
     A closing connection lingers while its client may still send. At most `lingering` connections do.
     """

@@ -78,7 +78,7 @@ class Connection(connection.Connection):
     """
 
     answer_timeout_s: float | None = None
-    """The maximum wait for the answer of a statement, or for more of it, in seconds; None means no limit."""
+    """The maximum wait for the response of a statement, or for more of it, in seconds; None means no limit."""
 
     opening: "Opening"
     """How to open it again."""
@@ -164,7 +164,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
         timeout_s: covers the whole connect: the driver alone would wait for a greeting without a limit.
         address: the host and port or the socket, for messages.
         is_socket: whether it is a socket, which the driver's own messages do not name.
-        answer_timeout_s: the maximum wait for an answer of the server, and for the connection. A request in which this time
+        answer_timeout_s: the maximum wait for a response of the server, and for the connection. A request in which this time
             limit was exceeded once does not wait again.
         variables: of the session, which are set with one statement. `autocommit` is one of them: a MySQL that starts
             sessions with autocommit off reports it as on, so the driver would send nothing.
@@ -210,7 +210,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
             if isinstance(error, errors.Error):
                 raise ConnectError(*self._with_socket(error.args)) from error
             if isinstance(error, TimeoutError):
-                reason = f"no answer within {limit_s:g} seconds"
+                reason = f"no response within {limit_s:g} seconds"
             else:
                 reason = str(error) or type(error).__name__
             if isinstance(error, Exception):

@@ -173,7 +173,7 @@ class RequestSession(AsyncSession):
             await complete(super().run_sync(RoutingSession.drop_connection))  # type: ignore[arg-type]  # our sync_session_class
 
     def refuse_further_use(self) -> None:
-        """Refuse further statements: the answer of the request has started."""
+        """Refuse further statements: the response of the request has started."""
         self.rules.refusal = SettledSessionError
 
     # ------------------------------------------------------------------ where statements go
@@ -277,7 +277,7 @@ class RequestSession(AsyncSession):
     async def settle(self, *, is_streamed: bool = False) -> None:
         """Commit pending work; after reads alone there is nothing to commit.
 
-        With `is_streamed` the body of the answer may continue to read from the open streams.
+        With `is_streamed` the body of the response may continue to read from the open streams.
 
         Raises:
             OpenWriteError: there are open streams, and writes or locks whose COMMIT would end their rows.
@@ -377,7 +377,9 @@ class RequestSession(AsyncSession):
             self._leave()
             return
         if self.rules.refusal is not None and (late := self.unwritten):
-            log.error("%s was added to the request's session after the answer had started, and is lost", late)
+            log.error(
+                "%s was added to the request's session after the response had started, and is lost", late
+            )
         try:
             try:
                 if self.sync_session.durable:  # committed inside `run_sync`, without `commit()`

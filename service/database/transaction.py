@@ -133,7 +133,7 @@ class TransactionRecord:
 def require_open(connection: Any, record: TransactionRecord) -> None:
     """Raise an error if the server has ended the transaction (R4).
 
-    Every answer of MariaDB and MySQL contains a flag that says whether a transaction is open, so the check costs no round
+    Every response of MariaDB and MySQL contains a flag that says whether a transaction is open, so the check costs no round
     trip. After an error the flag may be stale, and is not checked.
 
     Raises:

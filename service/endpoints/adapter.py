@@ -1,6 +1,6 @@
 """The adapter between HTTP and an endpoint: decode → endpoint → flush and refresh → encode → commit (R4).
 
-With an idempotency key the transaction begins with its claim and ends with storing its answer.
+With an idempotency key the transaction begins with its claim and ends with storing its response.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from latchkey.service.parts import parts_of
 from latchkey.service.problems import FieldError, Problem, bounded_pointer
 
 ATTEMPTS = 4  # the first run and at most three more
-NO_CONTENT = 204  # such an answer has no length, RFC 9110, section 8.6
+NO_CONTENT = 204  # such a response has no length, RFC 9110, section 8.6
 LONGEST_PAUSE_S = 0.05  # doubled with each attempt; the actual pause is a random part of it
 
 NO_VALUE = "the value is out of range or cannot be read"
@@ -120,7 +120,7 @@ def compartments_of(operation: Operation, request: Request) -> tuple[Compartment
 
 
 async def answer(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:
-    """Send a complete answer."""
+    """Send a complete response."""
     raw = [] if status == NO_CONTENT else [(b"content-length", b"%d" % len(content))]
     if content:
         raw.append((b"content-type", b"application/json"))
@@ -141,7 +141,7 @@ async def run_unit_of_work(
 ) -> Answered:
     """Run the endpoint as one unit of work, and repeat it from the start when it lost a conflict with another transaction.
 
-    With a claim, the claim and the stored answer are part of the unit, unless there is an answer already.
+    With a claim, the claim and the stored response are part of the unit, unless there is a response already.
     Returns status, content and headers; the content is a Response if the endpoint returned one.
     """
     for attempt in range(ATTEMPTS):
@@ -177,7 +177,7 @@ async def run_unit_of_work(
 
 
 def encode(operation: Operation, found: Any) -> tuple[bytes, dict[str, str]]:
-    """Return the bytes of the declared answer for the endpoint's result, and the headers."""
+    """Return the bytes of the declared response for the endpoint's result, and the headers."""
     headers: dict[str, str] = {}
     if isinstance(found, Answer):
         found, headers = found.content, dict(found.headers)

@@ -12,8 +12,8 @@ async def ask_gate(request: Request) -> Response:
     """Decide about a request that a proxy received, such as Caddy or Traefik.
 
     The proxy describes the request in `X-Forwarded-Method`, `-Uri`, `-Host`, `-Proto` and `-For`, and passes its other
-    headers on. The credential is that of the request; it is checked, charged and protected against replays by the rules
-    of a call to this service. The headers of the answer name the caller.
+    headers on. The credential of the request is checked, charged and protected against replays by the rules of a call to
+    this service. The headers of the response identify the caller.
     """
     return await decided(request, FORWARDED)
 
@@ -22,8 +22,8 @@ async def ask_gate_for_nginx(request: Request) -> Response:
     """Decide about a request that nginx received, for `auth_request`.
 
     The proxy describes the request in `X-Original-Method`, `-URI`, `-Host` and `-Proto`, and in `X-Forwarded-For`.
-    nginx turns every answer but 2xx, 401 and 403 into a 500, so every other refusal is a 403 here. `X-Latchkey-Status` is
-    its real status, `X-Latchkey-Code` its code, and `X-Latchkey-Problem` its body, in ASCII.
+    nginx turns every response other than 2xx, 401 and 403 into a 500, so every other refusal is a 403 here.
+    `X-Latchkey-Status` is its real status, `X-Latchkey-Code` its code, and `X-Latchkey-Problem` its body, in ASCII.
     """
     return await decided(request, ORIGINAL)
 

@@ -39,7 +39,7 @@ PATH = "/v1/keys"
 async def create_key(request: Request, body: shapes.NewKey) -> Answer:
     """Create a key for an active user.
 
-    The answer contains the secret, which is shown only this once.
+    The response contains the secret, which is shown only here.
     The calling key needs every scope that it gives to the new key.
     """
     caller = await hold_caller(request)
@@ -110,8 +110,8 @@ async def change_credits(request: Request, access_key: str, body: shapes.CreditC
 async def rotate_key(request: Request, access_key: str, body: shapes.Rotation) -> Answer:
     """Replace the secret of a key.
 
-    The answer contains the new secret, which is shown only this once. Calls with the old secret are accepted for `grace_s`
-    more seconds, or until the key expires; their answers have the headers `Deprecation` and `Sunset`, and they are
+    The response contains the new secret, which is shown only here. Calls with the old secret are accepted for `grace_s`
+    more seconds, or until the key expires; their responses have the headers `Deprecation` and `Sunset`, and they are
     counted. Older secrets end at once. Pass `version` to make retries safe: the rotation fails if the secret has already
     changed. The calling key needs every scope that the key has.
     """
@@ -142,7 +142,7 @@ async def make_key(
     external_id: str | None = None,
     meta: dict[str, Any] | None = None,
 ) -> Answer:
-    """Create a key of an owner, who is locked meanwhile."""
+    """Create a key of an owner, whose row is locked meanwhile."""
     with invalid_field("/allowed_networks"):
         networks = values.canonical_networks(body.allowed_networks)
     key, secret = await key_rules(request).create(
@@ -251,10 +251,10 @@ def key_rules(request: Request) -> KeyRules:
 
 
 async def shown_one(key: ApiKey) -> shapes.Key:
-    """Return a key in the form of the answer."""
+    """Return a key in the form of the response."""
     return (await shown([key]))[0]
 
 
 async def fields_of(key: ApiKey) -> dict[str, Any]:
-    """Return the answer's fields of a key, by name."""
+    """Return the response's fields of a key, by name."""
     return msgspec.structs.asdict(await shown_one(key))

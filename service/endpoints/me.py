@@ -48,7 +48,7 @@ async def read_me(request: Request, caller: Principal) -> shapes.Me:
 async def create_my_key(request: Request, body: shapes.NewMyKey) -> Answer:
     """Create a key of the caller's owner.
 
-    The answer contains the secret, which is shown only this once.
+    The response contains the secret, which is shown only here.
     A new key's scopes, expiry and networks must be within those of the calling key.
     It gets the limits and the quota of the calling key, with its own counters; if that key has credits, it gets 0 credits.
     """

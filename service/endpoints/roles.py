@@ -65,7 +65,7 @@ async def change_role(request: Request, name: str, body: shapes.RoleChange) -> R
 async def delete_role(request: Request, name: str) -> None:
     """Remove a role.
 
-    A role that an active key has cannot be removed: the detail of the answer names the keys. The calling key needs every
+    A role that an active key has cannot be removed: the detail of the response names the keys. The calling key needs every
     scope of the role.
     """
     await roles.remove(name, await hold_caller(request))

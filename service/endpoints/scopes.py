@@ -38,7 +38,7 @@ async def list_scopes(request: Request, query: shapes.ScopeQuery) -> Answer:
 async def delete_scope(request: Request, name: str) -> None:
     """Remove a registered scope.
 
-    A scope that an active key or a role has cannot be removed: the detail of the answer names the keys or roles.
+    A scope that an active key or a role has cannot be removed: the detail of the response names the keys or roles.
     """
     await hold_caller(request)
     await scopes.remove(name)

@@ -39,14 +39,14 @@ async def read_home() -> shapes.Home:
 
 
 async def read_health() -> shapes.Health:
-    """Report that the process answers, without checking anything else."""
+    """Report that the process responds, without checking anything else."""
     return shapes.Health(status="ok")
 
 
 async def read_readiness(request: Request) -> shapes.Health:
-    """Report whether the database answers within two seconds; 503 if it does not.
+    """Report whether the database responds within two seconds; 503 if it does not.
 
-    `degraded`: the replica does not answer, and its reads go to the primary.
+    The status `degraded` means that the replica does not respond, and that its reads go to the primary.
 
     The check reads a table, because a Galera node without quorum still answers statements that need no table.
     """
@@ -66,8 +66,8 @@ async def read_readiness(request: Request) -> shapes.Health:
 async def read_openapi(request: Request) -> JsonText:
     """Read this description.
 
-    It has an `ETag`, so that a client with `If-None-Match` is answered 304 when it has not changed, and is compressed for
-    a client that accepts gzip.
+    The response has an `ETag`, so that a request with `If-None-Match` is answered with 304 if the description has not
+    changed. It is compressed for a client that accepts gzip.
     """
     text = parts_of(request.app).openapi
     compressed, digest = _prepared(text)

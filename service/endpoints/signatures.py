@@ -22,7 +22,7 @@ async def explain_signature(request: Request, body: SignedRequest) -> SignatureR
 
     The checks of a call are made in their order, and continue after a failure where that is possible.
     Nothing is used up: neither the nonce nor the limits of the signing key.
-    The answer contains no secret, and never the signature that would be valid.
+    The response contains no secret, and never the signature that would be valid.
     """
     return await explained(request, body)
 

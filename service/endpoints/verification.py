@@ -16,11 +16,11 @@ from latchkey.service.verification import Verification, verify
 async def verify_key(request: Request, body: shapes.Verify) -> shapes.Verified:
     """Verify the credential of a request that another service received.
 
-    The answer is 200 whether the credential is valid or not; `code` is `valid`, or the code of the problem that a call to
+    The status is 200 whether the credential is valid or not; `code` is `valid`, or the code of the problem that a call to
     this service would get. A valid credential is charged `cost` units, to all limits of the key and its owner and to its
     credits, or to none.
     With `charge` false nothing is charged and no nonce is used up.
-    The state is the current one of the primary database, never that of a cache.
+    The current state is read from the primary database, never from a cache.
     """
     return await verified(request, body, owner_id=None)
 

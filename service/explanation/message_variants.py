@@ -51,7 +51,7 @@ def message_texts(
     for order in reordered(values["@query"].removeprefix("?")):
         changed = {**values, "@query": f"?{order.value.decode()}"}
         base = signature_base(components, changed, parameters)
-        yield Variant(base.encode(), f"`@query` is another: {order.mistake}")
+        yield Variant(base.encode(), f"`@query` differs: {order.mistake}")
 
 
 def layouts(signature: MessageSignature, values: Mapping[str, str], mistake: str) -> Iterator[Variant]:
@@ -130,7 +130,7 @@ def line_mistakes(values: Mapping[str, str], hosts: Iterable[str]) -> Iterator[t
         yield "@query", "?", "`@query` was signed as `?`, and the request has a query."
         yield "@query", "", "`@query` was signed empty, and the request has a query."
         for spelt, mistake in respellings(bare):
-            yield "@query", f"?{spelt}", f"`@query` is another: {mistake}"
+            yield "@query", f"?{spelt}", f"`@query` differs: {mistake}"
     kind = values.get("content-type")
     if kind is not None:
         bare_kind = kind.partition(";")[0].strip()

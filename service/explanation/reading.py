@@ -117,7 +117,7 @@ def read_query(
 def target_mistake(signed_method: str | None, signed_path: str | None, method: str, path: str) -> str:
     """Return the difference between the signed method and path and those of the request."""
     if signed_method not in {None, method}:
-        return "The parameter `method` is another than the method of the request."
+        return "The parameter `method` differs from the method of the request."
     signed = signed_path or path
     if signed.rstrip("/") == path.rstrip("/"):
         longer = "signed path" if len(signed) > len(path) else "path of the request"
@@ -128,7 +128,7 @@ def target_mistake(signed_method: str | None, signed_path: str | None, method: s
         return "The signed path has other percent escapes than the path of the request."
     if signed.lower() == path.lower():
         return "The signed path has other upper-case letters than the path of the request."
-    return "The parameter `path` is another than the path of the request; a proxy may have changed it."
+    return "The parameter `path` differs from the path of the request; a proxy may have changed it."
 
 
 def host_of(scope: Scope) -> str:

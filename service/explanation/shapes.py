@@ -1,4 +1,4 @@
-"""The types of a request and an answer of `POST /v1/signatures/explain`."""
+"""The types of a request and a response of `POST /v1/signatures/explain`."""
 
 from typing import Annotated, Literal
 

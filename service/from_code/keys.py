@@ -192,7 +192,7 @@ def require_own(caller: Principal, owner_id: int) -> None:
     """Raise a problem for a key of another owner."""
     if owner_id != caller.user.id:
         raise Problem(
-            "scope_not_held", f"The key that asks lacks {OPERATOR}, which keys of other owners need."
+            "scope_not_held", f"The calling key lacks {OPERATOR}, which it needs for keys of other owners."
         )
 
 

@@ -59,7 +59,7 @@ class Gate:
     async def permit(self, scope: Scope, described_by: Description, body: bytes) -> dict[str, str]:
         """Return the headers that name the caller of the original request, which are empty if anybody may make it.
 
-        The caller, the figures of the limits and the name of the key are left in the state of `scope`, for the answer and
+        The caller, the figures of the limits and the name of the key are left in the state of `scope`, for the response and
         the log.
 
         Args:

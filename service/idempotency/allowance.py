@@ -1,4 +1,4 @@
-"""A bound on the answers that are stored for one access key."""
+"""A bound on the responses that are stored for one access key."""
 
 from collections import OrderedDict
 
@@ -13,14 +13,14 @@ LARGEST_MEMORY = 10_000  # access keys
 
 
 class Allowance:
-    """The number of answers that this worker may still store for each access key.
+    """The number of responses that this worker may still store for each access key.
 
     A worker takes a share of the limit from the counters that all workers use, and then counts in memory, so that most
     calls cost no round trip. The first share of each worker is free.
 
     Args:
         charger: charges the shares.
-        limit: the maximum number of answers of one access key in 24 hours.
+        limit: the maximum number of responses of one access key in 24 hours.
     """
 
     def __init__(self, charger: Charger, limit: int) -> None:
@@ -30,7 +30,7 @@ class Allowance:
         self._left: OrderedDict[int, int] = OrderedDict()
 
     def take(self, key_id: int) -> bool:
-        """Take one answer from this worker's share; return False when nothing is left."""
+        """Take one response from this worker's share; return False when nothing is left."""
         left = self._left.pop(key_id, self._share)
         self._left[key_id] = max(0, left - 1)
         if len(self._left) > LARGEST_MEMORY:
@@ -38,7 +38,7 @@ class Allowance:
         return left > 0
 
     def refund(self, key_id: int) -> None:
-        """Return an answer that was not stored."""
+        """Release the share of a response that was not stored."""
         self._left[key_id] = self._left.get(key_id, self._share) + 1
 
     async def ask(self, key_id: int) -> None:

@@ -1,11 +1,11 @@
 """Claims: a row that is committed together with the effect of the call, so that either both exist or neither.
 
-    claim ── not taken ──────▶ the endpoint runs, its answer is stored in the claim, COMMIT
+    claim ── not taken ──────▶ the endpoint runs, its response is stored in the claim, COMMIT
       │
-      ├── committed ─────────▶ the stored answer is replayed, or 422 for another body
+      ├── committed ─────────▶ the stored response is replayed, or 422 for another body
       └── in progress ───────▶ wait, without a connection, for at most a second; then 409
 
-Copies of a call in the same process wait in memory for the first one, and take its answer from there.
+Copies of a call in the same process wait in memory for the first one, and take its response from there.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class ClaimLostError(RuntimeError):
 
 
 class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a call, without the fields that are shown only once."""
+    """The response to a call, without the fields that are shown only once."""
 
     fingerprint: bytes
     status: int
@@ -64,7 +64,7 @@ class Claim:
         key: of the call.
         scope: of the call; its pending charge is refunded when the call turns out to be a replay.
         primary: returns the AUTOCOMMIT engine on the primary.
-        allowance: bounds the answers that are stored for the access key.
+        allowance: bounds the responses that are stored for the access key.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Claim:
         self.allowance = allowance
         self._is_allowed = False
         self.answer: StoredAnswer | None = None
-        """The answer of an earlier copy; it is durable."""
+        """The response of an earlier copy; it is durable."""
         self.kept: StoredAnswer | None = None
-        """The answer of this call; it becomes durable with the transaction."""
+        """The response of this call; it becomes durable with the transaction."""
         self._patience_s = PATIENCE_S
 
     async def take(self, session: RequestSession) -> StoredAnswer | None:
-        """Claim the key as the first step of a transaction of `session`; return the stored answer if there is one.
+        """Claim the key as the first step of a transaction of `session`; return the stored response if there is one.
 
         The session holds no connection while it waits.
 
@@ -139,7 +139,7 @@ class Claim:
             raise Problem("idempotency_in_progress") from None
 
     async def _charge_late(self, session: RequestSession) -> bool:
-        """Charge a call that was exempt as a replay but has no answer to replay; return True when it was charged.
+        """Charge a call that was exempt as a replay but has no response to replay; return True when it was charged.
 
         The claim is rolled back first: SQLite has one writer at a time, and the counters are written elsewhere.
 
@@ -155,7 +155,7 @@ class Claim:
         return True
 
     async def _ask_for_allowance(self, session: RequestSession) -> bool:
-        """Ensure that the answer may be stored; return True when the claim was rolled back to do so.
+        """Ensure that the response may be stored; return True when the claim was rolled back to do so.
 
         Raises:
             Problem: `too_many_stored_answers`.
@@ -169,14 +169,14 @@ class Claim:
         return True
 
     def end(self) -> None:
-        """Return the allowance when no answer was stored."""
+        """Return the allowance when no response was stored."""
         if self._is_allowed and self.kept is None:
             self.allowance.refund(self.scope["user"].key_id)
 
     async def keep(
         self, session: RequestSession, operation: Operation, content: bytes, headers: Mapping[str, str]
     ) -> None:
-        """Store the answer in the claim, before COMMIT.
+        """Store the response in the claim, before COMMIT.
 
         Raises:
             ClaimLostError: the claim no longer exists.
@@ -222,7 +222,7 @@ class Idempotency:
 
     Args:
         primary: returns the AUTOCOMMIT engine on the primary; a replica may be behind.
-        allowance: bounds the answers that are stored for one access key.
+        allowance: bounds the responses that are stored for one access key.
     """
 
     def __init__(self, primary: Callable[[], AsyncEngine], allowance: Allowance) -> None:
@@ -234,7 +234,7 @@ class Idempotency:
     async def turn(self, key: CallIdentity, scope: Scope) -> AsyncIterator[Claim]:
         """Wait until no other copy in this process is running, and yield the claim to take.
 
-        The claim contains the answer when the copy before it got one.
+        The claim contains the response when the copy before it got one.
 
         Raises:
             Problem: `idempotency_in_progress`.
@@ -258,7 +258,7 @@ class Idempotency:
             mine.set_result(durable)
 
     async def has_answer(self, scope: Scope) -> bool:
-        """Return whether an authenticated call will be answered with a stored answer, or refused because its body differs."""
+        """Return whether an authenticated call will be answered with a stored response, or refused because its body differs."""
         if scope["method"] in SAFE_METHODS:
             return False
         try:
@@ -273,10 +273,10 @@ class Idempotency:
 
 
 async def find(primary: AsyncEngine, id: bytes) -> StoredAnswer | None:
-    """Return a stored answer; None when there is none. An expired row is deleted.
+    """Return a stored response; None when there is none. An expired row is deleted.
 
     Raises:
-        Problem: `idempotency_in_progress` for a claim that was committed without an answer. It is unknown whether its
+        Problem: `idempotency_in_progress` for a claim that was committed without a response. It is unknown whether its
             effect is complete, so the call is not run again.
     """
     async with primary.connect() as connection:

@@ -49,7 +49,7 @@ def _insert_without_waiting(element: ClaimInsert, compiler: Any, **kwargs: Any) 
 CLAIM = ClaimInsert(_KEYS).values(
     id=bindparam("key_id"), fingerprint=bindparam("sent"), expires_at=utc_in(KEPT_S)
 )
-# Only this call's own claim has no answer yet: if it was lost, a copy may have inserted another one.
+# Only this call's own claim has no response yet: if it was lost, a copy may have inserted another one.
 KEEP = (
     update(_KEYS)
     .where(_ONE, _KEYS.c.status.is_(None))

@@ -112,7 +112,7 @@ async def read_credits(keys: Sequence[ApiKey]) -> Mapping[int, Credits]:
 
 
 async def shown(keys: Sequence[ApiKey]) -> list[shapes.Key]:
-    """Return keys in the form of the endpoints' answer; it costs one query more if a key has credits."""
+    """Return keys in the form of the endpoints' response; this costs one query more if a key has credits."""
     found = await read_credits(keys)
     return [
         shapes.Key(

@@ -1,6 +1,6 @@
 """The rules for keys, for endpoints, commands and Python code that create or change them.
 
-A calling key cannot give scopes that it lacks. A caller of `None` is the operator, who has no such bounds.
+A calling key cannot give scopes that it lacks. A caller of `None` is the operator, to whom no such bounds apply.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +52,7 @@ class KeyRules(msgspec.Struct, frozen=True):
         external_id: str | None = None,
         meta: dict[str, Any] | None = None,
     ) -> tuple[ApiKey, Secret]:
-        """Create a key of an owner, who is locked meanwhile, and flush it.
+        """Create a key of an owner, whose row is locked meanwhile, and flush it.
 
         Raises:
             Problem: 403 `scope_not_held`, 409 `user_not_active` or `too_many_keys`, 422 `invalid_body`.
@@ -131,7 +131,7 @@ def found(key: ApiKey | None) -> ApiKey:
     return key
 
 
-# ---------------------------------------------------------------------- what a caller may give
+# ---------------------------------------------------------------------- what a caller may grant
 
 
 def require_not_revoked(key: ApiKey) -> None:
@@ -143,7 +143,7 @@ def require_not_revoked(key: ApiKey) -> None:
 def require_held(caller: Principal | None, scopes: Iterable[str]) -> None:
     """Raise a problem for scopes that the caller does not hold."""
     if caller is not None and (missing := lacking(caller.scopes, scopes)):
-        raise Problem("scope_not_held", f"The key that asks lacks {', '.join(missing)}.")
+        raise Problem("scope_not_held", f"The calling key lacks {', '.join(missing)}.")
 
 
 def wider(caller: Principal, bounds: Mapping[str, Any]) -> list[FieldError]:
@@ -153,26 +153,30 @@ def wider(caller: Principal, bounds: Mapping[str, Any]) -> list[FieldError]:
     if held is not None and "expires_at" in bounds:
         asked = bounds["expires_at"]
         if asked is None or asked > held:
-            faults.append(FieldError("/expires_at", "a key cannot outlive the one that asks"))
+            faults.append(FieldError("/expires_at", "a key cannot expire later than the calling key"))
     if "allowed_networks" in bounds:
         asked_networks = read_networks(tuple(bounds["allowed_networks"]))
         if not covered_by(asked_networks, read_networks(caller.key.allowed_networks)):
-            detail = "a key cannot be used from where the one that asks may not"
+            detail = "the networks of a key must be a subset of those of the calling key"
             faults.append(FieldError("/allowed_networks", detail))
     if "limits" in bounds and not holds_limits(caller.key.limits, bounds["limits"]):
-        faults.append(FieldError("/limits", "a key cannot have fewer limits than the one that asks"))
+        faults.append(
+            FieldError("/limits", "the limits of a key cannot be wider than those of the calling key")
+        )
     if "has_credits" in bounds and caller.key.has_credits and not bounds["has_credits"]:
-        detail = "a key cannot be used without credits when the one that asks spends them"
+        detail = "a key must have credits if the calling key has some"
         faults.append(FieldError("/credits", detail))
     if "quota" in bounds and not holds_quota(caller.key.quota, bounds["quota"]):
-        faults.append(FieldError("/quota", "a key cannot have a larger quota than the one that asks"))
+        faults.append(
+            FieldError("/quota", "the quota of a key cannot be larger than that of the calling key")
+        )
     return faults
 
 
 def require_no_wider(caller: Principal, bounds: Mapping[str, Any]) -> None:
     """Raise a problem for a key that exceeds the bounds of the calling key."""
     if faults := wider(caller, bounds):
-        raise Problem("key_wider", f"The key reaches further than the one that asks: {faults[0].detail}.")
+        raise Problem("key_wider", f"The key has wider permissions than the calling key: {faults[0].detail}.")
 
 
 BOUNDS = ("expires_at", "allowed_networks", "limits", "quota", "has_credits")

@@ -24,7 +24,7 @@ def future_utc(moment: datetime) -> datetime:
     """
     moment = in_utc(moment)
     if moment <= datetime.now(UTC):
-        raise RuleError("the moment has passed")
+        raise RuleError("the time has passed")
     return moment
 
 
@@ -37,4 +37,4 @@ def in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise RuleError("the moment is out of range in UTC") from None
+        raise RuleError("the time is out of range in UTC") from None

@@ -23,7 +23,7 @@ class Charge:
         accounts: the accounts that were charged.
         cost: units.
         moments: when each account was charged.
-        state: of the request; its `figures` go into the headers of the answer.
+        state: of the request; its `figures` go into the headers of the response.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class LimitedCallState(CallState, total=False):
 
     accounts: Accounts
     figures: Figures
-    """What is left of each rule, for the headers of the answer; `UNKNOWN` if the counters cannot be reached."""
+    """What is left of each rule, for the headers of the response; `UNKNOWN` if the counters cannot be reached."""
     is_exempt: bool
     """Whether the call is a replay, which is free of charge."""
     charge: Charge
     charge_now: Callable[[], Awaitable[Problem | None]]
-    """Charges an exempt call after all, should its stored answer be gone."""
+    """Charges an exempt call after all, should its stored response be gone."""
 
 
 def limit_state(scope: Scope) -> LimitedCallState:

@@ -26,7 +26,7 @@ log = logging.getLogger("latchkey.limits")
 
 LOG_EVERY_S = 10.0  # at most one log line per interval during an outage, not one per call
 
-LOOK_DEADLINE_S = 1.0  # how long a finished answer may wait for its rate limit headers
+LOOK_DEADLINE_S = 1.0  # how long a finished response may wait for its rate limit headers
 
 LARGEST_MEMORY = 10_000  # accounts of which is known that little is left
 
@@ -45,7 +45,7 @@ class Limits:
         charger: charges calls.
         on_outage: what happens to a call while the counters cannot be reached. None refuses calls that count
             towards a quota or spend credits, and allows the others.
-        exempt: returns whether a call of a limited key is free of charge; its answer still has the headers.
+        exempt: returns whether a call of a limited key is free of charge; its response still has the headers.
         clock: returns seconds, for the log and for the headers when the database returned no time.
     """
 
@@ -85,7 +85,7 @@ class Limits:
         try:
             receipt = await self._charger.preview(accounts, cost)
         except (DBAPIError, PoolTimeoutError):
-            state["figures"] = UNKNOWN  # do not read the counters again for this answer
+            state["figures"] = UNKNOWN  # do not read the counters again for this response
             if has_stalled():  # nothing else of this call would be answered either
                 raise
             return None  # the charge decides, and logs
@@ -107,7 +107,7 @@ class Limits:
     async def refusal(self, scope: Scope, *, cost: int) -> Problem | None:
         """Charge an authenticated call; return a problem, and charge nothing, when it exceeds a limit.
 
-        A call that is exempt as a replay gets `state["charge_now"]`: its charge, should the stored answer be gone when
+        A call that is exempt as a replay gets `state["charge_now"]`: its charge, should the stored response be gone when
         it is to be sent.
         """
         state = limit_state(scope)
@@ -149,7 +149,7 @@ class Limits:
         except Problem as problem:
             return problem
         except (DBAPIError, PoolTimeoutError) as error:
-            state["figures"] = UNKNOWN  # do not read the counters again for this answer
+            state["figures"] = UNKNOWN  # do not read the counters again for this response
             if not self._allows(accounts, error):
                 raise
             return None
@@ -161,7 +161,7 @@ class Limits:
         return None
 
     async def headers(self, scope: Scope) -> Headers:
-        """Return the rate limit headers of any answer to a limited key.
+        """Return the rate limit headers of any response to a limited key.
 
         A call that was refused before the charge, or that is free, reads the counters here, after its session
         has released its connection.
@@ -206,7 +206,7 @@ class Limits:
             async with asyncio.timeout(LOOK_DEADLINE_S):
                 return await self._charger.look(accounts)
         except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
-            self._log("an answer has no rate limit headers", error)
+            self._log("a response has no rate limit headers", error)
             return UNKNOWN
 
     def _allows(self, accounts: Accounts, error: DBAPIError | PoolTimeoutError) -> bool:

@@ -44,14 +44,14 @@ def bounded_pointer(pointer: str) -> str:
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
-    """An error that is an ASGI application, which sends it as the answer.
+    """An error that is an ASGI application, which sends it as the response.
 
     Args:
         code: one of `KINDS`, or one of the team's own.
         detail: a sentence about this occurrence; None uses the title. It must not contain secrets or SQL. It may quote
             the client: a text with more than 2000 characters loses its middle, here and in `errors`.
         errors: faults in the body; a pointer with more than 300 characters is cut to a value that contains the fault.
-        headers: further headers of the answer.
+        headers: further headers of the response.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
+        """Send the response."""
         await self.response(request_state(scope).get("request_id"))(scope, receive, send)
 
 

@@ -3,7 +3,7 @@
     4xx  the caller can correct the request
     5xx  the caller cannot; 503, like 429, has a Retry-After
 
-`GET /problems/<code>` returns the paragraph of each.
+`GET /problems/<code>` returns the explanation of a code.
 """
 
 from collections.abc import Mapping
@@ -73,10 +73,10 @@ KINDS: Mapping[str, ProblemKind] = {
     "unauthenticated": ProblemKind(
         401,
         "Not authenticated",
-        "The request has no credential, or the credential is not valid. If it has a wrong shape, the detail names the "
-        "part and the expected form. Otherwise it is unknown, outside the clock window, or its signature belongs to "
-        "another request or secret: these cases have the same answer on purpose. Check the key, the clock, and the "
-        "text that was signed, or let the service explain the signature.",
+        "The request has no credential, or the credential is not valid. If its format is wrong, the detail names the "
+        "part and the expected format. Otherwise the key is unknown, the timestamp is outside the clock window, or the "
+        "signature belongs to another request or secret. These cases have the same response on purpose. Check the key, "
+        "the clock and the text that was signed, or call POST /v1/me/signatures/explain.",
     ),
     "key_revoked": ProblemKind(
         401,
@@ -98,8 +98,8 @@ KINDS: Mapping[str, ProblemKind] = {
     "replayed": ProblemKind(
         401,
         "The signed call was sent before",
-        "A signature is accepted once. Its nonce was used before, or, without a nonce, the same signature "
-        "was. Sign every call again, including the retry of a call that failed.",
+        "A signature is accepted once. The nonce was used before or, if there is no nonce, the signature was. "
+        "Sign every call again, including the retry of a call that failed.",
     ),
     "digest_mismatch": ProblemKind(
         401,
@@ -111,13 +111,13 @@ KINDS: Mapping[str, ProblemKind] = {
         402,
         "The credits of the key are used up",
         "The key has fewer credits left than the call costs. The call was not charged. The detail names both numbers. "
-        "With Retry-After, the call fits after that many seconds, when the credits are filled up. Without it, the "
-        "operator must add credits.",
+        "If the response has Retry-After, the credits are refilled after that many seconds and the call then fits. "
+        "Otherwise the operator must add credits.",
     ),
     "gate_caller_refused": ProblemKind(
         403,
         "Only a trusted proxy may ask the gate",
-        "The gate believes what a proxy tells about a request, so it answers only proxies that the operator trusts "
+        "The gate relies on the description of a request by a proxy, so it serves only proxies that the operator trusts "
         "(LATCHKEY_TRUSTED_PROXIES). Call the service behind the proxy instead.",
     ),
     "no_gate_rule": ProblemKind(
@@ -190,8 +190,8 @@ KINDS: Mapping[str, ProblemKind] = {
     "conflict": ProblemKind(
         409,
         "The change conflicts with stored data",
-        "The database refused the change because it would violate a constraint. Read the row again before you "
-        "retry.",
+        "The database refused the change because it would violate a constraint, for example because a value "
+        "that must be unique exists already. Read the row again before you retry.",
     ),
     "changed_meanwhile": ProblemKind(
         409,
@@ -202,14 +202,14 @@ KINDS: Mapping[str, ProblemKind] = {
     "email_taken": ProblemKind(
         409,
         "The email is taken",
-        "Another user has this email; upper and lower case are the same. The email of a deleted user stays "
-        "taken.",
+        "Another user has this email. The comparison ignores upper and lower case. The email of a deleted user "
+        "stays taken.",
     ),
     "external_id_taken": ProblemKind(
         409,
         "The external id is taken",
-        "Another user, or another key, has this external_id; upper and lower case differ. The external_id of a deleted "
-        "user or a revoked key stays taken until it is changed.",
+        "Another user, or another key, has this external_id. Upper and lower case are different. The external_id of a "
+        "deleted user or a revoked key stays taken until it is changed.",
     ),
     "too_many_keys": ProblemKind(
         409,
@@ -226,7 +226,7 @@ KINDS: Mapping[str, ProblemKind] = {
     "too_few_credits": ProblemKind(
         409,
         "The key has fewer credits",
-        "The change would leave the key with fewer than no credits. The detail names the credits that are left. Nothing "
+        "The change would subtract more credits than the key has. The detail names the credits that are left. Nothing "
         "was changed.",
     ),
     "scope_taken": ProblemKind(
@@ -270,9 +270,9 @@ KINDS: Mapping[str, ProblemKind] = {
     "user_owns_caller": ProblemKind(
         409,
         "The user owns the key of this call",
-        "To delete or block this user would end the key that makes this call, and all other keys of the user. "
-        "Nothing was changed. Send the call again with `?force=true` to do it all the same. Only another operator "
-        "key or the command line can then unblock the user, and nothing restores a deleted one.",
+        "If this user is deleted or blocked, the key of this call and all other keys of the user stop working. "
+        "Nothing was changed. Send the call again with `?force=true` to do it anyway. After that, only another "
+        "operator key or the command line can unblock the user. A deleted user cannot be restored.",
     ),
     "user_not_active": ProblemKind(
         409,
@@ -283,8 +283,8 @@ KINDS: Mapping[str, ProblemKind] = {
         409,
         "A call with this Idempotency-Key is in progress",
         "Another call with the same key, method and path has not finished yet. Send the call again after "
-        "Retry-After seconds with the same Idempotency-Key. It gets the answer of the other call, or runs if "
-        "that call failed.",
+        "Retry-After seconds with the same Idempotency-Key. It then gets the response to the other call, "
+        "or runs if that call failed.",
     ),
     "body_too_large": ProblemKind(
         413,
@@ -310,8 +310,9 @@ KINDS: Mapping[str, ProblemKind] = {
     "invalid_value": ProblemKind(
         422,
         "A value cannot be stored",
-        "A value is too long, out of range, or contains characters that the database cannot store. It was derived "
-        "from the request; a field of the body is answered with invalid_body. Nothing was changed.",
+        "A value is too long, out of range, or contains characters that the database cannot store. The "
+        "value was derived from the request. If it were a field of the body, the code would be invalid_body. Nothing "
+        "was changed.",
     ),
     "idempotency_mismatch": ProblemKind(
         422,
@@ -328,8 +329,8 @@ KINDS: Mapping[str, ProblemKind] = {
     ),
     "too_many_stored_answers": ProblemKind(
         429,
-        "The key has too many stored answers",
-        "Answers to calls with an Idempotency-Key are stored for 24 hours, and their number for one access "
+        "The key has too many stored responses",
+        "Responses to calls with an Idempotency-Key are stored for 24 hours, and their number for one access "
         "key is limited. Nothing was changed. Send the call again after Retry-After seconds, or without the "
         "header if it may take effect twice.",
     ),
@@ -362,8 +363,8 @@ KINDS: Mapping[str, ProblemKind] = {
         501,
         "A request with a body cannot ask for another protocol",
         "The request has the headers Upgrade and Connection: upgrade, and a body. This service does not support that, "
-        "and the connection was closed. Nothing was done. Send the request again without these headers; "
-        "a client that offers HTTP/2 in this way has a setting for HTTP/1.1.",
+        "and the connection was closed. Nothing was changed. Send the request again without these headers. If the "
+        "client sends them to offer HTTP/2, configure it to use HTTP/1.1.",
     ),
     "commit_unknown": ProblemKind(
         500,
@@ -381,9 +382,9 @@ KINDS: Mapping[str, ProblemKind] = {
     "server_not_started": ProblemKind(
         503,
         "The server has not started the application",
-        "The service runs in a server that has not started it; the operator must correct this. Until then, requests "
-        "with Transfer-Encoding or Upgrade are refused, because that server may parse them wrongly. Nothing was done. "
-        "A request with Content-Length is accepted.",
+        "The server has not run the startup of the application (its ASGI lifespan), and the operator must correct this. "
+        "Until then, requests with Transfer-Encoding or Upgrade are refused, because the server may parse them wrongly. "
+        "Nothing was changed. A request with Content-Length is accepted.",
     ),
     "unavailable": ProblemKind(
         503,

@@ -171,13 +171,13 @@ def test_a_struct_with_nothing_to_convert_is_answered_as_it_is() -> None:
     "kind, found, sentence",
     [
         pytest.param(Named, object(), "object has no attribute 'id', which Named requires.", id="a field is missing"),
-        pytest.param(Named, {"id": "x"}, "dict cannot be answered as Named: Expected `int`, got `str` - at `$.id`.",
+        pytest.param(Named, {"id": "x"}, "dict cannot be converted to Named: Expected `int`, got `str` - at `$.id`.",
                      id="a value of another type"),
         pytest.param(Held, Held("k", cast("Any", object())), "object has no attribute 'id', which Named requires.",
                      id="inside a Struct"),
-        pytest.param(Cat | Dog, object(), "object can be answered as any of Cat, Dog: return one of them.",
+        pytest.param(Cat | Dog, object(), "object matches several of the types Cat, Dog: return one of them.",
                      id="which of two Structs"),
-        pytest.param(list[Named], 7, "int cannot be answered as list: Expected `array`, got `int`.", id="no list"),
+        pytest.param(list[Named], 7, "int cannot be converted to list: Expected `array`, got `int`.", id="no list"),
     ],
 )  # fmt: skip
 def test_objects_without_the_fields_are_an_error_with_a_sentence(
@@ -354,10 +354,10 @@ class WithModel(msgspec.Struct):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        pytest.param({"answers": WithModel}, "cannot be answered as JSON", id="a model in the type"),
-        pytest.param({"answers": Page[User]}, "cannot be answered as JSON", id="a model in a generic type"),
-        pytest.param({"answers": User}, "cannot be answered as JSON", id="a model"),
-        pytest.param({"answers": complex}, "cannot be answered as JSON", id="no JSON"),
+        pytest.param({"answers": WithModel}, "cannot be encoded as JSON", id="a model in the type"),
+        pytest.param({"answers": Page[User]}, "cannot be encoded as JSON", id="a model in a generic type"),
+        pytest.param({"answers": User}, "cannot be encoded as JSON", id="a model"),
+        pytest.param({"answers": complex}, "cannot be encoded as JSON", id="no JSON"),
         pytest.param({"answers": Named, "status": 204}, "has no content", id="content where there is none"),
         pytest.param({"answers": Named, "status": 999}, "status=999", id="no status"),
         pytest.param({"answers": Named, "status": 404}, "raise a Problem", id="a problem's status"),

@@ -20,7 +20,7 @@ def test_valid_values_are_returned_as_they_are_stored() -> None:
 
 
 def test_a_moment_that_has_passed_or_has_no_utc_is_refused() -> None:
-    with pytest.raises(RuleError, match="the moment has passed"):
+    with pytest.raises(RuleError, match="the time has passed"):
         future_utc(datetime(2020, 1, 1, tzinfo=UTC))
     with pytest.raises(RuleError, match="out of range in UTC"):
         in_utc(datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))))

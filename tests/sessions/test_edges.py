@@ -314,7 +314,7 @@ async def test_an_instance_added_after_the_answer_has_started_is_logged(
     caplog.set_level(logging.ERROR)
     await request(make_app(response_route(answer_and_add, "POST")), "POST", "/probe")
 
-    assert "User was added to the request's session after the answer had started" in caplog.text
+    assert "User was added to the request's session after the response had started" in caplog.text
 
 
 async def test_text_that_reads_in_a_streamed_body_pins_nothing(db: SQLAlchemy, make_app: MakeApp) -> None:

@@ -63,7 +63,7 @@ async def test_any_other_status_rolls_back_and_says_what_was_dropped(
 
     assert answer.status == status
     assert await count(db) == 0
-    assert f"the answer {status} drops changes: User" in caplog.text
+    assert f"the response {status} drops changes: User" in caplog.text
 
 
 async def test_raw_sql_is_rolled_back_too(db: SQLAlchemy, make_app: MakeApp, first: int) -> None:

@@ -106,7 +106,7 @@ async def create_partner(body: NewPartner) -> Partner:
 
 
 def as_shown(order: Order) -> OrderOut:
-    """Return an order in the form of the answer."""
+    """Return an order in the form of the response."""
     return OrderOut(id=order.id, item=order.item, pieces=order.pieces, status=order.status)
 
 

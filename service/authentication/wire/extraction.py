@@ -52,13 +52,13 @@ class CredentialError(Exception):
 
 
 class Unauthenticated(CredentialError):  # noqa: N818 - a verdict on a request, and the name of its problem
-    """Nothing proves the sender's identity; the client gets the same answer for every reason."""
+    """Nothing proves the sender's identity; the client gets the same response for every reason."""
 
 
 class IllFormed(Unauthenticated):
     """The credential has a wrong shape, which is visible without any lookup; the client learns the fault.
 
-    It must be raised before the key is looked up. Otherwise the answer could reveal whether the key exists.
+    It must be raised before the key is looked up. Otherwise the response could reveal whether the key exists.
 
     Args:
         reason: for the log, as in every refusal.

@@ -124,9 +124,7 @@ class TestKeys:
 
         (secret,) = re.findall(r"^secret +(lks_\w{49})$", rotated.stdout, re.MULTILINE)
         assert rotated.exit_code == 0
-        assert rotated.stderr == (
-            "The secret is shown only this once: keep it safe.\nThe old secret has ended.\n"
-        )
+        assert rotated.stderr == ("The secret is shown only here: keep it safe.\nThe old secret has ended.\n")
         both = [made["secret"], secret]
         assert [ask(migrated, one, ("GET", "/v1/me", ""))[0].status for one in both] == [401, 200]
 
@@ -171,7 +169,7 @@ class TestKeys:
 
         assert made.exit_code == 0
         (secret,) = re.findall(r"^secret +(lks_\w{49})$", made.stdout, re.MULTILINE)
-        assert made.stderr == "The secret is shown only this once: keep it safe.\n"
+        assert made.stderr == "The secret is shown only here: keep it safe.\n"
         assert secret not in good(run("keys", "list")).stdout
 
     def test_one_is_given_more_scopes_and_keeps_those_that_it_has(self, ann: int, run: Run) -> None:

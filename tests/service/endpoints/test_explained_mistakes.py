@@ -228,8 +228,8 @@ async def test_an_offset_of_the_clock_is_named_in_seconds(
         ("/v1/orders", "path=%2Fv1%2Forders%3Fa%3D1", "contains the query"),
         ("/v1/a%20b", "path=%2Fv1%2Fa%2520B", "upper-case letters"),
         ("/v1/a%2fb", "path=%2Fv1%2Fa%252Fb", "percent escapes"),
-        ("/v1/orders", "path=%2Fv1%2Fusers", "another than the path"),
-        ("/v1/orders", "method=POST", "another than the method"),
+        ("/v1/orders", "path=%2Fv1%2Fusers", "differs from the path"),
+        ("/v1/orders", "method=POST", "differs from the method"),
     ],
 )
 async def test_another_target_is_named(
