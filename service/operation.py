@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 from starlette.responses import Response
 
-from latchkey.service import conversion
+from latchkey.service import conversion, input_types
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.wire.extraction import RESERVED_PARAMETERS
 from latchkey.service.methods import METHODS, SAFE_METHODS
@@ -162,8 +162,7 @@ def route(
         RouteError: the declaration does not state the permitted callers, or cannot work.
     """
     where = f"{method} {path}"
-    if method not in METHODS:
-        raise RouteError(f"{where}: the method must be one of {', '.join(sorted(METHODS))}.")
+    _require_words(where, method, path, problems)
     _require_caller(where, scope=scope, any_key=any_key, public=public, optional_key=optional_key, cost=cost)
     _require_gate(where, any_request=any_request, method=method, public=public)
     if not inspect.iscoroutinefunction(endpoint):
@@ -188,12 +187,10 @@ def route(
     if "caller" in taken - set(in_path):
         _require_caller_type(hints.get("caller"), where, public=public, optional_key=optional_key)
     query = hints.get("query")
-    if query is not None and not hasattr(query, "__struct_fields__"):
-        raise RouteError(
-            f"{where}: the endpoint's query is {query!r}; declare a Struct with the query parameters."
-        )
-    if query is not None and (reserved := RESERVED_PARAMETERS & set(query.__struct_fields__)):
-        raise RouteError(f"{where}: {', '.join(sorted(reserved))} is reserved for signed queries.")
+    _require_query(where, query)
+    parameters = {name: hints.get(name, str) for name in in_path}
+    if fault := input_types.fault_of(hints.get("body"), query, parameters, example):
+        raise RouteError(f"{where}: {fault}.")
     media_type = _media_type(hints.get("return") if answers is None else answers)
     answers = _declared(answers) if answers is not None else _answers(hints.get("return"), where)
     _require_answerable(where, answers, status)
@@ -212,7 +209,7 @@ def route(
         cost=cost,
         body=hints.get("body"),
         query=query,
-        parameters={name: hints.get(name, str) for name in in_path},
+        parameters=parameters,
         answers=answers,
         media_type=media_type,
         problems=problems,
@@ -259,6 +256,24 @@ def _require_caller(
         checked_scope(scope, where)
     if cost < 0 or (public and cost != 1):
         raise RouteError(f"{where}: cost must be 0 or more units, and a public route has none.")
+
+
+def _require_words(where: str, method: str, path: str, problems: Any) -> None:
+    if method not in METHODS:
+        raise RouteError(f"{where}: the method must be one of {', '.join(sorted(METHODS))}.")
+    if not path.startswith("/"):
+        raise RouteError(f"{where}: the path must begin with a slash.")
+    if isinstance(problems, str):
+        raise RouteError(f"{where}: problems={problems!r} is one text; declare a tuple, ({problems!r},).")
+
+
+def _require_query(where: str, query: Any) -> None:
+    if query is not None and not hasattr(query, "__struct_fields__"):
+        raise RouteError(
+            f"{where}: the endpoint's query is {query!r}; declare a Struct with the query parameters."
+        )
+    if query is not None and (reserved := RESERVED_PARAMETERS & set(query.__struct_fields__)):
+        raise RouteError(f"{where}: {', '.join(sorted(reserved))} is reserved for signed queries.")
 
 
 def _require_gate(where: str, *, any_request: bool, method: str, public: bool) -> None:

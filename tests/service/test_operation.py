@@ -1,6 +1,7 @@
 """The declaration of a route, and the declarations that the service refuses at the start."""
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
@@ -86,6 +87,30 @@ async def take_reserved(query: Reserved) -> Greeting:
 
 async def take_a_mapping(query: dict[str, str]) -> Greeting:
     return Greeting(query["name"])
+
+
+class Cost(msgspec.Struct):
+    """A body."""
+
+    units: int
+
+
+class Bound(msgspec.Struct):
+    """A body with a bound that msgspec does not have."""
+
+    price: Annotated[Decimal, msgspec.Meta(ge=0)]
+
+
+async def take_a_bound_decimal(body: Bound) -> Greeting:
+    return Greeting(str(body.price))
+
+
+async def take_a_struct_in_the_path(id: Cost) -> Greeting:
+    return Greeting(str(id.units))
+
+
+async def take_a_cost(body: Cost) -> Greeting:
+    return Greeting(str(body.units))
 
 
 async def take_untyped(body) -> Greeting:  # type: ignore[no-untyped-def]  # noqa: ANN001 - the case
@@ -174,6 +199,19 @@ ONE_OF = "set exactly one of scope=, any_key=True, optional_key=True and public=
         pytest.param(("GET", "/x", say_an_answer), {"public": True},
                      "the endpoint returns <class 'latchkey.service.operation.Answer'>; "
                      "declare the Struct of the response with answers=.", id="an Answer alone"),
+        pytest.param(("GET", "x", greet), {"public": True}, "the path must begin with a slash.", id="no slash"),
+        pytest.param(("GET", "/x", greet), {"public": True, "problems": "not_found"},
+                     "problems='not_found' is one text; declare a tuple, ('not_found',).", id="one problem as a text"),
+        pytest.param(("POST", "/x", take_a_bound_decimal), {"public": True},
+                     "the type of body cannot be decoded: Can only set `ge` on a numeric type - type "
+                     "`typing.Annotated[decimal.Decimal, msgspec.Meta(ge=0)]` is invalid.",
+                     id="a body that cannot be decoded"),
+        pytest.param(("GET", "/x/{id}", take_a_struct_in_the_path), {"public": True},
+                     "id is in the path, so its type cannot be the Struct Cost.", id="a Struct in the path"),
+        pytest.param(("POST", "/x", take_a_cost), {"public": True, "example": {"units": "many"}},
+                     "the example is no valid body: Expected `int`, got `str` - at `$.units`.", id="a wrong example"),
+        pytest.param(("POST", "/x", greet), {"public": True, "example": {"units": 1}},
+                     "it has an example of a body, and the endpoint takes no body.", id="an example without a body"),
         pytest.param(("GET", "/x", greet), {"any_key": True, "cost": -1}, COST, id="a cost below 0"),
         pytest.param(("GET", "/x", greet), {"public": True, "cost": 2}, COST, id="a cost that nobody pays"),
     ],
