@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ApiKey(Watched):
     """An API key of `user`.
 
-    `access_key` is its public identifier. The secret of a `mode` of `bearer` is sent with each call; that of `signed` never is.
+    `access_key` is its public identifier. With the `mode` `bearer`, the secret is sent with each call; with `signed`, it is never sent.
     `role_scopes` are those of its `roles`, which follow each change of a role. With `has_credits`, its calls spend the credits that its `LimitCounter` holds.
     `secret_version` is the version of the newest `KeySecret`. The fields about the old secret describe the version before
     it, and are reset by each rotation.

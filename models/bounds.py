@@ -1,4 +1,4 @@
-"""Values that do not fit their columns, refused before they are written, alike on every server.
+"""Refuse values that do not fit their columns before they are written, in the same way on every server.
 
 MariaDB and MySQL refuse a text that is too long or a number that is out of range; SQLite stores it. The bounds are those of
 the column's type on MariaDB and MySQL.
@@ -131,7 +131,7 @@ def check_of_length(kind: Any) -> Check | None:
 
 
 def check_bound(process: Callable[[Any], Any], inner: Check, value: Any) -> str | None:
-    """Check what a `TypeDecorator` makes of a value."""
+    """Check the value that a `TypeDecorator` sends to the database."""
     try:
         bound = process(value)
     except Exception:  # noqa: BLE001 - it raises the same when the value is written, on every server

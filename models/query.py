@@ -77,7 +77,7 @@ class Query(Generic[M]):
         return type(self)(self._model, self._session, self._steps, rows, self._skipped)
 
     def offset(self, rows: int) -> Self:
-        """Skip this many rows. The server reads them all the same: `paginate` stays fast in a long list."""
+        """Skip this many rows. The server still reads them: use `paginate` for a long list."""
         rows = not_negative("offset", rows)
         return type(self)(self._model, self._session, self._steps, self._at_most, rows)
 

@@ -14,7 +14,7 @@ DESCRIPTION_LENGTH = 200
 
 
 class Scope(Base):
-    """A scope of another service: keys can have it, and that service asks whether they do. `noun` is its part before `:`."""
+    """A scope of another service, which asks Latchkey whether a key has it. `noun` is the part before `:`."""
 
     __tablename__ = "scopes"
     refresh_on_commit = True

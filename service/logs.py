@@ -127,7 +127,7 @@ def configure(form: Literal["text", "json"]) -> None:
 
 
 def configure_process() -> None:
-    """Log what Python itself would print to standard error in a process that serves: warnings, and errors of no caller."""
+    """Log what Python would print to standard error in a serving process: warnings, and errors that no caller can catch."""
     warnings.showwarning = log_warning
     sys.unraisablehook = log_unraisable
     threading.excepthook = log_of_thread

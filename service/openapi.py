@@ -324,8 +324,8 @@ def tidied(schema: JsonObject) -> JsonObject:
     """Return a schema with a clean description, and with the type `string` for an enumeration of texts.
 
     Docstrings keep the indentation of their source before Python 3.13, and lose it from then on. Generators of clients
-    read the type first, and take a property with a default for one that is always there, so a client would have to send
-    it: the default moves into the description.
+    read the type first, and treat a property with a default as required. The default therefore moves into the
+    description.
     """
     if schema.get("type") == "object" and "properties" in schema:
         schema["properties"] = {name: without_default(one) for name, one in schema["properties"].items()}

@@ -1,6 +1,6 @@
 """Verify a credential for another service: the authenticator's checks, with its result as a value.
 
-Another service passes the secret or the signed request that it received, and learns who called. Each verification uses
+Another service passes the secret or the signed request that it received, and gets its caller. Each verification uses
 the current state of the primary database, and charges the limits of the verified key with the same counters as a call.
 """
 

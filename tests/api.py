@@ -156,7 +156,7 @@ async def call(
 
 
 def assert_problem(answer: Answer, status: int, code: str) -> None:
-    """Assert all promises that hold for every problem (RFC 9457 and section 5 of the design)."""
+    """Assert all promises that hold for every problem (RFC 9457)."""
     assert (answer.status, answer.json.get("code"), answer.starts, answer.complete) == (
         status,
         code,

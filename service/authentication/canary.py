@@ -1,4 +1,4 @@
-"""The canary of a database: a known value, sealed with the key ring, by which each start recognizes the ring.
+"""The canary of a database: a known value, sealed with the key ring, which each start opens to detect a wrong ring.
 
 Without it, a service with a wrong ring starts, answers calls with bearer keys, and fails only at the first signed call.
 

@@ -64,7 +64,7 @@ def is_beside_uvicorn() -> bool:
 class ServerTrust:
     """Whether to trust what the server has parsed: it is not uvicorn, or the application has bounded its connections.
 
-    uvicorn that does not run the start of the application cannot be recognized at the start; it is when it serves.
+    If uvicorn does not run the startup of the application, this is detected when it serves a request.
     """
 
     def __init__(self) -> None:

@@ -59,9 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.held_bytes = 0  # the memory of unanswered requests, headers and bodies
         self._held_each: deque[int] = deque()  # the same for each request
         self._header_bytes = 0  # of the current request
-        self._unparsed_bytes = (
-            0  # the bytes that the parser keeps, at least, since it last produced output, including that part
-        )
+        self._unparsed_bytes = 0  # a lower bound of the bytes that the parser buffers, counted since its last callback, that data included
         self._is_reading = False  # a request has begun and is incomplete
         self._has_headers = False  # the headers of the current request are complete
         self._discards = False  # all further data is ignored

@@ -50,7 +50,7 @@ def violates_constraint(error: DBAPIError) -> bool:
 
 
 def is_locked(error: DBAPIError) -> bool:
-    """Return whether a wait for a lock timed out; it may last as long again, so nothing is run again.
+    """Return whether a wait for a lock timed out; the next wait may take as long, so the work is not run again.
 
     On SQLite the lock is that of the single writer.
     """

@@ -71,7 +71,7 @@ async def _detach(connection: AsyncConnection) -> Any:
 
 @asynccontextmanager
 async def _detached_file(engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, Any]]:
-    """Yield a connection to an SQLite file that does not belong to the pool and the driver's, and end its thread on every way out.
+    """Yield a connection to an SQLite file outside the pool, and the driver's; its thread always ends afterwards.
 
     SQLAlchemy drops a detached connection without closing it when a cancellation invalidates it, also while it is closed.
     """

@@ -131,7 +131,7 @@ class FairPool(AsyncAdaptedQueuePool):
             )
 
     def refuse_waiters(self) -> None:
-        """Let nobody wait any longer: the server does not answer."""
+        """Refuse all waiting requests, because the server does not respond."""
         for waiter in list(self._waiters):
             self._give_up(waiter.turn)
 
@@ -156,7 +156,7 @@ class FairPool(AsyncAdaptedQueuePool):
         return True
 
     def _wake(self) -> None:
-        """Let waiters take the available connections."""
+        """Give the available connections to the waiters."""
         while self._waiters and self._is_available and self._hand_over(None):
             self._promised += 1
 

@@ -77,7 +77,7 @@ EVENTS: dict[str, Callable[..., Any]] = {
 
 
 def with_record(session_class: C) -> C:
-    """Keep the record of each session of a class: a decorator."""
+    """Decorate a session class, so that each of its sessions has a record of its transaction."""
     for name, listener in EVENTS.items():
         event.listen(session_class, name, listener)
     return session_class

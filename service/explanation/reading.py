@@ -26,7 +26,7 @@ STAND_IN = base64.b64encode(bytes(32))
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A signed request to explain, and who asks."""
+    """A signed request to explain, and the caller that asks for the explanation."""
 
     scope: Scope
     """An ASGI scope with the parts that a signature covers."""
@@ -34,7 +34,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     signed_text: str | None
     """The text that the client signed, if it is known."""
     url_host: str
-    """The host of the URL, as is `caller_host`, the one of the call that asks: the client may have signed either."""
+    """The host of the URL; `caller_host` is that of the call that asks. The client may have signed either."""
     caller_host: str | None
     owner_id: int | None
     """Other owners' keys are reported as unknown; None reports every key."""

@@ -67,7 +67,7 @@ class LimitedCallState(CallState, total=False):
     """Whether the call is a replay, which is free of charge."""
     charge: Charge
     charge_now: Callable[[], Awaitable[Problem | None]]
-    """Charges an exempt call after all, should its stored response be gone."""
+    """Charges an exempt call if its stored response no longer exists."""
 
 
 def limit_state(scope: Scope) -> LimitedCallState:

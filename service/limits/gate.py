@@ -71,8 +71,8 @@ class Limits:
         """Return a problem when a call that uses a nonce exceeds a limit already; it charges nothing.
 
         The nonce is reserved before the charge, so that a replay costs nothing. Without this check a key at its limit
-        would still write one nonce for each call. A read is checked when this worker knows that little is left, so
-        that most reads cost no round trip more; each worker finds out by one charge.
+        would still write one nonce for each call. A read is checked only if this worker knows from an
+        earlier charge that little is left, so most reads need no further round trip.
         """
         state = limit_state(scope)
         accounts = accounts_in(state)
@@ -107,8 +107,8 @@ class Limits:
     async def refusal(self, scope: Scope, *, cost: int) -> Problem | None:
         """Charge an authenticated call; return a problem, and charge nothing, when it exceeds a limit.
 
-        A call that is exempt as a replay gets `state["charge_now"]`: its charge, should the stored response be gone when
-        it is to be sent.
+        A call that is exempt as a replay gets `state["charge_now"]`, which charges it if the stored response no longer
+        exists when it is sent.
         """
         state = limit_state(scope)
         accounts = accounts_in(state)

@@ -109,7 +109,7 @@ async def silence_replica(deployment: Deployment) -> None:
 
 
 async def with_redis(deployment: Deployment) -> dict[str, str]:
-    """Let the service cache keys, with Redis as its channel."""
+    """Make the service cache keys, with Redis as its channel."""
     deployment.redis = deployment.closing.enter_context(PrivateRedis())
     return {"LATCHKEY_KEY_CACHE_TTL_S": "60", "LATCHKEY_REDIS_URL": deployment.redis.url}
 

@@ -95,7 +95,7 @@ async def port(said: list[bytes]) -> AsyncIterator[int]:
 
 @contextmanager
 def connecting_to(app: Starlette, port: int) -> Iterator[None]:
-    """Have all engines connect to another port."""
+    """Make all engines connect to another port."""
 
     def redirect(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
         options["port"] = port

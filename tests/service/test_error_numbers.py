@@ -96,7 +96,7 @@ NEW = {"email": "ann@example.com", "name": "Ann"}
 
 @contextmanager
 def failing(server: PrivateMariaDB, number: int, state: str = "HY000") -> Iterator[None]:
-    """Have the server refuse each new user with an error."""
+    """Make the server refuse each new user with an error."""
     server.execute(
         f"USE latchkey; CREATE TRIGGER failing BEFORE INSERT ON users FOR EACH ROW "
         f"SIGNAL SQLSTATE '{state}' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = '{WORDS}'"

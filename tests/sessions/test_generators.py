@@ -36,7 +36,7 @@ async def emails(db: SQLAlchemy) -> list[str]:
 
 
 async def settle(db: SQLAlchemy) -> None:
-    """Let the loop close the generators that the garbage collector found."""
+    """Wait until the loop has closed the generators that the garbage collector found."""
     gc.collect()
     for _ in range(5):
         await asyncio.sleep(0)

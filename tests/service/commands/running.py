@@ -65,7 +65,7 @@ YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).isoformat()
 
 
 async def set_revision(settings: Settings, revision: str | None) -> None:
-    """Have a database tell another revision than it has."""
+    """Store a revision in a database that does not match its schema."""
     engine = create_engines(settings).writer
     async with engine.begin() as connection:
         await connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
