@@ -32,7 +32,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
             end_on_second_signal()
         parts.server_trust.note_start()
         await schema.require_migrated(db.engine, parts.schemas)
-        await canary.require_right(db.engine, parts.keyring)
+        await canary.require_right_keyring(db.engine, parts.keyring)
         await cluster.warn_of_stale_reads(db.reader)
         tasks = [
             asyncio.create_task(parts.revocations.follow(), name="revocations"),

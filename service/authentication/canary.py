@@ -37,7 +37,7 @@ class WrongKeyRingError(RuntimeError):
         )
 
 
-async def require_right(engine: AsyncEngine, keyring: KeyRing) -> None:
+async def require_right_keyring(engine: AsyncEngine, keyring: KeyRing) -> None:
     """Check that a key ring is the one of the database; write a canary for its first key if there is none.
 
     Several processes may start at once. A database that cannot be written to is checked all the same.

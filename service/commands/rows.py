@@ -59,7 +59,7 @@ async def opened(settings: Settings, keyring: KeyRing | None = None) -> AsyncIte
     try:
         await schema.require_migrated(db.engine)
         if keyring is not None:
-            await canary.require_right(db.engine, keyring)
+            await canary.require_right_keyring(db.engine, keyring)
         async with db.scoped_session() as session:
             yield session
     finally:

@@ -93,7 +93,7 @@ def serve(host: str, port: int, workers: int, reload: bool) -> None:
         raise click.UsageError("--reload requires a single worker.")
     settings = application_settings()
     keyring = open_keyring(settings)
-    require_free(host, port)
+    require_free_address(host, port)
     work(require_usable(settings, read_schemas(), keyring))
     run(settings, host, port, workers=workers, reload=reload)
 
@@ -103,12 +103,12 @@ async def require_usable(settings: Settings, schemas: Sequence[Schema], keyring:
     engine = create_engines(settings).writer
     try:
         await schema.require_migrated(engine, schemas)
-        await canary.require_right(engine, keyring)
+        await canary.require_right_keyring(engine, keyring)
     finally:
         await engine.dispose()
 
 
-def require_free(host: str, port: int) -> None:
+def require_free_address(host: str, port: int) -> None:
     """Raise an error for an address on which the server cannot listen."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -170,7 +170,7 @@ def dev(host: str, port: int, prepare_only: bool) -> None:
     It prints two commands that call GET /v1/me, one for each key. A second run keeps what exists.
     """
     if not prepare_only:
-        require_free(host, port)
+        require_free_address(host, port)
 
     def report(sentence: str) -> None:
         click.echo(sentence, err=True)

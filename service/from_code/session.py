@@ -36,7 +36,7 @@ async def open_session(app: Starlette) -> AsyncIterator[RequestSession]:
     db = parts.db
     try:
         await schema.require_migrated(db.engine, parts.schemas)
-        await canary.require_right(db.engine, parts.keyring)
+        await canary.require_right_keyring(db.engine, parts.keyring)
         async with db.scoped_session() as session:
             yield session
     finally:

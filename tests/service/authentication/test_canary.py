@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from latchkey.models import ApiKey, KeyringCanary, KeySecret, User
 from latchkey.service.app import create_app
 from latchkey.service.authentication import canary
-from latchkey.service.authentication.canary import WrongKeyRingError, adopt, require_right
+from latchkey.service.authentication.canary import WrongKeyRingError, adopt, require_right_keyring
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.engines import create_engines
@@ -48,7 +48,7 @@ async def make_key(db: SQLAlchemy, keyring: KeyRing, mode: str = "signed") -> Ap
 
 async def refusal(db: SQLAlchemy, keyring: KeyRing) -> str:
     with pytest.raises(WrongKeyRingError) as refused:
-        await require_right(db.engine, keyring)
+        await require_right_keyring(db.engine, keyring)
     sentence = str(refused.value)
     assert not re.search(r"[A-Za-z0-9+/]{40}", sentence), "it shows a key"
     return sentence
@@ -56,7 +56,7 @@ async def refusal(db: SQLAlchemy, keyring: KeyRing) -> str:
 
 async def test_the_first_start_leaves_a_canary_and_the_next_one_knows_it(db: SQLAlchemy) -> None:
     for _ in range(2):
-        await require_right(db.engine, ring(ONE))
+        await require_right_keyring(db.engine, ring(ONE))
 
         assert await canaries(db) == [1]
 
@@ -73,23 +73,23 @@ async def test_the_first_start_leaves_a_canary_and_the_next_one_knows_it(db: SQL
 async def test_another_ring_is_refused_and_changes_nothing(
     db: SQLAlchemy, other: KeyRing, fault: str
 ) -> None:
-    await require_right(db.engine, ring(ONE))
+    await require_right_keyring(db.engine, ring(ONE))
 
     assert fault in await refusal(db, other)
     assert await canaries(db) == [1]
-    await require_right(db.engine, ring(ONE))
+    await require_right_keyring(db.engine, ring(ONE))
 
 
 async def test_a_ring_is_changed_key_by_key(db: SQLAlchemy) -> None:
     """As docs/settings.md says: a new key in front, and the old one away once nothing is sealed with it."""
-    await require_right(db.engine, ring(ONE))
+    await require_right_keyring(db.engine, ring(ONE))
     key = await make_key(db, ring(ONE))
 
-    await require_right(db.engine, ring(ONE, TWO))
+    await require_right_keyring(db.engine, ring(ONE, TWO))
     assert await canaries(db) == [1]
-    await require_right(db.engine, ring(TWO, ONE))
+    await require_right_keyring(db.engine, ring(TWO, ONE))
     assert await canaries(db) == [1, 2]
-    await require_right(db.engine, ring(ONE))  # a worker that starts again in the middle of it
+    await require_right_keyring(db.engine, ring(ONE))  # a worker that starts again in the middle of it
     assert f"key 1 is missing, with which the secret of {key.access_key} is sealed" in await refusal(
         db, ring(TWO)
     )
@@ -98,7 +98,7 @@ async def test_a_ring_is_changed_key_by_key(db: SQLAlchemy) -> None:
         row = await ApiKey.filter_by(id=key.id).for_update().one()
         await Issuer("lk", ring(TWO, ONE)).rotate(row, grace_s=0)
         await session.commit()
-    await require_right(db.engine, ring(TWO))
+    await require_right_keyring(db.engine, ring(TWO))
     assert "key 2 is missing" in await refusal(db, ring(ONE))
 
 
@@ -108,8 +108,8 @@ async def test_a_ring_is_changed_key_by_key(db: SQLAlchemy) -> None:
 async def test_a_key_of_the_ring_is_not_missed_by_what_cannot_be_called_with(
     db: SQLAlchemy, change: str
 ) -> None:
-    await require_right(db.engine, ring(ONE))
-    await require_right(db.engine, ring(TWO, ONE))
+    await require_right_keyring(db.engine, ring(ONE))
+    await require_right_keyring(db.engine, ring(TWO, ONE))
     key = await make_key(db, ring(ONE), mode="bearer" if change == "bearer" else "signed")
     statements = {
         "key revoked": update(ApiKey).values(status="revoked"),
@@ -121,7 +121,7 @@ async def test_a_key_of_the_ring_is_not_missed_by_what_cannot_be_called_with(
         async with db.engine.begin() as connection:
             await connection.execute(statements[change])
 
-    await require_right(db.engine, ring(TWO))
+    await require_right_keyring(db.engine, ring(TWO))
 
 
 async def test_a_database_of_an_earlier_release_is_recognized_by_its_secrets(db: SQLAlchemy) -> None:
@@ -129,12 +129,12 @@ async def test_a_database_of_an_earlier_release_is_recognized_by_its_secrets(db:
 
     assert f"it does not open the secret of {key.access_key}" in await refusal(db, ring(OTHER_ONE))
     assert await canaries(db) == []
-    await require_right(db.engine, ring(TWO, ONE))
+    await require_right_keyring(db.engine, ring(TWO, ONE))
     assert await canaries(db) == [2]
 
 
 async def test_a_canary_of_another_row_does_not_count(db: SQLAlchemy) -> None:
-    await require_right(db.engine, ring(ONE))
+    await require_right_keyring(db.engine, ring(ONE))
     async with db.engine.begin() as connection:
         await connection.execute(update(KeyringCanary).values(key_id=2))
 
@@ -145,7 +145,7 @@ async def test_workers_that_start_at_once_leave_one(settings: Settings, db: SQLA
     """Each with a connection of its own, as processes have."""
     engines = [create_engines(settings).writer for _ in range(8)]
     try:
-        await asyncio.gather(*(require_right(one, ring(ONE)) for one in engines))
+        await asyncio.gather(*(require_right_keyring(one, ring(ONE)) for one in engines))
     finally:
         for one in engines:
             await one.dispose()
@@ -158,7 +158,7 @@ async def test_one_of_two_rings_that_start_at_once_is_refused(settings: Settings
     try:
         found = await asyncio.gather(
             *(
-                require_right(one, keyring)
+                require_right_keyring(one, keyring)
                 for one, keyring in zip(engines, (ring(ONE), ring(OTHER_ONE)), strict=True)
             ),
             return_exceptions=True,
@@ -182,7 +182,7 @@ async def test_a_database_that_takes_no_write_is_checked_all_the_same(
 
     event.listen(db.engine.sync_engine, "before_cursor_execute", refuse)
     try:
-        await require_right(db.engine, ring(ONE))
+        await require_right_keyring(db.engine, ring(ONE))
     finally:
         event.remove(db.engine.sync_engine, "before_cursor_execute", refuse)
 
@@ -190,18 +190,18 @@ async def test_a_database_that_takes_no_write_is_checked_all_the_same(
         "the canary of the key ring could not be written, and the next start will try again: (1290, 'read-only')"
     ]
     assert await canaries(db) == []
-    await require_right(db.engine, ring(ONE))
+    await require_right_keyring(db.engine, ring(ONE))
     assert "its key 1 is another one" in await refusal(db, ring(OTHER_ONE))
 
 
 async def test_a_ring_is_adopted_in_place_of_one_that_is_lost(db: SQLAlchemy) -> None:
-    await require_right(db.engine, ring(ONE))
+    await require_right_keyring(db.engine, ring(ONE))
     await make_key(db, ring(ONE))
 
     await adopt(db.engine, ring(TWO))
 
     assert await canaries(db) == [2]
-    await require_right(db.engine, ring(TWO))
+    await require_right_keyring(db.engine, ring(TWO))
     await refusal(db, ring(ONE))
 
 
