@@ -305,9 +305,12 @@ class Base(DeclarativeBase):
 
         Raises:
             MissingRowsError: some of several keys have no row; `missing` lists them.
+            InvalidValueError: a key is an integer of more than 64 bits.
         """
         if not identities:
             raise TypeError(f"{cls.__name__}.get() needs at least one primary key.")
+        for one in identities:
+            bounds.require_sendable(cls.__name__, "get", one)
         async with cls.resolve(session) as work:
             if len(identities) == 1:
                 return await work.get(cls, identities[0])

@@ -44,6 +44,8 @@ BITS: Mapping[type[TypeEngine[Any]], int] = {
     Integer: 32,
 }
 """The first class that a type is an instance of determines its size."""
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
+BEYOND = f"the value is out of range; it must be from {LOWEST} to {HIGHEST}"
 WIDE = (mysql.MEDIUMTEXT, mysql.LONGTEXT, mysql.MEDIUMBLOB, mysql.LONGBLOB)
 NARROW = (mysql.TINYTEXT, mysql.TINYBLOB)
 
@@ -70,6 +72,18 @@ def fitted(mapper: Mapper[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         if (fault := check(held.get(name, value))) is not None:
             raise InvalidValueError(mapper.class_.__name__, name, fault, value)
     return held
+
+
+def is_beyond(value: Any) -> bool:
+    """Return whether a value is an integer that not every server takes, as it has more than 64 bits with its sign."""
+    return isinstance(value, int) and not LOWEST <= value <= HIGHEST
+
+
+def require_sendable(model: str, name: str, value: Any) -> None:
+    """Raise `InvalidValueError` for a value to compare with that is, or contains, an integer of more than 64 bits."""
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if is_beyond(one):
+            raise InvalidValueError(model, name, BEYOND, one)
 
 
 def before_insert(mapper: Mapper[Any], _connection: Any, state: Any) -> None:

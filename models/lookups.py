@@ -71,6 +71,8 @@ class Q:
     """All that its SQL depends on; None if that is more than the names of lookups and the types of values."""
     values: tuple[Any, ...]
     """The values that may differ within the shape, in the order of its parameters."""
+    lookups: tuple[str, ...]
+    """The lookups of these values."""
 
     def __init__(self, **lookups: Any) -> None:
         if not lookups:
@@ -87,7 +89,7 @@ class Q:
                 varying[lookup] = list(value) if operator in LISTS else value
         kinds = tuple([kind_of(value) for value in varying.values()])
         self.shape = None if None in kinds else (tuple(fixed.items()), tuple(varying), kinds)
-        self.values = tuple(varying.values())
+        self.values, self.lookups = tuple(varying.values()), tuple(varying)
         self._make: Make = lambda entity, values: conditions(
             entity, {**fixed, **dict(zip(varying, values, strict=True))}
         )
@@ -98,6 +100,7 @@ class Q:
         shapes = tuple([part.shape for part in parts])
         made.shape = None if None in shapes else (operator, shapes)
         made.values = tuple([value for part in parts for value in part.values])
+        made.lookups = tuple([lookup for part in parts for lookup in part.lookups])
         made._make = make
         return made
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql import visitors
 
 from latchkey.models.base import Base
+from latchkey.models.bounds import require_sendable
 from latchkey.models.fields import fields_of, fit_of
 from latchkey.models.into import only
 from latchkey.models.read_statement import AnySelect, ColumnConversion, MakeReader, ReadStatement
@@ -77,12 +78,15 @@ class PreparedSelect(Generic[S]):
 
         Raises:
             TypeError: a value is missing, or there is no `bindparam` with its name.
+            InvalidValueError: a value is an integer of more than 64 bits.
         """
         if missing := self._required - values.keys():
             raise TypeError(f"a value is missing for {', '.join(sorted(missing))}.")
         if unknown := values.keys() - self._known:
             known = ", ".join(sorted(self._known)) or "none"
             raise TypeError(f"there is no bindparam {', '.join(sorted(unknown))}; there are: {known}.")
+        for name, value in values.items():
+            require_sendable("prepared", name, value)
         async with Base.resolve(session) as work:
             return await self._statement.read(work, values)
 

@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import Result, Select, func, literal, select
 
 from latchkey.models import bulk
+from latchkey.models.bounds import require_sendable
 from latchkey.models.errors import BulkError
 from latchkey.models.into import Into
 from latchkey.models.lookups import Q
@@ -36,6 +37,7 @@ def not_negative(name: str, rows: int) -> int:
     """Return a number of rows, or raise ValueError: SQLite reads a negative one as none, other servers refuse it."""
     if rows < 0:
         raise ValueError(f"{name}({rows}): the number of rows cannot be negative.")
+    require_sendable("Query", name, rows)
     return rows
 
 

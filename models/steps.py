@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Integer, Select, inspect, orm, select
 
+from latchkey.models.bounds import require_sendable
 from latchkey.models.errors import UnknownLookupError
 from latchkey.models.lookups import Parameter, Q, column_of
 from latchkey.models.recent import Recent
@@ -83,7 +84,11 @@ def where(model: Any, condition: Condition) -> Step:
 
     Raises:
         UnknownLookupError: the model has no such column, relation or operator.
+        InvalidValueError: a value is an integer of more than 64 bits.
     """
+    if isinstance(condition, Q):
+        for lookup, value in zip(condition.lookups, condition.values, strict=True):
+            require_sendable(model.__name__, lookup, value)
     if not isinstance(condition, Q) or condition.shape is None:
         built = condition.on(model) if isinstance(condition, Q) else condition
         return Step("filter", lambda statement, _: statement.where(built))

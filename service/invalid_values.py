@@ -1,11 +1,17 @@
-"""The response to a value that its column cannot hold: `invalid_body` with a pointer if it is in the body, or `invalid_value`."""
+"""The response to a value that its column cannot hold, by the part of the request that contains it.
+
+In the body it is `invalid_body` with a pointer, and anywhere else `invalid_value`. An integer of more than 64 bits, which no
+row can have, is also found in the path, which then does not exist, and in the query.
+"""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from sqlalchemy.exc import DBAPIError
 
+from latchkey.models.bounds import BEYOND, is_beyond
 from latchkey.models.errors import InvalidValueError
 from latchkey.service.database.conflicts import refuses_value
 from latchkey.service.problems import FieldError, Problem, bounded_pointer
@@ -31,7 +37,9 @@ def invalid_value(error: BaseException, body: Any = None) -> Problem | None:
         name, fault, value = found and found["name"], REFUSED, UNKNOWN
     else:
         return None
-    pointer = None if name is None else pointer_to(body, name, value)
+    if is_beyond(value):
+        name = None  # it may have been compared with the column of another name
+    pointer = None if name is None and not is_beyond(value) else pointer_to(body, name, value)
     if pointer is None:
         return Problem("invalid_value", f"A value cannot be stored: {fault}.")
     pointer = bounded_pointer(pointer)
@@ -40,15 +48,35 @@ def invalid_value(error: BaseException, body: Any = None) -> Problem | None:
     )
 
 
-def raise_invalid_value(error: BaseException, body: Any) -> None:
-    """Raise the problem for an error about a value; return for any other error."""
-    problem = invalid_value(error, body)
+def raise_invalid_value(error: BaseException, arguments: Mapping[str, Any], path: Mapping[str, str]) -> None:
+    """Raise the problem for an error about a value; return for any other error.
+
+    Args:
+        error: of the models, or of the server.
+        arguments: of the endpoint, with its `query` and its `body`.
+        path: the parameters of the path.
+    """
+    if isinstance(error, InvalidValueError) and is_beyond(error.value):
+        if str(error.value) in path.values():
+            raise Problem("not_found") from error
+        require_narrow(arguments.get("query"), error.value)
+    problem = invalid_value(error, arguments.get("body"))
     if problem is not None:
         raise problem from error
 
 
-def pointer_to(part: Any, name: str, value: Any) -> str | None:
-    """Return the JSON pointer (RFC 6901) to the field of a body that has a name and a value; None if there is none."""
+def require_narrow(query: msgspec.Struct | None, wide: object = None) -> None:
+    """Raise a problem for a parameter of a query that is an integer of more than 64 bits, or the text of `wide`."""
+    if query is None:
+        return
+    for field, encoded in zip(query.__struct_fields__, query.__struct_encode_fields__, strict=True):
+        value = getattr(query, field)
+        if is_beyond(value) or (wide is not None and value == str(wide)):
+            raise Problem("invalid_parameter", f"The parameter {encoded!r} is wrong: {BEYOND}.")
+
+
+def pointer_to(part: Any, name: str | None, value: Any) -> str | None:
+    """Return the JSON pointer (RFC 6901) to a value in a body, in a field with a name or in any; None if there is none."""
     steps: list[tuple[str, Any]] = []
     if isinstance(part, msgspec.Struct):
         for field, encoded in zip(part.__struct_fields__, part.__struct_encode_fields__, strict=True):
@@ -60,6 +88,8 @@ def pointer_to(part: Any, name: str, value: Any) -> str | None:
     elif isinstance(part, list | tuple):
         steps = [(f"/{place}", inner) for place, inner in enumerate(part)]
     for step, inner in steps:
+        if name is None and type(inner) is int and inner == value:
+            return step
         if (rest := pointer_to(inner, name, value)) is not None:
             return step + rest
     return None

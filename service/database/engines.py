@@ -20,6 +20,7 @@ from latchkey.service.database.rules import Engines
 from latchkey.service.database.single_precision import read_floats_as_text
 from latchkey.service.database.sqlite_file import DatabaseFile
 from latchkey.service.database.transaction import ENDED, LOST_STATUS, keep_records
+from latchkey.service.database.wide_integers import refuse_wide_integers
 from latchkey.service.settings import Settings, SettingsError
 from latchkey.service.tls import verifying_context
 from latchkey.service.urls import ESCAPES, has_reserved_character
@@ -78,6 +79,7 @@ def create_engines(settings: Settings) -> Engines:
     primary = Checks(settings.connection_idle_s)
     for engine in engines.all:
         keep_records(engine)
+        event.listen(engine.sync_engine, "handle_error", refuse_wide_integers)
         if engine.dialect.name == "sqlite":
             path = engine.url.database or ""
             files.setdefault(path, DatabaseFile(path)).attach(engine)

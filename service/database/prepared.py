@@ -14,6 +14,7 @@ from latchkey.service.database.checkout import note_error
 from latchkey.service.database.driver import reports_conflict
 from latchkey.service.database.plan import MakeRowReader, Plan, RowValues, Statement, as_values
 from latchkey.service.database.statements import is_plain_read
+from latchkey.service.database.wide_integers import refusal_of
 
 ATTEMPTS = 4  # the first run and at most three more after conflicts
 
@@ -139,6 +140,8 @@ async def send(engine: AsyncEngine, ask: Callable[[Any, str, Any], Awaitable[R]]
     except BaseException as error:
         if pooled is not None:
             await greenlet_spawn(pooled.invalidate, error)
+        if (refusal := refusal_of(error, given)) is not None:
+            raise refusal from error
         raise
     finally:
         if pooled is not None:

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_scope import Compartment, RequestScope
 from latchkey.middleware.session_errors import TransactionEndedError
+from latchkey.models.bounds import is_beyond
 from latchkey.models.errors import InvalidValueError
 from latchkey.service import conversion, shapes
 from latchkey.service.authentication.current_call import as_current_call, caller_of
@@ -32,7 +33,7 @@ from latchkey.service.database.conflicts import is_conflict
 from latchkey.service.database.session import RequestSession
 from latchkey.service.idempotency.claims import Claim
 from latchkey.service.idempotency.key import key_of
-from latchkey.service.invalid_values import raise_invalid_value
+from latchkey.service.invalid_values import raise_invalid_value, require_narrow
 from latchkey.service.operation import Answer, Operation
 from latchkey.service.parts import parts_of
 from latchkey.service.problems import FieldError, Problem, bounded_pointer
@@ -94,12 +95,25 @@ class Adapter:
         key = None if operation.safe else await key_of(operation, request)
         if key is None:
             status, content, headers = await run_unit_of_work(
-                operation, request_scope, session, arguments, decode=self.decode, raw=raw
+                operation,
+                request_scope,
+                session,
+                arguments,
+                path=request.path_params,
+                decode=self.decode,
+                raw=raw,
             )
         else:
             async with parts_of(request.app).idempotency.turn(key, scope) as claim:
                 status, content, headers = await run_unit_of_work(
-                    operation, request_scope, session, arguments, decode=self.decode, raw=raw, claim=claim
+                    operation,
+                    request_scope,
+                    session,
+                    arguments,
+                    path=request.path_params,
+                    decode=self.decode,
+                    raw=raw,
+                    claim=claim,
                 )
         if operation.answers is Response:
             await content(scope, receive, send)
@@ -135,6 +149,7 @@ async def run_unit_of_work(
     session: RequestSession,
     arguments: dict[str, Any],
     *,
+    path: Mapping[str, str],
     decode: Decode | None,
     raw: bytes,
     claim: Claim | None = None,
@@ -165,7 +180,7 @@ async def run_unit_of_work(
                 await claim.keep(session, operation, content, headers)
             await session.settle()
         except (DBAPIError, InvalidValueError, StaleDataError, TransactionEndedError) as error:
-            raise_invalid_value(error, arguments.get("body"))
+            raise_invalid_value(error, arguments, path)
             last = attempt + 1 == ATTEMPTS
             if last or not operation.retry or request_scope.commits or not is_conflict(error):
                 raise
@@ -194,6 +209,8 @@ def decode_path(operation: Operation, request: Request) -> dict[str, Any]:
             arguments[name] = msgspec.convert(request.path_params[name], kind, strict=False)
         except UNREADABLE:
             raise Problem("not_found") from None
+        if is_beyond(arguments[name]):
+            raise Problem("not_found")
     return arguments
 
 
@@ -227,6 +244,7 @@ def decode_query(operation: Operation, request: Request) -> msgspec.Struct | Non
     if kind is None:
         return None
     query = convert_query(given, kind)
+    require_narrow(query)
     for name, value in given.items():
         if not is_plain(getattr(query, known[name]), value):
             shown = excerpt(value)
