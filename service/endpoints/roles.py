@@ -49,7 +49,7 @@ async def read_role(name: str) -> Role:
 async def change_role(request: Request, name: str, body: shapes.RoleChange) -> Role:
     """Change a role; absent fields stay unchanged.
 
-    Every active key that has the role gets the new scopes with the same commit. The calling key needs every scope that
+    Every active key that has the role gets the new scopes in the same transaction. The calling key needs every scope that
     the role has or gets.
     """
     caller = await hold_caller(request)

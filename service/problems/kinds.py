@@ -248,8 +248,8 @@ KINDS: Mapping[str, ProblemKind] = {
     "role_in_use": ProblemKind(
         409,
         "A key has the role",
-        "The role cannot be removed while an active key has it. The detail names the keys. Take the role from them "
-        "first, or revoke them.",
+        "The role cannot be removed while an active key has it. The detail names the keys. Remove the role from these "
+        "keys first, or revoke them.",
     ),
     "user_deleted": ProblemKind(
         409,
