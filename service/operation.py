@@ -35,7 +35,7 @@ class RouteError(TypeError):
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """The response of an endpoint, for content with headers."""
+    """The response of an endpoint, for content with headers: `Answer(content=row, headers={"etag": tag})`."""
 
     content: Any
     headers: Mapping[str, str] = {}
