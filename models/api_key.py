@@ -15,11 +15,14 @@ from latchkey.models.watched import Watched
 if TYPE_CHECKING:
     from latchkey.models.user import User
 
+ENVIRONMENT_BYTES = 16
+
 
 class ApiKey(Watched):
     """An API key of `user`.
 
     `access_key` is its public identifier. With the `mode` `bearer`, the secret is sent with each call; with `signed`, it is never sent.
+    An `environment` of None is the first one of the settings, as for keys that are older than environments.
     `role_scopes` are those of its `roles`, which follow each change of a role. With `has_credits`, its calls spend the credits that its `LimitCounter` holds.
     `secret_version` is the version of the newest `KeySecret`. The fields about the old secret describe the version before
     it, and are reset by each rotation.
@@ -33,6 +36,7 @@ class ApiKey(Watched):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
     mode: Mapped[str] = mapped_column(String(16))
+    environment: Mapped[str | None] = mapped_column(BinaryText(ENVIRONMENT_BYTES))
     scopes: Mapped[tuple[str, ...]] = mapped_column(Words)
     roles: Mapped[tuple[str, ...]] = mapped_column(Words, default=())
     role_scopes: Mapped[tuple[str, ...]] = mapped_column(Words, default=())

@@ -42,7 +42,13 @@ from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import ProblemType, UnknownProblemError, known, register
 from latchkey.service.router import IndexedRouter
 from latchkey.service.routes import ROUTES, declared_scopes
-from latchkey.service.settings import Settings, SettingsError, read_key_headers, read_public_origin
+from latchkey.service.settings import (
+    Settings,
+    SettingsError,
+    read_environments,
+    read_key_headers,
+    read_public_origin,
+)
 
 
 def create_app(
@@ -77,6 +83,7 @@ def create_app(
         keyring = open_keyring(settings)
     proxies = read_proxies(settings)
     key_headers = read_key_headers(settings.key_headers)
+    environments = read_environments(settings.environments)
     gate_rules = read_gate_rules(settings)
     public_scheme, public_authority = read_public_origin(settings)
     channel = open_channel(settings)
@@ -111,12 +118,16 @@ def create_app(
     parts = Parts(
         db=db,
         keyring=keyring,
-        key_rules=KeyRules(Issuer(settings.key_prefix, keyring), declared, settings.keys_per_owner),
+        key_rules=KeyRules(
+            Issuer(settings.key_prefix, keyring, environments), declared, settings.keys_per_owner
+        ),
         verifier=verifier,
         replays=replays,
         idempotency=idempotency,
         limits=limits,
-        gate=Gate(verifier=verifier, limits=limits, replays=replays, rules=gate_rules),
+        gate=Gate(
+            verifier=verifier, limits=limits, replays=replays, rules=gate_rules, environments=environments
+        ),
         last_used=last_used,
         revocations=revocations,
         bounds=Bounds.of(settings),

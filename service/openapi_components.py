@@ -131,6 +131,10 @@ HEADERS: JsonObject = {
         "description": "The scopes of the key, with spaces between them.",
         "schema": {"type": "string"},
     },
+    "X-Latchkey-Environment": {
+        "description": "The environment of the key, such as live or test; empty on a public path.",
+        "schema": {"type": "string"},
+    },
     "X-Latchkey-Content-SHA256": {
         "description": "The SHA-256 that the body must have, in hex digits; empty if the credential does not cover it.",
         "schema": {"type": "string"},

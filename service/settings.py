@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="a lower-case letter and up to 15 lower-case letters or digits",
         ),
     ] = "lk"
+    environments: Annotated[str, Meta(max_length=200)] = "live,test"
     public_authority: (
         Annotated[
             str,
@@ -170,6 +171,32 @@ def read_settings(kind: type[SettingsStruct], environ: Mapping[str, str], *, pre
 
 
 MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
+
+
+ENVIRONMENT = re.compile(r"[a-z][a-z0-9]{0,15}")
+MOST_ENVIRONMENTS = 10
+
+
+def read_environments(text: str) -> tuple[str, ...]:
+    """Return the names of the environments of keys, the first of which leaves no mark in a secret.
+
+    Raises:
+        SettingsError: a name has a wrong form or is given twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    variable = f"{PREFIX}ENVIRONMENTS"
+    if len(names) > MOST_ENVIRONMENTS:
+        raise SettingsError(
+            f"{variable}: there are {len(names)} names, and at most {MOST_ENVIRONMENTS} are allowed."
+        )
+    for place, name in enumerate(names):
+        if not ENVIRONMENT.fullmatch(name):
+            raise SettingsError(
+                f"{variable}: name {place + 1} must be a lower-case letter and up to 15 lower-case letters or digits."
+            )
+        if name in names[:place]:
+            raise SettingsError(f"{variable}: {name} is given twice.")
+    return names
 
 
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}

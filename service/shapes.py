@@ -203,6 +203,7 @@ class Key(StoredKey, frozen=True, kw_only=True):
     `role_scopes` are the scopes that its `roles` give it. `credits` are null for a key whose calls spend none.
     """
 
+    environment: str
     credits: Credits | None
 
 
@@ -237,10 +238,14 @@ class KeyPage(Output, frozen=True, kw_only=True):
 
 
 class NewMyKey(Input, frozen=True, kw_only=True):
-    """The body of `POST /v1/me/keys`; without `expires_at` the key never expires."""
+    """The body of `POST /v1/me/keys`; without `expires_at` the key never expires.
+
+    `environment` is that of the calling key, which is also the default.
+    """
 
     name: Name
     mode: Mode
+    environment: Annotated[str, Meta(max_length=16)] | None = None
     scopes: Scopes
     roles: Roles = []
     allowed_networks: Networks = []
@@ -248,7 +253,10 @@ class NewMyKey(Input, frozen=True, kw_only=True):
 
 
 class NewKey(NewMyKey, frozen=True, kw_only=True):
-    """The body of `POST /v1/keys`; without `expires_at` the key never expires."""
+    """The body of `POST /v1/keys`; without `expires_at` the key never expires.
+
+    `environment` is that of the calling key, which is also the default.
+    """
 
     user_id: Id
     limits: RateLimits = []
@@ -475,6 +483,7 @@ class Verified(Output, frozen=True, kw_only=True):
     access_key: str | None
     name: str | None
     owner: VerifiedOwner | None
+    environment: str | None
     external_id: str | None
     meta: dict[str, Any]
     scopes: tuple[str, ...]

@@ -128,6 +128,7 @@ async def verify(
         access_key=None if found is None else found.key.access_key,
         name=None if found is None else found.key.name,
         owner=None if found is None else owner_of(found),
+        environment=None if found is None else parts.key_rules.issuer.environment_of(found.key),
         external_id=None if found is None else found.key.external_id,
         meta={} if found is None else found.key.meta,
         scopes=() if found is None else found.key.all_scopes,

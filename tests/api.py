@@ -50,6 +50,7 @@ async def hold_key(
     limits: Iterable[RateLimit] = (),
     quota: Quota | None = None,
     credits: Credits | None = None,
+    environment: str | None = None,
 ) -> HeldKey:
     """Create a key as the command line would; `scopes` None means all, and the owner is created if necessary."""
     async with app.state.db.scoped_session() as session:
@@ -59,6 +60,7 @@ async def hold_key(
             owner,
             name=f"{mode} key",
             mode=mode,
+            environment=environment,
             scopes=sorted(app.state.latchkey.key_rules.scopes) if scopes is None else list(scopes),
             expires_at=expires_at,
             allowed_networks=tuple(allowed_networks),

@@ -24,6 +24,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     user_id: int
     name: str
     mode: Literal["bearer", "signed"]
+    environment: str | None
     scopes: tuple[str, ...]
     roles: tuple[str, ...]
     role_scopes: tuple[str, ...]

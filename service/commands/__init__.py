@@ -31,7 +31,7 @@ from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.settings import SettingsError
 
 # A text that may be the secret of a key, passed in place of another argument.
-LIKE_A_SECRET = re.compile(r"[0-9A-Za-z]+s_[0-9A-Za-z]{40,}")
+LIKE_A_SECRET = re.compile(r"[0-9A-Za-z]+s_(?:[0-9A-Za-z]+_)?[0-9A-Za-z]{40,}")
 
 
 class Commands(click.Group):

@@ -30,7 +30,7 @@ from latchkey.service.authentication.wire.credentials import (
 )
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.keys.issuing import Issuer
-from latchkey.service.settings import BYTE_ORDER_MARK, Settings, SettingsError
+from latchkey.service.settings import BYTE_ORDER_MARK, Settings, SettingsError, read_environments
 
 FOLDER = Path("var")
 KEYRING_FILE = FOLDER / "keyring"
@@ -179,7 +179,8 @@ async def prepare(
     try:
         async with db.scoped_session() as session:
             user = await find_user(report)
-            keys = DevelopmentKeys(settings.key_prefix, keyring, user, scopes, report)
+            issuer = Issuer(settings.key_prefix, keyring, read_environments(settings.environments))
+            keys = DevelopmentKeys(issuer, user, scopes, report)
             kept = Kept(
                 base_url=base_url,
                 bearer=await keys.keep_bearer(None if before is None else before.bearer),
@@ -211,15 +212,13 @@ async def find_user(report: ReportLine) -> User:
 class DevelopmentKeys:
     """The two keys of one user: kept if they work, otherwise replaced."""
 
-    def __init__(
-        self, prefix: str, keyring: KeyRing, user: User, scopes: frozenset[str], report: ReportLine
-    ) -> None:
-        self.prefix = prefix
-        self.keyring = keyring
+    def __init__(self, issuer: Issuer, user: User, scopes: frozenset[str], report: ReportLine) -> None:
+        self.issuer = issuer
+        self.prefix = issuer.prefix
+        self.keyring = issuer.keyring
         self.user = user
         self.scopes = scopes
         self.report = report
-        self.issuer = Issuer(prefix, keyring)
 
     async def keep_bearer(self, kept: str | None) -> str:
         """Return the secret of a working bearer key with every scope."""

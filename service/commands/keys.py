@@ -8,7 +8,7 @@ import msgspec
 from latchkey.models import ApiKey
 from latchkey.models.limit import Credits, Quota, RateLimit, Refill
 from latchkey.service import shapes
-from latchkey.service.authentication.keyring import open_keyring
+from latchkey.service.authentication.keyring import KeyRing, open_keyring
 from latchkey.service.commands.answers import show, show_page
 from latchkey.service.commands.application import application_settings, for_application, read_scopes
 from latchkey.service.commands.parameters import (
@@ -40,7 +40,7 @@ from latchkey.service.keys.scopes import joined, scopes_of_roles
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.problems import invalid_field
 from latchkey.service.rule_error import RuleError
-from latchkey.service.settings import Settings
+from latchkey.service.settings import Settings, read_environments
 
 COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires_at", "last_used_at")
 
@@ -56,6 +56,7 @@ def keys() -> None:
 @click.option(
     "--mode", type=MODE, required=True, help="How calls authenticate: send the secret, or sign with it."
 )
+@click.option("--environment", type=NAME, help="One of LATCHKEY_ENVIRONMENTS; by default, the first.")
 @click.option("--scopes", type=SCOPES, required=True, help="The scopes of the key, separated by commas.")
 @click.option("--roles", type=ROLES, default="", help="The roles of the key, separated by commas.")
 @click.option(
@@ -86,6 +87,7 @@ def create(
     user: int | str,
     name: str,
     mode: str,
+    environment: str | None,
     scopes: list[str],
     roles: list[str],
     networks: tuple[str, ...],
@@ -102,6 +104,7 @@ def create(
             user,
             name=name,
             mode=mode,
+            environment=environment,
             scopes=scopes,
             roles=roles,
             networks=networks,
@@ -121,6 +124,7 @@ async def create_key(
     *,
     name: str,
     mode: str,
+    environment: str | None,
     scopes: list[str],
     roles: list[str],
     networks: tuple[str, ...],
@@ -142,6 +146,7 @@ async def create_key(
             None,
             name=name,
             mode=mode,
+            environment=environment,
             scopes=scopes,
             roles=roles,
             allowed_networks=networks,
@@ -174,7 +179,7 @@ async def list_keys(owner: int | str | None, *, status: str | None, limit: int |
         if status is not None:
             query = query.filter(status=status)
         rows = await (query if limit is None else query.limit(limit)).all()
-        return shapes.KeyPage(data=await shown(rows), next_cursor=None)
+        return shapes.KeyPage(data=await shown(rows, plain_issuer()), next_cursor=None)
 
 
 @keys.command()
@@ -326,7 +331,7 @@ async def revoke_key(access_key: str) -> shapes.Key:
 
 def key_rules(settings: Settings) -> KeyRules:
     """Return the rules of the application; the command line may create any number of keys."""
-    issuer = Issuer(settings.key_prefix, open_keyring(settings))
+    issuer = Issuer(settings.key_prefix, open_keyring(settings), read_environments(settings.environments))
     return KeyRules(issuer, read_scopes(), keys_per_owner=None)
 
 
@@ -340,6 +345,13 @@ def checked_limits(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
         raise click.UsageError(f"--limit: {error.reason}.") from None
 
 
+def plain_issuer() -> Issuer:
+    """Return an issuer to show keys with; it has a new key ring, so that commands that seal nothing need none."""
+    settings = application_settings()
+    ring = KeyRing.from_text(KeyRing.generate_text())
+    return Issuer(settings.key_prefix, ring, read_environments(settings.environments))
+
+
 async def shown_one(key: ApiKey) -> shapes.Key:
     """Return a key in the form of the endpoints' answer."""
-    return (await shown([key]))[0]
+    return (await shown([key], plain_issuer()))[0]

@@ -77,9 +77,9 @@ async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
     )
 
 
-async def read_key(access_key: str) -> shapes.Key:
+async def read_key(request: Request, access_key: str) -> shapes.Key:
     """Read a key, including a revoked one; its secret is never shown."""
-    return await shown_one(found(await named(access_key).first()))
+    return await shown_one(request, found(await named(access_key).first()))
 
 
 async def change_key(request: Request, access_key: str, body: shapes.KeyChange) -> shapes.Key:
@@ -101,10 +101,11 @@ async def change_credits(request: Request, access_key: str, body: shapes.CreditC
     """
     caller = await hold_caller(request)
     key = found(await lock_key(access_key))
+    key_rules(request).require_environment(caller, key_rules(request).issuer.environment_of(key))
     require_held(caller, key.all_scopes)
     require_not_revoked(key)
     await add_credits(key, body.delta)
-    return await shown_one(key)
+    return await shown_one(request, key)
 
 
 async def rotate_key(request: Request, access_key: str, body: shapes.Rotation) -> Answer:
@@ -150,6 +151,7 @@ async def make_key(
         caller,
         name=body.name,
         mode=body.mode,
+        environment=body.environment,
         scopes=body.scopes,
         roles=body.roles,
         allowed_networks=networks,
@@ -162,7 +164,7 @@ async def make_key(
     )
     await request.state.session.flush_and_refresh()
     return Answer(
-        content=shapes.KeyWithSecret(**await fields_of(key), secret=secret),
+        content=shapes.KeyWithSecret(**await fields_of(request, key), secret=secret),
         headers={"location": f"{path}/{key.access_key}"},
     )
 
@@ -190,7 +192,9 @@ async def list_page(
         cursor=query.cursor,
         keyring=parts_of(request.app).keyring,
     )
-    content = shapes.KeyPage(data=await shown(found.content.data), next_cursor=found.content.next_cursor)
+    content = shapes.KeyPage(
+        data=await shown(found.content.data, key_rules(request).issuer), next_cursor=found.content.next_cursor
+    )
     return Answer(content=content, headers=found.headers)
 
 
@@ -221,6 +225,7 @@ async def changes_of(request: Request, body: shapes.MyKeyChange) -> dict[str, An
 
 async def change(request: Request, caller: Principal, key: ApiKey, changes: dict[str, Any]) -> shapes.Key:
     """Change a locked key."""
+    key_rules(request).require_environment(caller, key_rules(request).issuer.environment_of(key))
     require_held(caller, [*key.all_scopes, *changes.get("scopes", ()), *changes.get("role_scopes", ())])
     require_not_revoked(key)
     new_credits = changes.pop("credits", UNSET)
@@ -231,7 +236,7 @@ async def change(request: Request, caller: Principal, key: ApiKey, changes: dict
     if new_credits is not UNSET:
         await set_credits(key, new_credits)
     await request.state.session.flush_and_refresh()
-    return await shown_one(key)
+    return await shown_one(request, key)
 
 
 async def rotate(request: Request, caller: Principal, key: ApiKey, body: shapes.Rotation) -> Answer:
@@ -240,7 +245,7 @@ async def rotate(request: Request, caller: Principal, key: ApiKey, body: shapes.
     await request.state.session.flush_and_refresh()
     return Answer(
         content=shapes.RotatedKey(
-            **await fields_of(key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
+            **await fields_of(request, key), secret=rotated.secret, old_secret_expires_at=rotated.ends_at
         ),
     )
 
@@ -250,11 +255,11 @@ def key_rules(request: Request) -> KeyRules:
     return parts_of(request.app).key_rules
 
 
-async def shown_one(key: ApiKey) -> shapes.Key:
+async def shown_one(request: Request, key: ApiKey) -> shapes.Key:
     """Return a key in the form of the response."""
-    return (await shown([key]))[0]
+    return (await shown([key], key_rules(request).issuer))[0]
 
 
-async def fields_of(key: ApiKey) -> dict[str, Any]:
+async def fields_of(request: Request, key: ApiKey) -> dict[str, Any]:
     """Return the response's fields of a key, by name."""
-    return msgspec.structs.asdict(await shown_one(key))
+    return msgspec.structs.asdict(await shown_one(request, key))

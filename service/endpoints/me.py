@@ -40,6 +40,7 @@ async def read_me(request: Request, caller: Principal) -> shapes.Me:
         user=msgspec.convert(caller.user, shapes.User, from_attributes=True),
         key=shapes.Key(
             **msgspec.structs.asdict(stored),
+            environment=keys.key_rules(request).issuer.environment_of(caller.key),
             credits=await parts_of(request.app).limits.credits(request.scope),
         ),
     )
@@ -77,9 +78,9 @@ async def list_my_keys(request: Request, caller: Principal, query: shapes.MyKeyQ
     return await keys.list_page(request, query, mine, path=PATH)
 
 
-async def read_my_key(caller: Principal, access_key: str) -> shapes.Key:
+async def read_my_key(request: Request, caller: Principal, access_key: str) -> shapes.Key:
     """Read a key of the caller's owner, including a revoked one; its secret is never shown."""
-    return await keys.shown_one(found(await named(access_key, caller.user.id).first()))
+    return await keys.shown_one(request, found(await named(access_key, caller.user.id).first()))
 
 
 async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyChange) -> shapes.Key:

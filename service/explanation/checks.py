@@ -232,7 +232,7 @@ async def check_nonce(report: Report, session: RequestSession, read: ParsedSigna
 
 def hide_secrets(texts: tuple[SignedText, ...], prefix: str) -> tuple[SignedText, ...]:
     """Cut a text that looks like a secret: a client may have sent its secret in place of its access key."""
-    secret = re.compile(re.escape(f"{prefix}s") + "(?:_|%5[Ff])[0-9A-Za-z]+")
+    secret = re.compile(re.escape(f"{prefix}s") + "(?:(?:_|%5[Ff])[0-9A-Za-z]+){1,2}")
     return tuple(
         msgspec.structs.replace(text, lines=tuple(secret.sub(f"{prefix}s_…", line) for line in text.lines))
         for text in texts

@@ -48,6 +48,7 @@ async def issue_key(
     scopes: Iterable[str],
     roles: Iterable[str] = (),
     mode: Literal["bearer", "signed"] = "bearer",
+    environment: str | None = None,
     expires_at: datetime | None = None,
     allowed_networks: Iterable[str] = (),
     limits: Iterable[RateLimit] | None = None,
@@ -63,6 +64,7 @@ async def issue_key(
         scopes: the scopes of the key: those that routes declare, or `create_app(scopes=...)`.
         roles: the roles of the key, whose scopes it has, too.
         mode: `bearer`, whose secret is sent, or `signed`, whose secret only signs.
+        environment: one of `LATCHKEY_ENVIRONMENTS`; None is that of the calling key, or the first.
         expires_at: a time in the future with its offset; None means never.
         allowed_networks: the networks from which the key may be used, as `192.0.2.0/24`; none means anywhere.
         limits: the rate limits of the key; None means no limits, or those of a calling key without `keys:write`.
@@ -103,6 +105,7 @@ async def issue_key(
         caller,
         name=checked(shapes.Name, name, "/name"),
         mode=checked(shapes.Mode, mode, "/mode"),
+        environment=environment,
         scopes=checked(shapes.Scopes, list(scopes), "/scopes"),
         roles=checked(shapes.Roles, list(roles), "/roles"),
         expires_at=bounds["expires_at"],

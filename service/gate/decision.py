@@ -29,6 +29,7 @@ IDENTITY = (
     "x-latchkey-external-id",
     "x-latchkey-owner-external-id",
     "x-latchkey-scopes",
+    "x-latchkey-environment",
     "x-latchkey-content-sha256",
 )
 """The headers of a permission, which are always all sent, so that a proxy replaces those of the client."""
@@ -42,9 +43,19 @@ class Gate:
         limits: charge a request to its key and owner.
         replays: the nonces that were used.
         rules: which request needs which scope.
+        environments: the names of the environments; a key without one is in the first.
     """
 
-    def __init__(self, *, verifier: Verifier, limits: Limits, replays: Replays, rules: Rules) -> None:
+    def __init__(
+        self,
+        *,
+        verifier: Verifier,
+        limits: Limits,
+        replays: Replays,
+        rules: Rules,
+        environments: tuple[str, ...],
+    ) -> None:
+        self.environments = environments
         self.verifier = verifier
         self.limits = limits
         self.replays = replays
@@ -87,7 +98,7 @@ class Gate:
             log.info("refused: %s; %s, %s %s%s", problem.code, rule.label, *shown(original))
             raise
         scope["user"] = principal
-        return identity_of(principal)
+        return identity_of(principal, principal.key.environment or self.environments[0])
 
     async def _permit(self, call: Scope, rule: Rule, body: bytes) -> Principal:
         principal = await self._authenticate(call, rule.text.scope)
@@ -138,7 +149,7 @@ def call_of(scope: Scope, original: OriginalRequest, *, has_body: bool) -> Scope
     }
 
 
-def identity_of(principal: Principal) -> dict[str, str]:
+def identity_of(principal: Principal, environment: str) -> dict[str, str]:
     """Return the headers that name a caller."""
     digest = principal.content_sha256
     values = (
@@ -147,6 +158,7 @@ def identity_of(principal: Principal) -> dict[str, str]:
         principal.key.external_id or "",
         principal.user.external_id or "",
         " ".join(principal.key.all_scopes),
+        environment,
         "" if digest is None else digest.hex(),
     )
     return dict(zip(IDENTITY, values, strict=True))

@@ -13,6 +13,7 @@ from latchkey.models.limit import MOST_CREDITS, Credits
 from latchkey.models.limit_counter import subject_of
 from latchkey.models.types import utc_now
 from latchkey.service import conversion, shapes
+from latchkey.service.keys.issuing import Issuer
 from latchkey.service.limits.account import Account
 from latchkey.service.limits.ledger import Ledger
 from latchkey.service.limits.period import from_microseconds, to_microseconds
@@ -111,12 +112,14 @@ async def read_credits(keys: Sequence[ApiKey]) -> Mapping[int, Credits]:
     }
 
 
-async def shown(keys: Sequence[ApiKey]) -> list[shapes.Key]:
-    """Return keys in the form of the endpoints' response; this costs one query more if a key has credits."""
+async def shown(keys: Sequence[ApiKey], issuer: Issuer) -> list[shapes.Key]:
+    """Return keys in the form of the endpoints' response; it costs one query more if a key has credits."""
     found = await read_credits(keys)
     return [
         shapes.Key(
-            **msgspec.structs.asdict(conversion.convert(key, shapes.StoredKey)), credits=found.get(key.id)
+            **msgspec.structs.asdict(conversion.convert(key, shapes.StoredKey)),
+            environment=issuer.environment_of(key),
+            credits=found.get(key.id),
         )
         for key in keys
     ]

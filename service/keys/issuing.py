@@ -9,6 +9,7 @@ from sqlalchemy import delete, update
 from latchkey.models import ApiKey, KeySecret, User
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.authentication.records import KeyRecord
 from latchkey.service.authentication.wire.credentials import (
     AccessKey,
     Secret,
@@ -36,6 +37,12 @@ class Issuer(msgspec.Struct, frozen=True):
 
     prefix: str
     keyring: KeyRing
+    environments: tuple[str, ...] = ("live", "test")
+    """Their names; the secrets of the first one do not show it."""
+
+    def environment_of(self, key: ApiKey | KeyRecord) -> str:
+        """Return the environment of a key; an older key without one is in the first."""
+        return key.environment or self.environments[0]
 
     async def issue(
         self,
@@ -43,6 +50,7 @@ class Issuer(msgspec.Struct, frozen=True):
         *,
         name: str,
         mode: str,
+        environment: str | None = None,
         scopes: list[str],
         roles: tuple[str, ...] = (),
         role_scopes: tuple[str, ...] = (),
@@ -58,12 +66,15 @@ class Issuer(msgspec.Struct, frozen=True):
         The secret is returned only here, and is stored nowhere in plain text.
         """
         access_key, now = new_access_key(self.prefix), datetime.now(UTC)
-        secret, stored = self._new_secret(access_key, mode, version=1, now=now)
+        secret, stored = self._new_secret(
+            access_key, mode, environment or self.environments[0], version=1, now=now
+        )
         key = await ApiKey.create(
             access_key=access_key,
             user_id=owner.id,
             name=name,
             mode=mode,
+            environment=environment or self.environments[0],
             scopes=tuple(scopes),
             roles=roles,
             role_scopes=role_scopes,
@@ -89,7 +100,9 @@ class Issuer(msgspec.Struct, frozen=True):
         if key.expires_at is not None:
             ends_at = min(ends_at, key.expires_at)
         has_grace = ends_at > now
-        secret, stored = self._new_secret(AccessKey(key.access_key), key.mode, version=replaced + 1, now=now)
+        secret, stored = self._new_secret(
+            AccessKey(key.access_key), key.mode, self.environment_of(key), version=replaced + 1, now=now
+        )
         stored.api_key_id = key.id
         of_key = KeySecret.api_key_id == key.id
         ended = KeySecret.version < replaced if has_grace else KeySecret.version <= replaced
@@ -105,14 +118,15 @@ class Issuer(msgspec.Struct, frozen=True):
         return Rotated(secret, ends_at if has_grace else None)
 
     def _new_secret(
-        self, access_key: AccessKey, mode: str, *, version: int, now: datetime
+        self, access_key: AccessKey, mode: str, environment: str, *, version: int, now: datetime
     ) -> tuple[Secret, KeySecret]:
         """Return a new secret and its row.
 
         The SHA-256 is stored for both modes: it identifies the secret of a signing key that was sent as a bearer token, and
         was therefore exposed. The hash of 256 random bits reveals nothing about them.
         """
-        secret = new_secret(self.prefix)
+        mark = None if environment == self.environments[0] else environment
+        secret = new_secret(self.prefix, environment=mark)
         sealed = self.keyring.seal_secret(secret, access_key, version) if mode == "signed" else None
         return secret, KeySecret(
             version=version, secret_sha256=hash_secret(secret), sealed=sealed, created_at=now

@@ -42,6 +42,7 @@ class KeyRules(msgspec.Struct, frozen=True):
         *,
         name: str,
         mode: str,
+        environment: str | None = None,
         scopes: Sequence[str],
         roles: Sequence[str] = (),
         expires_at: datetime | None,
@@ -55,8 +56,9 @@ class KeyRules(msgspec.Struct, frozen=True):
         """Create a key of an owner, whose row is locked meanwhile, and flush it.
 
         Raises:
-            Problem: 403 `scope_not_held`, 409 `user_not_active` or `too_many_keys`, 422 `invalid_body`.
+            Problem: 403 `scope_not_held` or `other_environment`, 409 `user_not_active` or `too_many_keys`, 422 `invalid_body`.
         """
+        environment = self.environment_for(environment, caller)
         with invalid_field("/scopes"):
             await require_known(scopes, self.scopes)
         with invalid_field("/roles"):
@@ -76,6 +78,7 @@ class KeyRules(msgspec.Struct, frozen=True):
             owner,
             name=name,
             mode=mode,
+            environment=environment,
             scopes=list(scopes),
             roles=tuple(roles),
             role_scopes=role_scopes,
@@ -96,13 +99,33 @@ class KeyRules(msgspec.Struct, frozen=True):
         """Replace the secret of a locked key.
 
         Raises:
-            Problem: 403 `scope_not_held`, 409 `key_not_active` or `version_changed`.
+            Problem: 403 `scope_not_held` or `other_environment`, 409 `key_not_active` or `version_changed`.
         """
+        self.require_environment(caller, self.issuer.environment_of(key))
         require_held(caller, key.all_scopes)
         require_not_revoked(key)
         if version not in (UNSET, key.secret_version):
             raise Problem("version_changed", f"The secret has version {key.secret_version} now.")
         return await self.issuer.rotate(key, grace_s=grace_s)
+
+    def environment_for(self, asked: str | None, caller: Principal | None) -> str:
+        """Return the environment of a new key; without one, it is that of the caller, or the first."""
+        names = self.issuer.environments
+        if asked is None:
+            return names[0] if caller is None else self.issuer.environment_of(caller.key)
+        if asked not in names:
+            raise field_problem("/environment", f"there is no such environment; there are {', '.join(names)}")
+        self.require_environment(caller, asked)
+        return asked
+
+    def require_environment(self, caller: Principal | None, environment: str) -> None:
+        """Raise a problem for a key of another environment than that of the caller."""
+        own = environment if caller is None else self.issuer.environment_of(caller.key)
+        if own != environment:
+            raise Problem(
+                "other_environment",
+                f"The calling key belongs to the environment {own}, not to {environment}.",
+            )
 
 
 async def revoke(key: ApiKey) -> None:

@@ -152,6 +152,12 @@ KINDS: Mapping[str, ProblemKind] = {
         "not expire later, have other networks, or have higher limits. The detail names what is wider. Use "
         "another key, or ask the operator.",
     ),
+    "other_environment": ProblemKind(
+        403,
+        "The key is of another environment",
+        "A key creates, changes and rotates only keys of its own environment, such as live or test. Nothing was changed. "
+        "Use a key of that environment, or leave `environment` out.",
+    ),
     "coverage_required": ProblemKind(
         403,
         "The signature covers too little",

@@ -11,7 +11,7 @@ import msgspec
 EXPOSED = "The secret of a key was sent here, which must never happen: it is exposed, so rotate the key."
 
 # The end of a secret, whatever its prefix; `credentials` defines the format. In a URL the `_` may be escaped.
-_SECRET = re.compile(r"s(?:_|%5[Ff])[0-9A-Za-z]{49}")
+_SECRET = re.compile(r"s(?:_|%5[Ff])(?:[0-9A-Za-z]{1,16}(?:_|%5[Ff]))?[0-9A-Za-z]{49}")
 
 _MESSAGE_FIELD = 'sig1=("@method" …);created=…;keyid="…";nonce="…";tag="latchkey-v1"'
 
@@ -241,7 +241,7 @@ AUTHORIZATION = CredentialPart(
         (r"(?i:basic)\b.*", "The scheme Basic is not supported."),
         (r"(?i:signature)\b.*", "It is the form of the draft by Cavage, which RFC 9421 replaced."),
         (r"(?i:aws4-hmac-sha256|hmac|hmac-sha256)\b.*", "A signature has headers of its own."),
-        (r"[0-9A-Za-z]+s_[0-9A-Za-z]{49}", "The word `Bearer` is missing."),
+        (r"[0-9A-Za-z]+s_(?:[0-9A-Za-z]+_)?[0-9A-Za-z]{49}", "The word `Bearer` is missing."),
         (r"(?i:token|apikey|api-key|key|digest|negotiate|dpop)\b.*", "The scheme is not supported."),
     ),
     is_for_secrets=True,
@@ -294,16 +294,18 @@ def access_key_part(name: str, prefix: str) -> CredentialPart:
 def token_part(prefix: str) -> CredentialPart:
     """Return the form of a bearer token."""
     digits = r"[0-9A-Za-z]"
+    mark = r"(?:[a-z][a-z0-9]{0,15}_)?"  # of an environment
     return CredentialPart(
-        f"The token must be the secret of a key: `{prefix}s_` and 49 letters and digits, the last six of which are a checksum.",
+        f"The token must be the secret of a key: `{prefix}s_` and 49 letters and digits, the last six of which are a checksum. "
+        f"It may name an environment, as in `{prefix}s_test_`.",
         (
             (rf"{re.escape(prefix)}a_.*", "It is an access key, which is public and proves nothing."),
-            (rf"{re.escape(prefix)}s_{digits}{{49}}", "The checksum is wrong: a character of the secret is mistyped."),
-            (rf"{re.escape(prefix)}s_{digits}{{0,48}}", "Some of its characters are missing."),
-            (rf"{re.escape(prefix)}s_{digits}{{50,}}", "It has too many characters."),
-            (rf"(?i:{re.escape(prefix)}s_{digits}{{49}})", "Its prefix must be in lower case."),
+            (rf"{re.escape(prefix)}s_{mark}{digits}{{49}}", "The checksum is wrong: a character of the secret is mistyped."),
+            (rf"{re.escape(prefix)}s_{mark}{digits}{{0,48}}", "Some of its characters are missing."),
+            (rf"{re.escape(prefix)}s_{mark}{digits}{{50,}}", "It has too many characters."),
+            (rf"(?i:{re.escape(prefix)}s_{mark}{digits}{{49}})", "Its prefix must be in lower case."),
             (rf"{digits}{{49}}", "It lacks its prefix."),
-            (rf"[0-9A-Za-z]+s_{digits}{{49}}", "It has the prefix of another installation."),
+            (rf"[0-9A-Za-z]+s_{mark}{digits}{{49}}", "It has the prefix of another installation."),
             (r"[0-9A-Za-z_-]+\.[0-9A-Za-z_-]+\.[0-9A-Za-z_-]*", "It is a JSON Web Token, which this service does not accept."),
         ),
         is_for_secrets=True,

@@ -3,7 +3,8 @@
 With the prefix `lk`:
 
 - the access key is `lka_` and 22 base62 digits; it is public;
-- the secret is `lks_`, 43 base62 digits (256 bits) and 6 base62 digits of checksum.
+- the secret is `lks_`, 43 base62 digits (256 bits) and 6 base62 digits of checksum;
+- the secret of a key of another environment than the first one names it, as in `lks_test_`.
 
 The checksum is the CRC32 of all the text before it, prefix included.
 It keeps typing errors away from the database and proves nothing.
@@ -29,6 +30,8 @@ RandomBytes = Callable[[int], bytes]
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BASE62 = re.compile(r"[0-9A-Za-z]*")
+
+_MARK = re.compile(r"(?:[a-z][a-z0-9]{0,15}_)?")  # of an environment
 
 _ID_DIGITS = 22
 _ID_BYTES = 16  # 128 bits: they fit into 22 base62 digits
@@ -63,9 +66,18 @@ def new_access_key(prefix: str, *, random_bytes: RandomBytes = secrets.token_byt
     return AccessKey(f"{prefix}a_{_base62(random_bytes(_ID_BYTES), _ID_DIGITS)}")
 
 
-def new_secret(prefix: str, *, random_bytes: RandomBytes = secrets.token_bytes) -> Secret:
-    """Return a new secret of 256 random bits; `random_bytes(n)` returns n bytes."""
-    body = f"{prefix}s_{_base62(random_bytes(_SECRET_BYTES), _SECRET_DIGITS)}"
+def new_secret(
+    prefix: str, *, environment: str | None = None, random_bytes: RandomBytes = secrets.token_bytes
+) -> Secret:
+    """Return a new secret of 256 random bits.
+
+    Args:
+        prefix: of the installation.
+        environment: the name to show in the secret; None shows none.
+        random_bytes: called with n, returns n bytes.
+    """
+    mark = "" if environment is None else f"{environment}_"
+    body = f"{prefix}s_{mark}{_base62(random_bytes(_SECRET_BYTES), _SECRET_DIGITS)}"
     return Secret(body + _checksum(body))
 
 
@@ -75,8 +87,10 @@ def parse_access_key(text: str, prefix: str) -> AccessKey | None:
 
 
 def parse_secret(text: str, prefix: str) -> Secret | None:
-    """Parse a secret; None for anything else, including a wrong checksum."""
-    shaped = _is_made_of(text, f"{prefix}s_", _SECRET_DIGITS + _CHECKSUM_DIGITS)
+    """Parse a secret of any environment; None for anything else, including a wrong checksum."""
+    digits = _SECRET_DIGITS + _CHECKSUM_DIGITS
+    mark = text[:-digits].removeprefix(f"{prefix}s_")
+    shaped = _MARK.fullmatch(mark) is not None and _is_made_of(text, f"{prefix}s_{mark}", digits)
     return Secret(text) if shaped and checksum_is_right(text) else None
 
 

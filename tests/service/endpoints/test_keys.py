@@ -47,6 +47,7 @@ async def test_a_created_key_is_answered_as_it_is_stored_with_its_secret(
         "allowed_networks": [],
         "limits": [],
         "quota": None,
+        "environment": "live",
         "roles": [],
         "role_scopes": [],
         "credits": None,

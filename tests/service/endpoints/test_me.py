@@ -38,6 +38,7 @@ async def test_a_caller_reads_who_it_is_and_with_which_key(app: Starlette, mode:
             "limits": [],
             "quota": None,
             "credits": None,
+            "environment": "live",
             "roles": [],
             "role_scopes": [],
             "external_id": None,

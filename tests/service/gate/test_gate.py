@@ -95,6 +95,7 @@ async def test_a_permission_names_the_caller(app: Starlette, partner: HeldKey, g
         "x-latchkey-external-id": "",
         "x-latchkey-owner-external-id": "",
         "x-latchkey-scopes": "orders:*",
+        "x-latchkey-environment": "live",
         "x-latchkey-content-sha256": "",
     }
     assert answer.headers["cache-control"] == "private, no-store"
