@@ -128,7 +128,7 @@ HEADERS: JsonObject = {
         "schema": {"type": "string"},
     },
     "X-Latchkey-Scopes": {
-        "description": "The scopes of the key, with spaces between them.",
+        "description": "The scopes of the key and of its roles, with spaces between them.",
         "schema": {"type": "string"},
     },
     "X-Latchkey-Environment": {

@@ -72,7 +72,14 @@ def routes() -> Sequence[Operation]:
 @pytest.fixture(scope="module")
 def processes(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
     """Run `python -m latchkey serve` four times, each on its own port, so that every process surely gets requests."""
-    environ = {"LATCHKEY_DATABASE_URL": mariadb_url, "LATCHKEY_KEYRING": KEYRING}
+    rules = tmp_path_factory.mktemp("gate") / "gate.toml"
+    rules.write_text('[[rules]]\npaths = ["/orders/**"]\nany_key = true\n')
+    environ = {
+        "LATCHKEY_DATABASE_URL": mariadb_url,
+        "LATCHKEY_KEYRING": KEYRING,
+        "LATCHKEY_GATE_RULES": str(rules),
+        "LATCHKEY_TRUSTED_PROXIES": "127.0.0.1",
+    }
 
     def make(number: int) -> Served:
         return Served(tmp_path_factory.mktemp(f"process{number}"), "serve", environ=environ)

@@ -19,6 +19,7 @@ from tests.api import HeldKey, hold_key
 from tests.conftest import KEYRING, on_mariadb, opened
 from tests.processes import Served
 from tests.server.conftest import PROCESSES
+from tests.service.gate.asking import FAMILIES, GATE, NGINX, described
 from tests.service.limits.rules import limit, limit_owner, per_day
 
 CALLS = 1000
@@ -176,6 +177,53 @@ async def test_credits_are_spent_exactly_by_calls_and_verifications_of_four_proc
 
     assert codes == {"valid": 500, "credits_used_up": CALLS - 500}
     assert await left(app, key) == {"credits": 0}
+
+
+@on_mariadb
+@pytest.mark.parametrize(
+    "bounds, through, refusal, remaining",
+    [
+        pytest.param(
+            {"limits": [limit("burst", 300, 3600)]}, 300, "rate_limited", {"burst": 0}, id="a limit"
+        ),
+        pytest.param(
+            {"credits": Credits(remaining=500)}, 500, "credits_used_up", {"credits": 0}, id="credits"
+        ),
+    ],
+)
+async def test_the_gate_and_verifications_of_four_processes_charge_exactly(
+    app: Starlette,
+    processes: list[Served],
+    bounds: dict[str, Any],
+    through: int,
+    refusal: str,
+    remaining: dict[str, int],
+) -> None:
+    """A third each: the gate, the gate for nginx, verifications."""
+    service = await hold_key(app, scopes=["keys:verify"], email="orders@example.com")
+    key = await hold_key(app, scopes=[], email=EMAIL, **bounds)
+    codes: Counter[str] = Counter()
+    calls = iter(range(CALLS))
+
+    async def ask(port: int) -> None:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            for number in calls:
+                if number % 3 == 0:
+                    body = {"credential": key.secret}
+                    answer = await client.post("/v1/keys/verify", json=body, headers=[service.bearer])
+                    codes[answer.json()["code"]] += 1
+                    continue
+                gate = NGINX if number % 3 == 1 else GATE
+                described_by = described("GET", "/orders/7", family=FAMILIES[gate])
+                answer = await client.get(gate, headers=[*described_by, key.bearer])
+                codes["valid" if answer.status_code == 204 else answer.json()["code"]] += 1
+
+    async with asyncio.timeout(180), asyncio.TaskGroup() as group:
+        for number in range(CLIENTS):
+            group.create_task(ask(processes[number % PROCESSES].port))
+
+    assert codes == {"valid": through, refusal: CALLS - through}
+    assert await left(app, key) == remaining
 
 
 @on_sqlite

@@ -15,9 +15,10 @@ from starlette.applications import Starlette
 
 from latchkey.models import User
 from latchkey.service.gate.decision import IDENTITY
+from latchkey.service.gate.rules import parse_rules
 from latchkey.service.networks import Proxies
 from latchkey.service.settings import Settings
-from tests.api import HeldKey, assert_problem, hold_key
+from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.conftest import on_mariadb
 from tests.service.gate.asking import (
     GATE,
@@ -234,6 +235,23 @@ async def test_a_key_without_the_scope_is_refused_with_its_name(app: Starlette) 
 
     assert_problem(answer, 403, "scope_missing")
     assert 'scope="orders:write"' in answer.headers["www-authenticate"]
+
+
+async def test_a_role_gives_its_scopes(app: Starlette, operator: HeldKey) -> None:
+    app.state.latchkey.gate.rules = parse_rules(b'[[rules]]\npaths = ["/**"]\nscope = "users:read"')
+    await call(app, "POST", "/v1/roles", key=operator, body={"name": "clerk", "scopes": ["users:read"]})
+    body = {
+        "user_id": operator.user_id,
+        "name": "n",
+        "mode": "bearer",
+        "scopes": ["keys:read"],
+        "roles": ["clerk"],
+    }
+    secret = (await call(app, "POST", "/v1/keys", key=operator, body=body)).json["secret"]
+
+    answer = await ask(app, "GET", "/orders", headers=[("authorization", f"Bearer {secret}")])
+
+    assert (answer.status, answer.headers["x-latchkey-scopes"]) == (204, "keys:read users:read")
 
 
 @pytest.mark.parametrize(
