@@ -1,4 +1,4 @@
-"""Refusals for a proxy that understands only some statuses."""
+"""Convert refusals for a proxy that passes on only some statuses."""
 
 import json
 from collections.abc import Collection, MutableMapping

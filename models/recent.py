@@ -1,4 +1,4 @@
-"""A bounded cache of what was made before."""
+"""A bounded cache of computed values."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -8,14 +8,14 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Values by the keys that they were made for; the least recently used one is dropped."""
+    """A mapping from keys to computed values; the least recently used value is dropped."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._kept: OrderedDict[Hashable, T] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return the value of a key, which is made if it is not there."""
+        """Return the value of a key, and compute it if it is missing."""
         try:
             found = self._kept[key]
         except KeyError:

@@ -13,7 +13,7 @@ ROLE_BYTES = 40
 
 
 class Role(Watched):
-    """A role: a key that has it has its scopes. Each key with roles stores their scopes as `role_scopes`."""
+    """A role, whose scopes each key with this role has. The key stores the scopes of its roles as `role_scopes`."""
 
     __tablename__ = "roles"
     refresh_on_commit = True

@@ -1,4 +1,4 @@
-"""Decimals as their columns hold them: rounded to the scale of the column, alike on every server.
+"""Round decimals to the scale of their columns, in the same way on every server.
 
 MariaDB and MySQL round half away from zero when they store a decimal, and SQLite rounds what it reads, as a binary
 float. The value is rounded before it is written, so that a row that was written equals the row that is read.

@@ -27,12 +27,12 @@ class Step(NamedTuple):
     apply: Callable[[AnySelect, Sequence[Any]], AnySelect]
     """Adds the part to a SELECT, with its values or with parameters for them."""
     shape: Hashable = None
-    """All that the SQL of the part depends on; None if it cannot be told without building it."""
+    """Everything that the SQL of the part depends on; None if only the built SQL shows this."""
     values: Sequence[Any] = ()
 
 
 def shape_of(steps: Sequence[Step]) -> Hashable:
-    """Return all that the SQL of the steps depends on; None if it cannot be told without building it."""
+    """Return everything that the SQL of the steps depends on; None if only the built SQL shows this."""
     shapes = tuple([(step.name, step.shape) for step in steps])
     return None if any(shape is None for _, shape in shapes) else shapes
 

@@ -6,7 +6,7 @@ from msgspec import inspect
 
 
 def describe_type(annotation: Any) -> str | None:
-    """Return what a value of a type must be, with its bounds, as "a whole number from 1 to 10"; None for other types.
+    """Return the condition for a value of a type, such as "a whole number from 1 to 10"; None for other types.
 
     The `description` of a type takes precedence, because a pattern explains nothing to an operator.
     """

@@ -1,4 +1,4 @@
-"""Roles, and those of keys with the scopes that they give; existing keys have none."""
+"""Roles, and the roles of keys with their scopes; existing keys have none."""
 
 from typing import Any
 

@@ -13,7 +13,7 @@ from latchkey.service.settings import Settings
 
 @click.group()
 def gate() -> None:
-    """Try the rules of the gate."""
+    """Test the rules of the gate."""
 
 
 @gate.command()
@@ -21,10 +21,10 @@ def gate() -> None:
 @click.argument("url")
 @click.option("--rules", "file", metavar="FILE", help="The rules, in place of LATCHKEY_GATE_RULES.")
 def explain(method: str, url: str, file: str | None) -> None:
-    """Show the rule that decides about a request, and what it needs.
+    """Show the rule that applies to a request, and the scope that it requires.
 
-    Nothing is sent, and the database is not used. The exit status is 1 if the gate refuses the request whatever its
-    credential is.
+    Nothing is sent, and the database is not used. The exit status is 1 if the gate refuses the request with any
+    credential.
     """
     file = file or Settings.from_env(os.environ).gate_rules
     if file is None:
@@ -46,7 +46,7 @@ def explain(method: str, url: str, file: str | None) -> None:
 
 
 def described(rule: Rule) -> dict[str, str]:
-    """Return what a rule says, for people."""
+    """Return the requirement of a rule as text."""
     text = rule.text
     needs = f"a key with the scope {text.scope}" if text.scope else "a valid key"
     return {

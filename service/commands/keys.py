@@ -263,14 +263,16 @@ async def grant_scopes(access_key: str, scopes: list[str], roles: list[str]) -> 
 
 @keys.command("credits")
 @click.argument("access_key", metavar="ACCESS_KEY", type=ACCESS_KEY)
-@click.option("--add", "delta", type=CREDIT_CHANGE, help="Add so many credits, or take some, as --add=-100.")
+@click.option(
+    "--add", "delta", type=CREDIT_CHANGE, help="Add this number of credits, or subtract it, as in --add=-100."
+)
 @click.option("--set", "amount", type=CREDITS, help="Replace the credits and their refill.")
 @click.option(
     "--refill",
     type=REFILL,
-    help="With --set: what they are filled up to, as 1000/day or 50000/month, in UTC.",
+    help="With --set: the amount and the period of the refill, such as 1000/day or 50000/month, in UTC.",
 )
-@click.option("--none", "is_none", is_flag=True, help="Let calls spend no credits any more.")
+@click.option("--none", "is_none", is_flag=True, help="Remove the credits, so that calls spend none.")
 @as_json
 @for_application
 def credits_(

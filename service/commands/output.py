@@ -1,4 +1,4 @@
-"""The output of a command: a result that cannot be written is an error, and a message that cannot be is dropped."""
+"""The output of a command: a result that cannot be written is an error, and such a message is dropped."""
 
 import io
 import os
@@ -28,7 +28,7 @@ class Output(io.RawIOBase):
         self._has_failed = False
 
     def writable(self) -> bool:
-        """Return that it can be written to."""
+        """Return True: the stream can be written to."""
         return True
 
     def fileno(self) -> int:

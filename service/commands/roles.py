@@ -37,7 +37,7 @@ def roles() -> None:
 @roles.command()
 @click.argument("name", metavar="ROLE", type=ROLE)
 @click.option("--scopes", type=SCOPES, required=True, help="The scopes of the role, separated by commas.")
-@click.option("--description", type=DESCRIPTION, default="", help="For people.")
+@click.option("--description", type=DESCRIPTION, default="", help="An explanation for people.")
 @as_json
 @for_application
 def add(name: str, scopes: list[str], description: str, as_json: bool) -> None:
@@ -72,7 +72,7 @@ async def list_roles() -> shapes.RolePage:
 @roles.command()
 @click.argument("name", metavar="ROLE", type=ROLE)
 @click.option("--scopes", type=SCOPES, help="The new scopes of the role, separated by commas.")
-@click.option("--description", type=DESCRIPTION, help="For people.")
+@click.option("--description", type=DESCRIPTION, help="An explanation for people.")
 @as_json
 @for_application
 def change(name: str, scopes: list[str] | None, description: str | None, as_json: bool) -> None:

@@ -127,7 +127,7 @@ class SQLAlchemy(metaclass=Singleton):
 
     @property
     def replica(self) -> AsyncEngine | None:
-        """Return the AUTOCOMMIT engine on `READER_URL`, or None."""
+        """Return the AUTOCOMMIT engine on `LATCHKEY_READER_URL`, or None."""
         return self._opened("replica").replica
 
     @property

@@ -55,7 +55,7 @@ URL_PARAMETERS = {
 
 
 def create_engines(settings: Settings) -> Engines:
-    """Create the writer, the reader on the same server and, with `READER_URL`, the replica.
+    """Create the writer, the reader on the same server and, with `LATCHKEY_READER_URL`, the replica.
 
     No connection is opened here.
 

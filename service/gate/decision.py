@@ -32,7 +32,7 @@ IDENTITY = (
     "x-latchkey-environment",
     "x-latchkey-content-sha256",
 )
-"""The headers of a permission, which are always all sent, so that a proxy replaces those of the client."""
+"""The headers of a permission. All of them are always sent, so that a proxy replaces those of the client."""
 
 
 class Gate:
@@ -68,7 +68,7 @@ class Gate:
         return address is not None and contains(self.verifier.proxies.trusted, address)
 
     async def permit(self, scope: Scope, described_by: Description, body: bytes) -> dict[str, str]:
-        """Return the headers that name the caller of the original request, which are empty if anybody may make it.
+        """Return the headers that identify the caller of the original request; they are empty for a public request.
 
         The caller, the figures of the limits and the name of the key are left in the state of `scope`, for the response and
         the log.
@@ -150,7 +150,7 @@ def call_of(scope: Scope, original: OriginalRequest, *, has_body: bool) -> Scope
 
 
 def identity_of(principal: Principal, environment: str) -> dict[str, str]:
-    """Return the headers that name a caller."""
+    """Return the headers that identify a caller."""
     digest = principal.content_sha256
     values = (
         str(principal.user.id),

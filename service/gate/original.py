@@ -10,7 +10,7 @@ from latchkey.service.problems import Problem
 
 # Frameworks turn a hyphen and an underscore in a header's name into the same character.
 _RESERVED = b"x-latchkey"
-# Frameworks read another method or another URL from them than the proxy saw.
+# Frameworks read a method or a URL from them that differs from the one that the proxy received.
 _OVERRIDES = frozenset(
     {b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"}
 )
@@ -72,8 +72,8 @@ def read_original(headers: RequestHeaders, described_by: Description) -> Origina
 
     Args:
         headers: of the request to the gate.
-        described_by: the headers in which the proxy describes the request. Headers of another family belong to the
-            client and mean nothing.
+        described_by: the headers in which the proxy describes the request. Headers of another family come
+            from the client and are ignored.
 
     Raises:
         Problem: the description is incomplete or wrong, the request has more than one reading, or the client has sent a

@@ -106,7 +106,7 @@ class PathPattern(msgspec.Struct, frozen=True):
 
     @property
     def first(self) -> str | None:
-        """Return the first segment, if it is a certain one."""
+        """Return the first segment, if it is not a wildcard."""
         return self.segments[0] if self.segments and self.segments[0] != ONE else None
 
 
@@ -122,7 +122,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, text: RuleText, number: int) -> Self:
-        """Return the rule of a text.
+        """Return the rule that a text describes.
 
         Raises:
             GateRulesError: it cannot work.

@@ -64,7 +64,7 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def segments_of(path: str) -> tuple[str, ...]:
-    """Return the decoded segments of a raw path; a slash at the end changes nothing.
+    """Return the decoded segments of a raw path; a slash at the end is ignored.
 
     Raises:
         Ambiguous: servers differ in their reading of the path.
@@ -74,7 +74,7 @@ def segments_of(path: str) -> tuple[str, ...]:
     if not _PRINTABLE.fullmatch(path):
         raise Ambiguous("the path has a character that must be percent-encoded")
     if _BROKEN_ESCAPE.search(path):
-        raise Ambiguous("the path has a percent sign that begins no escape")
+        raise Ambiguous("the path has a percent sign that does not begin an escape")
     raw = path[1:].split("/")
     if raw[-1] == "":
         raw.pop()

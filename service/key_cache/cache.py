@@ -51,8 +51,8 @@ class KeyCache:
     Callers that miss the same name at the same time share one query, which runs on the session of the first caller.
     The result of a query is not cached when anything was invalidated since the query began.
 
-    The cache is used only while it is trusted: always, unless `trust_until` sets an end. After that end every call
-    makes a query.
+    The cache is used only while it is trusted: always, unless `trust` sets an end. After that end every call makes a
+    query.
 
     Args:
         ttl_s: counted from the start of the query.

@@ -115,7 +115,7 @@ async def redis_request(timeout_s: float = TIMEOUT_S) -> AsyncIterator[None]:
 
 
 def open_channel(settings: Settings) -> Channel | None:
-    """Return the channel of this installation; None without `REDIS_URL`. It does not connect yet.
+    """Return the channel of this installation; None without `LATCHKEY_REDIS_URL`. It does not connect yet.
 
     Raises:
         SettingsError: the URL cannot be used, or the extra `redis` is not installed.

@@ -61,7 +61,7 @@ async def add_credits(key: ApiKey, delta: int) -> None:
 
 async def lock_ledger(session: AsyncSession, key: ApiKey) -> Ledger:
     """Return the ledger of a locked key, whose counter is locked, too, until the transaction ends."""
-    # With all rules of the key: a ledger keeps only what its rules have counted.
+    # With all rules of the key, because a ledger keeps only the counts of its rules.
     account = Account(subject_of(key.id), "", key.limits, key.quota)
     values = {"key_subject": account.subject}
     row = (await session.execute(LOCK, values)).first()

@@ -1,4 +1,4 @@
-"""The rows whose list of words contains a given one: the holders of a scope or a role."""
+"""Find the rows whose list of words contains a given word: the holders of a scope or a role."""
 
 from typing import Any
 

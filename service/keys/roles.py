@@ -35,7 +35,7 @@ async def create(
 
 
 async def lock_role(name: str) -> Role:
-    """Return a role, locked until the transaction ends; the keys that are created meanwhile wait.
+    """Return a role, locked until the transaction ends; a call that gives the role to a key waits meanwhile.
 
     Raises:
         Problem: 404 `not_found`.
@@ -54,7 +54,7 @@ async def change(
     caller: Principal | None,
     declared: frozenset[str],
 ) -> Role:
-    """Change a role and flush it; None leaves a value unchanged. All keys that have the role follow.
+    """Change a role and flush it; None leaves a value unchanged. All active keys that have the role get the new scopes.
 
     Raises:
         Problem: 403 `scope_not_held`, 404 `not_found`, 422 `invalid_body` for scopes that no key can have.

@@ -89,7 +89,7 @@ class Balance:
         self.remaining -= cost
 
     def refund(self, cost: int, moment: int) -> None:
-        """Return credits that were spent at a given time, unless a refill followed."""
+        """Give back credits that were spent at a given time, unless a refill followed."""
         if moment >= self._start:
             self.remaining = min(self.remaining + cost, MOST_CREDITS)
 

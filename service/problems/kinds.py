@@ -123,8 +123,8 @@ KINDS: Mapping[str, ProblemKind] = {
     "no_gate_rule": ProblemKind(
         403,
         "No rule permits the request",
-        "The operator's rules for the gate name the hosts, methods and paths that may be called. None fits this request, "
-        "so it is refused whatever its credential is.",
+        "The operator's rules for the gate name the permitted hosts, methods and paths. No rule fits this request, so it "
+        "is refused with any credential.",
     ),
     "network_not_allowed": ProblemKind(
         403,
