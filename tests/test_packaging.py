@@ -170,7 +170,8 @@ class TestMake:
         for name in ("Makefile", "pyproject.toml", "requirements-dev.txt"):
             shutil.copy(ROOT / name, tmp_path)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-        monkeypatch.delenv("PYTHON", raising=False)
+        for name in ("PYTHON", "MAKEFLAGS", "MAKEOVERRIDES"):  # of the `make` that runs the tests
+            monkeypatch.delenv(name, raising=False)
 
         def plan(*arguments: str, **versions: str) -> str:
             for name, version in versions.items():

@@ -51,7 +51,7 @@ async def test_one_that_is_read_to_its_end_is_as_any_block(db: SQLAlchemy) -> No
 
 @pytest.mark.usefixtures("two")
 async def test_after_one_that_was_left_early_the_task_works_on(db: SQLAlchemy) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         for number in range(4):  # more than the pool has connections
             async for name in names(db):
                 assert name == "first"

@@ -21,6 +21,7 @@ from starlette.requests import Request
 
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.settings import Settings
+from tests import mysql
 from tests.conftest import tables_of
 from tests.requests import request as send
 from tests.sessions import library, shop
@@ -42,6 +43,11 @@ DIFFERENCES = {
     },
 }  # fmt: skip
 """Sentences of `docs/sessions.md` about differences from a plain session, with the units that show them."""
+
+DIFFERENCES_ON_MYSQL = {
+    "On MySQL, defaults of the database are loaded after a flush.": {"add_and_commit"},
+    "MySQL chooses the type of a parameter before it has the value.": {"functions_without_a_select"},
+}
 
 
 class Outcome(msgspec.Struct):
@@ -220,7 +226,8 @@ def differing(expected: Outcome, found: Outcome, place: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("chapter", sorted({unit.chapter for unit in UNITS}))
 async def test_it_is_the_same(db: SQLAlchemy, plain: AsyncEngine, make_app: MakeApp, chapter: str) -> None:
-    meant = set.union(*DIFFERENCES.values())
+    documented = {**DIFFERENCES, **(DIFFERENCES_ON_MYSQL if mysql.is_chosen() else {})}
+    meant = set.union(*documented.values())
     unlike: dict[str, dict[str, Any]] = {}
     for unit in (one for one in UNITS if one.chapter == chapter):
         found = {
@@ -239,7 +246,7 @@ async def test_it_is_the_same(db: SQLAlchemy, plain: AsyncEngine, make_app: Make
 def test_every_difference_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs/sessions.md").read_text()
 
-    assert [sentence for sentence in DIFFERENCES if sentence not in page] == []
+    assert [sentence for sentence in (*DIFFERENCES, *DIFFERENCES_ON_MYSQL) if sentence not in page] == []
 
 
 def test_there_are_enough() -> None:

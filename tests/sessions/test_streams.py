@@ -21,7 +21,7 @@ from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.session import RequestSession
 from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.middleware_stack import make_route
-from tests.conftest import on_mariadb
+from tests.conftest import on_mariadb, only_on_mariadb
 from tests.requests import Answer, converse, request
 from tests.sessions.conftest import MakeApp
 from tests.sessions.endpoints import response_route, value_route
@@ -392,6 +392,7 @@ async def test_an_open_write_and_a_stream_for_the_body_are_refused_by_name(
     assert await User.filter().count() == COUNT
 
 
+@only_on_mariadb("MySQL has no RETURNING")
 @pytest.mark.usefixtures("many")
 async def test_a_stream_of_what_it_writes_is_refused_in_a_body(db: SQLAlchemy, make_app: MakeApp) -> None:
     update = text("DELETE FROM users WHERE id < 1000 RETURNING name")
