@@ -21,6 +21,7 @@ from latchkey.models.errors import (
 from latchkey.models.lookups import identified
 from latchkey.models.query import Query
 from latchkey.models.steps import Condition
+from latchkey.models.table_options import OPTIONS, with_options
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -42,10 +43,7 @@ class Base(DeclarativeBase):
     """
 
     metadata = MetaData(naming_convention=NAMES)
-    __table_args__: Any = {  # noqa: RUF012 - SQLAlchemy reads it, nobody changes it
-        "mysql_charset": "utf8mb4",
-        "mysql_engine": "InnoDB",
-    }
+    __table_args__: Any = dict(OPTIONS)  # noqa: RUF012 - SQLAlchemy reads it, nobody changes it
 
     scoped_session: ClassVar[async_scoped_session[Any] | None] = None
     """The sessions of the open database; set by `db.init_app`, and reset by `db.close`."""
@@ -59,7 +57,9 @@ class Base(DeclarativeBase):
     _served_by: AsyncSession | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse attributes that the verbs could not access."""
+        """Complete the options of the table, and refuse attributes that the verbs could not access."""
+        if "__table_args__" in vars(cls):
+            cls.__table_args__ = with_options(cls.__table_args__)
         super().__init_subclass__(**kwargs)
         names.require_free(cls, Base, ARGUMENTS)
 
