@@ -58,7 +58,10 @@ class Key(msgspec.Struct, frozen=True):
     last_used_at: datetime | None
     created_at: datetime
     updated_at: datetime
-    credits: None = None  # no key of the run spends any
+    # No key of the run has any of these.
+    credits: None = None
+    roles: tuple[str, ...] = ()
+    role_scopes: tuple[str, ...] = ()
 
 
 class Me(msgspec.Struct, frozen=True):
