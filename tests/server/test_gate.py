@@ -132,6 +132,7 @@ def test_the_service_learns_who_is_calling(proxy: Proxy, key: dict[str, Any]) ->
         "x-latchkey-owner": str(key["user_id"]),
         "x-latchkey-key": key["access_key"],
         "x-latchkey-scopes": "orders:read orders:write",
+        "x-latchkey-environment": "live",
     }
     assert (seen["path"], seen["credentials"]) == ("/orders/a%20b", [])
 
