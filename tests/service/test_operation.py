@@ -269,7 +269,11 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
     assert any_key == {"/v1/me"}
     assert asked == {"/v1/gate", "/v1/gate/nginx"}
     assert declared_scopes(ROUTES) == {
-        *(f"{noun}:{verb}" for noun in ("users", "keys", "me.keys", "scopes") for verb in ("read", "write")),
+        *(
+            f"{noun}:{verb}"
+            for noun in ("users", "keys", "me.keys", "scopes", "roles")
+            for verb in ("read", "write")
+        ),
         "keys:verify",
         "me.keys:verify",
     }
