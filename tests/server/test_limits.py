@@ -146,7 +146,7 @@ async def test_verifications_by_four_processes_are_charged_exactly(
 
 
 @on_mariadb
-async def test_credits_are_spent_exactly_by_calls_and_verifications_of_four_processes(
+async def test_credits_are_spent_exactly_by_calls_verifications_and_the_gate_of_four_processes(
     app: Starlette, processes: list[Served]
 ) -> None:
     """Half of the credits are added while they are spent."""
@@ -163,7 +163,10 @@ async def test_credits_are_spent_exactly_by_calls_and_verifications_of_four_proc
                 if number % 20 == 0 and number < 500:
                     done = await client.post(added, json={"delta": 10}, headers=[operator.bearer])
                     assert done.status_code == 200, done.text
-                if number % 2:
+                if number % 3 == 1:
+                    answer = await client.get(GATE, headers=[*described("GET", "/orders/7"), key.bearer])
+                    codes["valid" if answer.status_code == 204 else answer.json()["code"]] += 1
+                elif number % 3:
                     body = {"credential": key.secret}
                     answer = await client.post("/v1/keys/verify", json=body, headers=[service.bearer])
                     codes[answer.json()["code"]] += 1

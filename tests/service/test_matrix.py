@@ -247,7 +247,8 @@ def outcome(answer: Answer) -> Outcome:
 
 def test_no_operation_is_missing() -> None:
     assert sorted(BODIES) == sorted(one.name for one in PRIVATE)
-    assert len(PRIVATE) + len(PUBLIC) == len(ROUTES)
+    # The gate is public, and checks the credential of another request.
+    assert len(PRIVATE) + len(PUBLIC) == len([one for one in ROUTES if not one.any_request])
 
 
 @on_sqlite
