@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from latchkey.models import User
+from latchkey.models.limit import Credits
 from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.operation import Operation
 from latchkey.service.routes import ROUTES
@@ -42,7 +43,8 @@ async def test_the_second_call_changes_nothing_and_is_answered_as_the_first(
     app: Starlette, operator: HeldKey, operation: Operation
 ) -> None:
     scopes = () if operation.scope is None else (operation.scope,)
-    held = await hold_key(app, scopes=scopes)
+    own_credits = Credits(remaining=5) if operation.name == "change_credits" else None
+    held = await hold_key(app, scopes=scopes, credits=own_credits)
     target = Target(user_id=held.user_id, access_key=held.access_key, scopes=scopes)
     path = operation.path.format(
         id=target.user_id, access_key=target.access_key, name=quote(name_in_path(operation, target), safe="")
