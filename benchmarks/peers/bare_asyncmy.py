@@ -18,7 +18,9 @@ from benchmarks.peers.asgi import answer, authorization, read_body, with_lifespa
 from benchmarks.peers.bearer import digest_of_header
 from benchmarks.peers.structs import Key, Me, NewUser, Quota, RateLimit, User
 
-KEY = tuple(name for name in Key.__struct_fields__ if name not in {"credits", "roles", "role_scopes"})
+KEY = tuple(
+    name for name in Key.__struct_fields__ if name not in {"credits", "environment", "roles", "role_scopes"}
+)
 USER = User.__struct_fields__
 
 FIND = (

@@ -67,6 +67,7 @@ class Key(BaseModel):
     updated_at: datetime
     # No key of the run has any of these.
     credits: None = None
+    environment: str = "live"  # every key of the run is in the first one
     roles: tuple[str, ...] = ()
     role_scopes: tuple[str, ...] = ()
 
