@@ -42,7 +42,7 @@ help: ## Show this list; PYTHON=python3.13 runs a target on another Python, in .
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 dev: $(READY) ## Set up everything and serve on 127.0.0.1:$PORT with reload
-	@exec $(VENV)/bin/latchkey dev --port $(PORT)
+	@exec $(VENV)/bin/latchkey dev --from-make --port '$(PORT)'
 
 test: $(READY) ## Run the tests, on SQLite, and on MariaDB and Redis where they are installed
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)

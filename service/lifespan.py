@@ -12,6 +12,7 @@ from latchkey.service import housekeeping
 from latchkey.service.authentication import canary
 from latchkey.service.connections.adoption import bound_connections, serving_config
 from latchkey.service.database import cluster, schema
+from latchkey.service.parentage import end_with_parent
 from latchkey.service.parts import parts_of
 from latchkey.service.shutdown import CLOSING_S, SHUTDOWN_S, end_on_second_signal, run_steps
 
@@ -30,6 +31,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         bound_connections(parts.bounds)
         if serving_config() is not None:
             end_on_second_signal()
+            end_with_parent(SHUTDOWN_S)
         parts.server_trust.note_start()
         await schema.require_migrated(db.engine, parts.schemas)
         await canary.require_right_keyring(db.engine, parts.keyring)

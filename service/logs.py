@@ -19,6 +19,9 @@ LEVELS = {"latchkey": logging.INFO, "uvicorn": logging.INFO, "sqlalchemy": loggi
 LONGEST_LINE = 4096  # characters
 LONGEST_TRACE = 65_536  # characters
 
+TRACE = "Traceback (most recent call last):"
+FAILED_START = "The application failed to start or to end:"
+
 
 class Formatter(logging.Formatter):
     """The text of records, without values that the driver quotes."""
@@ -33,7 +36,12 @@ class Formatter(logging.Formatter):
     def trace_of(self, record: logging.LogRecord) -> list[str]:
         """Return the lines of the trace; the middle of a long line or trace is left out."""
         assert record.exc_info is not None  # noqa: S101 - the caller has checked it
-        trace = withhold(self.formatException(record.exc_info))
+        return self.lines_of(self.formatException(record.exc_info))
+
+    @staticmethod
+    def lines_of(text: str) -> list[str]:
+        """Return the lines of a trace."""
+        trace = withhold(text)
         return [excerpt(one, LONGEST_LINE) for one in excerpt(trace, LONGEST_TRACE).splitlines()]
 
 
@@ -63,11 +71,20 @@ class TextFormatter(Formatter):
         """Return the line; the trace of an exception follows in indented lines, so that none can be mistaken for a record."""
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         name = request_id.get()
-        line = f"{moment} {record.levelname:<7} {f'[{name}] ' if name else ''}{printable(self.message_of(record))}"
-        if not record.exc_info:
-            return line
-        trace = (printable(one) for one in self.trace_of(record))
-        return "\n    ".join([line, *trace])
+        trace: list[str] = []
+        if failed_start(record):
+            message, trace = FAILED_START, self.lines_of(record.getMessage())
+        else:
+            message = printable(self.message_of(record))
+        line = f"{moment} {record.levelname:<7} {f'[{name}] ' if name else ''}{message}"
+        if record.exc_info:
+            trace = self.trace_of(record)
+        return "\n    ".join([line, *map(printable, trace)])
+
+
+def failed_start(record: logging.LogRecord) -> bool:
+    """Return whether a record of uvicorn is nothing but the trace of an application that could not start or end."""
+    return record.name == "uvicorn.error" and str(record.msg).startswith(TRACE)
 
 
 def printable(text: str) -> str:

@@ -14,10 +14,12 @@ import shlex
 import sys
 import tempfile
 from codecs import BOM_UTF8
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import msgspec
 
 from latchkey.models import ApiKey, KeySecret, User
@@ -94,8 +96,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def development_environ(environ: Mapping[str, str], report: ReportLine) -> dict[str, str]:
-    """Prepare the folder, and add the variables that `environ` does not set: the database and the key ring in it."""
-    make_folder()
+    """Add the variables that `environ` does not set: the database and the key ring in it."""
     found = dict(environ)
     if found.get("LATCHKEY_DATABASE_URL"):
         report(f"Using the database of LATCHKEY_DATABASE_URL, not {DATABASE_FILE}.")
@@ -112,6 +113,32 @@ def make_folder() -> None:
     """Create the folder, accessible to its owner only."""
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     FOLDER.chmod(0o700)
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Hold the folder, so that no other process prepares or serves it until the end of the block.
+
+    Two of them would use one SQLite file, and `var/dev.json` could name only one of them.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    folder = os.open(FOLDER, os.O_RDONLY)  # its lock ends with the process, however that ends
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            kept = read_kept()
+            place = f", on {kept.base_url}" if kept is not None else ""
+            raise click.ClickException(
+                f"another process serves {FOLDER.absolute()} already{place}: stop it first, or use another folder."
+            ) from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def read_keyring(report: ReportLine) -> str:

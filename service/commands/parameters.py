@@ -171,6 +171,21 @@ class PublicId(click.ParamType[AccessKey]):
         return found
 
 
+class PortOption(click.Option):
+    """A port, which `make` knows as PORT."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return the number, or raise an error that names what the user has typed."""
+        try:
+            return super().type_cast_value(ctx, value)
+        except click.BadParameter:
+            if not ctx.params.get("from_make"):
+                raise
+            raise click.ClickException(
+                f"PORT={value} is no port: it must be a number from 1 to 65535."
+            ) from None
+
+
 EMAIL = Shaped("email", shapes.Email, EMAIL_RULE)
 NAME = Shaped("name", shapes.Name, "1 to 200 characters, and none of them a control character")
 SCOPE = Shaped("noun:verb", shapes.ScopeName, "a noun and a verb in lower case, as in orders:read")

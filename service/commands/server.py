@@ -6,11 +6,13 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from latchkey import middleware, models, service
 from latchkey.service import housekeeping, logs
@@ -28,9 +30,11 @@ from latchkey.service.commands.application import (
     read_schemas,
     read_scopes,
 )
-from latchkey.service.commands.development import development_environ, prepare
+from latchkey.service.commands.development import development_environ, make_folder, only_one, prepare
+from latchkey.service.commands.listening import bind
 from latchkey.service.commands.migrating import upgrade
-from latchkey.service.commands.parameters import PORT
+from latchkey.service.commands.parameters import PORT, PortOption
+from latchkey.service.commands.reloading import Reloader
 from latchkey.service.commands.rows import work
 from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
@@ -93,9 +97,9 @@ def serve(host: str, port: int, workers: int, reload: bool) -> None:
         raise click.UsageError("--reload requires a single worker.")
     settings = application_settings()
     keyring = open_keyring(settings)
-    require_free_address(host, port)
+    sockets = bind(host, port, advice="--port chooses another")
     work(require_usable(settings, read_schemas(), keyring))
-    run(settings, host, port, workers=workers, reload=reload)
+    run(settings, sockets, url=f"http://{in_url(host)}:{port}", workers=workers, reload=reload)
 
 
 async def require_usable(settings: Settings, schemas: Sequence[Schema], keyring: KeyRing) -> None:
@@ -108,20 +112,10 @@ async def require_usable(settings: Settings, schemas: Sequence[Schema], keyring:
         await engine.dispose()
 
 
-def require_free_address(host: str, port: int) -> None:
-    """Raise an error for an address on which the server cannot listen."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise click.ClickException(
-                f"cannot listen on port {port} of {host}: {error.strerror}; --port chooses another."
-            ) from error
-
-
-def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: bool = False) -> None:
-    """Run the server until it is told to stop."""
+def run(
+    settings: Settings, sockets: list[socket.socket], *, url: str, workers: int = 1, reload: bool = False
+) -> None:
+    """Run the server on bound sockets until it is told to stop."""
     logs.configure(settings.log_format)  # also in the process that supervises the workers
     logs.configure_process()
     # After its shutdown the server sends itself the signal again: this turns it into an exit status of 0.
@@ -133,11 +127,10 @@ def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: b
         log.info(
             "Serving Latchkey alone: neither --app, LATCHKEY_APP nor an installed package names an application."
         )
-    uvicorn.run(
+    log.info("Listening on %s; Ctrl+C stops it.", url)
+    config = uvicorn.Config(
         "latchkey.service.serving:create_served_app",
         factory=True,
-        host=host,
-        port=port,
         workers=workers,
         reload=reload,
         reload_dirs=sorted(watched_folders(named)) if reload else None,
@@ -147,6 +140,16 @@ def run(settings: Settings, host: str, port: int, *, workers: int = 1, reload: b
         server_header=False,
         timeout_graceful_shutdown=int(GRACE_S - SHUTDOWN_S),
     )
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        if reload:
+            Reloader(config, server.run, sockets).run()
+        elif workers > 1:
+            Multiprocess(config, sockets).run()
+        else:
+            server.run(sockets)
+            if not server.started:
+                sys.exit(STARTUP_FAILURE)
 
 
 def watched_folders(named: str | None) -> set[str]:
@@ -161,16 +164,24 @@ def watched_folders(named: str | None) -> set[str]:
 
 @click.command()
 @host
-@port
+@click.option("--port", type=PORT, default=8000, show_default=True, cls=PortOption)
 @click.option("--prepare-only", is_flag=True, help="Prepare and print, but do not serve.")
+@click.option("--from-make", is_flag=True, is_eager=True, help="Name the variables of `make` in messages.")
 @app_option
-def dev(host: str, port: int, prepare_only: bool) -> None:
+def dev(host: str, port: int, prepare_only: bool, from_make: bool) -> None:
     """Prepare a database, a key ring, a user and two keys in var/, and serve with reload.
 
     It prints two commands that call GET /v1/me, one for each key. A second run keeps what exists.
     """
-    if not prepare_only:
-        require_free_address(host, port)
+    make_folder()
+    advice = "`make dev PORT=8001` chooses another" if from_make else "--port chooses another"
+    with only_one():
+        sockets = [] if prepare_only else bind(host, port, advice=advice)
+        prepare_and_serve(host, port, sockets)
+
+
+def prepare_and_serve(host: str, port: int, sockets: list[socket.socket]) -> None:
+    """Prepare, print, and serve if there are sockets to serve on."""
 
     def report(sentence: str) -> None:
         click.echo(sentence, err=True)
@@ -193,9 +204,9 @@ def dev(host: str, port: int, prepare_only: bool) -> None:
     for line in kept.commands():
         click.echo(line)
     report("")
-    if not prepare_only:
+    if sockets:
         os.environ.update(environ)  # the server restarts at each change, and reads the variables there
-        run(settings, host, port, reload=True)
+        run(settings, sockets, url=f"http://{in_url(host)}:{port}", reload=True)
 
 
 @contextmanager
@@ -210,11 +221,14 @@ def environment(environ: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+def in_url(host: str) -> str:
+    """Return a host as it is written in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
 def reachable(host: str) -> str:
     """Return the host for a URL by which this machine reaches a server that listens on `host`."""
-    if ":" in host:
-        return "[::1]" if host == "::" else f"[{host}]"
-    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+    return {"::": "[::1]", "0.0.0.0": "127.0.0.1"}.get(host) or in_url(host)  # noqa: S104 - compared, not bound
 
 
 @click.command()
