@@ -8,6 +8,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
+from latchkey.middleware.root_path import path_in_app
 
 LONGEST_PROBLEM = 2000  # bytes; nginx reads all headers of a response into 4 or 8 KiB
 LONGEST_DETAIL = 300
@@ -32,7 +33,7 @@ class StatusInHeadersMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request."""
-        if scope["type"] != "http" or scope["path"] not in self.paths:
+        if scope["type"] != "http" or path_in_app(scope) not in self.paths:
             await self.app(scope, receive, send)
             return
         start: MutableMapping[str, Any] | None = None

@@ -134,7 +134,9 @@ def create_app(
         server_trust=ServerTrust(),
         schemas=schemas,
         ended_keys_kept_days=settings.ended_keys_kept_days,
-        openapi=msgspec.json.encode(openapi.document(operations, key_headers=key_headers)),
+        openapi=msgspec.json.encode(
+            openapi.document(operations, key_headers=key_headers, root_path=settings.root_path)
+        ),
     )
     app = Starlette(
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from latchkey.middleware.request_state import request_state
+from latchkey.middleware.root_path import path_in_app
 from latchkey.middleware.session_errors import CommitUnknownError, TransactionEndedError
 from latchkey.models.errors import InvalidValueError
 from latchkey.service.database.conflicts import (
@@ -89,6 +90,6 @@ def allowed_methods(request: Request) -> set[str]:
     """Return the methods of all routes at this path; Starlette's own list stops at the first route."""
     found: set[str] = set()
     for route in request.app.routes:
-        if route.path_regex.match(request.scope["path"]):
+        if route.path_regex.match(path_in_app(request.scope)):
             found |= route.methods or set()
     return found

@@ -16,6 +16,7 @@ from latchkey.middleware.body_limit import BodyLimitMiddleware
 from latchkey.middleware.content_digest import ContentDigestMiddleware
 from latchkey.middleware.gate import GateMiddleware
 from latchkey.middleware.request_id import RequestIDMiddleware
+from latchkey.middleware.root_path import RootPathMiddleware
 from latchkey.middleware.session import SessionMiddleware
 from latchkey.middleware.status_in_headers import StatusInHeadersMiddleware
 from latchkey.middleware.whole_body import WholeBodyMiddleware
@@ -46,6 +47,7 @@ NGINX_PASSES = frozenset(
 def application_middleware(parts: Parts, settings: Settings) -> list[Middleware]:
     """Return the middleware of every path."""
     return [
+        Middleware(RootPathMiddleware, path=settings.root_path or ""),
         Middleware(StatusInHeadersMiddleware, paths=NGINX_PATHS, passed=NGINX_PASSES),
         Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, parts.limits)),
         Middleware(RequestIDMiddleware, last_resort=Problem("internal_error"), interrupted=interruption),

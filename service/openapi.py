@@ -26,7 +26,7 @@ from latchkey.service.openapi_components import (
     IDEMPOTENCY_KEY,
     INFO,
     SECURITY_SCHEMES,
-    SERVERS,
+    SERVER,
     TAGS,
     JsonObject,
     ProblemDocument,
@@ -58,12 +58,15 @@ class Schemas:
         return dict(self._of[kind])
 
 
-def document(operations: Sequence[Operation], *, key_headers: Sequence[str] = ()) -> dict[str, Any]:
+def document(
+    operations: Sequence[Operation], *, key_headers: Sequence[str] = (), root_path: str | None = None
+) -> dict[str, Any]:
     """Return the description of the operations.
 
     Args:
         operations: of the application.
         key_headers: the headers that may carry the secret of a bearer key, beside `Authorization`.
+        root_path: the path under which a proxy publishes the service, if there is one.
     """
     schemas = Schemas(operations)
     paths: JsonObject = {}
@@ -86,7 +89,7 @@ def document(operations: Sequence[Operation], *, key_headers: Sequence[str] = ()
     return {
         "openapi": "3.1.0",
         "info": {**INFO, "version": service.__version__},
-        "servers": SERVERS,
+        "servers": [{"url": root_path or "/", "description": SERVER}],
         "tags": [tag(name) for name in dict.fromkeys(one.tag for one in operations)],
         "paths": paths,
         "components": {

@@ -25,7 +25,7 @@ Users, their API keys, and the calls that partners make with those keys.
   (draft-ietf-httpapi-ratelimit-headers-10)."""
 
 # Relative to the URL of this document, which the service itself serves.
-SERVERS = [{"url": "/", "description": "The service that serves this document."}]
+SERVER = "The service that serves this document."
 
 TAGS = {
     "service": "The service itself: its state, its problems and this document.",

@@ -7,6 +7,8 @@ from starlette.convertors import PathConvertor
 from starlette.routing import Match, Route, Router
 from starlette.types import Lifespan, Receive, Scope, Send
 
+from latchkey.middleware.root_path import path_in_app
+
 ANY_METHOD = "*"
 
 
@@ -38,7 +40,7 @@ class IndexedRouter(Router):
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request to its route."""
         if scope["type"] == "http":
-            slashes = scope["path"].count("/")
+            slashes = path_in_app(scope).count("/")
             routes = self.index.get((scope["method"], slashes)) or self.index.get((ANY_METHOD, slashes), ())
             for route in routes:
                 match, found = route.matches(scope)

@@ -69,6 +69,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ]
         | None
     ) = None
+    root_path: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^(/[A-Za-z0-9._~-]{1,100}){1,5}$(?![\s\S])",
+                description="one to five names of letters, digits and . _ ~ -, each after a slash, as in /partners",
+            ),
+        ]
+        | None
+    ) = None
     clock_window_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     body_limit_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = 1024 * 1024
     body_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0

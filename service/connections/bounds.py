@@ -20,6 +20,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
         connections: at one time.
         pipelined: requests of a connection that wait for earlier ones.
         request_memory_bytes: of the headers and bodies of all unanswered requests.
+        root_path: in front of the type of a problem.
     """
 
     header_bytes: int = 16 * 1024
@@ -29,6 +30,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 512
     pipelined: int = 16
     request_memory_bytes: int = 8 * 1024 * 1024
+    root_path: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> "Bounds":
@@ -42,4 +44,5 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
             connections=settings.connections,
             pipelined=settings.pipelined_requests,
             request_memory_bytes=max(settings.request_memory_bytes, settings.body_limit_bytes + head_bytes),
+            root_path=settings.root_path or "",
         )

@@ -9,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from latchkey.middleware.request_id import new_request_id
+from latchkey.middleware.root_path import root_path
 from latchkey.service.connections.bounds import FIELD_MEMORY_BYTES, Bounds
 from latchkey.service.connections.guard import BOUNDED
 from latchkey.service.connections.room import Room
@@ -341,7 +342,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def _answer(self, problem: Problem) -> None:
         """Write a problem as the last response of the connection."""
         name = new_request_id()
-        response = problem.response(name)
+        token = root_path.set(self.bounds.root_path)
+        try:
+            response = problem.response(name)
+        finally:
+            root_path.reset(token)
         headers = [
             *self.server_state.default_headers,
             *response.raw_headers,

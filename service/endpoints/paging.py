@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 
+from latchkey.middleware.root_path import public_path
 from latchkey.models.into import Into
 from latchkey.models.paging import page_of
 from latchkey.models.query import Query
@@ -105,7 +106,7 @@ async def page(
     if last is None:
         return Answer(content=Page(data=data, next_cursor=None))
     following = keyring.seal_token(last, context)
-    link = f'<{path}?{urlencode({**given, "limit": limit, "cursor": following})}>; rel="next"'
+    link = f'<{public_path(path)}?{urlencode({**given, "limit": limit, "cursor": following})}>; rel="next"'
     return Answer(content=Page(data=data, next_cursor=following), headers={"link": link})
 
 

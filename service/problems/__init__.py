@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_state import request_state
+from latchkey.middleware.root_path import root_path
 from latchkey.service.problems.registry import kind_of
 from latchkey.service.rule_error import RuleError
 
@@ -74,7 +75,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
     def response(self, request_id: str | None) -> Response:
         """Return the response for one request."""
         content: dict[str, Any] = {
-            "type": f"/problems/{self.code}",
+            "type": f"{root_path.get()}/problems/{self.code}",
             "title": self.kind.title,
             "status": self.kind.status,
             "detail": self.detail,
