@@ -2,12 +2,23 @@
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
 EVERYWHERE = "::"  # every address of this machine, IPv4 included
 ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # this machine has no address of the kind
+
+
+@contextmanager
+def bound(host: str, port: int, *, advice: str) -> Iterator[list[socket.socket]]:
+    """Bind sockets as `bind` does, and close them at the end of the block."""
+    sockets = bind(host, port, advice=advice)
+    try:
+        yield sockets
+    finally:
+        close(sockets)
 
 
 def bind(host: str, port: int, *, advice: str) -> list[socket.socket]:

@@ -55,7 +55,7 @@ class Reloader(ChangeReload):  # type: ignore[misc, valid-type]  # a class that 
 
 
 class StandIn(threading.Thread):
-    """Answer every call with 503 from the moment when a process ends by itself.
+    """Respond to every call with 503 from the moment when a process ends by itself.
 
     Args:
         process: the process that serves.

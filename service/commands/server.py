@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -31,7 +31,7 @@ from latchkey.service.commands.application import (
     read_scopes,
 )
 from latchkey.service.commands.development import development_environ, make_folder, only_one, prepare
-from latchkey.service.commands.listening import bind
+from latchkey.service.commands.listening import bound
 from latchkey.service.commands.migrating import upgrade
 from latchkey.service.commands.parameters import PORT, PortOption
 from latchkey.service.commands.reloading import Reloader
@@ -97,9 +97,9 @@ def serve(host: str, port: int, workers: int, reload: bool) -> None:
         raise click.UsageError("--reload requires a single worker.")
     settings = application_settings()
     keyring = open_keyring(settings)
-    sockets = bind(host, port, advice="--port chooses another")
-    work(require_usable(settings, read_schemas(), keyring))
-    run(settings, sockets, url=f"http://{in_url(host)}:{port}", workers=workers, reload=reload)
+    with bound(host, port, advice="--port chooses another") as sockets:
+        work(require_usable(settings, read_schemas(), keyring))
+        run(settings, sockets, url=f"http://{in_url(host)}:{port}", workers=workers, reload=reload)
 
 
 async def require_usable(settings: Settings, schemas: Sequence[Schema], keyring: KeyRing) -> None:
@@ -173,10 +173,11 @@ def dev(host: str, port: int, prepare_only: bool, from_make: bool) -> None:
 
     It prints two commands that call GET /v1/me, one for each key. A second run keeps what exists.
     """
-    make_folder()
     advice = "`make dev PORT=8001` chooses another" if from_make else "--port chooses another"
-    with only_one():
-        sockets = [] if prepare_only else bind(host, port, advice=advice)
+    with ExitStack() as stack:
+        sockets = [] if prepare_only else stack.enter_context(bound(host, port, advice=advice))
+        make_folder()
+        stack.enter_context(only_one())
         prepare_and_serve(host, port, sockets)
 
 
