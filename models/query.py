@@ -70,7 +70,10 @@ class Query(Generic[M]):
         return self._with(*(where(self._model, one) for one in found))
 
     def order_by(self, *names: str) -> Self:
-        """Sort by columns; a leading minus means descending: `order_by("-id", "name")`."""
+        """Sort by columns, also of the rows of relations to one: `order_by("-id", "author__name")`.
+
+        A leading minus means descending. A row without the related row is sorted as one with NULL.
+        """
         return self._with(sorted_by(self._model, names))
 
     def limit(self, rows: int) -> Self:

@@ -6,10 +6,11 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Integer, Select, inspect, orm, select
+from sqlalchemy.orm import aliased
 
 from latchkey.models.bounds import require_sendable
 from latchkey.models.errors import UnknownLookupError
-from latchkey.models.lookups import Parameter, Q, column_of
+from latchkey.models.lookups import SEPARATOR, Parameter, Q, column_of
 from latchkey.models.recent import Recent
 
 Condition = Q | ColumnElement[bool]
@@ -114,8 +115,26 @@ def sorted_by(model: Any, names: tuple[str, ...]) -> Step:
 @lru_cache(maxsize=512)
 def sort_key(model: Any, name: str) -> Any:
     """Return the expression that rows are sorted by."""
-    column = column_of(model, name.removeprefix("-"))
+    column = sort_column(model, name.removeprefix("-"))
     return column.desc() if name.startswith("-") else column.asc()
+
+
+def sort_column(entity: Any, path: str) -> Any:
+    """Return a column, or that of the related row that a path leads to, as a subquery; it is NULL without such a row.
+
+    A join would change the rows of the query, and what `count`, `load` and `into` add to it.
+    """
+    name, _, rest = path.partition(SEPARATOR)
+    relations = inspect(entity).mapper.relationships
+    if not rest or name not in relations:
+        return column_of(entity, path)
+    if relations[name].uselist:
+        raise UnknownLookupError(
+            f"{path!r}: {name} is a relation to many, so there is no single value to sort by."
+        )
+    target = aliased(relations[name].mapper.class_)
+    found = select(sort_column(target, rest)).where(getattr(entity, name).of_type(target))
+    return found.correlate(entity).scalar_subquery()
 
 
 def loaded(model: type[Any], relations: tuple[str, ...]) -> Step:

@@ -11,6 +11,7 @@ from sqlalchemy import func, inspect
 from latchkey.models import into
 from latchkey.models.errors import UnknownLookupError
 from latchkey.models.lookups import Q
+from latchkey.models.paging import page_of
 from latchkey.models.query import Query
 from latchkey.service.database import SQLAlchemy
 from tests.models.newspaper import Article, Author, Comment, Tag
@@ -104,6 +105,42 @@ async def test_a_shape_is_compiled_once_whatever_the_aliases(db: SQLAlchemy) -> 
     assert len(into.shapes._kept) == kept
 
 
+ORDERS = {
+    ("author__name", "id"): "one two three",
+    ("-author__name", "-id"): "three two one",
+    ("author__mentor__name", "-id"): "one three two",
+    ("-author__mentor__name", "id"): "two three one",
+    ("editor__name", "-slug"): "two three one",
+    ("-editor__publisher__name", "author__desk__place", "id"): "one two three",
+}
+
+
+@pytest.mark.parametrize("names", ORDERS, ids=" ".join)
+async def test_related_rows_sort(db: SQLAlchemy, names: tuple[str, ...]) -> None:
+    query = Article.filter().order_by(*names)
+
+    assert await slugs(query) == ORDERS[names]
+    assert await slugs(query.limit(2)) == " ".join(ORDERS[names].split()[:2])
+    assert await slugs(query.offset(1)) == " ".join(ORDERS[names].split()[1:])
+    assert (await query.count(), await query.exists()) == (3, True)
+    loaded = await query.load("author.publisher", "editor", "tags").limit(2).all()
+    assert " ".join(one.slug for one in loaded) == " ".join(ORDERS[names].split()[:2])
+
+
+async def test_related_rows_sort_a_locked_and_a_filtered_query(db: SQLAlchemy) -> None:
+    query = Article.filter(author__name="Bob", tags__is_null=False).order_by("-author__name")
+    async with db.scoped_session() as session:
+        assert [one.slug for one in await query.for_update().all()] == ["two"]
+        await session.rollback()
+
+
+async def test_a_list_is_not_paged_by_a_related_row(db: SQLAlchemy) -> None:
+    with pytest.raises(
+        TypeError, match="'author__name': a list cannot be paged by a column of a related row"
+    ):
+        await page_of(Article.filter().into(SlugRow), order_by="-author__name", after=None, limit=1)
+
+
 async def test_relations_of_relations_are_loaded(db: SQLAlchemy, wire: Listen) -> None:
     async with db.scoped_session():
         with wire() as commands:
@@ -124,6 +161,9 @@ async def test_a_limit_counts_rows_and_not_related_rows(db: SQLAlchemy) -> None:
 
 
 MISTAKES: list[tuple[Callable[[], Any], str]] = [
+    (lambda: Article.filter().order_by("tags__name"), "'tags__name': tags is a relation to many"),
+    (lambda: Article.filter().order_by("author__nmae"), "Author has no column 'nmae'; it has bio, id, "),
+    (lambda: Article.filter().order_by("author"), "Article has no column 'author'"),
     (lambda: Article.filter(author__nmae="x"), "Author has no column 'nmae'; it has bio, id, "),
     (lambda: Article.filter(auhtor__name="x"), "Article has no column 'auhtor'; it has "),
     (lambda: Article.filter(auhtor="x"), "; and the relations author, comments, editor, tags, visible"),
