@@ -262,6 +262,15 @@ def test_a_key_over_its_limit_gets_429(proxy: Proxy) -> None:
         assert replies[0].headers["ratelimit"].startswith('"burst";r=1')
 
 
+def test_a_key_without_credits_gets_402(proxy: Proxy) -> None:
+    paid = proxy.key("paid", "--credits", "5")
+
+    replies = [proxy.ask("POST", "/orders", bearer(paid), BODY) for _ in range(2)]
+
+    assert [reply.status for reply in replies] == [200, 402]
+    assert replies[1].code == "credits_used_up"
+
+
 def test_a_key_is_bound_to_networks_of_the_client(proxy: Proxy) -> None:
     bound = proxy.key("bound", "--networks", "192.0.2.0/24")
 
