@@ -45,7 +45,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def all_scopes(self) -> tuple[str, ...]:
-        """The scopes of the key and of its roles."""
+        """Return the scopes of the key and of its roles."""
         return tuple(dict.fromkeys((*self.scopes, *self.role_scopes)))
 
     @property
