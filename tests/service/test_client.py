@@ -1,10 +1,8 @@
 """The client signs exactly the bytes that it sends, and reports clearly what it cannot send."""
 
 import base64
-import datetime as dt
 import hashlib
 import http.server
-import ipaddress
 import re
 import shlex
 import shutil
@@ -18,9 +16,6 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 import latchkey
 from latchkey.service.authentication.wire import message_signature, query_signature
@@ -276,38 +271,6 @@ class Partner:
 def partner() -> Iterator[Partner]:
     with Partner() as running:
         yield running
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """Return a file with a certificate for 127.0.0.1 that no authority has signed, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path / "certificate.pem"
-    file.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return file
 
 
 @pytest.fixture

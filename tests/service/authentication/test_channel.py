@@ -4,6 +4,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,11 +35,16 @@ CHECKED = {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True,
         ("redis://:p%40ss@h", PLAIN | {"password": "p@ss"}),
         ("redis://ann:hush@h", PLAIN | {"username": "ann", "password": "hush"}),
         ("rediss://h", PLAIN | CHECKED),
-        ("rediss://h?ssl_ca=/ca.pem", PLAIN | CHECKED | {"ssl_ca_certs": "/ca.pem"}),
     ],
 )
 def test_a_url_says_where_and_tls_verifies_the_server(url: str, arguments: dict[str, Any]) -> None:
     assert client_arguments(url) == arguments
+
+
+def test_the_authority_of_the_server_is_a_file(certificate: Path) -> None:
+    found = client_arguments(f"rediss://h?ssl_ca={certificate}")
+
+    assert found == PLAIN | CHECKED | {"ssl_ca_certs": str(certificate)}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +68,7 @@ def test_an_unusable_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(SettingsError) as refused:
         client_arguments(url)
 
-    assert str(refused.value).startswith("LATCHKEY_REDIS_URL ")
+    assert str(refused.value).startswith("LATCHKEY_REDIS_URL")
     assert "hush" not in str(refused.value)
 
 
