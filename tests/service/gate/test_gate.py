@@ -63,7 +63,9 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 def settings(settings: Settings, tmp_path: Path) -> Settings:
     file = tmp_path / "gate.toml"
     file.write_text(RULES)
-    return msgspec.structs.replace(settings, gate_rules=str(file), trusted_proxies="127.0.0.0/8")
+    return msgspec.structs.replace(
+        settings, gate_rules=str(file), trusted_proxies="127.0.0.0/8", pool_timeout_s=10.0
+    )
 
 
 @pytest.fixture

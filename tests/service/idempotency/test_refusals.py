@@ -91,7 +91,9 @@ class Blurred(shapes.Output, frozen=True):
     [
         pytest.param({"method": "GET", "any_key": True}, "change something", id="a safe method"),
         pytest.param({"public": True}, "the calls of different callers", id="a public route"),
-        pytest.param({"any_key": True, "answers": Response}, "stores the answer", id="an answer of its own"),
+        pytest.param(
+            {"any_key": True, "answers": Response}, "stores the response", id="an answer of its own"
+        ),
         pytest.param({"any_key": True, "answers": Blurred}, "password", id="a secret that is not there"),
     ],
 )
