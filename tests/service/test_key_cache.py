@@ -224,7 +224,7 @@ async def test_a_key_that_appears_is_known_at_once(app: Starlette) -> None:
     early = msgspec.structs.replace(key, secret=secret)
     before = await status(app, early)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("latchkey.service.keys.issuing.new_secret", lambda _prefix: secret)
+        patch.setattr("latchkey.service.keys.issuing.new_secret", lambda _prefix, **_: secret)
         made = await hold_key(app)
 
     assert (before, await status(app, made)) == ((401, "unauthenticated"), (200, None))
