@@ -27,20 +27,24 @@ def roundings_of(mapper: Mapper[Any]) -> Mapping[str, Rounding]:
 
 
 def rounding_of(kind: TypeEngine[Any]) -> Rounding | None:
-    """Return the rounding of a type; None for any type but `Numeric` with a precision, whose scale is 0 by default."""
-    if not isinstance(kind, Numeric) or isinstance(kind, Float) or kind.precision is None:
+    """Return the rounding of a type; None for any type but `Numeric` with a precision, whose scale is 0 by default.
+
+    An attribute that is read as a float is not exact, and keeps what was assigned, as in any session.
+    """
+    if not isinstance(kind, Numeric) or isinstance(kind, Float):
+        return None
+    if kind.precision is None or not kind.asdecimal:
         return None
     scale = kind.scale or 0
     most: Decimal = Decimal(10) ** (kind.precision - scale)
-    return partial(rounded, Decimal(1).scaleb(-scale), most, bool(kind.asdecimal))
+    return partial(rounded, Decimal(1).scaleb(-scale), most)
 
 
-def rounded(step: Decimal, most: Decimal, is_decimal: bool, value: Any) -> Any:
+def rounded(step: Decimal, most: Decimal, value: Any) -> Any:
     """Return a number as its column holds it; a value that is no number, or out of range, is returned unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return value
     if not math.isfinite(value) or not -most < value < most:
         return value
     exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    held = exact.quantize(step, rounding=ROUND_HALF_UP, context=WIDE)
-    return held if is_decimal else float(held)
+    return exact.quantize(step, rounding=ROUND_HALF_UP, context=WIDE)

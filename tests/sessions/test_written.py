@@ -235,10 +235,10 @@ async def test_models_of_another_base_are_written_and_deleted(db: SQLAlchemy, ma
 
 
 async def test_assigned_values_stay_as_assigned(db: SQLAlchemy) -> None:
-    """As in any session, an INSERT loads only the generated values; a number is rounded to its column before it."""
+    """As in any session, an INSERT loads only the generated values."""
     made = await Measured.create(price=3.14159, weight=0.1, colour="RED", auto_commit=True)
 
-    assert (made.price, made.weight, made.size, made.colour) == (3.14, 0.1, 7, "RED")
+    assert (made.price, made.weight, made.size, made.colour) == (3.14159, 0.1, 7, "RED")
     assert (await Measured.filter().one()).colour is Colour.RED
 
 
