@@ -98,8 +98,9 @@ async def follow(role: Role) -> None:
     async with ApiKey.resolve() as session:
         sets = (await session.execute(select(ApiKey.roles).where(*has_role).distinct())).scalars().all()
         names = {name for one in sets for name in one}
-        rows = await Role.filter(name__in=sorted(names)).all() if names else []
-        scopes = {row.name: row.scopes for row in rows} | {role.name: role.scopes}
+        # Locked, because the other roles of these keys may be changed at the same time.
+        rows = await Role.filter(name__in=sorted(names)).for_update().all() if names else []
+        scopes = {row.name: row.scopes for row in rows}
         for one in sets:
             given = joined(scopes.get(name, ()) for name in one)
             statement = (

@@ -1,12 +1,15 @@
 """`/v1/roles`: names for several scopes, which keys have like the scopes themselves."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import msgspec
 import pytest
 from starlette.applications import Starlette
 
+from latchkey.models import Role
+from latchkey.service.keys import roles as rules
 from latchkey.service.settings import Settings
 from tests import wire
 from tests.api import HeldKey, assert_problem, call, hold_key, key_row
@@ -248,3 +251,36 @@ class TestWithTheKeyCache:
 
         assert before.status == 200
         assert_problem(await call(app, "GET", "/v1/users", key=key), 403, "scope_missing")
+
+
+@on_mariadb
+async def test_two_roles_of_a_key_that_change_at_once_both_take_effect(
+    app: Starlette, operator: HeldKey, reader: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change must see the other one, or the key would keep scopes that a role has lost."""
+    writer = {"name": "writer", "scopes": ["users:write", "keys:write"]}
+    await call(app, "POST", "/v1/roles", key=operator, body=writer)
+    key = await hold_role(app, operator, "reader", "writer")
+    follow, arrived, both = rules.follow, itertools.count(1), asyncio.Event()
+
+    async def follow_together(role: Role) -> None:
+        if next(arrived) >= 2:  # also in the second run of a unit that has lost a conflict
+            both.set()
+        await both.wait()
+        await follow(role)
+
+    monkeypatch.setattr(rules, "follow", follow_together)
+    other = await hold_key(app, email="other@example.com", scopes=[*writer["scopes"], "roles:write"])
+    changes = ((operator, "reader", "users:read"), (other, "writer", "users:write"))
+    async with asyncio.timeout(20):
+        answers = await asyncio.gather(
+            *(
+                asyncio.create_task(
+                    call(app, "PATCH", f"/v1/roles/{name}", key=caller, body={"scopes": [scope]})
+                )
+                for caller, name, scope in changes
+            )
+        )
+
+    assert [answer.status for answer in answers] == [200, 200]
+    assert (await key_row(key.access_key)).role_scopes == ("users:read", "users:write")
