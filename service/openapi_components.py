@@ -94,63 +94,47 @@ IDEMPOTENCY_KEY: JsonObject = {
     },
 }
 
+
+def header(description: str, **schema: Any) -> JsonObject:
+    """Return the description of a header, which is a text unless the schema says otherwise."""
+    return {"description": description, "schema": {"type": "string", **schema}}
+
+
 HEADERS: JsonObject = {
     "X-Request-ID": {
         "description": "The id of this request: the client's if it has this form, otherwise a new one.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
-    "Location": {"description": "The URL of the new row.", "schema": {"type": "string"}},
-    "Link": {
-        "description": 'The next page, if any, as `rel="next"` (RFC 8288).',
-        "schema": {"type": "string"},
-    },
-    "Idempotent-Replayed": {
-        "description": "`true` if the call took effect before: this is the stored response.",
-        "schema": {"type": "string", "enum": ["true"]},
-    },
-    "RateLimit-Policy": {
-        "description": "For a key with limits: its rules, with allowance `q` and window `w` in seconds.",
-        "schema": {"type": "string"},
-    },
-    "RateLimit": {
-        "description": "For a key with limits: the units `r` that are left of each rule, and the seconds `t` until more are available.",
-        "schema": {"type": "string"},
-    },
-    "X-Latchkey-Owner": {
-        "description": "The id of the owner of the key; empty, as the other headers, if anybody may make the request.",
-        "schema": {"type": "string"},
-    },
-    "X-Latchkey-Key": {"description": "The access key.", "schema": {"type": "string"}},
-    "X-Latchkey-External-Id": {"description": "The external id of the key.", "schema": {"type": "string"}},
-    "X-Latchkey-Owner-External-Id": {
-        "description": "The external id of the owner.",
-        "schema": {"type": "string"},
-    },
-    "X-Latchkey-Scopes": {
-        "description": "The scopes of the key and of its roles, with spaces between them.",
-        "schema": {"type": "string"},
-    },
-    "X-Latchkey-Environment": {
-        "description": "The environment of the key, such as live or test; empty on a public path.",
-        "schema": {"type": "string"},
-    },
-    "X-Latchkey-Content-SHA256": {
-        "description": "The SHA-256 that the body must have, in hex digits; empty if the credential does not cover it.",
-        "schema": {"type": "string"},
-    },
-    "WWW-Authenticate": {
-        "description": "The schemes of credentials, or the scope that is missing (RFC 6750).",
-        "schema": {"type": "string"},
-    },
-    "Accept-Signature": {
-        "description": "The message signature that this request needs, with an unused nonce (RFC 9421, section 5).",
-        "schema": {"type": "string"},
-    },
-    "Retry-After": {
-        "description": "The number of seconds to wait before the request is sent again.",
-        "schema": {"type": "integer"},
-    },
+    "Location": header("The URL of the new row."),
+    "Link": header('The next page, if any, as `rel="next"` (RFC 8288).'),
+    "Idempotent-Replayed": header(
+        "`true` if the call took effect before: this is the stored response.", enum=["true"]
+    ),
+    "RateLimit-Policy": header(
+        "For a key with limits: its rules, with allowance `q` and window `w` in seconds."
+    ),
+    "RateLimit": header(
+        "For a key with limits: the units `r` that are left of each rule, and the seconds `t` until more are available."
+    ),
+    "X-Latchkey-Owner": header(
+        "The id of the owner of the key; empty, as the other headers, if anybody may make the request."
+    ),
+    "X-Latchkey-Key": header("The access key."),
+    "X-Latchkey-External-Id": header("The external id of the key."),
+    "X-Latchkey-Owner-External-Id": header("The external id of the owner."),
+    "X-Latchkey-Scopes": header("The scopes of the key and of its roles, with spaces between them."),
+    "X-Latchkey-Environment": header(
+        "The environment of the key, such as live or test; empty on a public path."
+    ),
+    "X-Latchkey-Content-SHA256": header(
+        "The SHA-256 that the body must have, in hex digits; empty if the credential does not cover it."
+    ),
+    "WWW-Authenticate": header("The schemes of credentials, or the scope that is missing (RFC 6750)."),
+    "Accept-Signature": header(
+        "The message signature that this request needs, with an unused nonce (RFC 9421, section 5)."
+    ),
+    "Retry-After": header("The number of seconds to wait before the request is sent again.", type="integer"),
 }
 
 # OpenAPI names the schema Problem, as RFC 9457 does; here that is the name of the exception.
