@@ -184,7 +184,6 @@ MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
 
 
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9]{0,15}")
-MOST_ENVIRONMENTS = 10
 
 
 def read_environments(text: str) -> tuple[str, ...]:
@@ -193,20 +192,12 @@ def read_environments(text: str) -> tuple[str, ...]:
     Raises:
         SettingsError: a name has a wrong form or is given twice.
     """
-    names = tuple(name.strip() for name in text.split(","))
-    variable = f"{PREFIX}ENVIRONMENTS"
-    if len(names) > MOST_ENVIRONMENTS:
-        raise SettingsError(
-            f"{variable}: there are {len(names)} names, and at most {MOST_ENVIRONMENTS} are allowed."
-        )
-    for place, name in enumerate(names):
-        if not ENVIRONMENT.fullmatch(name):
-            raise SettingsError(
-                f"{variable}: name {place + 1} must be a lower-case letter and up to 15 lower-case letters or digits."
-            )
-        if name in names[:place]:
-            raise SettingsError(f"{variable}: {name} is given twice.")
-    return names
+    return read_names(
+        f"{PREFIX}ENVIRONMENTS",
+        text,
+        ENVIRONMENT,
+        rule="must be a lower-case letter and up to 15 lower-case letters or digits",
+    )
 
 
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -231,7 +222,7 @@ def read_public_origin(settings: Settings) -> tuple[str | None, str | None]:
 
 
 KEY_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
-MOST_KEY_HEADERS = 10
+MOST_NAMES = 10
 TAKEN_HEADERS = frozenset(
     {
         "accept", "accept-encoding", "accept-language", "accept-signature", "age", "authorization", "cache-control",
@@ -250,17 +241,30 @@ def read_key_headers(text: str | None) -> tuple[str, ...]:
     Raises:
         SettingsError: a name is not one, is given twice, or has another meaning.
     """
-    names = tuple(name.strip() for name in (text or "").split(",")) if text else ()
+    if not text:
+        return ()
     variable = f"{PREFIX}KEY_HEADERS"
-    if len(names) > MOST_KEY_HEADERS:
-        raise SettingsError(
-            f"{variable}: there are {len(names)} names, and at most {MOST_KEY_HEADERS} are allowed."
-        )
-    for place, name in enumerate(names):
-        if not KEY_HEADER.fullmatch(name):
-            raise SettingsError(f"{variable}: name {place + 1} is not the name of a header.")
+    names = read_names(variable, text, KEY_HEADER, rule="is not the name of a header")
+    for name in names:
         if name.lower() in TAKEN_HEADERS:
             raise SettingsError(f"{variable}: {name} has another meaning, so it cannot carry a key.")
+    return names
+
+
+def read_names(variable: str, text: str, form: re.Pattern[str], *, rule: str) -> tuple[str, ...]:
+    """Return the names in a text with commas between them.
+
+    Raises:
+        SettingsError: there are too many, a name has a wrong form, or one is given twice, in whatever letter case.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if len(names) > MOST_NAMES:
+        raise SettingsError(
+            f"{variable}: there are {len(names)} names, and at most {MOST_NAMES} are allowed."
+        )
+    for place, name in enumerate(names):
+        if not form.fullmatch(name):
+            raise SettingsError(f"{variable}: name {place + 1} {rule}.")
         if name.lower() in {other.lower() for other in names[:place]}:
             raise SettingsError(f"{variable}: {name} is given twice.")
     return names
