@@ -93,7 +93,9 @@ class Adapter:
         if not operation.safe:
             request_scope.compartments = compartments_of(operation, request)
         key = None if operation.safe else await key_of(operation, request)
-        if key is None:
+        async with (
+            contextlib.nullcontext() if key is None else parts_of(request.app).idempotency.turn(key, scope)
+        ) as claim:
             status, content, headers = await run_unit_of_work(
                 operation,
                 request_scope,
@@ -102,19 +104,8 @@ class Adapter:
                 path=request.path_params,
                 decode=self.decode,
                 raw=raw,
+                claim=claim,
             )
-        else:
-            async with parts_of(request.app).idempotency.turn(key, scope) as claim:
-                status, content, headers = await run_unit_of_work(
-                    operation,
-                    request_scope,
-                    session,
-                    arguments,
-                    path=request.path_params,
-                    decode=self.decode,
-                    raw=raw,
-                    claim=claim,
-                )
         if operation.answers is Response:
             await content(scope, receive, send)
         else:
