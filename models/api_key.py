@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from latchkey.models.base import Base
 from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.scope import joined
 from latchkey.models.types import BigId, Binary, BinaryText, Json, UtcDateTime, Words, utc_now
 from latchkey.models.user import EXTERNAL_ID_BYTES, NAME_LENGTH
 from latchkey.models.watched import Watched
@@ -64,8 +65,8 @@ class ApiKey(Watched):
 
     @property
     def all_scopes(self) -> tuple[str, ...]:
-        """The scopes of the key and of its roles."""
-        return tuple(dict.fromkeys((*self.scopes, *self.role_scopes)))
+        """Return the scopes of the key and of its roles."""
+        return joined(self.scopes, self.role_scopes)
 
 
 class KeySecret(Base):

@@ -1,5 +1,6 @@
 """Scopes that the operator registers, beside those that routes declare."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import String
@@ -11,6 +12,11 @@ from latchkey.models.types import BigId, BinaryText, UtcDateTime, utc_now
 SCOPE_BYTES = 81  # a noun and a verb of at most 40 characters each, and the colon
 NOUN_BYTES = 40
 DESCRIPTION_LENGTH = 200
+
+
+def joined(*lists: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of several lists, each once, in their order."""
+    return tuple(dict.fromkeys(name for one in lists for name in one))
 
 
 class Scope(Base):

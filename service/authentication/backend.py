@@ -21,11 +21,7 @@ log = logging.getLogger("latchkey.authentication")
 def answer_refusal(connection: HTTPConnection, error: AuthenticationError) -> Response:
     """Return the response for `AuthenticationMiddleware`, whose default is a 400 in plain text."""
     assert isinstance(error, Refused)  # noqa: S101 - what the backend below raises
-    scope = connection.scope
-    response = error.problem.response(call_state(scope).get("request_id"))
-    if response.status_code == HTTPStatus.UNAUTHORIZED:
-        response.headers["accept-signature"] = accept_signature(scope, has_body=has_body(scope))
-    return response
+    return error.problem.response(call_state(connection.scope).get("request_id"))
 
 
 class KeyBackend(AuthenticationBackend):
@@ -60,4 +56,5 @@ class KeyBackend(AuthenticationBackend):
         log.info("refused: %s; claimed key: %s, proved key: %s", reason, claimed or "none", proved)
         if problem.kind.status == HTTPStatus.UNAUTHORIZED:
             problem.headers["www-authenticate"] = self.verifier.challenge
+            problem.headers["accept-signature"] = accept_signature(conn.scope, has_body=has_body(conn.scope))
         raise Refused(problem)

@@ -3,12 +3,15 @@
 The key cache hands the same record to many calls, so nothing in a record can be changed. The metadata is kept as text.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
+from latchkey.models import ApiKey
 from latchkey.models.limit import Quota, RateLimit
+from latchkey.models.scope import joined
 
 
 def meta_in(json: str | None) -> dict[str, Any]:
@@ -46,7 +49,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def all_scopes(self) -> tuple[str, ...]:
         """Return the scopes of the key and of its roles."""
-        return tuple(dict.fromkeys((*self.scopes, *self.role_scopes)))
+        return joined(self.scopes, self.role_scopes)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -72,3 +75,8 @@ class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
     def meta(self) -> dict[str, Any]:
         """Return the metadata, decoded anew each time."""
         return meta_in(self.meta_json)
+
+
+def environment_of(key: ApiKey | KeyRecord, environments: Sequence[str]) -> str:
+    """Return the environment of a key; an older key without one is in the first."""
+    return key.environment or environments[0]

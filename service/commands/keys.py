@@ -7,8 +7,9 @@ import msgspec
 
 from latchkey.models import ApiKey
 from latchkey.models.limit import Credits, Quota, RateLimit, Refill
+from latchkey.models.scope import joined
 from latchkey.service import shapes
-from latchkey.service.authentication.keyring import KeyRing, open_keyring
+from latchkey.service.authentication.keyring import open_keyring
 from latchkey.service.commands.answers import show, show_page
 from latchkey.service.commands.application import application_settings, for_application, read_scopes
 from latchkey.service.commands.parameters import (
@@ -36,7 +37,7 @@ from latchkey.service.keys.credits import add_credits, set_credits, shown
 from latchkey.service.keys.issuing import Issuer
 from latchkey.service.keys.rules import KeyRules, lock_key
 from latchkey.service.keys.rules import revoke as revoke_row
-from latchkey.service.keys.scopes import joined, scopes_of_roles
+from latchkey.service.keys.scopes import scopes_of_roles
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.problems import invalid_field
 from latchkey.service.rule_error import RuleError
@@ -179,7 +180,7 @@ async def list_keys(owner: int | str | None, *, status: str | None, limit: int |
         if status is not None:
             query = query.filter(status=status)
         rows = await (query if limit is None else query.limit(limit)).all()
-        return shapes.KeyPage(data=await shown(rows, plain_issuer()), next_cursor=None)
+        return shapes.KeyPage(data=await shown(rows, environments()), next_cursor=None)
 
 
 @keys.command()
@@ -244,19 +245,19 @@ async def grant_scopes(access_key: str, scopes: list[str], roles: list[str]) -> 
             raise click.ClickException(f"there is no key {access_key}.")
         if key.status == "revoked":
             raise click.ClickException(f"the key {access_key} is revoked, and stays so.")
-        together = list(dict.fromkeys((*key.scopes, *scopes)))
+        together = joined(key.scopes, scopes)
         if len(together) > shapes.MOST_SCOPES:
             raise click.ClickException(
                 f"the key {access_key} would have {len(together)} scopes; at most {shapes.MOST_SCOPES}."
             )
-        names = joined((key.roles, roles))
+        names = joined(key.roles, roles)
         if len(names) > shapes.MOST_ROLES:
             raise click.ClickException(
                 f"the key {access_key} would have {len(names)} roles; at most {shapes.MOST_ROLES}."
             )
         with invalid_field("/roles"):
             role_scopes = await scopes_of_roles(names)
-        await key.update(scopes=tuple(together), roles=names, role_scopes=role_scopes)
+        await key.update(scopes=together, roles=names, role_scopes=role_scopes)
         await session.commit()
         return await shown_one(key)
 
@@ -347,13 +348,11 @@ def checked_limits(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
         raise click.UsageError(f"--limit: {error.reason}.") from None
 
 
-def plain_issuer() -> Issuer:
-    """Return an issuer to show keys with; it has a new key ring, so that commands that seal nothing need none."""
-    settings = application_settings()
-    ring = KeyRing.from_text(KeyRing.generate_text())
-    return Issuer(settings.key_prefix, ring, read_environments(settings.environments))
+def environments() -> tuple[str, ...]:
+    """Return the names of the environments."""
+    return read_environments(application_settings().environments)
 
 
 async def shown_one(key: ApiKey) -> shapes.Key:
     """Return a key in the form of the endpoints' answer."""
-    return (await shown([key], plain_issuer()))[0]
+    return (await shown([key], environments()))[0]

@@ -193,7 +193,8 @@ async def list_page(
         keyring=parts_of(request.app).keyring,
     )
     content = shapes.KeyPage(
-        data=await shown(found.content.data, key_rules(request).issuer), next_cursor=found.content.next_cursor
+        data=await shown(found.content.data, key_rules(request).issuer.environments),
+        next_cursor=found.content.next_cursor,
     )
     return Answer(content=content, headers=found.headers)
 
@@ -257,7 +258,7 @@ def key_rules(request: Request) -> KeyRules:
 
 async def shown_one(request: Request, key: ApiKey) -> shapes.Key:
     """Return a key in the form of the response."""
-    return (await shown([key], key_rules(request).issuer))[0]
+    return (await shown([key], key_rules(request).issuer.environments))[0]
 
 
 async def fields_of(request: Request, key: ApiKey) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from starlette.requests import Request
 
 from latchkey.models import ApiKey
 from latchkey.models.limit import Credits
-from latchkey.service import conversion, shapes
+from latchkey.service import shapes
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.endpoints import keys
 from latchkey.service.endpoints.caller import hold_caller
+from latchkey.service.keys.credits import with_credits
 from latchkey.service.keys.rules import (
     bounds_of,
     found,
@@ -35,13 +36,12 @@ PATH = "/v1/me/keys"
 
 async def read_me(request: Request, caller: Principal) -> shapes.Me:
     """Read the calling user and key, with the credits that this call has left."""
-    stored = conversion.convert(caller.key, shapes.StoredKey)
     return shapes.Me(
         user=msgspec.convert(caller.user, shapes.User, from_attributes=True),
-        key=shapes.Key(
-            **msgspec.structs.asdict(stored),
-            environment=keys.key_rules(request).issuer.environment_of(caller.key),
-            credits=await parts_of(request.app).limits.credits(request.scope),
+        key=with_credits(
+            msgspec.convert(caller.key, shapes.StoredKey, from_attributes=True),
+            keys.key_rules(request).issuer.environment_of(caller.key),
+            await parts_of(request.app).limits.credits(request.scope),
         ),
     )
 

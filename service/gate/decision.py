@@ -9,9 +9,10 @@ from urllib.parse import quote
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from latchkey.service.authentication.backend import KeyBackend, answer_refusal
+from latchkey.service.authentication.backend import KeyBackend
 from latchkey.service.authentication.checks import Refused
 from latchkey.service.authentication.principal import Principal
+from latchkey.service.authentication.records import environment_of
 from latchkey.service.authentication.replay import Replays
 from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.verifier import Verifier
@@ -98,7 +99,7 @@ class Gate:
             log.info("refused: %s; %s, %s %s%s", problem.code, rule.label, *shown(original))
             raise
         scope["user"] = principal
-        return identity_of(principal, principal.key.environment or self.environments[0])
+        return identity_of(principal, environment_of(principal.key, self.environments))
 
     async def _permit(self, call: Scope, rule: Rule, body: bytes) -> Principal:
         principal = await self._authenticate(call, rule.text.scope)
@@ -120,17 +121,9 @@ class Gate:
         if verifier.public_authority is not None:
             verifier = copy.copy(verifier)  # the URL of the request is the other service's own
             verifier.public_authority = verifier.public_scheme = None
-        connection = HTTPConnection(call)
         try:
-            _, principal = await KeyBackend(verifier, wanted).authenticate(connection)
+            _, principal = await KeyBackend(verifier, wanted).authenticate(HTTPConnection(call))
         except Refused as refused:
-            answer = answer_refusal(connection, refused)
-            headers = {
-                name: answer.headers[name]
-                for name in ("www-authenticate", "accept-signature")
-                if name in answer.headers
-            }
-            refused.problem.headers.update(headers)
             raise refused.problem from None
         return principal
 

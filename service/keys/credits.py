@@ -13,7 +13,7 @@ from latchkey.models.limit import MOST_CREDITS, Credits
 from latchkey.models.limit_counter import subject_of
 from latchkey.models.types import utc_now
 from latchkey.service import conversion, shapes
-from latchkey.service.keys.issuing import Issuer
+from latchkey.service.authentication.records import environment_of
 from latchkey.service.limits.account import Account
 from latchkey.service.limits.ledger import Ledger
 from latchkey.service.limits.period import from_microseconds, to_microseconds
@@ -112,14 +112,17 @@ async def read_credits(keys: Sequence[ApiKey]) -> Mapping[int, Credits]:
     }
 
 
-async def shown(keys: Sequence[ApiKey], issuer: Issuer) -> list[shapes.Key]:
+async def shown(keys: Sequence[ApiKey], environments: Sequence[str]) -> list[shapes.Key]:
     """Return keys in the form of the endpoints' response; it costs one query more if a key has credits."""
     found = await read_credits(keys)
     return [
-        shapes.Key(
-            **msgspec.structs.asdict(conversion.convert(key, shapes.StoredKey)),
-            environment=issuer.environment_of(key),
-            credits=found.get(key.id),
+        with_credits(
+            conversion.convert(key, shapes.StoredKey), environment_of(key, environments), found.get(key.id)
         )
         for key in keys
     ]
+
+
+def with_credits(stored: shapes.StoredKey, environment: str, credits: Credits | None) -> shapes.Key:
+    """Return a key in the form of the endpoints' response."""
+    return shapes.Key(**msgspec.structs.asdict(stored), environment=environment, credits=credits)

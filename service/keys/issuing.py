@@ -9,7 +9,7 @@ from sqlalchemy import delete, update
 from latchkey.models import ApiKey, KeySecret, User
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.service.authentication.keyring import KeyRing
-from latchkey.service.authentication.records import KeyRecord
+from latchkey.service.authentication.records import KeyRecord, environment_of
 from latchkey.service.authentication.wire.credentials import (
     AccessKey,
     Secret,
@@ -41,8 +41,8 @@ class Issuer(msgspec.Struct, frozen=True):
     """Their names; the secrets of the first one do not show it."""
 
     def environment_of(self, key: ApiKey | KeyRecord) -> str:
-        """Return the environment of a key; an older key without one is in the first."""
-        return key.environment or self.environments[0]
+        """Return the environment of a key."""
+        return environment_of(key, self.environments)
 
     async def issue(
         self,

@@ -10,10 +10,11 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from latchkey.models import ApiKey, Role
+from latchkey.models.scope import joined
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.keys.holders import contains_word, holders
 from latchkey.service.keys.rules import require_held
-from latchkey.service.keys.scopes import joined, require_known
+from latchkey.service.keys.scopes import require_known
 from latchkey.service.problems import Problem, invalid_field
 
 UNLOADED = {"synchronize_session": False}  # only columns of the keys are in the session
@@ -102,7 +103,7 @@ async def follow(role: Role) -> None:
         rows = await Role.filter(name__in=sorted(names)).for_update().all() if names else []
         scopes = {row.name: row.scopes for row in rows}
         for one in sets:
-            given = joined(scopes.get(name, ()) for name in one)
+            given = joined(*(scopes.get(name, ()) for name in one))
             statement = (
                 update(ApiKey).where(ApiKey.roles == one, ApiKey.status == "active").values(role_scopes=given)
             )

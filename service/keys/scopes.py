@@ -6,6 +6,7 @@ from sqlalchemy.exc import IntegrityError
 
 from latchkey.models import ApiKey, Role, Scope
 from latchkey.models.lookups import Q
+from latchkey.models.scope import joined
 from latchkey.service.authentication.scopes import ANY_VERB
 from latchkey.service.keys.holders import contains_word, holders
 from latchkey.service.problems import Problem
@@ -85,9 +86,4 @@ async def scopes_of_roles(roles: Sequence[str]) -> tuple[str, ...]:
             raise RuleError("the role is given twice", place)
         if role not in rows:
             raise RuleError("there is no such role", place)
-    return joined(rows[role].scopes for role in roles)
-
-
-def joined(lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """Return the scopes of several lists, each once."""
-    return tuple(dict.fromkeys(scope for one in lists for scope in one))
+    return joined(*(rows[role].scopes for role in roles))
