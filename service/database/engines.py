@@ -1,6 +1,8 @@
 """The engines: how each database is connected, reset and committed (R8)."""
 
+import asyncio
 import sqlite3
+import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from asyncmy.errors import Error
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from latchkey.service.database import driver, sqlite
 from latchkey.service.database.checkout import Checks
@@ -132,7 +135,7 @@ def name_of(url: URL) -> str:
 def _writer(url: URL, settings: Settings) -> AsyncEngine:
     if url.get_backend_name() == "sqlite":
         engine = create_async_engine(url, **_sqlite_arguments(settings))
-        _prepare_sqlite(engine)
+        _prepare_sqlite(engine, settings.lock_wait_s)
         event.listen(engine.sync_engine, "begin", _begin_immediate)
         return engine
     url, arguments = _mysql_arguments(url, settings)
@@ -161,7 +164,7 @@ def _reader(url: URL, settings: Settings, *, is_primary: bool) -> AsyncEngine:
         **arguments,
     )
     if url.get_backend_name() == "sqlite":
-        _prepare_sqlite(engine)
+        _prepare_sqlite(engine, settings.lock_wait_s)
     else:
         read_floats_as_text(engine)
     return engine
@@ -261,6 +264,8 @@ def _reset_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
 
 # ---------------------------------------------------------------------- SQLite
 
+BUSY_PAUSE_S = 0.02
+
 
 def _sqlite_arguments(settings: Settings) -> dict[str, Any]:
     connect = {
@@ -271,19 +276,33 @@ def _sqlite_arguments(settings: Settings) -> dict[str, Any]:
     return {"connect_args": connect, **_pool(settings)}
 
 
-def _prepare_sqlite(engine: AsyncEngine) -> None:
+def _prepare_sqlite(engine: AsyncEngine, lock_wait_s: float) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # BEGIN is sent below
         for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
             cursor = dbapi_connection.cursor()
             try:
-                cursor.execute(f"PRAGMA {pragma}")
+                _execute_unless_busy(cursor, f"PRAGMA {pragma}", lock_wait_s)
             except sqlite3.DatabaseError as error:
                 sqlite.name_file(error, engine.url.database or "")
                 raise
             finally:
                 cursor.close()
+
+
+def _execute_unless_busy(cursor: Any, statement: str, wait_s: float) -> None:
+    """Execute a statement, again while the file is locked: SQLite does not wait when it sets the journal mode of a new file."""
+    ends = time.monotonic() + wait_s
+    while True:
+        try:
+            cursor.execute(statement)
+        except sqlite3.OperationalError as error:
+            if not sqlite.is_busy(error) or time.monotonic() >= ends:
+                raise
+            await_only(asyncio.sleep(BUSY_PAUSE_S))
+        else:
+            return
 
 
 def _begin_immediate(connection: Any) -> None:
