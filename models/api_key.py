@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from latchkey.models.user import User
 
 ENVIRONMENT_BYTES = 16
+ENVIRONMENT_PATTERN = r"[a-z][a-z0-9]{0,15}"
 
 
 class ApiKey(Watched):

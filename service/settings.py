@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from latchkey.models.api_key import ENVIRONMENT_PATTERN
 from latchkey.service.value_rules import describe_type
 
 PREFIX = "LATCHKEY_"
@@ -183,7 +184,7 @@ def read_settings(kind: type[SettingsStruct], environ: Mapping[str, str], *, pre
 MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
 
 
-ENVIRONMENT = re.compile(r"[a-z][a-z0-9]{0,15}")
+ENVIRONMENT = re.compile(ENVIRONMENT_PATTERN)
 
 
 def read_environments(text: str) -> tuple[str, ...]:

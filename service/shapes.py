@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from latchkey.models.api_key import ENVIRONMENT_BYTES, ENVIRONMENT_PATTERN
 from latchkey.models.limit import LIMIT_NAME_PATTERN, MOST_CREDITS, Credits, Quota, RateLimit
 from latchkey.models.scope import DESCRIPTION_LENGTH
 from latchkey.models.user import EMAIL_LENGTH, EXTERNAL_ID_BYTES, NAME_LENGTH
@@ -37,6 +38,7 @@ MOST_SCOPES = 100
 Scopes = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=MOST_SCOPES)]
 ROLE_PATTERN = r"^[a-z][a-z0-9_.-]{0,39}" + END
 RoleName = Annotated[str, Meta(max_length=40, pattern=ROLE_PATTERN)]
+EnvironmentName = Annotated[str, Meta(max_length=ENVIRONMENT_BYTES, pattern=rf"^{ENVIRONMENT_PATTERN}{END}")]
 MOST_ROLES = 20
 Roles = Annotated[list[Annotated[str, Meta(max_length=40)]], Meta(max_length=MOST_ROLES)]
 Networks = Annotated[
@@ -245,7 +247,7 @@ class NewMyKey(Input, frozen=True, kw_only=True):
 
     name: Name
     mode: Mode
-    environment: Annotated[str, Meta(max_length=16)] | None = None
+    environment: EnvironmentName | None = None
     scopes: Scopes
     roles: Roles = []
     allowed_networks: Networks = []
@@ -312,6 +314,8 @@ class MyKeyQuery(Input, frozen=True, kw_only=True):
     limit: Limit = 50
     cursor: Cursor | None = None
     status: KeyStatus | None = None
+    role: RoleName | None = None
+    environment: EnvironmentName | None = None
     expires_before: ExpiresBefore | None = None
 
 

@@ -25,6 +25,7 @@ from latchkey.service.commands.parameters import (
     NETWORKS,
     QUOTA,
     REFILL,
+    ROLE,
     ROLES,
     SCOPES,
     USER,
@@ -35,6 +36,7 @@ from latchkey.service.commands.rows import opened, require_user, work
 from latchkey.service.commands.scopes import require_known_scopes
 from latchkey.service.keys.credits import add_credits, set_credits, shown
 from latchkey.service.keys.issuing import Issuer
+from latchkey.service.keys.listing import filtered
 from latchkey.service.keys.rules import KeyRules, lock_key
 from latchkey.service.keys.rules import revoke as revoke_row
 from latchkey.service.keys.scopes import scopes_of_roles
@@ -163,22 +165,41 @@ async def create_key(
 @keys.command("list")
 @click.option("--user", type=USER, help="The owner, by id or email.")
 @click.option("--status", type=KEY_STATUS, help="Only keys with this status.")
+@click.option("--role", type=ROLE, help="Only keys that have this role.")
+@click.option("--environment", type=NAME, help="Only keys of this environment.")
 @limit
 @as_json
 @for_application
-def list_(user: int | str | None, status: str | None, limit: int | None, as_json: bool) -> None:
+def list_(
+    *,
+    user: int | str | None,
+    status: str | None,
+    role: str | None,
+    environment: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
     """List keys, oldest first."""
-    show_page(work(list_keys(user, status=status, limit=limit)), COLUMNS, as_json=as_json)
+    page = list_keys(user, status=status, role=role, environment=environment, limit=limit)
+    show_page(work(page), COLUMNS, as_json=as_json)
 
 
-async def list_keys(owner: int | str | None, *, status: str | None, limit: int | None) -> shapes.KeyPage:
+async def list_keys(
+    owner: int | str | None,
+    *,
+    status: str | None,
+    role: str | None,
+    environment: str | None,
+    limit: int | None,
+) -> shapes.KeyPage:
     """Return keys; without a limit, all of them."""
     async with opened(application_settings()):
         query = ApiKey.filter().order_by("id")
         if owner is not None:
             query = query.filter(user_id=(await require_user(owner)).id)
-        if status is not None:
-            query = query.filter(status=status)
+        query = filtered(
+            query, status=status, role=role, environment=environment, environments=environments()
+        )
         rows = await (query if limit is None else query.limit(limit)).all()
         return shapes.KeyPage(data=await shown(rows, environments()), next_cursor=None)
 

@@ -16,6 +16,7 @@ from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.paging import page
 from latchkey.service.keys import values
 from latchkey.service.keys.credits import add_credits, set_credits, shown
+from latchkey.service.keys.listing import filtered
 from latchkey.service.keys.metadata import checked_meta, external_id_taken
 from latchkey.service.keys.rules import (
     KeyRules,
@@ -66,6 +67,7 @@ async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
     """List keys, oldest first.
 
     Without `status` the list includes revoked keys. `expires_before` excludes keys that never expire.
+    `role` selects the keys that have the role, whatever scopes it has.
     """
     rows = ApiKey.filter()
     if query.user_id is not None:
@@ -173,8 +175,9 @@ async def list_page(
     request: Request, query: shapes.MyKeyQuery, rows: Query[ApiKey], *, path: str, **filters: Any
 ) -> Answer:
     """Return one page; `filters` are those that were already applied to `rows`."""
-    if query.status is not None:
-        rows = rows.filter(status=query.status)
+    environments = key_rules(request).issuer.environments
+    given = {"status": query.status, "role": query.role, "environment": query.environment}
+    rows = filtered(rows, **given, environments=environments)
     before = query.expires_before
     if before is not None:
         try:
@@ -187,13 +190,13 @@ async def list_page(
     found = await page(
         rows,
         path=path,
-        filters={**filters, "status": query.status, "expires_before": before and before.isoformat()},
+        filters={**filters, **given, "expires_before": before and before.isoformat()},
         limit=query.limit,
         cursor=query.cursor,
         keyring=parts_of(request.app).keyring,
     )
     content = shapes.KeyPage(
-        data=await shown(found.content.data, key_rules(request).issuer.environments),
+        data=await shown(found.content.data, environments),
         next_cursor=found.content.next_cursor,
     )
     return Answer(content=content, headers=found.headers)

@@ -490,15 +490,16 @@ def test_every_tag_has_a_description() -> None:
 
 
 def test_the_query_says_its_bounds_its_default_and_its_values() -> None:
-    (limit, cursor, status, expires_before, user_id, external_id) = DOCUMENT["paths"]["/v1/keys"]["get"][
-        "parameters"
-    ]
+    parameters = DOCUMENT["paths"]["/v1/keys"]["get"]["parameters"]
+    limit, cursor, status, role, environment, expires_before, user_id, external_id = parameters
 
     assert (limit["name"], limit["in"], limit["required"]) == ("limit", "query", False)
     assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
     assert (cursor["name"], cursor["schema"]) == ("cursor", {"type": "string"})
     assert (user_id["name"], user_id["schema"]["maximum"]) == ("user_id", 2**63 - 1)
     assert (external_id["name"], external_id["schema"]["maxLength"]) == ("external_id", 255)
+    assert (role["name"], role["schema"]["maxLength"]) == ("role", 40)
+    assert (environment["name"], environment["schema"]["maxLength"]) == ("environment", 16)
     assert (expires_before["name"], expires_before["schema"]) == (
         "expires_before",
         {"type": "string", "format": "date-time"},

@@ -28,6 +28,13 @@ def test_a_key_follows_its_roles(key: str, run: Run) -> None:
     assert (changed["scopes"], changed["description"]) == (["users:read", "keys:read"], "Look.")
     assert listed["role_scopes"] == ["users:read", "keys:read", "scopes:read"]
     assert [one["name"] for one in roles] == ["reader", "lister"]
+    for options, found in (
+        (("--role", "lister", "--environment", "live"), [key]),
+        (("--role", "list"), []),
+        (("--environment", "test"), []),
+    ):
+        data = answered(run("keys", "list", *options, "--json"))["data"]
+        assert [one["access_key"] for one in data] == found
 
 
 def test_a_role_in_use_is_not_removed(key: str, run: Run) -> None:

@@ -121,6 +121,15 @@ class TestOwnNames:
         made = await make(app, key)
         other = await make(app, key, environment="staging")
 
+        found = [
+            (await call(app, "GET", f"{path}?environment={name}", key=key)).json["data"]
+            for path in ("/v1/me/keys", "/v1/keys")
+            for name in ("production", "staging", "live")
+        ]
+
+        assert [[one["access_key"] for one in data] for data in found] == [
+            [key.access_key, made.json["access_key"]], [], [],
+        ] * 2  # fmt: skip
         assert (await key_row(key.access_key)).environment is None
         assert me.json["key"]["environment"] == made.json["environment"] == "production"
         assert_problem(other, 403, "other_environment")

@@ -284,3 +284,39 @@ async def test_two_roles_of_a_key_that_change_at_once_both_take_effect(
 
     assert [answer.status for answer in answers] == [200, 200]
     assert (await key_row(key.access_key)).role_scopes == ("users:read", "users:write")
+
+
+@pytest.mark.parametrize("path", ["/v1/keys", "/v1/me/keys"])
+async def test_keys_are_listed_by_a_role(app: Starlette, operator: HeldKey, path: str) -> None:
+    """A name that contains another one, or a wildcard of LIKE, is not that role."""
+    for name in ("read", "reader", "re_d"):
+        await call(app, "POST", "/v1/roles", key=operator, body={"name": name, "scopes": ["users:read"]})
+    made = {
+        names: (
+            await call(
+                app, "POST", "/v1/me/keys", key=operator,
+                body={"name": "n", "mode": "bearer", "scopes": [], "roles": names.split()},
+            )
+        ).json["access_key"]
+        for names in ("read", "reader read", "reader", "re_d", "")
+    }  # fmt: skip
+
+    async def listed(role: str) -> list[str]:
+        shown: list[str] = []
+        target: str | None = f"{path}?limit=1&role={role}"
+        while target is not None:
+            answer = await call(app, "GET", target, key=operator)
+            shown += [
+                names
+                for one in answer.json["data"]
+                for names, key in made.items()
+                if key == one["access_key"]
+            ]
+            target = answer.headers["link"][1:].partition(">")[0] if answer.json["next_cursor"] else None
+        return shown
+
+    assert await listed("read") == ["read", "reader read"]
+    assert await listed("reader") == ["reader read", "reader"]
+    assert await listed("re_d") == ["re_d"]
+    assert await listed("nobody") == []
+    assert_problem(await call(app, "GET", f"{path}?role=Read", key=operator), 400, "invalid_parameter")
