@@ -1,6 +1,7 @@
 """The connection of the MySQL driver, which also raises the errors that asyncmy 0.2 suppresses."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,7 +63,22 @@ UNKNOWN_VARIABLE = 1193
 
 # Errors of a prepare after which the text protocol succeeds, or reports the error itself: the statement cannot be
 # prepared (1295), has a syntax error (1064), or the server holds no more prepared statements (1461).
-HARMLESS = frozenset({1064, 1295, 1461})
+UNPREPARABLE = 1295
+HARMLESS = frozenset({1064, UNPREPARABLE, 1461})
+
+# A table value constructor: the word VALUES, except in an INSERT after its columns. A match elsewhere, such as in a string,
+# costs the preparation of the statement and nothing else.
+TABLE_VALUES = re.compile(r"\bVALUES\b", re.IGNORECASE)
+TABLE_VALUES_OF_INSERT = re.compile(
+    r"(\(|\*/|\b(UNION|EXCEPT|INTERSECT|ALL|DISTINCT))\s*VALUES\b", re.IGNORECASE
+)
+INSERT = re.compile(r"\s*(INSERT|REPLACE)\b", re.IGNORECASE)
+
+
+def has_table_values(statement: str) -> bool:
+    """Return whether a statement contains a table value constructor, such as `SELECT * FROM (VALUES (?, ?)) AS v`."""
+    values = TABLE_VALUES_OF_INSERT if INSERT.match(statement) else TABLE_VALUES
+    return values.search(statement) is not None
 
 
 class ConnectError(errors.OperationalError):
@@ -107,6 +123,9 @@ class Connection(connection.Connection):
         await self.opening.open(self, is_again=True)
 
     async def prepare(self, query: bytes | str) -> Any:
+        if isinstance(query, str) and has_table_values(query):
+            # MariaDB prepares a parameter of it as a column of length 0: every value would be read, and written, as b''.
+            raise errors.NotSupportedError(UNPREPARABLE, "a table value constructor is not prepared")
         try:
             return await super().prepare(query)  # type: ignore[no-untyped-call]
         except errors.Error as error:

@@ -16,8 +16,11 @@ from starlette.applications import Starlette
 from latchkey.middleware.session_errors import TransactionEndedError
 from latchkey.models import ApiKey, User
 from latchkey.service.database import driver
+from tests import mysql
 from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.conftest import on_mariadb
+
+ROW = "ROW(%s, 'x')" if mysql.is_chosen() else "(%s, 'x')"
 
 
 def arguments(url: str) -> dict[str, Any]:
@@ -73,6 +76,46 @@ class TestPreparing:
             await cursor.execute("SHOW VARIABLES LIKE %s", ("autocommit",))
 
             assert await cursor.fetchone() == ("autocommit", "OFF")
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "VALUES {} UNION ALL VALUES {}",
+            "SELECT * FROM (VALUES {}, {}) AS v",
+            "WITH v AS (VALUES {}, {}) SELECT * FROM v",
+            "/* two rows */ values {}, {}",
+        ],
+    )
+    async def test_table_values_keep_their_parameters(self, own: Any, statement: str) -> None:
+        async with own.cursor() as cursor:
+            await cursor.execute(statement.format(ROW, ROW), (1, 2))
+
+            assert sorted(await cursor.fetchall()) == [(1, "x"), (2, "x")]
+
+    async def test_table_values_are_stored_as_they_are(self, own: Any) -> None:
+        async with own.cursor() as cursor:
+            await cursor.execute("CREATE TEMPORARY TABLE numbers (n VARCHAR(5), s VARCHAR(5))")
+            await cursor.execute(f"INSERT INTO numbers SELECT * FROM (VALUES {ROW}, {ROW}) AS v", (1, 2))
+            await cursor.execute("SELECT n FROM numbers ORDER BY n")
+
+            assert await cursor.fetchall() == (("1",), ("2",))
+
+    @pytest.mark.parametrize(
+        ("query", "is_prepared"),
+        [
+            ("INSERT INTO numbers (n) VALUES (%s)", True),
+            ("INSERT INTO numbers VALUES (%s) ON DUPLICATE KEY UPDATE n = VALUES(n)", True),
+            ("SELECT %s", True),
+            ("SELECT * FROM (VALUES (%s)) AS v", False),
+        ],
+    )
+    async def test_only_table_values_are_sent_as_text(
+        self, own: Any, query: str, *, is_prepared: bool
+    ) -> None:
+        async with own.cursor() as cursor:
+            await cursor.execute("CREATE TEMPORARY TABLE numbers (n INT PRIMARY KEY)")
+
+            assert (await own._acquire_cached_statement(query, 1) is not None) is is_prepared
 
     async def test_a_mistake_in_the_statement_is_reported_as_ever(self, own: Any) -> None:
         async with own.cursor() as cursor:

@@ -1,6 +1,7 @@
 """Reads: the SELECT statements of the querying guide, and the ways to run them."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -46,6 +47,8 @@ elders = select(Person.id, Person.name).where(Person.age > 20).cte("elders")
 chain = select(Person.id, Person.boss_id).where(Person.id == 2).cte("chain", recursive=True)
 chain = chain.union_all(select(Person.id, Person.boss_id).join(chain, Person.id == chain.c.boss_id))
 
+NOON = datetime.fromisoformat("2026-01-02T12:00:00.678900")
+
 SELECTS: list[tuple[str, Any]] = [
     ("entity", lambda: select(Person).order_by(Person.id)),
     ("columns", lambda: select(Person.id, Person.name).order_by(Person.id)),
@@ -90,6 +93,7 @@ SELECTS: list[tuple[str, Any]] = [
     ("case", lambda: select(case((Person.age < 18, "minor"), else_="adult")).order_by(Person.id)),
     ("a cast", lambda: select(func.concat(Person.name, literal("!"))).order_by(Person.id)),
     ("literals", lambda: select(literal(1), literal("x"), literal_column("2"))),
+    ("a literal time", lambda: select(literal(NOON))),
     ("a bundle", lambda: select(Bundle("pair", Person.id, Person.name)).order_by(Person.id)),
     ("a hybrid", lambda: select(Person.name).where(Person.is_adult == true()).order_by(Person.id)),
     ("a column property", lambda: select(Person.doubled).order_by(Person.id)),
