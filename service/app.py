@@ -41,7 +41,7 @@ from latchkey.service.parts import Parts
 from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import ProblemType, UnknownProblemError, known, register
 from latchkey.service.router import IndexedRouter
-from latchkey.service.routes import ROUTES, declared_scopes
+from latchkey.service.routes import REFERENCE_ROUTES, ROUTES, declared_scopes
 from latchkey.service.settings import (
     Settings,
     SettingsError,
@@ -88,9 +88,10 @@ def create_app(
     public_scheme, public_authority = read_public_origin(settings)
     channel = open_channel(settings)
     operations = (*ROUTES, *routes)
+    served = (*operations, *REFERENCE_ROUTES) if settings.docs else operations
     schemas = tuple(schemas)
     register(problems)
-    require_distinct(operations)
+    require_distinct(served)
     schema.require_distinct_schemas(schemas)
     declared = declared_scopes(operations) | frozenset(map(checked_scope, scopes))
 
@@ -134,6 +135,7 @@ def create_app(
         server_trust=ServerTrust(),
         schemas=schemas,
         ended_keys_kept_days=settings.ended_keys_kept_days,
+        has_reference=settings.docs,
         openapi=msgspec.json.encode(
             openapi.document(operations, key_headers=key_headers, root_path=settings.root_path)
         ),
@@ -143,7 +145,7 @@ def create_app(
     )
     app.state.latchkey = parts
     app.router = IndexedRouter(
-        [make_route(operation, route_middleware(operation, parts)) for operation in operations],
+        [make_route(operation, route_middleware(operation, parts)) for operation in served],
         lifespan=lifespan,
     )
     db.init_app(app, settings)

@@ -35,6 +35,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     server_trust: ServerTrust
     schemas: tuple[Schema, ...]
     ended_keys_kept_days: int
+    has_reference: bool
     openapi: bytes
 
 

@@ -1,7 +1,17 @@
 """All routes of Latchkey: each URL with its permitted callers and its endpoint."""
 
 from latchkey.service import shapes
-from latchkey.service.endpoints import gate, keys, me, roles, scopes, signatures, users, verification
+from latchkey.service.endpoints import (
+    gate,
+    keys,
+    me,
+    reference,
+    roles,
+    scopes,
+    signatures,
+    users,
+    verification,
+)
 from latchkey.service.endpoints import service as service_endpoints
 from latchkey.service.explanation.shapes import SignatureReport
 from latchkey.service.operation import Operation, route
@@ -137,6 +147,12 @@ ROUTES: tuple[Operation, ...] = (
     route("POST", "/v1/signatures/explain", signatures.explain_signature, scope="keys:read",
           answers=SignatureReport, example=SIGNED_REQUEST, idempotent=True),
 )  # fmt: skip
+
+REFERENCE_ROUTES: tuple[Operation, ...] = (
+    route("GET", "/docs", reference.read_reference, public=True, tag=SERVICE),
+    route("GET", "/docs/{name}", reference.read_reference_file, public=True, tag=SERVICE, problems=("not_found",)),
+)  # fmt: skip
+"""The pages of the reference, which OpenAPI does not describe: they are for people."""
 
 
 def declared_scopes(operations: tuple[Operation, ...]) -> frozenset[str]:

@@ -102,6 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stored_answers_per_key: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 100_000
     limits_on_outage: Literal["refuse", "allow"] | None = None
     log_format: Literal["text", "json"] = "text"
+    docs: bool = True
 
     def __repr__(self) -> str:
         """Return all values except secrets."""

@@ -331,7 +331,7 @@ class TestContinuousIntegration:
         script = (ROOT / ".ci" / "run").read_text()
 
         required = re.findall(r"LATCHKEY_TEST_REQUIRE_(\w+)=1", script)
-        assert required == ["MARIADB", "REDIS", "CADDY"]
+        assert required == ["MARIADB", "REDIS", "CADDY", "CHROMIUM"]
         assert [
             name for name in ("mariadb-server", "redis-server") if f"missing+=({name})" not in script
         ] == []

@@ -1,10 +1,6 @@
 """The service itself: its entry point, its health, its description and its error codes."""
 
 import asyncio
-import gzip
-import hashlib
-import re
-from functools import lru_cache
 
 from sqlalchemy import exists, literal, select
 from starlette.requests import Request
@@ -13,14 +9,12 @@ from starlette.responses import Response
 from latchkey import service
 from latchkey.models import User
 from latchkey.service import shapes
+from latchkey.service.pages.content import fill
 from latchkey.service.parts import parts_of
 from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import known
 
 READY_DEADLINE_S = 2.0
-
-# A weight of 0 refuses the coding (RFC 9110, section 12.4.2).
-_REFUSED = re.compile(r"q=0(\.0{0,3})?", re.IGNORECASE)
 
 
 class JsonText(Response):
@@ -29,13 +23,12 @@ class JsonText(Response):
     media_type = "application/json"
 
 
-async def read_home() -> shapes.Home:
+async def read_home(request: Request) -> shapes.Home:
     """Read the name of the service and links to its resources."""
-    return shapes.Home(
-        name="Latchkey",
-        version=service.__version__,
-        links={"openapi": "/openapi.json", "health": "/healthz", "readiness": "/readyz", "me": "/v1/me"},
-    )
+    links = {"openapi": "/openapi.json", "health": "/healthz", "readiness": "/readyz", "me": "/v1/me"}
+    if parts_of(request.app).has_reference:
+        links["docs"] = "/docs"
+    return shapes.Home(name="Latchkey", version=service.__version__, links=links)
 
 
 async def read_health() -> shapes.Health:
@@ -69,32 +62,7 @@ async def read_openapi(request: Request) -> JsonText:
     The response has an `ETag`, so that a request with `If-None-Match` is answered with 304 if the description has not
     changed. It is compressed for a client that accepts gzip.
     """
-    text = parts_of(request.app).openapi
-    compressed, digest = _prepared(text)
-    is_compressed = _accepts_gzip(request.headers.get("accept-encoding", ""))
-    tag = f'"{digest}-gzip"' if is_compressed else f'"{digest}"'
-    headers = {"etag": tag, "vary": "accept-encoding"}
-    held = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
-    if held & {tag, "*"}:
-        return JsonText(status_code=304, headers=headers)
-    if is_compressed:
-        return JsonText(compressed, headers={**headers, "content-encoding": "gzip"})
-    return JsonText(text, headers=headers)
-
-
-def _accepts_gzip(header: str) -> bool:
-    """Return whether an `Accept-Encoding` allows gzip: by name, or by `*` if it is not named."""
-    allowed = {}
-    for one in header.lower().split(","):
-        coding, *parameters = (part.strip() for part in one.split(";"))
-        allowed[coding] = not any(_REFUSED.fullmatch(part) for part in parameters)
-    return allowed.get("gzip", allowed.get("*", False))
-
-
-@lru_cache(maxsize=1)
-def _prepared(text: bytes) -> tuple[bytes, str]:
-    """Return a text compressed, and the start of its SHA-256."""
-    return gzip.compress(text, mtime=0), hashlib.sha256(text).hexdigest()[:32]
+    return fill(JsonText, parts_of(request.app).openapi, request)
 
 
 async def read_problem(code: str) -> shapes.Explanation:

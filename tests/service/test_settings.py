@@ -295,4 +295,5 @@ def test_a_paragraph_says_the_default(name: str) -> None:
     if default is None:
         assert "Default: none" in text
     else:
-        assert f"Default: `{default}`" in text
+        shown = str(default).lower() if isinstance(default, bool) else default
+        assert f"Default: `{shown}`" in text
