@@ -12,6 +12,7 @@ from latchkey.service import housekeeping
 from latchkey.service.authentication import canary
 from latchkey.service.connections.adoption import bound_connections, serving_config
 from latchkey.service.database import cluster, schema
+from latchkey.service.database.positions import require_positions
 from latchkey.service.parentage import end_with_parent
 from latchkey.service.parts import parts_of
 from latchkey.service.shutdown import CLOSING_S, SHUTDOWN_S, end_on_second_signal, run_steps
@@ -35,6 +36,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         parts.server_trust.note_start()
         await schema.require_migrated(db.engine, parts.schemas)
         await canary.require_right_keyring(db.engine, parts.keyring)
+        if db.replica_state is not None and db.replica_state.sees_writes:
+            await require_positions(db.reader)
         await cluster.warn_of_stale_reads(db.reader)
         tasks = [
             asyncio.create_task(parts.revocations.follow(), name="revocations"),

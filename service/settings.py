@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     app: str | None = None
     database_url: str = "sqlite+aiosqlite:///latchkey.db"
     reader_url: str | None = None
+    read_your_writes: Literal["gtid"] | None = None
     pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10
     pool_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
     database_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 15.0

@@ -38,6 +38,7 @@ from latchkey.service.commands.reloading import Reloader
 from latchkey.service.commands.rows import work
 from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
+from latchkey.service.database.positions import require_positions
 from latchkey.service.database.schema import Schema
 from latchkey.service.settings import Settings
 from latchkey.service.shutdown import SHUTDOWN_S
@@ -108,6 +109,8 @@ async def require_usable(settings: Settings, schemas: Sequence[Schema], keyring:
     try:
         await schema.require_migrated(engine, schemas)
         await canary.require_right_keyring(engine, keyring)
+        if settings.read_your_writes is not None:
+            await require_positions(engine)
     finally:
         await engine.dispose()
 

@@ -99,6 +99,9 @@ class Connection(connection.Connection):
     opening: "Opening"
     """How to open it again."""
 
+    applied = ""
+    """The last position in the binary log of the primary for which its server was waited for."""
+
     is_used = True
     """Whether a statement was sent since it was taken from the pool."""
 
@@ -218,6 +221,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
         if self.answer_timeout_s is not None:
             limit_s = min(limit_s, self.answer_timeout_s)
         connection.answer_timeout_s = None
+        connection.applied = ""
         try:
             async with asyncio.timeout(limit_s):
                 await connection.connect()

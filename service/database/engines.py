@@ -66,15 +66,22 @@ def create_engines(settings: Settings) -> Engines:
         SettingsError: the URL is of no supported database, or asks for TLS that would not verify the server.
     """
     url = parse_url(settings.database_url, "LATCHKEY_DATABASE_URL")
+    if settings.read_your_writes and settings.reader_url is None:
+        raise SettingsError("LATCHKEY_READ_YOUR_WRITES needs a replica: set LATCHKEY_READER_URL.")
+    reader = _reader(url, settings, is_primary=True)
     replica = probe = state = None
     if settings.reader_url is not None:
         replica_url = parse_url(settings.reader_url, "LATCHKEY_READER_URL")
+        if settings.read_your_writes and "sqlite" in {url.get_backend_name(), replica_url.get_backend_name()}:
+            raise SettingsError(
+                "LATCHKEY_READ_YOUR_WRITES needs MariaDB: an SQLite file has no replica that follows it."
+            )
         replica = _reader(replica_url, settings, is_primary=False)
         probe = _reader(replica_url, msgspec.structs.replace(settings, pool_size=1), is_primary=False)
-        state = Replica(replica, probe)
+        state = Replica(replica, probe, reader if settings.read_your_writes else None)
     engines = Engines(
         writer=_writer(url, settings),
-        reader=_reader(url, settings, is_primary=True),
+        reader=reader,
         replica=replica,
         replica_state=state,
     )

@@ -21,6 +21,9 @@ ATTEMPTS = 4  # the first run and at most three more after conflicts
 R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
 
+Ask = Callable[[Any, str, RowValues], Awaitable[tuple[Sequence[RowValues], Any]]]
+"""Sends a statement on a connection of the driver, and returns its rows and their description."""
+
 
 class Prepared(Generic[T_co]):
     """A SELECT with `bindparam`s for its values, or an INSERT of one row, optionally with RETURNING.
@@ -50,18 +53,25 @@ class Prepared(Generic[T_co]):
         self._cache_key = cache_key
         self._plans: WeakKeyDictionary[Dialect, Plan[T_co]] = WeakKeyDictionary()
 
-    async def run(self, engine: AsyncEngine, values: Mapping[Any, Any]) -> list[T_co]:
+    async def run(
+        self, engine: AsyncEngine, values: Mapping[Any, Any], *, ask: Ask | None = None
+    ) -> list[T_co]:
         """Return the rows, using a pooled connection of an engine in AUTOCOMMIT mode.
 
         A SELECT whose pooled connection turns out to be dead is run once more. A statement that lost a conflict is run again,
         at most three times, since none of it took effect.
+
+        Args:
+            engine: in AUTOCOMMIT mode.
+            values: of the parameters.
+            ask: sends the statement on a connection of the driver; None sends it at once.
 
         Raises:
             DBAPIError: as `run_once`.
         """
         for attempt in range(ATTEMPTS):
             try:
-                return await self.run_once(engine, values)
+                return await self.run_once(engine, values, ask=ask)
             except DBAPIError as error:
                 lost = error.connection_invalidated and not isinstance(self.statement, Insert) and not attempt
                 conflict = reports_conflict(error.orig) and attempt + 1 < ATTEMPTS
@@ -69,7 +79,9 @@ class Prepared(Generic[T_co]):
                     raise
         raise AssertionError  # the last attempt returned or raised
 
-    async def run_once(self, engine: AsyncEngine, values: Mapping[Any, Any]) -> list[T_co]:
+    async def run_once(
+        self, engine: AsyncEngine, values: Mapping[Any, Any], *, ask: Ask | None = None
+    ) -> list[T_co]:
         """Return the rows.
 
         Raises:
@@ -78,7 +90,7 @@ class Prepared(Generic[T_co]):
         """
         plan = self.plan_for(engine.dialect)
         sql, given = plan.bind(values)
-        rows, description = await send(engine, fetch, sql, given)
+        rows, description = await send(engine, ask or fetch, sql, given)
         return plan.read(rows, description)
 
     async def insert_together(self, engine: AsyncEngine, rows: Sequence[Mapping[str, Any]]) -> None:

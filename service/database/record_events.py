@@ -5,9 +5,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util.concurrency import await_
 
 from latchkey.middleware.session_errors import CommitForbiddenError
 from latchkey.models import hooks
+from latchkey.service.database.positions import wait_in_greenlet
 from latchkey.service.database.transaction import RECORD, TransactionRecord, require_open
 
 C = TypeVar("C", bound=type[Session])
@@ -20,6 +22,9 @@ def _note_connection(session: Any, transaction: SessionTransaction, connection: 
     record.began = record.has_connection = True
     record.on_writer = connection.engine is session.rules.engines.writer.sync_engine
     connection.execution_options(**{RECORD: record})
+    rules = session.rules
+    if rules.needs_position and connection.engine is rules.reads_from.sync_engine:
+        wait_in_greenlet(connection, await_(rules.find_position()))
 
 
 def _begin_savepoint(session: Any, transaction: SessionTransaction) -> None:

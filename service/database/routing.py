@@ -283,7 +283,8 @@ class RoutingSession(Session):
             self.flush()
         if self.get_bind(clause=prepared.statement) is not self.rules.engines.writer.sync_engine:
             # A step repeats its read by itself.
-            return await_(prepared.run_once(self.rules.reads_from, values))
+            ask = await_(self.rules.fetch()) if self.rules.needs_position else None
+            return await_(prepared.run_once(self.rules.reads_from, values, ask=ask))
         connection = self.connection()
         plan = prepared.plan_for(connection.dialect)
         return plan.read(connection.exec_driver_sql(*plan.bind(values)).all(), None)

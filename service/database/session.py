@@ -228,7 +228,9 @@ class RequestSession(AsyncSession):
         ):
             require_own_task(self._task)
             try:
-                return await prepared.run(rules.reads_from, values)
+                return await prepared.run(
+                    rules.reads_from, values, ask=await rules.fetch() if rules.needs_position else None
+                )
             except (DBAPIError, PoolTimeoutError) as error:
                 if not rules.leave_replica(error):
                     raise
@@ -316,6 +318,7 @@ class RequestSession(AsyncSession):
         await self._run_hooks()
 
     def _note_commit(self) -> None:
+        self.rules.position = None  # a later read sees this commit too
         if self._request_scope is not None:
             self._request_scope.commits += 1
 

@@ -39,7 +39,7 @@ async def read_health() -> shapes.Health:
 async def read_readiness(request: Request) -> shapes.Health:
     """Report whether the database responds within two seconds; 503 if it does not.
 
-    The status `degraded` means that the replica does not respond, and that its reads go to the primary.
+    The status `degraded` means that the replica does not respond or is behind, and that its reads go to the primary.
 
     The check reads a table, because a Galera node without quorum still answers statements that need no table.
     """
@@ -53,7 +53,7 @@ async def read_readiness(request: Request) -> shapes.Health:
     except TimeoutError:
         raise Problem("unavailable", "The database does not answer in time.") from None
     replica = db.replica_state
-    return shapes.Health(status="ok" if replica is None or replica.is_up else "degraded")
+    return shapes.Health(status="ok" if replica is None or replica.is_usable else "degraded")
 
 
 async def read_openapi(request: Request) -> JsonText:

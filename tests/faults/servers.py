@@ -27,14 +27,14 @@ class ReplicatingMariaDB(PrivateMariaDB):
             f"CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {primary.port}, MASTER_USER = 'replica',"
             "MASTER_USE_GTID = slave_pos; START SLAVE"
         )
-        self._catch_up(primary)
+        self.catch_up(primary)
 
     def take_over(self, primary: PrivateMariaDB) -> None:
         """Apply what the former primary committed, and take writes."""
-        self._catch_up(primary)
+        self.catch_up(primary)
         self.execute("STOP SLAVE; RESET SLAVE ALL")
 
-    def _catch_up(self, primary: PrivateMariaDB) -> None:
+    def catch_up(self, primary: PrivateMariaDB) -> None:
         position = primary.execute("SELECT @@GLOBAL.gtid_binlog_pos").strip()
         waited = self.execute(f"SELECT MASTER_GTID_WAIT('{position}', 30)").strip()
         assert waited == "0", f"the replica does not follow: {self.execute('SHOW SLAVE STATUS')}"
