@@ -16,6 +16,8 @@ class RequestState(TypedDict, total=False):
     """Whether the body has any bytes; stored by `WholeBodyMiddleware`."""
     claimed_key: str | None
     """The access key that a refused request names, for the access log."""
+    problem_code: str
+    """The code of the problem that is the response."""
 
 
 def request_state(scope: Scope) -> RequestState:

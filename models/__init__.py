@@ -8,6 +8,7 @@ from latchkey.models.limit_counter import LimitCounter
 from latchkey.models.nonce import Nonce
 from latchkey.models.role import Role
 from latchkey.models.scope import Scope
+from latchkey.models.usage import UsageCount, UsageFlush, UsageSeries
 from latchkey.models.user import User
 from latchkey.models.watched import Watched
 
@@ -21,6 +22,9 @@ __all__ = [
     "Nonce",
     "Role",
     "Scope",
+    "UsageCount",
+    "UsageFlush",
+    "UsageSeries",
     "User",
     "Watched",
 ]

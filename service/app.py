@@ -49,6 +49,8 @@ from latchkey.service.settings import (
     read_key_headers,
     read_public_origin,
 )
+from latchkey.service.usage.counting import Usage
+from latchkey.service.usage.store import Store
 
 
 def create_app(
@@ -130,6 +132,7 @@ def create_app(
             verifier=verifier, limits=limits, replays=replays, rules=gate_rules, environments=environments
         ),
         last_used=last_used,
+        usage=Usage(Store(lambda: db.engine, lambda: db.reader), flush_s=settings.usage_flush_s),
         revocations=revocations,
         bounds=Bounds.of(settings),
         server_trust=ServerTrust(),

@@ -1,4 +1,4 @@
-"""Delete keys that ended long ago, with their secrets and counters, in batches."""
+"""Delete keys that ended long ago, with their secrets, counters and usage, in batches."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,9 +8,10 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from latchkey.models import ApiKey, KeySecret, LimitCounter
+from latchkey.models import ApiKey, KeySecret, LimitCounter, UsageCount, UsageSeries
 from latchkey.models.limit_counter import subject_of
 from latchkey.models.types import utc_in
+from latchkey.models.usage import DAY, HOUR, MINUTE
 
 BATCH_KEYS = 500
 PAUSE_S = 0.05  # between two batches, so that other writers can proceed
@@ -63,6 +64,9 @@ async def delete_keys(connection: AsyncConnection, ids: Sequence[int], ended: Co
         await connection.execute(delete(KeySecret).where(KeySecret.api_key_id.in_(found)))
         subjects = [subject_of(one) for one in found]
         await connection.execute(delete(LimitCounter).where(LimitCounter.subject.in_(subjects)))
+        of_keys = UsageCount.minutes.in_((MINUTE, HOUR, DAY)) & UsageCount.key_id.in_(found)
+        await connection.execute(delete(UsageCount).where(of_keys))
+        await connection.execute(delete(UsageSeries).where(UsageSeries.key_id.in_(found)))
         gone = (await connection.execute(delete(ApiKey).where(ApiKey.id.in_(found)))).rowcount
         await connection.commit()
     except IntegrityError:

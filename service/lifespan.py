@@ -42,6 +42,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         tasks = [
             asyncio.create_task(parts.revocations.follow(), name="revocations"),
             asyncio.create_task(parts.last_used.write_for_ever(), name="last used"),
+            asyncio.create_task(parts.usage.flush_for_ever(), name="usage"),
             asyncio.create_task(
                 housekeeping.purge_for_ever(db, parts.ended_keys_kept_days), name="housekeeping"
             ),
@@ -59,6 +60,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
                     ("writing the last uses of keys", parts.last_used.write),
                     ("reserving nonces", parts.replays.close),
                     ("charging limits", parts.limits.close),
+                    ("writing usage", parts.usage.flush),
                 ],
                 within_s=SHUTDOWN_S - CLOSING_S,
             )

@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from latchkey.middleware.access_log import AccessLogMiddleware
 from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
+from latchkey.middleware.answered import AnsweredMiddleware
 from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
 from latchkey.middleware.body_limit import BodyLimitMiddleware
 from latchkey.middleware.content_digest import ContentDigestMiddleware
@@ -50,6 +51,7 @@ def application_middleware(parts: Parts, settings: Settings) -> list[Middleware]
         Middleware(RootPathMiddleware, path=settings.root_path or ""),
         Middleware(StatusInHeadersMiddleware, paths=NGINX_PATHS, passed=NGINX_PASSES),
         Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, parts.limits)),
+        Middleware(AnsweredMiddleware, note=parts.usage.note_answer),
         Middleware(RequestIDMiddleware, last_resort=Problem("internal_error"), interrupted=interruption),
         Middleware(
             ServerGuardMiddleware,
@@ -125,6 +127,7 @@ def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
         name=operation.name,
         middleware=middleware,
     )
+    made.label = f"{operation.method} {operation.path}"
     # Starlette ends its patterns with $, which also matches before a final newline: /v1/me%0A must not match.
     made.path_regex = re.compile(made.path_regex.pattern.removesuffix("$") + r"\Z")
     return made

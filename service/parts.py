@@ -16,6 +16,7 @@ from latchkey.service.key_cache.revocations import Revocations
 from latchkey.service.keys.last_used import LastUsed
 from latchkey.service.keys.rules import KeyRules
 from latchkey.service.limits.gate import Limits
+from latchkey.service.usage.counting import Usage
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -30,6 +31,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     limits: Limits
     gate: Gate
     last_used: LastUsed
+    usage: Usage
     revocations: Revocations
     bounds: Bounds
     server_trust: ServerTrust

@@ -15,9 +15,13 @@ ANY_METHOD = "*"
 class ConvertedRoute(Route):
     """Starlette's route, which does not match a path with a value that its convertor refuses.
 
+    `label` is the name of the route in usage.
+
     The convertor of `{number:int}` raises ValueError for more digits than Python parses, and a team's own convertor for any
     value that it does not accept. In Starlette that error becomes a 500.
     """
+
+    label: str
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Return whether a request matches this route, and its path parameters."""

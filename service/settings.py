@@ -101,6 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keys_per_owner: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     ended_keys_kept_days: Annotated[int, Meta(ge=1, le=36_500)] = 365
     stored_answers_per_key: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 100_000
+    usage_flush_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
     limits_on_outage: Literal["refuse", "allow"] | None = None
     log_format: Literal["text", "json"] = "text"
     docs: bool = True

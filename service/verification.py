@@ -8,6 +8,7 @@ import copy
 import hmac
 import logging
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,6 +29,8 @@ from latchkey.service.limits.gate import credits_in
 from latchkey.service.networks import Proxies
 from latchkey.service.parts import Parts
 from latchkey.service.problems import Problem
+from latchkey.service.usage.counting import joined_tags
+from latchkey.service.usage.series import VERIFIED, Series
 
 log = logging.getLogger("latchkey.verification")
 
@@ -76,7 +79,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     charge: bool
     """Whether to charge the limits and use up the nonce."""
     tags: Sequence[str]
-    """For the log."""
+    """For the log, and for the usage of the verified key."""
 
 
 async def verify(
@@ -111,6 +114,14 @@ async def verify(
         problem = error.problem
         if problem.kind.status >= 500:  # noqa: PLR2004 - RFC 9110, section 15.6
             raise problem from None
+    if asked.charge and "key_id" in state:
+        series = Series(
+            VERIFIED,
+            HTTPStatus.OK if problem is None else problem.kind.status,
+            "" if problem is None else problem.code,
+            joined_tags(asked.tags),
+        )
+        parts.usage.note(state["key_id"], series, state.get("units", 0))
     # Only a key whose secret was proved is shown.
     found = reach.found if "proved_key" in state else None
     figures = state.get("figures", ())

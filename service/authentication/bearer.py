@@ -30,6 +30,7 @@ async def verify_bearer(finder: KeyFinder, scope: Scope, credential: Bearer, key
             )
         digest = hash_secret(secret)
         found = await keys.by_secret(call_state(scope)["session"], digest)
+        call_state(scope)["key_id"] = found.key_id
         stored = next((one for one in found.secrets if same(one.secret_sha256, digest)), None)
         if stored is None:
             raise NoKeyMatch

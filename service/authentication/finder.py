@@ -104,6 +104,8 @@ class KeyFinder:
             found = await keys.by_access_key(call_state(scope)["session"], access_key)
         except Unauthenticated as error:
             failure = error
+        if found is not None:
+            call_state(scope)["key_id"] = found.key_id
         if found is not None and signs(found, access_key):
             now = self.moment()
             live = [one for one in found.secrets if one.is_live(now)]

@@ -4,13 +4,14 @@ from typing import cast
 
 from starlette.types import Scope
 
-from latchkey.middleware.request_state import RequestState, request_state
+from latchkey.middleware.request_state import request_state
 from latchkey.service.authentication.lookup import Found
 from latchkey.service.authentication.retirement import Retirement
 from latchkey.service.database.session import RequestSession
+from latchkey.service.usage.state import UsageState
 
 
-class CallState(RequestState, total=False):
+class CallState(UsageState, total=False):
     """The state of a request to a route that authenticates."""
 
     session: RequestSession

@@ -90,6 +90,7 @@ class Gate:
         if rule is None:
             log.info("refused: no rule fits %s %s%s", *shown(original))
             raise Problem("no_gate_rule")
+        call_state(scope)["counted_as"] = rule.counted_as
         if rule.text.public:
             return dict.fromkeys(IDENTITY, "")
         call = call_of(scope, original, has_body=bool(body) or original.has_body)

@@ -147,6 +147,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         """Return the name of the rule for people."""
         return f"rule {self.number}" if self.text.name is None else f"rule {self.number} ({self.text.name})"
 
+    @property
+    def counted_as(self) -> str:
+        """Return the name of the rule in usage; a name of its own stays when rules are moved."""
+        return f"gate: {self.text.name or f'rule {self.number}'}"
+
     def fits(self, method: str, scheme: str, host: Host, segments: Sequence[str]) -> bool:
         """Return whether a request fits."""
         return (

@@ -116,6 +116,7 @@ class Claim:
         charge = limit_state(self.scope).get("charge")
         if charge is not None:
             await charge.refund()
+        limit_state(self.scope)["units"] = 0
         return self.answer
 
     async def _insert(self, session: RequestSession) -> None:

@@ -53,6 +53,7 @@ class Charge:
         if self._is_refunded:
             return
         self._is_refunded = True
+        self._state["units"] = 0
         receipt = await self._charger.refund(self._accounts, self._cost, self._moments)
         self._state["figures"] = receipt.figures
 

@@ -113,6 +113,7 @@ class Limits:
         state = limit_state(scope)
         accounts = accounts_in(state)
         if not accounts:
+            state["units"] = cost
             return None
         if await self._is_exempt(scope):
             state["charge_now"] = partial(self._charge, scope, cost)
@@ -152,11 +153,13 @@ class Limits:
             state["figures"] = UNKNOWN  # do not read the counters again for this response
             if not self._allows(accounts, error):
                 raise
+            state["units"] = cost
             return None
         self._note_low(accounts, receipt)
         state["figures"] = receipt.figures
         if receipt.refusal is not None:
             return problem_of(receipt.refusal, cost)
+        state["units"] = cost
         state["charge"] = Charge(self._charger, accounts, cost, receipt.moments, state)
         return None
 

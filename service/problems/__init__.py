@@ -72,7 +72,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         ]
         self.headers = dict(headers or {})
 
-    def response(self, request_id: str | None) -> Response:
+    def response(self, request_id: str | None) -> "ProblemResponse":
         """Return the response for one request."""
         content: dict[str, Any] = {
             "type": f"{root_path.get()}/problems/{self.code}",
@@ -92,13 +92,26 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         # RFC 6585, section 4, and RFC 9110, section 10.2.3
         if self.kind.status in {429, 503} or self.code == "idempotency_in_progress":
             headers.setdefault("retry-after", str(RETRY_AFTER_S))
-        return Response(
-            msgspec.json.encode(content), self.kind.status, headers, media_type="application/problem+json"
-        )
+        return ProblemResponse(self.code, msgspec.json.encode(content), self.kind.status, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
         await self.response(request_state(scope).get("request_id"))(scope, receive, send)
+
+
+class ProblemResponse(Response):
+    """The response for a problem, which leaves its code in the state of the request."""
+
+    media_type = "application/problem+json"
+
+    def __init__(self, code: str, content: bytes, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(content, status, headers)
+        self.code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        request_state(scope)["problem_code"] = self.code
+        await super().__call__(scope, receive, send)
 
 
 def scope_missing(scope: str) -> Problem:

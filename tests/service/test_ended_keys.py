@@ -7,7 +7,9 @@ import pytest
 from sqlalchemy import ForeignKey, MetaData, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from latchkey.models import ApiKey, KeySecret, User
+from latchkey.models import ApiKey, KeySecret, UsageCount, User
+from latchkey.models.usage import DAY as DAY_MIN
+from latchkey.models.usage import HOUR, MINUTE
 from latchkey.service import ended_keys
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.housekeeping import purge
@@ -62,16 +64,21 @@ async def keys(db: SQLAlchemy) -> dict[str, int]:
                 expires_at=None if expired is None else NOW - expired,
             )
             await KeySecret.create(api_key=key, version=1, secret_sha256=bytes([number]) * 32)
+            for minutes in (MINUTE, HOUR, DAY_MIN):
+                await UsageCount.create(
+                    minutes=minutes, key_id=key.id, start=0, series_id=1, calls=1, units=1, refresh=False
+                )
             ids[name] = key.id
         await session.commit()
     return ids
 
 
 async def names(db: SQLAlchemy) -> set[str]:
-    """Return the names of the keys, each of which must have its secret."""
+    """Return the names of the keys, each of which must have its secret and its usage."""
     found = await ApiKey.filter().load("secrets").all()
     assert all(len(one.secrets) == 1 for one in found)
     assert await KeySecret.filter().count() == len(found)
+    assert await UsageCount.filter().count() == 3 * len(found)
     return {one.name for one in found}
 
 

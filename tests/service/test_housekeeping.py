@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce
+from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce, UsageFlush
 from latchkey.models.lookups import identified
 from latchkey.models.types import utc_in
 from latchkey.service import housekeeping
@@ -33,6 +33,7 @@ def row_of(model: type[Base], number: int, expires_at: Any) -> dict[str, Any]:
     rows: dict[type[Base], dict[str, Any]] = {
         Nonce: {"access_key": "lka_0", "nonce": name.encode()},
         LimitCounter: {"subject": name, "version": 1, "state": b""},
+        UsageFlush: {"worker": name.encode()[-16:], "number": 1},
         IdempotencyKey: {"id": name.encode(), "fingerprint": name.encode()},
     }
     return {**rows[model], "expires_at": expires_at}

@@ -72,11 +72,11 @@ class TestPurge:
 
         assert (
             first.stdout
-            == "idempotency_keys  0\nlimit_counters    0\nnonces            3\napi_keys          0\n"
+            == "idempotency_keys  0\nlimit_counters    0\nnonces            3\nusage_flushes     0\napi_keys          0\n"
         )
         assert (
             second.stdout
-            == "idempotency_keys  0\nlimit_counters    0\nnonces            0\napi_keys          0\n"
+            == "idempotency_keys  0\nlimit_counters    0\nnonces            0\nusage_flushes     0\napi_keys          0\n"
         )
 
     def test_a_long_one_says_how_far_it_is(
@@ -92,7 +92,7 @@ class TestPurge:
         assert result.exit_code == 0
         assert (
             result.stdout
-            == "idempotency_keys  0\nlimit_counters    0\nnonces            9\napi_keys          0\n"
+            == "idempotency_keys  0\nlimit_counters    0\nnonces            9\nusage_flushes     0\napi_keys          0\n"
         )
         assert result.stderr == "nonces: 4 so far\nnonces: 8 so far\n"
 

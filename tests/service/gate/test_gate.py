@@ -14,6 +14,7 @@ import pytest
 from starlette.applications import Starlette
 
 from latchkey.models import User
+from latchkey.models.usage import NO_KEY
 from latchkey.service.gate.decision import IDENTITY
 from latchkey.service.gate.rules import parse_rules
 from latchkey.service.networks import Proxies
@@ -29,6 +30,7 @@ from tests.service.gate.asking import (
     signed_by_query,
 )
 from tests.service.limits.rules import limit
+from tests.service.usage.counted import rows, stored
 
 RULES = """
 [[rules]]
@@ -454,3 +456,22 @@ async def test_the_log_names_the_rule_and_no_secret(
         "refused: scope_missing; rule 3, DELETE api.example.com/orders/a%20b",
         "refused: no rule fits GET api.example.com/nowhere",
     ]
+
+
+async def test_requests_are_counted_for_their_key_by_the_rule(app: Starlette, partner: HeldKey) -> None:
+    await ask(app, "GET", "/orders/7", key=partner)
+    await ask(app, "POST", "/orders/7", key=partner)
+    await ask(app, "GET", "/free", key=partner)
+    await ask(app, "GET", "/orders/7", gate=NGINX)
+    await ask(app, "GET", "/nothing", key=partner)
+    await app.state.latchkey.usage.flush()
+
+    assert sorted(await rows(app, partner.id)) == [
+        ("gate: rule 2", 204, "", "", 1, 1),
+        ("gate: rule 3", 204, "", "", 1, 3),
+        ("gate: rule 4", 204, "", "", 1, 0),
+    ]
+    assert await stored(app, NO_KEY) == {
+        ("GET /v1/gate", 403, "no_gate_rule", ""): 1,
+        ("gate: rule 2", 401, "unauthenticated", ""): 1,
+    }
