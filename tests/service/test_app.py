@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from latchkey.middleware.access_log import AccessLogMiddleware
 from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
+from latchkey.middleware.answered import AnsweredMiddleware
 from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
 from latchkey.middleware.body_limit import BodyLimitMiddleware
 from latchkey.middleware.request_id import RequestIDMiddleware
@@ -60,6 +61,7 @@ async def test_a_request_walks_in_this_order(app: Starlette) -> None:
         RootPathMiddleware,
         StatusInHeadersMiddleware,
         AnswerHeadersMiddleware,
+        AnsweredMiddleware,
         RequestIDMiddleware,
         ServerGuardMiddleware,
         AccessLogMiddleware,
