@@ -11,10 +11,12 @@ from latchkey.models.scope import Scope
 from latchkey.models.usage import UsageCount, UsageFlush, UsageSeries
 from latchkey.models.user import User
 from latchkey.models.watched import Watched
+from latchkey.models.webhook import EventMark, Webhook, WebhookDelivery
 
 __all__ = [
     "ApiKey",
     "Base",
+    "EventMark",
     "IdempotencyKey",
     "KeySecret",
     "KeyringCanary",
@@ -27,4 +29,6 @@ __all__ = [
     "UsageSeries",
     "User",
     "Watched",
+    "Webhook",
+    "WebhookDelivery",
 ]

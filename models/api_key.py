@@ -54,7 +54,7 @@ class ApiKey(Watched):
     secret_version: Mapped[int] = mapped_column(default=1)
     old_secret_calls: Mapped[int] = mapped_column(BigInteger, default=0)
     old_secret_last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())

@@ -8,6 +8,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
+from latchkey import service
 from latchkey.service import logs, openapi
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.failures import Failures
@@ -35,7 +36,7 @@ from latchkey.service.limits.charger import Charger
 from latchkey.service.limits.counters import Counters
 from latchkey.service.limits.gate import Limits
 from latchkey.service.middleware_stack import application_middleware, make_route, route_middleware
-from latchkey.service.networks import NetworkError, Proxies
+from latchkey.service.networks import NetworkError, Proxies, parse_networks
 from latchkey.service.operation import Operation, RouteError, checked_scope
 from latchkey.service.parts import Parts
 from latchkey.service.problems import Problem
@@ -51,6 +52,10 @@ from latchkey.service.settings import (
 )
 from latchkey.service.usage.counting import Usage
 from latchkey.service.usage.store import Store
+from latchkey.service.webhooks.addresses import AddressRules
+from latchkey.service.webhooks.ping import Pinger
+from latchkey.service.webhooks.rules import Secrets, WebhookRules
+from latchkey.service.webhooks.sender import Sender
 
 
 def create_app(
@@ -87,6 +92,7 @@ def create_app(
     key_headers = read_key_headers(settings.key_headers)
     environments = read_environments(settings.environments)
     gate_rules = read_gate_rules(settings)
+    addresses = read_webhook_addresses(settings)
     public_scheme, public_authority = read_public_origin(settings)
     channel = open_channel(settings)
     operations = (*ROUTES, *routes)
@@ -118,6 +124,10 @@ def create_app(
     idempotency = Idempotency(lambda: db.reader, Allowance(charger, settings.stored_answers_per_key))
     limits = Limits(charger, settings.limits_on_outage, exempt=idempotency.has_answer)
     revocations = Revocations(key_cache, channel)
+    webhook_secrets = Secrets(keyring)
+    sender = Sender(
+        addresses, timeout_s=settings.webhook_timeout_s, agent=f"Latchkey-Webhooks/{service.__version__}"
+    )
     parts = Parts(
         db=db,
         keyring=keyring,
@@ -139,6 +149,8 @@ def create_app(
         schemas=schemas,
         ended_keys_kept_days=settings.ended_keys_kept_days,
         has_reference=settings.docs,
+        webhook_rules=WebhookRules(webhook_secrets, addresses),
+        pinger=Pinger(lambda: db.reader, webhook_secrets, sender),
         openapi=msgspec.json.encode(
             openapi.document(operations, key_headers=key_headers, root_path=settings.root_path)
         ),
@@ -170,6 +182,15 @@ def read_proxies(settings: Settings) -> Proxies:
         return Proxies.from_text(settings.trusted_proxies)
     except NetworkError as error:
         raise SettingsError(f"LATCHKEY_TRUSTED_PROXIES: {error}.") from None
+
+
+def read_webhook_addresses(settings: Settings) -> AddressRules:
+    """Return which addresses webhooks may have; without settings, public ones by https."""
+    texts = [one.strip() for one in (settings.webhook_networks or "").split(",") if one.strip()]
+    try:
+        return AddressRules(parse_networks(texts), settings.webhook_http == "allow")
+    except NetworkError as error:
+        raise SettingsError(f"LATCHKEY_WEBHOOK_NETWORKS: {error}.") from None
 
 
 def read_gate_rules(settings: Settings) -> Rules:

@@ -17,6 +17,8 @@ from latchkey.service.keys.last_used import LastUsed
 from latchkey.service.keys.rules import KeyRules
 from latchkey.service.limits.gate import Limits
 from latchkey.service.usage.counting import Usage
+from latchkey.service.webhooks.ping import Pinger
+from latchkey.service.webhooks.rules import WebhookRules
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -38,6 +40,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     schemas: tuple[Schema, ...]
     ended_keys_kept_days: int
     has_reference: bool
+    webhook_rules: WebhookRules
+    pinger: Pinger
     openapi: bytes
 
 

@@ -11,10 +11,12 @@ from latchkey.service.endpoints import (
     signatures,
     users,
     verification,
+    webhooks,
 )
 from latchkey.service.endpoints import service as service_endpoints
 from latchkey.service.explanation.shapes import SignatureReport
 from latchkey.service.operation import Operation, route
+from latchkey.service.webhooks import shapes as webhook_shapes
 
 SERVICE = "service"
 PROBLEM = {"code": "email_taken"}
@@ -32,6 +34,11 @@ NEW_KEY = {"user_id": 1, **NEW_MY_KEY}
 KEY_CHANGE = {"name": "hourly import"}
 ROTATION = {"grace_s": 7 * 24 * 60 * 60, "version": 1}  # 7 days
 CREDIT_CHANGE = {"delta": 500}
+
+WEBHOOK = {"id": "1"}
+NEW_WEBHOOK = {"url": "https://example.com/latchkey-events", "events": ["key.created", "key.revoked"]}
+WEBHOOK_CHANGE = {"enabled": False}
+WEBHOOK_ROTATION = {"grace_s": 24 * 60 * 60}  # a day
 
 VERIFY = {
     "credential": "lks_00000000000000000000000000000000000000000003GTfko",
@@ -143,6 +150,24 @@ ROUTES: tuple[Operation, ...] = (
           idempotent=True),
     route("DELETE", "/v1/roles/{name}", roles.delete_role, scope="roles:write",
           status=204, problems=("not_found", "scope_not_held", "role_in_use"), path_example=ROLE, idempotent=True),
+
+    route("POST", "/v1/webhooks", webhooks.create_webhook, scope="webhooks:write",
+          status=201, answers=webhook_shapes.WebhookWithSecret, problems=("too_many_webhooks",),
+          example=NEW_WEBHOOK, idempotent=True),
+    route("GET", "/v1/webhooks", webhooks.list_webhooks, scope="webhooks:read",
+          answers=webhook_shapes.WebhookPage, problems=("invalid_cursor",)),
+    route("GET", "/v1/webhooks/{id}", webhooks.read_webhook, scope="webhooks:read",
+          answers=webhook_shapes.Webhook, problems=("not_found",), path_example=WEBHOOK),
+    route("PATCH", "/v1/webhooks/{id}", webhooks.change_webhook, scope="webhooks:write",
+          answers=webhook_shapes.Webhook, problems=("not_found",), example=WEBHOOK_CHANGE, path_example=WEBHOOK,
+          idempotent=True),
+    route("POST", "/v1/webhooks/{id}/rotate", webhooks.rotate_webhook, scope="webhooks:write",
+          answers=webhook_shapes.RotatedWebhook, problems=("not_found",), example=WEBHOOK_ROTATION,
+          path_example=WEBHOOK, idempotent=True),
+    route("DELETE", "/v1/webhooks/{id}", webhooks.delete_webhook, scope="webhooks:write",
+          status=204, problems=("not_found",), path_example=WEBHOOK, idempotent=True),
+    route("POST", "/v1/webhooks/{id}/ping", webhooks.ping_webhook, scope="webhooks:write", retry=False,
+          answers=webhook_shapes.Pinged, problems=("not_found",), path_example=WEBHOOK),
 
     route("POST", "/v1/signatures/explain", signatures.explain_signature, scope="keys:read",
           answers=SignatureReport, example=SIGNED_REQUEST, idempotent=True),

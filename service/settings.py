@@ -100,6 +100,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     auth_failures_per_min: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     keys_per_owner: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     ended_keys_kept_days: Annotated[int, Meta(ge=1, le=36_500)] = 365
+    webhook_networks: Annotated[str, Meta(max_length=5000)] | None = None
+    webhook_http: Literal["refuse", "allow"] = "refuse"
+    webhook_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
     stored_answers_per_key: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 100_000
     usage_flush_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
     limits_on_outage: Literal["refuse", "allow"] | None = None

@@ -223,6 +223,12 @@ KINDS: Mapping[str, ProblemKind] = {
         "The number of keys of an owner is limited, and revoked keys count. Rotate a key instead of creating "
         "a new one, or ask the operator to raise LATCHKEY_KEYS_PER_OWNER.",
     ),
+    "too_many_webhooks": ProblemKind(
+        409,
+        "There are too many webhooks",
+        "A service has at most 100 webhooks, because each is served at the same time as the others. Delete one that is "
+        "not used any more.",
+    ),
     "key_without_credits": ProblemKind(
         409,
         "The key has no credits to change",

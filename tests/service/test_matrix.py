@@ -20,6 +20,7 @@ from latchkey.service.operation import Operation
 from latchkey.service.routes import ROUTES, declared_scopes
 from tests.api import HeldKey, assert_problem, call, hold_key, user_row
 from tests.requests import Answer
+from tests.service.webhooks.rows import hold_webhook
 
 OWNER = "owner@example.com"
 HERE = "127.0.0.0/8"  # the client address of the tests
@@ -99,6 +100,13 @@ BODIES: Mapping[str, Callable[[Target], Any]] = {
     "read_role": nothing,
     "change_role": lambda target: {"description": target.access_key},
     "delete_role": nothing,
+    "create_webhook": lambda target: {"url": "https://example.com/", "description": target.access_key},
+    "list_webhooks": nothing,
+    "read_webhook": nothing,
+    "change_webhook": lambda target: {"description": target.access_key},
+    "rotate_webhook": lambda target: {"grace_s": 60},
+    "delete_webhook": nothing,
+    "ping_webhook": nothing,
 }
 
 # Operations that name the row in the body instead of the path.
@@ -170,6 +178,8 @@ async def hold_target(app: Starlette, operation: Operation, email: str) -> Targe
         async with app.state.db.scoped_session() as session:
             session.add(Role(name=role_name(target)))
             await session.commit()
+    if "/webhooks/" in operation.path:
+        await hold_webhook(app, target.user_id)
     return target
 
 

@@ -26,6 +26,7 @@ from latchkey.service.problems import Problem
 from latchkey.service.problems.kinds import KINDS
 from latchkey.service.routes import KEY, ROLE, ROUTES, SCOPE, USER
 from tests.api import HeldKey, call, hold_key
+from tests.service.webhooks.rows import hold_webhook
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 DOCUMENT = openapi.document(ROUTES)
@@ -236,6 +237,7 @@ async def caller(app: Starlette) -> HeldKey:
             **dict[str, Any](KEY), user_id=user.id, name="import", mode="signed", scopes=("users:read",)
         )
         await session.commit()
+    await hold_webhook(app, 1)
     return await hold_key(app, email="bob@example.com")
 
 

@@ -123,6 +123,16 @@ TRIPS = {
     # key; the caller, the role, COMMIT
     "change no role": Trip("PATCH /v1/roles/{name}", 4, 404, {}),
     "remove no role": Trip("DELETE /v1/roles/{name}", 4, 404),
+    # key; the caller, the count, INSERT … RETURNING, UPDATE with the sealed secret, SELECT of updated_at, COMMIT
+    "create a webhook": Trip("POST /v1/webhooks", 7, 201, {"url": "https://example.com/"}, tables=1),
+    "list webhooks": Trip("GET /v1/webhooks", 2),
+    "read no webhook": Trip("GET /v1/webhooks/{id}", 2, 404),
+    # key; the caller, the webhook, COMMIT
+    "change no webhook": Trip("PATCH /v1/webhooks/{id}", 4, 404, {}),
+    "rotate no webhook": Trip("POST /v1/webhooks/{id}/rotate", 4, 404, {"grace_s": 0}),
+    "delete no webhook": Trip("DELETE /v1/webhooks/{id}", 4, 404),
+    # key; the webhook
+    "ping no webhook": Trip("POST /v1/webhooks/{id}/ping", 2, 404),
     # key; the signing key, its nonce if it has one, COMMIT
     "explain a signature": Trip("POST /v1/signatures/explain", 3, 200, SIGNED_REQUEST),
     "explain a signature of one's own": Trip("POST /v1/me/signatures/explain", 3, 200, SIGNED_REQUEST),

@@ -1,0 +1,79 @@
+"""Events: their types, their ids and their bodies.
+
+A body names the row that changed and contains neither secrets nor personal data; a receiver that needs more reads it from
+the API.
+"""
+
+import secrets
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from latchkey.models import ApiKey, User
+
+EventType = Literal[
+    "key.created",
+    "key.rotated",
+    "key.expiring",
+    "key.expired",
+    "key.revoked",
+    "key.exposed",
+    "quota.reached",
+    "user.created",
+    "user.updated",
+    "user.deleted",
+]
+TYPES: tuple[str, ...] = get_args(EventType)
+PING = "webhook.ping"
+
+_encoder = msgspec.json.Encoder()
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that has happened, for all webhooks that listen to its type."""
+
+    id: str
+    """The same in every attempt, so that a receiver recognizes an event that it got before."""
+    type: str
+    moment: datetime
+    payload: bytes
+    """The body of the request."""
+
+
+def new_event(type: str, data: Mapping[str, Any], *, event_id: str | None = None) -> Event:
+    """Return an event of this moment.
+
+    Args:
+        type: one of `TYPES`, or `PING`.
+        data: what the event is about.
+        event_id: None creates one; ids are ordered by time.
+    """
+    moment = datetime.now(UTC)
+    body = {"type": type, "timestamp": moment, "data": data}
+    return Event(event_id or new_id(), type, moment, _encoder.encode(body))
+
+
+def new_id() -> str:
+    """Return a new id: the milliseconds since 1970 and 80 random bits, in hexadecimal."""
+    return f"evt_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def key_data(key: ApiKey) -> dict[str, Any]:
+    """Return what an event contains of a key."""
+    return {
+        "access_key": key.access_key,
+        "user_id": key.user_id,
+        "external_id": key.external_id,
+        "environment": key.environment,
+        "status": key.status,
+        "secret_version": key.secret_version,
+        "expires_at": key.expires_at,
+    }
+
+
+def user_data(user: User) -> dict[str, Any]:
+    """Return what an event contains of a user."""
+    return {"id": user.id, "external_id": user.external_id, "status": user.status}
