@@ -62,6 +62,7 @@ GATE_PROBLEMS = (
 ROUTES: tuple[Operation, ...] = (
     route("GET", "/", service_endpoints.read_home, public=True, tag=SERVICE),
     route("GET", "/healthz", service_endpoints.read_health, public=True, tag=SERVICE),
+    route("GET", "/livez", service_endpoints.read_liveness, public=True, tag=SERVICE),
     route("GET", "/readyz", service_endpoints.read_readiness, public=True, tag=SERVICE, problems=("unavailable",)),
     route("GET", "/openapi.json", service_endpoints.read_openapi, public=True, tag=SERVICE),
     route("GET", "/problems/{code}", service_endpoints.read_problem, public=True, tag=SERVICE,

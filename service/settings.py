@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from latchkey.models.api_key import ENVIRONMENT_PATTERN
+from latchkey.service.secret_files import SecretFileError, read_secret_files
 from latchkey.service.value_rules import describe_type
 
 PREFIX = "LATCHKEY_"
@@ -108,6 +109,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits_on_outage: Literal["refuse", "allow"] | None = None
     log_format: Literal["text", "json"] = "text"
     docs: bool = True
+    host: Annotated[
+        str, Meta(min_length=1, max_length=255, description="an address, or the name of a host")
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 8000
+    workers: Annotated[int, Meta(ge=1, le=1000)] = 1
 
     def __repr__(self) -> str:
         """Return all values except secrets."""
@@ -121,6 +127,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
         """Return the settings in `environ`; an empty value counts as absent.
 
+        `LATCHKEY_KEYRING_FILE`, and the same for the other `SECRETS`, names a file with the value.
+
         Raises:
             SettingsError: there is an unknown `LATCHKEY_` name, for which the message suggests the nearest one, or a value
                 out of bounds. `LATCHKEY_TEST_` names belong to the tests, and `LATCHKEY_SECRET` to the commands that make a
@@ -130,7 +138,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             CALLERS_SECRET
         }
         own = {variable: value for variable, value in environ.items() if variable not in passed_over}
-        return read_settings(cls, own, prefix=PREFIX)
+        try:
+            with_secrets = read_secret_files(own, [PREFIX + name.upper() for name in sorted(SECRETS)])
+        except SecretFileError as error:
+            raise SettingsError(str(error)) from None
+        return read_settings(cls, with_secrets, prefix=PREFIX)
 
 
 SettingsStruct = TypeVar("SettingsStruct", bound=msgspec.Struct)

@@ -98,11 +98,11 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 def development_environ(environ: Mapping[str, str], report: ReportLine) -> dict[str, str]:
     """Add the variables that `environ` does not set: the database and the key ring in it."""
     found = dict(environ)
-    if found.get("LATCHKEY_DATABASE_URL"):
+    if found.get("LATCHKEY_DATABASE_URL") or found.get("LATCHKEY_DATABASE_URL_FILE"):
         report(f"Using the database of LATCHKEY_DATABASE_URL, not {DATABASE_FILE}.")
     else:
         found["LATCHKEY_DATABASE_URL"] = f"sqlite+aiosqlite:///{DATABASE_FILE}"
-    if found.get("LATCHKEY_KEYRING"):
+    if found.get("LATCHKEY_KEYRING") or found.get("LATCHKEY_KEYRING_FILE"):
         report(f"Using LATCHKEY_KEYRING, not {KEYRING_FILE}.")
     else:
         found["LATCHKEY_KEYRING"] = read_keyring(report)

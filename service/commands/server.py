@@ -49,7 +49,6 @@ REPORT_EVERY_ROWS = 10_000  # between two lines of progress
 GRACE_S = 30  # from the signal to the end of the process
 
 host = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-port = click.option("--port", type=PORT, default=8000, show_default=True)
 
 
 @click.command()
@@ -81,22 +80,25 @@ async def purge_expired(settings: Settings) -> dict[str, int] | None:
 
 
 @click.command()
-@host
-@port
+@click.option("--host", help="The address to listen on.  [default: LATCHKEY_HOST, or 127.0.0.1]")
+@click.option("--port", type=PORT, help="The port.  [default: LATCHKEY_PORT, or 8000]")
 @click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="The number of processes."
+    "--workers",
+    type=click.IntRange(min=1),
+    help="The number of processes.  [default: LATCHKEY_WORKERS, or 1]",
 )
 @click.option("--reload", is_flag=True, help="Restart when the code changes, for development.")
 @for_application
-def serve(host: str, port: int, workers: int, reload: bool) -> None:
+def serve(host: str | None, port: int | None, workers: int | None, reload: bool) -> None:
     """Serve the application over HTTP; the database must be migrated.
 
     The application is the one that --app names. Without --app it is the one that an installed package names, and
     without such a package it is Latchkey alone.
     """
+    settings = application_settings()
+    host, port, workers = host or settings.host, port or settings.port, workers or settings.workers
     if reload and workers > 1:
         raise click.UsageError("--reload requires a single worker.")
-    settings = application_settings()
     keyring = open_keyring(settings)
     with bound(host, port, advice="--port chooses another") as sockets:
         work(require_usable(settings, read_schemas(), keyring))

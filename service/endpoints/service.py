@@ -36,6 +36,11 @@ async def read_health() -> shapes.Health:
     return shapes.Health(status="ok")
 
 
+async def read_liveness() -> shapes.Health:
+    """Report that the process responds, under the name that Kubernetes uses."""
+    return shapes.Health(status="ok")
+
+
 async def read_readiness(request: Request) -> shapes.Health:
     """Report whether the database responds within two seconds; 503 if it does not.
 

@@ -265,7 +265,7 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
     asked = {one.path for one in ROUTES if one.any_request}
     any_key = {one.path for one in ROUTES if one.scope is None and not one.public}
 
-    assert public == {"/", "/healthz", "/readyz", "/openapi.json", "/problems/{code}"}
+    assert public == {"/", "/healthz", "/livez", "/readyz", "/openapi.json", "/problems/{code}"}
     assert any_key == {"/v1/me"}
     assert asked == {"/v1/gate", "/v1/gate/nginx"}
     assert declared_scopes(ROUTES) == {

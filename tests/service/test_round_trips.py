@@ -65,6 +65,7 @@ TRIPS = {
     **MINE,
     "home": Trip("GET /", 0),
     "health": Trip("GET /healthz", 0),
+    "liveness": Trip("GET /livez", 0),
     # reads a table
     "readiness": Trip("GET /readyz", 1),
     "description": Trip("GET /openapi.json", 0),

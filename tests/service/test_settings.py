@@ -216,6 +216,67 @@ def test_no_secret_is_shown_when_it_is_refused(name: str) -> None:
     assert "hush" not in str(refused.value)
 
 
+# ---------------------------------------------------------------------- secrets in files
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+@pytest.mark.parametrize(
+    "content", ["1:hush", "1:hush\n", "\ufeff1:hush \r\n"], ids=["bare", "line", "from an editor"]
+)
+def test_a_secret_can_be_in_a_file(name: str, content: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(content, newline="")
+
+    settings = Settings.from_env({f"{PREFIX}{name.upper()}_FILE": str(file), PREFIX + name.upper(): ""})
+
+    assert getattr(settings, name) == "1:hush"
+
+
+@pytest.mark.parametrize(
+    "content, more, sentence",
+    [
+        pytest.param(None, {}, "LATCHKEY_KEYRING_FILE: the file cannot be read: No such file or directory.", id="missing"),
+        pytest.param(b"", {}, "LATCHKEY_KEYRING_FILE: the file is empty.", id="empty"),
+        pytest.param(b" \n", {}, "LATCHKEY_KEYRING_FILE: the file is empty.", id="white space"),
+        pytest.param("\ufeff".encode(), {}, "LATCHKEY_KEYRING_FILE: the file is empty.", id="a mark"),
+        pytest.param(b"hush\xff", {}, "LATCHKEY_KEYRING_FILE: the file is not UTF-8.", id="bytes"),
+        pytest.param(b"hush" * 20_000, {}, "LATCHKEY_KEYRING_FILE: the file has more than 65536 bytes.", id="large"),
+        pytest.param(
+            b"hush", {"LATCHKEY_KEYRING": "hush"},
+            "LATCHKEY_KEYRING and LATCHKEY_KEYRING_FILE are both set: set one of them.", id="both",
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_stops_the_start(
+    content: bytes | None, more: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({"LATCHKEY_KEYRING_FILE": str(file), **more})
+
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("file", ["/", "a\0b", "x" * 5000])
+def test_a_name_of_no_file_is_refused(file: str) -> None:
+    with pytest.raises(SettingsError, match="LATCHKEY_KEYRING_FILE: the file cannot be read: "):
+        Settings.from_env({"LATCHKEY_KEYRING_FILE": file})
+
+
+def test_only_secrets_are_read_from_files() -> None:
+    with pytest.raises(SettingsError, match="there is no setting LATCHKEY_POOL_SIZE_FILE"):
+        Settings.from_env({"LATCHKEY_POOL_SIZE_FILE": "/etc/hostname"})
+
+
+def test_the_document_names_every_file_of_a_secret() -> None:
+    text = DOCUMENT.read_text().partition("\n## ")[0]
+
+    assert set(re.findall(r"`(LATCHKEY_\w+)_FILE`", text)) == {PREFIX + name.upper() for name in SECRETS}
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(AttributeError):
         Settings().pool_size = 5  # type: ignore[misc]  # the mistake of this test

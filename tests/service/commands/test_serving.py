@@ -122,6 +122,27 @@ def test_every_address_means_the_same_with_any_number_of_workers(
             assert b" 200 " in asked(served, host=host)
 
 
+def test_host_and_workers_can_be_settings_and_the_key_ring_in_a_file(
+    migrated_sqlite: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Served` passes the port as an option, which overrides the setting."""
+    assert migrated_sqlite.keyring
+    (tmp_path / "keyring").write_text(migrated_sqlite.keyring + "\n")
+    monkeypatch.delenv("LATCHKEY_KEYRING")
+    environ = {
+        "LATCHKEY_HOST": "::1",
+        "LATCHKEY_PORT": "1",
+        "LATCHKEY_WORKERS": "2",
+        "LATCHKEY_KEYRING_FILE": str(tmp_path / "keyring"),
+    }
+    served = Served(tmp_path, "serve", environ=environ)
+    served.url = f"http://[::1]:{served.port}"
+
+    with served:
+        assert b" 200 " in asked(served, "/livez", host="::1")
+    assert served.err.read_text().count("Application startup complete.") == 2
+
+
 @pytest.mark.parametrize(
     "host, bound",
     [("::", {("::", False)}), ("::1", {("::1", True)}), ("127.0.0.1", {("127.0.0.1", None)})],

@@ -26,14 +26,17 @@ async def test_the_root_says_what_this_is_and_where_to_go(app: Starlette, operat
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/openapi.json", "/problems/conflict"])
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/livez", "/readyz", "/openapi.json", "/problems/conflict"]
+)
 async def test_public_paths_answer_anybody(app: Starlette, method: str, path: str) -> None:
     assert (await call(app, method, path)).status == 200
 
 
-async def test_health_asks_no_database(app: Starlette) -> None:
+@pytest.mark.parametrize("path", ["/healthz", "/livez"])
+async def test_health_asks_no_database(app: Starlette, path: str) -> None:
     with wire.listening() as commands:
-        answer = await call(app, "GET", "/healthz")
+        answer = await call(app, "GET", path)
 
     assert (answer.json, commands) == ({"status": "ok"}, [])
 
