@@ -32,6 +32,8 @@ def section(name: str, value: Any) -> str:
     """Return the heading, the signature and the docstring of one name, and the public methods of a class."""
     if name == "__version__":
         return f"\n## `{name}`\n\nThe version of the installed package, as text.\n"
+    if inspect.ismodule(value):
+        return module_section(name, value)
     described = value if inspect.isclass(value) or inspect.isroutine(value) else type(value)
     parts = [f"\n## `{name}{signature(value)}`\n\n{documentation(described)}\n"]
     if inspect.isclass(value):
@@ -42,6 +44,15 @@ def section(name: str, value: Any) -> str:
             if not is_listed(value, method, function.__doc__):
                 continue
             parts.append(f"\n### `{name}.{method}{signature(function)}`\n\n{documentation(function)}\n")
+    return "".join(parts)
+
+
+def module_section(name: str, module: Any) -> str:
+    """Return the heading and the docstring of a module, and its functions that are named in `__all__`."""
+    parts = [f"\n## `{name}`\n\n{documentation(module)}\n"]
+    for function in module.__all__:
+        found = getattr(module, function)
+        parts.append(f"\n### `{name}.{function}{signature(found)}`\n\n{documentation(found)}\n")
     return "".join(parts)
 
 

@@ -22,6 +22,7 @@ from latchkey.middleware.session_errors import (
     TransactionEndedError,
     UnwrittenWorkError,
 )
+from latchkey.migrations import steps
 from latchkey.models import ApiKey, Base, User
 from latchkey.models.errors import (
     BulkError,
@@ -152,5 +153,6 @@ __all__ = [
     "rotate_key",
     "route",
     "sign_call",
+    "steps",
     "utc_now",
 ]

@@ -80,7 +80,7 @@ def create_app(
         ProblemTypeError: a problem has a wrong form, or its code is taken.
         SettingsError: a setting is wrong, the rules of the gate are wrong, or there is no key ring.
         RouteError: a route does not declare its callers, or is declared twice; or a scope has a wrong form.
-        SchemaError: two schemas have the same name, or a table belongs to two of them.
+        SchemaError: two schemas have the same name, a table belongs to two of them, or a schema has no revision.
     """
     settings = settings or Settings.from_env(os.environ)
     if is_only_declared():
@@ -101,6 +101,8 @@ def create_app(
     register(problems)
     require_distinct(served)
     schema.require_distinct_schemas(schemas)
+    if not is_only_declared():
+        schema.require_revisions(schemas)
     declared = declared_scopes(operations) | frozenset(map(checked_scope, scopes))
 
     db = SQLAlchemy()

@@ -20,7 +20,7 @@ from latchkey.service.commands.application import FIXED, app_option
 from latchkey.service.commands.calls import call, sign
 from latchkey.service.commands.gate import gate
 from latchkey.service.commands.keys import keys
-from latchkey.service.commands.migrating import migrate
+from latchkey.service.commands.migrating import migrate, migrations
 from latchkey.service.commands.output import OutputError, guarded_output
 from latchkey.service.commands.roles import roles
 from latchkey.service.commands.scopes import scopes
@@ -110,7 +110,22 @@ def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, 
             return None if problem is None else problem.detail
 
 
-COMMANDS = (migrate, purge, serve, dev, openapi, keyring, users, keys, roles, scopes, gate, sign, call)
+COMMANDS = (
+    migrate,
+    migrations,
+    purge,
+    serve,
+    dev,
+    openapi,
+    keyring,
+    users,
+    keys,
+    roles,
+    scopes,
+    gate,
+    sign,
+    call,
+)
 
 
 def command_line(

@@ -15,9 +15,15 @@ def fault_of(scripts: ScriptDirectory) -> str | None:
         warnings.filterwarnings("error", message="Revision ", category=UserWarning)
         try:
             found = list(scripts.walk_revisions())
+            ends = sorted(scripts.get_heads())
         except (CommandError, UserWarning) as error:
             return str(error).rstrip(".")
     for one in found:
         if not callable(getattr(one.module, "upgrade", None)):
             return f"the revision {one.revision} has no function upgrade()"
-    return None if found else "it contains no revision"
+    if len(ends) > 1:
+        return (
+            f"no revision follows {' or '.join(ends)}, so their order is unknown: set the down_revision of one of them "
+            "to the other"
+        )
+    return None

@@ -51,13 +51,15 @@ class Schema:
         name: the name of the history, for its version table `alembic_version_<name>`: lower-case letters, digits and
             underscores, at most 32. It must not change after a database was migrated.
         migrations: the folder of the Alembic revisions, one file each. No `env.py` is needed. Revision ids are
-            independent of Latchkey's, so they may begin at `0001`.
+            independent of Latchkey's, so they may begin at `0001`. An empty folder is for `latchkey migrations new`,
+            which drafts the first one.
         metadata: one `MetaData` or several with the models of the team, for comparison with the migrations. Models on
             `latchkey.Base` are compared without it.
 
     Raises:
-        SchemaError: the name has another form; the folder has no revision, or revisions that cannot be run in order; or
-            a table has the name of one of Latchkey's.
+        SchemaError: the name has another form; or the folder does not exist, or has revisions that cannot be run in
+            order. `create_app` raises it for a folder without a revision, and for a table with the name of one of
+            Latchkey's.
     """
 
     def __init__(
@@ -73,12 +75,22 @@ class Schema:
         self.folder = Path(migrations).resolve()
         self.metadata = (metadata,) if isinstance(metadata, MetaData) else tuple(metadata)
         if not self.folder.is_dir():
-            raise SchemaError(f"the schema {name}: the folder {self.folder} does not exist.")
+            raise SchemaError(f"the schema {name}: the folder {self.folder} does not exist: create it.")
         if fault := fault_of(ScriptDirectory.from_config(_config(schema=self))):
             raise SchemaError(f"the schema {name}: the folder {self.folder}: {fault}.")
 
     def __repr__(self) -> str:
         return f"Schema({self.name!r})"
+
+
+def require_revisions(schemas: Iterable[Schema]) -> None:
+    """Raise `SchemaError` for a schema without a revision, which would be served without its tables."""
+    for schema in schemas:
+        if not heads(schema):
+            raise SchemaError(
+                f"the schema {schema.name}: the folder {schema.folder} contains no revision: draft the first one with "
+                '`latchkey migrations new "first tables"`.'
+            )
 
 
 def require_distinct_schemas(schemas: Sequence[Schema]) -> None:
@@ -219,6 +231,8 @@ async def upgrade(
         MigratingError: another process has been migrating the database for too long.
         NewerDatabaseError: the database has a revision that does not exist here; nothing is changed.
     """
+    schemas = tuple(schemas)
+    require_revisions(schemas)
     every = [(None, target), *((one, "heads") for one in schemas)]
     async with locked(engine, "migrate", wait_s=LOCK_WAIT_S, report=report) as connection:
         if connection is None:
@@ -227,6 +241,10 @@ async def upgrade(
             # A statement that changes a table waits for transactions that use it, and all later ones wait behind it.
             await connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {max(1, LOCK_WAIT_S)}")
             await connection.commit()
+        else:
+            # A step that copies a table drops the old one, which would delete the rows that refer to it.
+            driver: Any = (await connection.get_raw_connection()).dbapi_connection
+            await driver.driver_connection.execute("PRAGMA foreign_keys = OFF")
         try:
             async with connection.begin():
                 for schema, _ in every:
@@ -241,7 +259,12 @@ async def upgrade(
 async def _upgrade(connection: AsyncConnection, schema: Schema | None, target: str) -> Migrated:
     def run(found: Connection) -> Migrated:
         before = _current(found, schema)
+        orphans = sqlite.count_orphans(found)
         command.upgrade(_config(found, schema), target)
+        if (lost := sqlite.count_orphans(found) - orphans) > 0:
+            raise CommandError(
+                f"{lost} rows refer to rows that the migration has removed. Nothing was changed."
+            )
         return Migrated(schema, *(", ".join(one) or None for one in (before, _current(found, schema))))
 
     async with connection.begin():
@@ -283,23 +306,39 @@ async def differences(engine: AsyncEngine, schemas: Iterable[Schema] = ()) -> li
     Tables without a model are ignored, because they may belong to other software.
     """
     every = [Base.metadata, *(one for schema in schemas for one in schema.metadata)]
-    described = {(table.schema, table.name) for metadata in every for table in metadata.tables.values()}
-
-    def is_described(name: str | None, kind: str, parents: Any) -> bool:
-        if kind == "schema":
-            return name in {schema for schema, _ in described}
-        return kind != "table" or (parents["schema_name"], name) in described
 
     def compare(connection: Connection) -> list[str]:
-        options = {"compare_type": True, "include_name": is_described}
-        if any(schema is not None for schema, _ in described):
-            options["include_schemas"] = True
-        context = MigrationContext.configure(connection, opts=options)
-        found: Any = compare_metadata(context, every)  # type: ignore[arg-type]  # it accepts several, too
+        found: Any = compare_metadata(comparison(connection, tables_of(every)), every)  # type: ignore[arg-type]  # it accepts several, too
         return [str(difference) + _names_in(difference) for difference in found]
 
     async with engine.connect() as connection:
         return await connection.run_sync(compare)
+
+
+Tables = frozenset[tuple[str | None, str]]
+"""Tables by their schema in SQL, which is None for most, and their name."""
+
+
+def tables_of(every: Iterable[MetaData]) -> Tables:
+    """Return the tables that metadata describes."""
+    return frozenset((table.schema, table.name) for metadata in every for table in metadata.tables.values())
+
+
+def comparison(connection: Connection, tables: Tables) -> MigrationContext:
+    """Return Alembic's context for a comparison of these tables and no others."""
+
+    def is_compared(name: str | None, kind: str, parents: Any) -> bool:
+        if kind == "schema":
+            return name in {schema for schema, _ in tables}
+        return kind != "table" or (parents["schema_name"], name) in tables
+
+    def is_described(found: Any, _name: Any, kind: str, *_: Any) -> bool:
+        return kind != "table" or (found.schema, found.name) in tables
+
+    options = {"compare_type": True, "include_name": is_compared, "include_object": is_described}
+    if any(schema is not None for schema, _ in tables):
+        options["include_schemas"] = True
+    return MigrationContext.configure(connection, opts=options)
 
 
 def _names_in(difference: Any) -> str:

@@ -10,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 import aiosqlite
+from sqlalchemy import Connection as SyncConnection
 
 # The disk is full or has a fault, there is no memory; the file cannot be opened, written or locked, or is damaged.
 FAULTS = (
@@ -109,6 +110,13 @@ def is_read_only(error: BaseException | None) -> bool:
 def is_unavailable(error: BaseException | None) -> bool:
     """Return whether the file or its disk has a fault, so that the same call may succeed later."""
     return str(getattr(error, "sqlite_errorname", "")).startswith(FAULTS)
+
+
+def count_orphans(connection: SyncConnection) -> int:
+    """Return how many rows refer to a row that does not exist; 0 on a server, which checks each statement."""
+    if connection.dialect.name != "sqlite":
+        return 0
+    return len(connection.exec_driver_sql("PRAGMA foreign_key_check").all())
 
 
 def _work(run: Callable[[], None], opened: list[sqlite3.Connection]) -> None:

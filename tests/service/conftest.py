@@ -12,14 +12,16 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 
 from latchkey.service import logs
 from latchkey.service.app import create_app
+from latchkey.service.database.engines import create_engines
 from latchkey.service.operation import Operation
 from latchkey.service.settings import Settings
 from tests.api import HeldKey, hold_key
-from tests.conftest import opened
+from tests.conftest import KEYRING, MARIADB, opened
 from tests.mariadb import PrivateMariaDB
 
 
@@ -38,6 +40,24 @@ def loggers() -> Iterator[None]:
     for one, level, handlers, propagate in before:
         one.setLevel(level)
         one.handlers, one.propagate = handlers, propagate
+
+
+@pytest.fixture(params=["sqlite", MARIADB])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """A database without a table."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'team.db'}"
+    if request.param == "mariadb":
+        server = request.getfixturevalue("mariadb")
+        server.create_database("team")
+        url = server.url_of("team")
+    return Settings(database_url=url, keyring=KEYRING, pool_size=2)
+
+
+@pytest.fixture
+async def engine(place: Settings) -> AsyncIterator[AsyncEngine]:
+    engine = create_engines(place).writer
+    yield engine
+    await engine.dispose()
 
 
 class Lines(logging.Handler):

@@ -1,6 +1,5 @@
 """A team's tables and migrations beside Latchkey's: the two histories are independent."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from latchkey.service.app import create_app
 from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.database.engines import create_engines, name_of
 from latchkey.service.settings import Settings
-from tests.conftest import KEYRING, MARIADB
 from tests.requests import request
 
 pytestmark = pytest.mark.usefixtures("loggers")
@@ -83,24 +81,6 @@ def orders(folder: Path) -> Schema:
     return Schema("orders", migrations=folder, metadata=TeamBase.metadata)
 
 
-@pytest.fixture(params=["sqlite", MARIADB])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """A database without a table."""
-    url = f"sqlite+aiosqlite:///{tmp_path / 'team.db'}"
-    if request.param == "mariadb":
-        server = request.getfixturevalue("mariadb")
-        server.create_database("team")
-        url = server.url_of("team")
-    return Settings(database_url=url, keyring=KEYRING, pool_size=2)
-
-
-@pytest.fixture
-async def engine(place: Settings) -> AsyncIterator[AsyncEngine]:
-    engine = create_engines(place).writer
-    yield engine
-    await engine.dispose()
-
-
 async def start(settings: Settings, *schemas: Schema) -> None:
     """Start the application as a server does, answer one request, and stop it."""
     app = create_app(settings, schemas=schemas)
@@ -147,20 +127,6 @@ async def test_a_team_goes_on_above_a_latchkey_that_is_up_to_date(
 
     await schema.require_migrated(engine, [orders])
     assert await schema.revision(engine, orders) == "0002"
-
-
-async def test_a_history_with_branches_is_migrated_to_all_its_ends(
-    engine: AsyncEngine, orders: Schema, folder: Path
-) -> None:
-    (folder / "0002_notes.py").write_text(SECOND)
-    (folder / "0003_other.py").write_text(
-        SECOND.replace('"0002"', '"0003"').replace('"notes"', '"other_notes"')
-    )
-
-    await schema.upgrade(engine, schemas=[orders])
-
-    await schema.require_migrated(engine, [orders])
-    assert await schema.revision(engine, orders) == "0002, 0003"
 
 
 async def test_latchkey_alone_leaves_the_tables_of_a_team_alone(
@@ -238,8 +204,17 @@ def test_a_name_of_another_form_is_refused(name: str, folder: Path) -> None:
 def test_a_folder_without_revisions_is_refused(folder: Path) -> None:
     with pytest.raises(SchemaError, match="does not exist"):
         Schema("orders", migrations=folder / "versions")
-    with pytest.raises(SchemaError, match="contains no revision"):
-        Schema("orders", migrations=folder.parent)
+
+
+async def test_an_application_without_a_revision_is_refused(place: Settings, folder: Path) -> None:
+    """The schema alone is not, so that `latchkey migrations new` can draft the first revision."""
+    schemas = [Schema("orders", migrations=folder.parent)]
+    engine = create_engines(place).writer
+
+    with pytest.raises(SchemaError, match="contains no revision: draft the first one with"):
+        create_app(place, schemas=schemas)
+    with pytest.raises(SchemaError, match="contains no revision: draft the first one with"):
+        await schema.upgrade(engine, schemas=schemas)
 
 
 BROKEN = {
@@ -247,6 +222,7 @@ BROKEN = {
     'revision, down_revision = "0002", "0007"\ndef upgrade(): ...': "Revision 0007 referenced from .* is not present",
     'revision, down_revision = "0001", None\ndef upgrade(): ...': "Revision 0001 is present more than once",
     'revision, down_revision = "0002", "0002"\ndef upgrade(): ...': "Self-loop is detected in revisions",
+    'revision, down_revision = "0002", None\ndef upgrade(): ...': "no revision follows 0001 or 0002, so their order is",
     'revision, down_revision = "0002", "0001"': r"the revision 0002 has no function upgrade\(\)",
 }
 

@@ -1,9 +1,8 @@
 """Articles."""
 
 import sqlalchemy as sa
-from alembic import op
 
-from latchkey import BigId, UtcDateTime
+from latchkey import BigId, UtcDateTime, steps
 
 revision = "0001"
 down_revision = None
@@ -12,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    steps.create_table(
         "newsroom_articles",
         sa.Column("id", BigId, nullable=False),
         sa.Column("slug", sa.String(120), nullable=False),
@@ -26,7 +25,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_newsroom_articles"),
         sa.ForeignKeyConstraint(["author_id"], ["users.id"], name="fk_newsroom_articles_author_id_users"),
         sa.UniqueConstraint("slug", name="uq_newsroom_articles_slug"),
-        sa.Index("ix_newsroom_articles_author_id", "author_id"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
     )
+    steps.create_index("ix_newsroom_articles_author_id", "newsroom_articles", ["author_id"])

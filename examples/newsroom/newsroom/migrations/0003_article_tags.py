@@ -1,9 +1,8 @@
 """The tags of articles."""
 
 import sqlalchemy as sa
-from alembic import op
 
-from latchkey import BigId
+from latchkey import BigId, steps
 
 revision = "0003"
 down_revision = "0002"
@@ -12,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    steps.create_table(
         "newsroom_article_tags",
         sa.Column("article_id", BigId, nullable=False),
         sa.Column("tag_id", BigId, nullable=False),
@@ -26,7 +25,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["tag_id"], ["newsroom_tags.id"], name="fk_newsroom_article_tags_tag_id_newsroom_tags"
         ),
-        sa.Index("ix_newsroom_article_tags_tag_id", "tag_id"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
     )
+    steps.create_index("ix_newsroom_article_tags_tag_id", "newsroom_article_tags", ["tag_id"])

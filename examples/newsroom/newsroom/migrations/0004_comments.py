@@ -1,9 +1,8 @@
 """Comments."""
 
 import sqlalchemy as sa
-from alembic import op
 
-from latchkey import BigId, UtcDateTime
+from latchkey import BigId, UtcDateTime, steps
 
 revision = "0004"
 down_revision = "0003"
@@ -12,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    steps.create_table(
         "newsroom_comments",
         sa.Column("id", BigId, nullable=False),
         sa.Column("article_id", BigId, nullable=False),
@@ -27,8 +26,8 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(["author_id"], ["users.id"], name="fk_newsroom_comments_author_id_users"),
-        sa.Index("ix_newsroom_comments_article_id", "article_id"),
-        sa.Index("ix_newsroom_comments_author_id", "author_id"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
     )
+    steps.create_index("ix_newsroom_comments_article_id", "newsroom_comments", ["article_id"])
+    steps.create_index("ix_newsroom_comments_author_id", "newsroom_comments", ["author_id"])

@@ -1,9 +1,8 @@
 """The articles that readers marked."""
 
 import sqlalchemy as sa
-from alembic import op
 
-from latchkey import BigId
+from latchkey import BigId, steps
 
 revision = "0005"
 down_revision = "0004"
@@ -12,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    steps.create_table(
         "newsroom_favourites",
         sa.Column("article_id", BigId, nullable=False),
         sa.Column("user_id", BigId, nullable=False),
@@ -24,7 +23,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_newsroom_favourites_user_id_users"),
-        sa.Index("ix_newsroom_favourites_user_id", "user_id"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
     )
+    steps.create_index("ix_newsroom_favourites_user_id", "newsroom_favourites", ["user_id"])

@@ -1,9 +1,8 @@
 """Orders."""
 
 import sqlalchemy as sa
-from alembic import op
 
-from latchkey import BigId, UtcDateTime
+from latchkey import BigId, UtcDateTime, steps
 
 revision = "0001"
 down_revision = None
@@ -12,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    steps.create_table(
         "orders",
         sa.Column("id", BigId, nullable=False),
         sa.Column("user_id", BigId, nullable=False),
@@ -22,7 +21,7 @@ def upgrade() -> None:
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_orders"),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_orders_user_id_users"),
-        sa.Index("ix_orders_user_id", "user_id"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
     )
+    steps.create_index("ix_orders_user_id", "orders", ["user_id"])

@@ -1,9 +1,8 @@
 """Shipments."""
 
 import sqlalchemy as sa
-from alembic import op
 
-from latchkey import BigId
+from latchkey import BigId, steps
 
 revision = "0002"
 down_revision = "0001"
@@ -12,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    steps.create_table(
         "shipments",
         sa.Column("id", BigId, nullable=False),
         sa.Column("order_id", BigId, nullable=False),
