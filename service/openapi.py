@@ -232,6 +232,8 @@ def success(operation: Operation, schemas: Schemas) -> JsonObject:
         answer["content"] = {operation.media_type: {}}
     elif operation.answers is not None:
         answer["content"] = {operation.media_type: {"schema": schemas.of(operation.answers)}}
+    if operation.page is not None:
+        answer["content"]["text/html"] = {}
     return answer
 
 

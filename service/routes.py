@@ -16,6 +16,7 @@ from latchkey.service.endpoints import (
 from latchkey.service.endpoints import service as service_endpoints
 from latchkey.service.explanation.shapes import SignatureReport
 from latchkey.service.operation import Operation, route
+from latchkey.service.pages import html
 from latchkey.service.webhooks import shapes as webhook_shapes
 
 SERVICE = "service"
@@ -60,12 +61,12 @@ GATE_PROBLEMS = (
 )  # fmt: skip
 
 ROUTES: tuple[Operation, ...] = (
-    route("GET", "/", service_endpoints.read_home, public=True, tag=SERVICE),
+    route("GET", "/", service_endpoints.read_home, public=True, tag=SERVICE, page=html.home),
     route("GET", "/healthz", service_endpoints.read_health, public=True, tag=SERVICE),
     route("GET", "/livez", service_endpoints.read_liveness, public=True, tag=SERVICE),
     route("GET", "/readyz", service_endpoints.read_readiness, public=True, tag=SERVICE, problems=("unavailable",)),
     route("GET", "/openapi.json", service_endpoints.read_openapi, public=True, tag=SERVICE),
-    route("GET", "/problems/{code}", service_endpoints.read_problem, public=True, tag=SERVICE,
+    route("GET", "/problems/{code}", service_endpoints.read_problem, public=True, tag=SERVICE, page=html.explanation,
           problems=("not_found",), path_example=PROBLEM),
 
     route("GET", "/v1/me", me.read_me, any_key=True),
