@@ -24,7 +24,7 @@ from latchkey.service.methods import DESCRIBED_METHODS
 from latchkey.service.operation import Operation, route
 from latchkey.service.problems import Problem
 from latchkey.service.problems.kinds import KINDS
-from latchkey.service.routes import KEY, ROLE, ROUTES, SCOPE, USER
+from latchkey.service.routes import KEY, NEW_GATE_RULE, ROLE, ROUTES, SCOPE, USER
 from tests.api import HeldKey, call, hold_key
 from tests.service.webhooks.rows import hold_webhook
 
@@ -251,6 +251,8 @@ async def test_every_example_works(app: Starlette, caller: HeldKey, path: str, m
     key = await hold_key(app) if path == "/v1/users/{id}" else caller
     await call(app, "POST", "/v1/scopes", key=caller, body=SCOPE)
     await call(app, "POST", "/v1/roles", key=caller, body={**ROLE, "scopes": []})
+    if path.startswith("/v1/gate/rules") and method != "post":
+        await call(app, "POST", "/v1/gate/rules", key=caller, body={"rule": NEW_GATE_RULE})
     if path.endswith("/credits"):
         changed = {"credits": {"remaining": 5}}
         await call(app, "PATCH", target.removesuffix("/credits"), key=caller, body=changed)
