@@ -111,7 +111,8 @@ class TestUnderAPath:
 
 
 def test_only_a_public_read_has_a_page(database_url: str) -> None:
-    async def read() -> Health: ...
+    async def read() -> Health:
+        return Health(status="ok")
 
     with pytest.raises(RouteError, match="page= is for public endpoints"):
         route("GET", "/v1/x", read, any_key=True, page=html.home)
