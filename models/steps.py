@@ -80,6 +80,16 @@ checked: Recent[bool] = Recent(CHECKED)
 """The shapes of conditions whose lookups exist, by model."""
 
 
+def require_condition(model: Any, condition: object) -> None:
+    """Raise an error for a value that Python has computed, such as the result of comparing two rows."""
+    if not isinstance(condition, Q | ClauseElement) and not hasattr(condition, "__clause_element__"):
+        raise TypeError(
+            "filter takes lookups by name, Q(…) or conditions of SQLAlchemy, and the value is of the type "
+            f"{type(condition).__name__}: write "
+            f"filter(id=1) or filter({model.__name__}.id == 1)."
+        )
+
+
 def where(model: Any, condition: Condition) -> Step:
     """Return the step for a condition.
 
@@ -88,12 +98,7 @@ def where(model: Any, condition: Condition) -> Step:
         InvalidValueError: a value is an integer of more than 64 bits.
         TypeError: the condition is neither a `Q` nor SQL.
     """
-    if not isinstance(condition, Q | ClauseElement) and not hasattr(condition, "__clause_element__"):
-        raise TypeError(
-            "filter takes lookups by name, Q(…) or conditions of SQLAlchemy, and the value is of the type "
-            f"{type(condition).__name__}: write "
-            f"filter(id=1) or filter({model.__name__}.id == 1)."
-        )
+    require_condition(model, condition)
     if isinstance(condition, Q):
         for lookup, value in zip(condition.lookups, condition.values, strict=True):
             require_sendable(model.__name__, lookup, value)

@@ -43,6 +43,10 @@ async def keys(people: list[User]) -> list[ApiKey]:
     ]
 
 
+def paged_by(column: Any) -> Any:
+    return order_of(User, column)
+
+
 MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda users: users.order_by(User.id), r"order_by takes names, and .*InstrumentedAttribute: write order_by\('id'\)\."),
     (lambda users: users.order_by(User.id.desc()), r"write order_by\('-id'\)\."),
@@ -53,7 +57,7 @@ MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda users: users.filter("id = 1"), r"the type str: write filter"),
     (lambda users: users.filter(Q(User.id == 1)), r"Q takes lookups by name"),
     (lambda users: users.limit("3"), r"limit\('3'\): the number of rows must be an integer\."),
-    (lambda users: order_of(User, User.id), r"order_by takes names, .* write order_by\('id'\)"),
+    (lambda users: paged_by(User.id), r"order_by takes names, .* write order_by\('id'\)"),
 ]  # fmt: skip
 
 
