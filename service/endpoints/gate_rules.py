@@ -1,6 +1,7 @@
 """The stored rules of the gate: `/v1/gate/rules`."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
@@ -16,6 +17,8 @@ from latchkey.service.problems import Problem, field_problem
 from latchkey.service.rule_error import RuleError
 
 PATH = "/v1/gate/rules"
+
+T = TypeVar("T")
 
 
 async def read_gate_rules(request: Request) -> shapes.GateRules:
@@ -42,7 +45,7 @@ async def replace_gate_rules(request: Request, body: shapes.NewGateRules) -> sha
     return shapes.GateRulesVersion(version=await stored.replace_all(body.data, given(body.version)))
 
 
-async def create_gate_rule(request: Request, body: shapes.NewGateRule) -> Answer:
+async def create_gate_rule(request: Request, body: shapes.PlacedGateRule) -> Answer:
     """Add a stored rule to the gate, before another stored rule or at the end.
 
     All workers use it after at most a second. A rule of the file, or an earlier stored one, may fit the same requests, and
@@ -50,33 +53,33 @@ async def create_gate_rule(request: Request, body: shapes.NewGateRule) -> Answer
     """
     await hold_caller(request)
     await require_scopes(request, {"/rule": body.rule})
-    version = await stored.add_rule(
-        body.rule, None if body.before is UNSET else body.before, given(body.version)
-    )
+    version = await stored.add_rule(body.rule, given(body.before), given(body.version))
     return Answer(
         content=shapes.GateRulesVersion(version=version), headers={"location": f"{PATH}/{body.rule.name}"}
     )
 
 
-async def read_gate_rule(name: str) -> shapes.OneGateRule:
+async def read_gate_rule(name: str) -> shapes.GateRule:
     """Read a stored rule of the gate."""
     found = await read_stored()
     place = place_of(name, found.texts)
     if place is None:
         raise Problem("not_found")
-    return shapes.OneGateRule(version=found.version, rule=shapes.shown(found.texts[place]))
+    return shapes.shown(found.texts[place])
 
 
 async def replace_gate_rule(
-    request: Request, name: str, body: shapes.GateRuleChange
+    request: Request, name: str, body: shapes.PlacedGateRule
 ) -> shapes.GateRulesVersion:
-    """Replace a stored rule of the gate, which keeps its place.
+    """Replace a stored rule of the gate, which keeps its place unless `before` names another one.
 
     All workers use it after at most a second. Pass `version` to replace only the rule that was read.
     """
     await hold_caller(request)
     await require_scopes(request, {"/rule": body.rule})
-    return shapes.GateRulesVersion(version=await stored.replace_rule(name, body.rule, given(body.version)))
+    return shapes.GateRulesVersion(
+        version=await stored.replace_rule(name, body.rule, given(body.before), given(body.version))
+    )
 
 
 async def delete_gate_rule(
@@ -90,9 +93,9 @@ async def delete_gate_rule(
     return shapes.GateRulesVersion(version=await stored.remove_rule(name, query.version))
 
 
-def given(version: int | UnsetType) -> int | None:
-    """Return a version, or None if there is none."""
-    return None if version is UNSET else version
+def given(value: T | UnsetType) -> T | None:
+    """Return a value that the client sent, or None."""
+    return None if value is UNSET else value
 
 
 async def require_scopes(request: Request, rules: Mapping[str, NamedRule]) -> None:

@@ -24,18 +24,14 @@ class NewGateRules(Input, frozen=True, kw_only=True):
     version: RulesVersion | UnsetType = UNSET
 
 
-class NewGateRule(Input, frozen=True, kw_only=True):
-    """The body of `POST /v1/gate/rules`: a rule, and the name of the rule before which it comes; without one it is the last."""
+class PlacedGateRule(Input, frozen=True, kw_only=True):
+    """The body of `POST /v1/gate/rules` and `PUT /v1/gate/rules/{name}`: a rule, and the name of the one before which it comes.
+
+    Without `before` a new rule is the last, and a replaced one keeps its place.
+    """
 
     rule: NamedRule
     before: RoleName | UnsetType = UNSET
-    version: RulesVersion | UnsetType = UNSET
-
-
-class GateRuleChange(Input, frozen=True, kw_only=True):
-    """The body of `PUT /v1/gate/rules/{name}`: the whole new rule, which takes the place of the old one."""
-
-    rule: NamedRule
     version: RulesVersion | UnsetType = UNSET
 
 
@@ -68,13 +64,6 @@ class GateRules(Output, frozen=True, kw_only=True):
     updated_at: Moment | None
     file: list[GateRule]
     data: list[GateRule]
-
-
-class OneGateRule(Output, frozen=True, kw_only=True):
-    """A stored rule, and the version of the stored rules."""
-
-    version: int
-    rule: GateRule
 
 
 class GateRulesVersion(Output, frozen=True, kw_only=True):

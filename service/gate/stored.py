@@ -119,20 +119,17 @@ async def add_rule(rule: NamedRule, before: str | None, version: int | None) -> 
     require_sound(rule)
     row, present = await lock_stored(version)
     texts = list(present.texts)
-    require_free(rule.name, texts)
-    place = len(texts) if before is None else place_of(before, texts)
-    if place is None:
-        raise field_problem("/before", "there is no stored rule of this name")
-    texts.insert(place, rule)
+    insert(rule, texts, len(texts), before)
     return await store(row, texts, "/rule")
 
 
-async def replace_rule(name: str, rule: NamedRule, version: int | None) -> int:
-    """Replace a rule, which keeps its place, and flush; return the new version of the stored rules.
+async def replace_rule(name: str, rule: NamedRule, before: str | None, version: int | None) -> int:
+    """Replace a rule and flush; return the new version of the stored rules.
+
+    Without `before` it keeps its place.
 
     Raises:
-        Problem: those of `lock_stored` and `store`, 404 `not_found`, 409 `gate_rule_taken`, 422 `invalid_body` for a rule that
-            cannot work.
+        Problem: those of `add_rule`, 404 `not_found`.
     """
     require_sound(rule)
     row, present = await lock_stored(version)
@@ -141,8 +138,7 @@ async def replace_rule(name: str, rule: NamedRule, version: int | None) -> int:
     if place is None:
         raise Problem("not_found")
     del texts[place]
-    require_free(rule.name, texts)
-    texts.insert(place, rule)
+    insert(rule, texts, place, before)
     return await store(row, texts, "/rule")
 
 
@@ -165,10 +161,15 @@ def require_sound(rule: NamedRule) -> None:
         Rule.of(rule, 1)
 
 
-def require_free(name: str, texts: Sequence[NamedRule]) -> None:
-    """Raise a problem for a name that another rule has."""
-    if place_of(name, texts) is not None:
+def insert(rule: NamedRule, texts: list[NamedRule], place: int | None, before: str | None) -> None:
+    """Insert a rule at a place, or before the rule of a name; raise a problem for a name that another rule has."""
+    if place_of(rule.name, texts) is not None:
         raise Problem("gate_rule_taken")
+    if before is not None:
+        place = place_of(before, texts)
+    if place is None:
+        raise field_problem("/before", "there is no other stored rule of this name")
+    texts.insert(place, rule)
 
 
 def place_of(name: str, texts: Sequence[NamedRule]) -> int | None:

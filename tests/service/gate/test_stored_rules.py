@@ -144,14 +144,17 @@ async def test_a_rule_is_added_replaced_and_removed(app: Starlette, operator: He
         app, operator, "PUT", "/orders", {"rule": {**ORDERS, "name": "sales"}, "version": 2}
     )
     assert await names(app, operator) == ["sales", "all"]
-    removed = await change(app, operator, "DELETE", "/all?version=3")
+    moved = await change(app, operator, "PUT", "/all", {"rule": ALL, "before": "sales", "version": 3})
+    assert await names(app, operator) == ["all", "sales"]
+    removed = await change(app, operator, "DELETE", "/all?version=4")
     assert await names(app, operator) == ["sales"]
 
     assert (last.status, last.headers["location"]) == (201, f"{PATH}/all")
     assert (first.status, first.json) == (201, {"version": 2})
-    assert read.json == {"version": 2, "rule": {**WHOLE, **ORDERS}}
+    assert read.json == {**WHOLE, **ORDERS}
     assert (renamed.status, renamed.json) == (200, {"version": 3})
-    assert (removed.status, removed.json) == (200, {"version": 4})
+    assert (moved.status, moved.json) == (200, {"version": 4})
+    assert (removed.status, removed.json) == (200, {"version": 5})
 
 
 @pytest.mark.parametrize(
@@ -182,6 +185,7 @@ async def test_a_change_of_an_older_version_changes_nothing(
     [
         ("POST", "", {"rule": ORDERS}, 409, "gate_rule_taken", None),
         ("PUT", "/all", {"rule": ORDERS}, 409, "gate_rule_taken", None),
+        ("PUT", "/all", {"rule": ALL, "before": "all"}, 422, "invalid_body", "/before"),
         ("PUT", "/none", {"rule": {**ORDERS, "name": "none"}}, 404, "not_found", None),
         ("DELETE", "/none", None, 404, "not_found", None),
         ("GET", "/none", None, 404, "not_found", None),
