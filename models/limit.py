@@ -10,7 +10,6 @@ LARGEST = 1_000_000_000
 LONGEST_WINDOW_S = 31 * 24 * 60 * 60  # 31 days
 
 Amount = Annotated[int, Meta(ge=1, le=LARGEST)]
-Period = Literal["day", "month"]
 MOST_CREDITS = 1_000_000_000_000
 
 
@@ -26,14 +25,14 @@ class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """At most `limit` units in a day or a month of the calendar in UTC."""
 
     limit: Amount
-    per: Period
+    per: Literal["day", "month"]
 
 
 class Refill(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Fill credits up to `amount` at the start of each day or month of the calendar in UTC; more than that stay."""
 
     amount: Amount
-    every: Period
+    every: Literal["day", "month"]
 
 
 class Credits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

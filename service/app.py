@@ -13,7 +13,8 @@ from latchkey.service import logs, openapi
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.failures import Failures
 from latchkey.service.authentication.keyring import KeyRing, open_keyring
-from latchkey.service.authentication.replay import Replays
+from latchkey.service.authentication.nonces import DatabaseNonces, Nonces, RedisNonces
+from latchkey.service.authentication.replay import SKEW_S, Replays
 from latchkey.service.authentication.verifier import Verifier
 from latchkey.service.connections.adoption import ServerTrust
 from latchkey.service.connections.bounds import Bounds
@@ -22,7 +23,6 @@ from latchkey.service.database.schema import Schema
 from latchkey.service.declaration import Declaration, declare, is_only_declared
 from latchkey.service.exception_handlers import answer_http_exception, answer_problem
 from latchkey.service.gate.decision import Gate
-from latchkey.service.gate.in_force import RulesInForce
 from latchkey.service.gate.rules import GateRulesError, Rules, read_rules
 from latchkey.service.idempotency.allowance import Allowance
 from latchkey.service.idempotency.claims import Idempotency
@@ -34,14 +34,17 @@ from latchkey.service.keys.last_used import LastUsed
 from latchkey.service.keys.rules import KeyRules
 from latchkey.service.lifespan import lifespan
 from latchkey.service.limits.charger import Charger
-from latchkey.service.limits.counters import Counters
+from latchkey.service.limits.counters import DatabaseCounters
 from latchkey.service.limits.gate import Limits
+from latchkey.service.limits.redis_counters import RedisCounters
+from latchkey.service.limits.split_charger import SplitCharger
 from latchkey.service.middleware_stack import application_middleware, make_route, route_middleware
 from latchkey.service.networks import NetworkError, Proxies, parse_networks
 from latchkey.service.operation import Operation, RouteError, checked_scope
 from latchkey.service.parts import Parts
 from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import ProblemType, UnknownProblemError, known, register
+from latchkey.service.redis.store import open_store
 from latchkey.service.router import IndexedRouter
 from latchkey.service.routes import REFERENCE_ROUTES, ROUTES, declared_scopes
 from latchkey.service.settings import (
@@ -96,6 +99,7 @@ def create_app(
     addresses = read_webhook_addresses(settings)
     public_scheme, public_authority = read_public_origin(settings)
     channel = open_channel(settings)
+    redis_store = open_store(settings)
     operations = (*ROUTES, *routes)
     served = (*operations, *REFERENCE_ROUTES) if settings.docs else operations
     schemas = tuple(schemas)
@@ -122,10 +126,16 @@ def create_app(
         proxies=proxies,
         failures=Failures(settings.auth_failures_per_min),
     )
-    replays = Replays(lambda: db.reader, settings.clock_window_s, clock=lambda: verifier.moment().timestamp())
-    charger = Charger(Counters(lambda: db.reader))
+    nonces: Nonces = DatabaseNonces(lambda: db.reader)
+    if redis_store is not None and settings.nonces == "redis":
+        nonces = RedisNonces(redis_store, early_s=settings.clock_window_s + SKEW_S)
+    replays = Replays(nonces, settings.clock_window_s, clock=lambda: verifier.moment().timestamp())
+    charger = Charger(DatabaseCounters(lambda: db.reader))
+    of_calls: Charger | SplitCharger = charger
+    if redis_store is not None and settings.limits == "redis":
+        of_calls = SplitCharger(charger, Charger(RedisCounters(redis_store)))
     idempotency = Idempotency(lambda: db.reader, Allowance(charger, settings.stored_answers_per_key))
-    limits = Limits(charger, settings.limits_on_outage, exempt=idempotency.has_answer)
+    limits = Limits(of_calls, settings.limits_on_outage, exempt=idempotency.has_answer)
     revocations = Revocations(key_cache, channel)
     webhook_secrets = Secrets(keyring)
     sender = Sender(
@@ -142,15 +152,12 @@ def create_app(
         idempotency=idempotency,
         limits=limits,
         gate=Gate(
-            verifier=verifier,
-            limits=limits,
-            replays=replays,
-            rules=RulesInForce(gate_rules, lambda: db.reader),
-            environments=environments,
+            verifier=verifier, limits=limits, replays=replays, rules=gate_rules, environments=environments
         ),
         last_used=last_used,
         usage=Usage(Store(lambda: db.engine, lambda: db.reader), flush_s=settings.usage_flush_s),
         revocations=revocations,
+        redis_store=redis_store,
         bounds=Bounds.of(settings),
         server_trust=ServerTrust(),
         schemas=schemas,
@@ -201,7 +208,7 @@ def read_webhook_addresses(settings: Settings) -> AddressRules:
 
 
 def read_gate_rules(settings: Settings) -> Rules:
-    """Return the gate's rules of the file; without a file there are only those that calls store."""
+    """Return the rules of the gate; without a file there are none, and the gate refuses every request."""
     if settings.gate_rules is None:
         return Rules()
     try:

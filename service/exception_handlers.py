@@ -21,12 +21,13 @@ from latchkey.service.database.conflicts import (
 )
 from latchkey.service.invalid_values import invalid_value
 from latchkey.service.problems import Problem
+from latchkey.service.redis.client import UnreachableError
 
 log = logging.getLogger("latchkey.problems")
 
 
 def problem_of_exception(error: BaseException) -> Problem | None:  # noqa: C901, PLR0911 - a table, read line by line
-    """Return the problem for an exception; None if the database did not cause it."""
+    """Return the problem for an exception; None if neither the database nor Redis caused it."""
     match error:
         case Problem():
             return error
@@ -48,6 +49,8 @@ def problem_of_exception(error: BaseException) -> Problem | None:  # noqa: C901,
             return Problem("unavailable", "Another change holds a lock that the call needs.")
         case DBAPIError() if is_unreachable(error):
             return Problem("unavailable", "The database cannot be reached.")
+        case UnreachableError():
+            return Problem("unavailable", "Redis cannot be reached.")
         case _:
             return None
 

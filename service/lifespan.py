@@ -15,7 +15,7 @@ from latchkey.service.database import cluster, schema
 from latchkey.service.database.positions import require_positions
 from latchkey.service.parentage import end_with_parent
 from latchkey.service.parts import parts_of
-from latchkey.service.shutdown import CLOSING_S, SHUTDOWN_S, end_on_second_signal, run_steps
+from latchkey.service.shutdown import CLOSING_S, SHUTDOWN_S, Step, end_on_second_signal, run_steps
 
 BACKGROUND_GRACE_S = 10.0  # how long background work may continue after the last request
 STOP_AGAIN_S = 1.0  # how long a cancelled task may take to clean up before it is cancelled again
@@ -38,6 +38,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await canary.require_right_keyring(db.engine, parts.keyring)
         if db.replica_state is not None and db.replica_state.sees_writes:
             await require_positions(db.reader)
+        if parts.redis_store is not None:
+            await parts.redis_store.require_usable()
         await cluster.warn_of_stale_reads(db.reader)
         tasks = [
             asyncio.create_task(parts.revocations.follow(), name="revocations"),
@@ -61,12 +63,14 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
                     ("reserving nonces", parts.replays.close),
                     ("charging limits", parts.limits.close),
                     ("writing usage", parts.usage.flush),
-                    ("reading the rules of the gate", parts.gate.rules.close),
                 ],
                 within_s=SHUTDOWN_S - CLOSING_S,
             )
     finally:
-        await run_steps([("closing the database", db.close)], within_s=CLOSING_S)
+        steps: list[Step] = [("closing the database", db.close)]
+        if parts.redis_store is not None:
+            steps.append(("closing the store in Redis", parts.redis_store.close))
+        await run_steps(steps, within_s=CLOSING_S)
 
 
 async def stop(tasks: Iterable[asyncio.Task[None]]) -> None:

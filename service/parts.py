@@ -16,6 +16,7 @@ from latchkey.service.key_cache.revocations import Revocations
 from latchkey.service.keys.last_used import LastUsed
 from latchkey.service.keys.rules import KeyRules
 from latchkey.service.limits.gate import Limits
+from latchkey.service.redis.store import Store
 from latchkey.service.usage.counting import Usage
 from latchkey.service.webhooks.ping import Pinger
 from latchkey.service.webhooks.rules import WebhookRules
@@ -37,6 +38,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     revocations: Revocations
     bounds: Bounds
     server_trust: ServerTrust
+    redis_store: Store | None
     schemas: tuple[Schema, ...]
     ended_keys_kept_days: int
     has_reference: bool

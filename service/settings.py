@@ -95,6 +95,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pipelined_requests: Annotated[int, Meta(ge=0, le=1000)] = 16
     key_cache_ttl_s: Annotated[int, Meta(ge=0, le=3600)] = 0
     redis_url: str | None = None
+    nonces: Literal["database", "redis"] = "database"
+    limits: Literal["database", "redis"] = "database"
     key_headers: Annotated[str, Meta(max_length=1000)] | None = None
     trusted_proxies: str | None = None
     gate_rules: str | None = None

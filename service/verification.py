@@ -19,7 +19,6 @@ from latchkey.service.authentication.checks import Refused, require_scope
 from latchkey.service.authentication.failures import Failures
 from latchkey.service.authentication.lookup import BY_ACCESS_KEY, BY_SECRET, Found, NoKeyMatch, found_in
 from latchkey.service.authentication.principal import Principal
-from latchkey.service.authentication.replay import is_used
 from latchkey.service.authentication.verifier import Verifier
 from latchkey.service.authentication.wire.extraction import IllFormed, TwoCredentials, Unauthenticated
 from latchkey.service.authentication.wire.message_signature import EMPTY_SHA256
@@ -197,7 +196,7 @@ async def checked(
     # Without the headers of the other service's call: its Idempotency-Key is not one of this service.
     call: Scope = {**asked.scope, "headers": [], "user": principal}
     if not asked.charge:
-        if principal.claim is not None and await is_used(session, principal.claim):
+        if principal.claim is not None and await parts.replays.nonces.is_used(session, principal.claim):
             return Problem("replayed")
         return await parts.limits.outlook(call, cost=asked.cost)
     if principal.claim is not None:

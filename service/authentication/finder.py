@@ -12,7 +12,7 @@ from latchkey.service.authentication.checks import Refused
 from latchkey.service.authentication.failures import Failures
 from latchkey.service.authentication.keyring import KeyRing, KeyRingError
 from latchkey.service.authentication.lookup import Found, KeyLookup, NoKeyMatch, StoredSecret
-from latchkey.service.authentication.replay import NonceClaim
+from latchkey.service.authentication.nonces import NonceClaim
 from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.wire.credentials import AccessKey, Dummy, Secret, same
 from latchkey.service.authentication.wire.extraction import Unauthenticated

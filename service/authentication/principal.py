@@ -3,8 +3,8 @@
 import msgspec
 from starlette.authentication import BaseUser
 
+from latchkey.service.authentication.nonces import NonceClaim
 from latchkey.service.authentication.records import KeyRecord, UserRecord
-from latchkey.service.authentication.replay import NonceClaim
 from latchkey.service.authentication.scopes import holds
 from latchkey.service.problems import scope_missing
 

@@ -5,7 +5,7 @@ from starlette.types import Scope
 from latchkey.service.authentication.checks import has_body
 from latchkey.service.authentication.finder import KeyFinder, Proved
 from latchkey.service.authentication.lookup import KeyLookup
-from latchkey.service.authentication.replay import NonceClaim
+from latchkey.service.authentication.nonces import NonceClaim
 from latchkey.service.authentication.wire import advice, message_signature, query_signature
 from latchkey.service.authentication.wire.credentials import AccessKey, parse_access_key
 from latchkey.service.authentication.wire.extraction import IllFormed, QuerySigned, Unauthenticated

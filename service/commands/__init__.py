@@ -28,13 +28,11 @@ from latchkey.service.commands.server import dev, keyring, openapi, purge, serve
 from latchkey.service.commands.users import users
 from latchkey.service.database.schema import NotMigratedError, SchemaError
 from latchkey.service.exception_handlers import problem_of_exception
+from latchkey.service.redis.client import UnreachableError
 from latchkey.service.settings import SettingsError
 
 # A text that may be the secret of a key, passed in place of another argument.
 LIKE_A_SECRET = re.compile(r"[0-9A-Za-z]+s_(?:[0-9A-Za-z]+_)?[0-9A-Za-z]{40,}")
-
-ADVICE = re.compile("`latchkey ([^`]+)`(?: with the application)?")
-"""A command in a sentence."""
 
 
 class Commands(click.Group):
@@ -73,18 +71,13 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            without_secret = LIKE_A_SECRET.sub("…", error.message)
-            error.message = self.name_program(without_secret)  # type: ignore[misc]  # the same sentence for this program
+            error.message = LIKE_A_SECRET.sub("…", error.message)  # type: ignore[misc]  # the same sentence without the secret
             raise
         except Exception as error:
             sentence = describe_error(error)
             if sentence is None:
                 raise
-            raise click.ClickException(self.name_program(sentence)) from error
-
-    def name_program(self, sentence: str) -> str:
-        """Return a sentence that advises a command, with the name of a team's own program."""
-        return sentence if self.app is None else ADVICE.sub(rf"`{self.name} \1`", sentence)
+            raise click.ClickException(sentence) from error
 
 
 def is_text(argument: str) -> bool:
@@ -111,6 +104,8 @@ def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, 
             return f"{file}: {error.strerror}"
         case DBAPIError():
             return f"the database: {getattr(error.orig, 'args', (error.orig,))[-1]}"  # the first argument is the error number
+        case UnreachableError():
+            return f"Redis: {error}"
         case OSError():
             return f"the database cannot be reached: {error.strerror or error}"
         case _:

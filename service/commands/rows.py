@@ -14,7 +14,8 @@ from latchkey.service.authentication import canary
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.database.session import RequestSession
-from latchkey.service.key_cache.channel import Channel, UnreachableError, open_channel
+from latchkey.service.key_cache.channel import Channel, open_channel
+from latchkey.service.redis.client import UnreachableError
 from latchkey.service.settings import Settings
 from latchkey.service.users import lock_user, lock_user_by_email
 

@@ -37,8 +37,10 @@ async def explain_my_signature(request: Request, caller: Principal, body: Signed
 
 async def explained(request: Request, sent: SignedRequest, *, owner_id: int | None = None) -> SignatureReport:
     """Return the report about a request; with `owner_id` only about this owner's keys."""
+    parts = parts_of(request.app)
     return await explain(
-        parts_of(request.app).verifier,
+        parts.verifier,
+        parts.replays.nonces,
         request.state.session,
         Question(
             scope=as_received(sent),

@@ -15,7 +15,7 @@ from latchkey.service.authentication import lookup
 from latchkey.service.authentication.checks import Refused, require_active
 from latchkey.service.authentication.finder import signs
 from latchkey.service.authentication.lookup import Found
-from latchkey.service.authentication.replay import is_used
+from latchkey.service.authentication.nonces import Nonces
 from latchkey.service.authentication.verifier import Verifier
 from latchkey.service.authentication.wire.advice import access_key_part
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret, parse_access_key
@@ -35,12 +35,15 @@ from latchkey.service.explanation.shapes import SignatureClock, SignatureKey, Si
 from latchkey.service.explanation.variants import Variant, find_mistake
 
 
-async def explain(verifier: Verifier, session: RequestSession, question: Question) -> SignatureReport:
+async def explain(
+    verifier: Verifier, nonces: Nonces, session: RequestSession, question: Question
+) -> SignatureReport:
     """Explain a signed request.
 
     Args:
         verifier: the verifier of the authenticator.
-        session: reads the key and the nonce, and changes nothing.
+        nonces: the used ones.
+        session: reads the key, and changes nothing.
         question: the request, and whose keys may be shown.
     """
     scope = question.scope
@@ -75,7 +78,7 @@ async def explain(verifier: Verifier, session: RequestSession, question: Questio
         if parse_access_key(read.access_key, verifier.prefix) is not None and (
             found or question.owner_id is None
         ):
-            await check_nonce(report, session, read)
+            await check_nonce(report, nonces, session, read)
     return SignatureReport(
         form=form,  # type: ignore[arg-type]  # one of two literals
         signed=() if read is None else hide_secrets(read.texts, verifier.prefix),
@@ -217,12 +220,12 @@ def check_body(report: Report, read: ParsedSignature, body: bytes) -> None:
     )
 
 
-async def check_nonce(report: Report, session: RequestSession, read: ParsedSignature) -> None:
+async def check_nonce(report: Report, nonces: Nonces, session: RequestSession, read: ParsedSignature) -> None:
     """Check whether the nonce was used before, without using it."""
     if read.claim is not None:
         report.judge(
             "nonce",
-            not await is_used(session, read.claim),
+            not await nonces.is_used(session, read.claim),
             "It was not used before.",
             "The signature was used before: sign every call again, with a new nonce.",
         )

@@ -8,7 +8,7 @@ import msgspec
 from starlette.types import Scope
 
 from latchkey.service.authentication.checks import has_body
-from latchkey.service.authentication.replay import NonceClaim
+from latchkey.service.authentication.nonces import NonceClaim
 from latchkey.service.authentication.signed_query import query_claim, query_digest
 from latchkey.service.authentication.verifier import Verifier
 from latchkey.service.authentication.wire import message_signature, query_signature

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 
 from latchkey.service.key_cache.cache import KeyCache
-from latchkey.service.key_cache.channel import TIMEOUT_S, Channel, Listener, UnreachableError
+from latchkey.service.key_cache.channel import Channel, Listener
+from latchkey.service.redis.client import TIMEOUT_S, UnreachableError
 
 log = logging.getLogger("latchkey.authentication")
 

@@ -18,6 +18,8 @@ class Account(msgspec.Struct, frozen=True):
     quota: Quota | None
     has_credits: bool = False
     """Whether it spends credits; its counter holds them."""
+    owner_id: int = 0
+    """The owner, whose counters and those of its keys are kept together."""
 
 
 Accounts = tuple[Account, ...]
@@ -28,7 +30,7 @@ def accounts_of(found: Found) -> Accounts:
     key, user = found.key, found.user
     accounts: Accounts = ()
     if key.limits or key.quota or key.has_credits:
-        accounts += (Account(subject_of(found.key_id), "", key.limits, key.quota, key.has_credits),)
+        accounts += (Account(subject_of(found.key_id), "", key.limits, key.quota, key.has_credits, user.id),)
     if user.limits or user.quota:
-        accounts += (Account(f"user:{user.id}", "owner.", user.limits, user.quota),)
+        accounts += (Account(f"user:{user.id}", "owner.", user.limits, user.quota, False, user.id),)
     return accounts

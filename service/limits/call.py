@@ -9,6 +9,7 @@ from latchkey.service.authentication.state import CallState, call_state
 from latchkey.service.limits.account import Accounts, accounts_of
 from latchkey.service.limits.charger import Charger, Moments
 from latchkey.service.limits.ledger import Figure
+from latchkey.service.limits.split_charger import SplitCharger
 from latchkey.service.problems import Problem
 
 Figures = tuple[Figure, ...]
@@ -28,7 +29,7 @@ class Charge:
 
     def __init__(
         self,
-        charger: Charger,
+        charger: Charger | SplitCharger,
         accounts: Accounts,
         cost: int,
         moments: Moments,
@@ -48,7 +49,7 @@ class Charge:
         the request would wait for each other.
 
         Raises:
-            DBAPIError, sqlalchemy.exc.TimeoutError: the counters are out of reach.
+            DBAPIError, sqlalchemy.exc.TimeoutError, UnreachableError: the counters are out of reach.
         """
         if self._is_refunded:
             return

@@ -67,7 +67,7 @@ class Charger:
     """Charge calls to accounts, exactly, for any number of workers.
 
     Args:
-        counters: the table that all workers share.
+        counters: those that all workers share.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -77,13 +77,11 @@ class Charger:
 
     async def look(self, accounts: Accounts) -> tuple[Figure, ...]:
         """Return the current state of the rules, without a charge."""
-        return figures_of(
-            open_ledgers(accounts, await self._counters.read([one.subject for one in accounts]))
-        )
+        return figures_of(open_ledgers(accounts, await self._counters.read(accounts)))
 
     async def preview(self, accounts: Accounts, cost: int) -> Receipt:
         """Return the decision that a charge would get now, without a charge."""
-        ledgers = open_ledgers(accounts, await self._counters.read([one.subject for one in accounts]))
+        ledgers = open_ledgers(accounts, await self._counters.read(accounts))
         figures = figures_of(ledgers)  # before the charge, which changes the ledgers
         return Receipt(charge(ledgers, cost), (), figures)
 
@@ -91,7 +89,7 @@ class Charger:
         """Charge a call to all accounts, or to none.
 
         Raises:
-            DBAPIError, sqlalchemy.exc.TimeoutError: the counters cannot be reached.
+            DBAPIError, sqlalchemy.exc.TimeoutError, UnreachableError: the counters cannot be reached.
             Problem: the compare-and-set lost too many races.
         """
         return await self._queue(accounts, cost)
@@ -161,7 +159,7 @@ class Charger:
         """Decide the first call in the queue, and all that wait for the same accounts."""
         accounts = queue[0].accounts
         for _ in range(ATTEMPTS):
-            reading = await self._counters.read([one.subject for one in accounts])
+            reading = await self._counters.read(accounts)
             waiting = [one for one in queue if one.accounts == accounts and not one.is_void]
             ledgers = open_ledgers(accounts, reading)
             receipts = [one.settle(ledgers) for one in waiting]
@@ -200,7 +198,7 @@ def changes(ledgers: Sequence[Ledger], reading: Reading) -> list[Write]:
     """Return the new counter values of ledgers."""
     return [
         Write(
-            one.account.subject,
+            one.account,
             reading.found[one.account.subject].version if one.account.subject in reading.found else None,
             one.encode(),
             reading.clock,

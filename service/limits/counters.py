@@ -1,7 +1,7 @@
-"""The counters in the database: read together with its clock, written by compare-and-set."""
+"""The counters: read together with the clock of their server, and written by compare-and-set, in the database."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 from sqlalchemy import (
@@ -27,6 +27,7 @@ from latchkey.models import LimitCounter
 from latchkey.models.types import utc_now
 from latchkey.service.database.conflicts import is_conflict
 from latchkey.service.database.prepared import Prepared
+from latchkey.service.limits.account import Account
 from latchkey.service.limits.period import from_microseconds, to_microseconds
 
 _counters = cast("Table", LimitCounter.__table__)
@@ -40,18 +41,23 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Write(msgspec.Struct, frozen=True):
-    """A new value for a counter; `version` is the version that was read, None when there was no row."""
+    """A new value for a counter; `version` is the version that was read, None when there was none."""
 
-    subject: str
+    account: Account
     version: int | None
     state: bytes
     moment: int
     """The time of the read, in microseconds since 1970, which becomes the next version."""
     expires_at: int
 
+    @property
+    def subject(self) -> str:
+        """The primary key of the counter."""
+        return self.account.subject
+
 
 class Reading(msgspec.Struct, frozen=True):
-    """The counters that exist, by subject, and the time of the database in microseconds since 1970."""
+    """The counters that exist, by subject, and the time of their server in microseconds since 1970."""
 
     clock: int
     found: Mapping[str, Stored]
@@ -128,7 +134,19 @@ def _write_two_by_count() -> Executable:
 _WRITE_TWO = {"sqlite": _write_two_by_count(), "mysql": _write_two_by_join(), "mariadb": _write_two_by_join()}
 
 
-class Counters:
+class Counters(Protocol):
+    """The counters, which all workers share."""
+
+    async def read(self, accounts: Sequence[Account]) -> Reading:
+        """Return one or two counters and the clock of their server."""
+        ...
+
+    async def write(self, writes: Sequence[Write]) -> bool:
+        """Write one or two counters, both or neither; return False when another writer changed one first."""
+        ...
+
+
+class DatabaseCounters:
     """The table of counters, in AUTOCOMMIT mode.
 
     Args:
@@ -138,9 +156,9 @@ class Counters:
     def __init__(self, primary: Callable[[], AsyncEngine]) -> None:
         self._primary = primary
 
-    async def read(self, subjects: Sequence[str]) -> Reading:
+    async def read(self, accounts: Sequence[Account]) -> Reading:
         """Return one or two counters and the database's clock, in one round trip."""
-        values = {"a_subject": subjects[0], "b_subject": subjects[-1]}
+        values = {"a_subject": accounts[0].subject, "b_subject": accounts[-1].subject}
         rows = await _READ.run(self._primary(), values)
         return Reading(
             to_microseconds(rows[0][0]),

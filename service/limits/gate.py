@@ -19,14 +19,18 @@ from latchkey.service.limits.call import UNKNOWN, Charge, Figures, accounts_in, 
 from latchkey.service.limits.charger import Charger, Receipt
 from latchkey.service.limits.headers import Headers, policy_header, standing_header
 from latchkey.service.limits.ledger import Ledger, Refusal
+from latchkey.service.limits.split_charger import SplitCharger
 from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.problems import Problem
+from latchkey.service.redis.client import UnreachableError
 
 log = logging.getLogger("latchkey.limits")
 
 LOG_EVERY_S = 10.0  # at most one log line per interval during an outage, not one per call
 
 LOOK_DEADLINE_S = 1.0  # how long a finished response may wait for its rate limit headers
+
+OUT_OF_REACH = (DBAPIError, PoolTimeoutError, UnreachableError)
 
 LARGEST_MEMORY = 10_000  # accounts of which is known that little is left
 
@@ -51,7 +55,7 @@ class Limits:
 
     def __init__(
         self,
-        charger: Charger,
+        charger: Charger | SplitCharger,
         on_outage: Literal["refuse", "allow"] | None = None,
         *,
         exempt: Callable[[Scope], Awaitable[bool]] = nothing_is_exempt,
@@ -84,7 +88,7 @@ class Limits:
             return None
         try:
             receipt = await self._charger.preview(accounts, cost)
-        except (DBAPIError, PoolTimeoutError):
+        except OUT_OF_REACH:
             state["figures"] = UNKNOWN  # do not read the counters again for this response
             if has_stalled():  # nothing else of this call would be answered either
                 raise
@@ -128,7 +132,7 @@ class Limits:
             return None
         try:
             receipt = await self._charger.preview(accounts, cost)
-        except (DBAPIError, PoolTimeoutError) as error:
+        except OUT_OF_REACH as error:
             state["figures"] = UNKNOWN
             if not self._allows(accounts, error):
                 raise
@@ -149,7 +153,7 @@ class Limits:
             receipt = await self._charger.charge(accounts, cost)
         except Problem as problem:
             return problem
-        except (DBAPIError, PoolTimeoutError) as error:
+        except OUT_OF_REACH as error:
             state["figures"] = UNKNOWN  # do not read the counters again for this response
             if not self._allows(accounts, error):
                 raise
@@ -187,7 +191,7 @@ class Limits:
 
         Raises:
             Problem: the counters could not be reached, and the call was allowed uncounted.
-            DBAPIError, sqlalchemy.exc.TimeoutError: the counters cannot be reached.
+            DBAPIError, sqlalchemy.exc.TimeoutError, UnreachableError: the counters cannot be reached.
         """
         state = limit_state(scope)
         accounts = accounts_in(state)
@@ -208,11 +212,11 @@ class Limits:
         try:
             async with asyncio.timeout(LOOK_DEADLINE_S):
                 return await self._charger.look(accounts)
-        except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
+        except (*OUT_OF_REACH, TimeoutError) as error:
             self._log("a response has no rate limit headers", error)
             return UNKNOWN
 
-    def _allows(self, accounts: Accounts, error: DBAPIError | PoolTimeoutError) -> bool:
+    def _allows(self, accounts: Accounts, error: Exception) -> bool:
         """Return the decision about a call that could not be charged."""
         problem = problem_of_exception(error)
         if problem is None or problem.code != "unavailable":

@@ -209,7 +209,14 @@ def charge(ledgers: Sequence[Ledger], cost: int) -> Refusal | None:
     """Add a call to all ledgers or to none; return the refusal with the longest wait, if any."""
     refusals = [refused for one in ledgers if (refused := one.refusal(cost)) is not None]
     if refusals:
-        return max(refusals, key=lambda refused: math.inf if refused.wait_s is None else refused.wait_s)
+        return longest_wait(refusals)
     for ledger in ledgers:
         ledger.spend(cost)
     return None
+
+
+def longest_wait(refusals: Sequence[Refusal]) -> Refusal | None:
+    """Return the refusal with the longest wait; None if there is none."""
+    return max(
+        refusals, key=lambda refused: math.inf if refused.wait_s is None else refused.wait_s, default=None
+    )

@@ -250,8 +250,7 @@ KINDS: Mapping[str, ProblemKind] = {
     "scope_in_use": ProblemKind(
         409,
         "The scope is in use",
-        "Active keys or roles have the scope, or rules of the gate need it, so it cannot be removed; the detail names them. "
-        "Change them first, or revoke the keys.",
+        "Active keys have the scope, so it cannot be removed; the detail names them. Change or revoke these keys first.",
     ),
     "role_taken": ProblemKind(
         409,
@@ -274,16 +273,11 @@ KINDS: Mapping[str, ProblemKind] = {
         "The key is revoked",
         "A revoked key can be read but not changed.",
     ),
-    "gate_rule_taken": ProblemKind(
-        409,
-        "The rule exists already",
-        "A stored rule of the gate has this name. Nothing was changed. Replace that rule, or choose another name.",
-    ),
     "version_changed": ProblemKind(
         409,
-        "The version is another one",
-        "The call names the version that it replaces, but the secret of the key, or the rules of the gate, have another "
-        "version: they were replaced before. Nothing was changed. Read the key or the rules before you try again.",
+        "The secret has another version",
+        "The rotation names the version that it replaces, but the secret of the key has another version: it "
+        "was rotated before. Nothing was changed. Read the key before you rotate it again.",
     ),
     "user_owns_caller": ProblemKind(
         409,

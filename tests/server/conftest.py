@@ -71,6 +71,14 @@ def routes() -> Sequence[Operation]:
 
 @pytest.fixture(scope="module")
 def processes(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
+    with running(mariadb_url, tmp_path_factory) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def running(
+    mariadb_url: str, tmp_path_factory: pytest.TempPathFactory, **more: str
+) -> Iterator[list[Served]]:
     """Run `python -m latchkey serve` four times, each on its own port, so that every process surely gets requests."""
     rules = tmp_path_factory.mktemp("gate") / "gate.toml"
     rules.write_text('[[rules]]\npaths = ["/orders/**"]\nany_key = true\n')
@@ -79,6 +87,7 @@ def processes(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "LATCHKEY_KEYRING": KEYRING,
         "LATCHKEY_GATE_RULES": str(rules),
         "LATCHKEY_TRUSTED_PROXIES": "127.0.0.1",
+        **more,
     }
 
     def make(number: int) -> Served:

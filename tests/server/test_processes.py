@@ -153,7 +153,12 @@ async def test_one_of_fifty_copies_is_accepted(
     success: int,
     round_: int,
 ) -> None:
-    replies = await send_copies(processes, make(signer))
+    await assert_one_is_accepted(processes, make(signer), success)
+
+
+async def assert_one_is_accepted(processes: list[Served], request: bytes, success: int) -> None:
+    """Send copies of a request to all processes, and assert that exactly one is accepted."""
+    replies = await send_copies(processes, request)
 
     every = [reply for replied in replies.values() for reply in replied]
     assert len(replies) == PROCESSES

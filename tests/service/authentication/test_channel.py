@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 
-from latchkey.service.key_cache.channel import (
+from latchkey.service.key_cache.channel import Channel, Listener, open_channel
+from latchkey.service.redis.client import (
     TIMEOUT_S,
-    Channel,
-    Listener,
     UnreachableError,
-    channel_name,
     client_arguments,
-    open_channel,
+    installation_name,
 )
 from latchkey.service.settings import Settings, SettingsError
 from tests.redis import PrivateRedis
@@ -35,6 +33,11 @@ CHECKED = {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True,
         ("redis://:p%40ss@h", PLAIN | {"password": "p@ss"}),
         ("redis://ann:hush@h", PLAIN | {"username": "ann", "password": "hush"}),
         ("rediss://h", PLAIN | CHECKED),
+        ("redis://h:7?sentinel=m", PLAIN | {"port": 7, "master": "m", "sentinels": []}),
+        (
+            "redis://h:7/?sentinel=m&also=i:8,[::1]:9",
+            PLAIN | {"port": 7, "master": "m", "sentinels": [("i", 8), ("::1", 9)]},
+        ),
     ],
 )
 def test_a_url_says_where_and_tls_verifies_the_server(url: str, arguments: dict[str, Any]) -> None:
@@ -60,6 +63,9 @@ def test_the_authority_of_the_server_is_a_file(certificate: Path) -> None:
         "redis://ann:hush@h#1",
         "redis://ann:hush@h?ssl_ca=/ca.pem",
         "redis://ann:hush@h?hush",
+        "redis://ann:hush@h?also=i:7",
+        "redis://ann:hush@h?sentinel=",
+        "redis://ann:hush@h?sentinel=m&also=i",
         "rediss://ann:hush@h?ssl_cert_reqs=none",
         "rediss://ann:hush@h?ssl_ca=/ca.pem&ssl_check_hostname=false",
     ],
@@ -87,8 +93,7 @@ def test_an_unusable_url_is_refused_without_its_password(url: str) -> None:
     ],
 )  # fmt: skip
 def test_an_installation_has_one_channel(one: tuple[str, int], other: tuple[str, int], same: bool) -> None:
-    assert (channel_name(*one) == channel_name(*other)) is same
-    assert channel_name(*one).startswith("latchkey:")
+    assert (installation_name(*one) == installation_name(*other)) is same
 
 
 def test_without_a_url_there_is_no_channel_and_redis_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:

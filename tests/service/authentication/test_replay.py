@@ -13,7 +13,8 @@ from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 
 from latchkey.models import Nonce
-from latchkey.service.authentication.replay import SKEW_S, NonceClaim, Replays
+from latchkey.service.authentication.nonces import NonceClaim
+from latchkey.service.authentication.replay import SKEW_S, Replays
 from latchkey.service.authentication.wire.query_signature import sign_query
 from latchkey.service.database.prepared import Prepared
 from latchkey.service.settings import Settings
@@ -271,8 +272,8 @@ async def test_a_nonce_that_ends_while_it_is_being_reserved_is_refused(
     created = int(app.state.latchkey.verifier.clock())
     run = Prepared.run_once
 
-    async def run_slowly(*arguments: Any) -> Any:
-        found = await run(*arguments)
+    async def run_slowly(*arguments: Any, **options: Any) -> Any:
+        found = await run(*arguments, **options)
         replays.clock = lambda: created + app.state.latchkey.verifier.window_s + SKEW_S
         return found
 

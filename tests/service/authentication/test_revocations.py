@@ -12,8 +12,9 @@ import pytest
 from latchkey.service.authentication import lookup
 from latchkey.service.key_cache import revocations
 from latchkey.service.key_cache.cache import KeyCache
-from latchkey.service.key_cache.channel import Channel, UnreachableError, open_channel
+from latchkey.service.key_cache.channel import Channel, open_channel
 from latchkey.service.key_cache.revocations import HEARTBEAT_S, TRUST_S, Revocations
+from latchkey.service.redis.client import UnreachableError
 from latchkey.service.settings import Settings
 from tests.redis import PrivateRedis
 from tests.service.authentication.test_key_cache import found

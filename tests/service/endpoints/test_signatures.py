@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from latchkey.service.authentication.replay import NonceClaim
+from latchkey.service.authentication.nonces import NonceClaim
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
 from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.authentication.wire.query_signature import sign_query

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -12,10 +13,14 @@ from latchkey.models import LimitCounter
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.limits.account import Account
 from latchkey.service.limits.charger import Charger, changes, open_ledgers
-from latchkey.service.limits.counters import Counters
+from latchkey.service.limits.counters import Counters, DatabaseCounters
 from latchkey.service.limits.ledger import charge
+from latchkey.service.limits.redis_counters import RedisCounters
 from latchkey.service.problems import Problem
+from latchkey.service.redis.store import Store, open_store
+from latchkey.service.settings import Settings
 from tests import wire
+from tests.redis import PrivateRedis
 from tests.service.limits.rules import limit, per_day
 
 KEY = Account("key:1", "", (limit("burst", 300), limit("wide", 400)), None)
@@ -25,9 +30,89 @@ ONE = (KEY,)
 BOTH = (KEY, OWNER)
 
 
+class Tills:
+    """Chargers that share only the counters, as workers do.
+
+    Args:
+        make_counters: returns those of another worker.
+        purge: removes the counter of `KEY`.
+        listening: collects the commands that they send.
+        expired_counters: how many counters remain when nothing counts: Redis removes them by itself.
+    """
+
+    def __init__(
+        self,
+        make_counters: Callable[[], Counters],
+        purge: Callable[[], Awaitable[None]],
+        listening: Callable[[], AbstractContextManager[list[str]]],
+        *,
+        expired_counters: int,
+    ) -> None:
+        self.expired_counters = expired_counters
+        self._make_counters = make_counters
+        self.purge = purge
+        self.listening = listening
+
+    def make(self) -> Charger:
+        return Charger(self._make_counters())
+
+
+@contextmanager
+def listening_to_redis() -> Iterator[list[str]]:
+    """Collect the requests to Redis: a script with arguments writes."""
+    commands: list[str] = []
+    run = Store.run
+
+    async def note(store: Store, script: str, keys: Any, arguments: Any) -> Any:
+        commands.append("UPDATE" if arguments else "SELECT")
+        return await run(store, script, keys, arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "run", note)
+        yield commands
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PrivateRedis]:
+    """Return a Redis Cluster of one node, which refuses scripts whose keys are in several slots."""
+    with PrivateRedis("--cluster-enabled", "yes") as server:
+        server.hold_all_slots()
+        yield server
+
+
+@pytest.fixture(params=["database", "redis"])
+async def tills(
+    request: pytest.FixtureRequest, db: SQLAlchemy, cluster: PrivateRedis
+) -> AsyncIterator[Tills]:
+    if request.param == "database":
+
+        async def purge() -> None:
+            async with db.scoped_session() as session:
+                await (await LimitCounter.filter().one()).remove()
+                await session.commit()
+
+        yield Tills(lambda: DatabaseCounters(lambda: db.reader), purge, wire.listening, expired_counters=1)
+        return
+    stores: list[Store] = []
+
+    def make_counters() -> RedisCounters:
+        store = open_store(Settings(redis_url=cluster.url, limits="redis"))
+        assert store is not None
+        stores.append(store)
+        return RedisCounters(store)
+
+    async def flush() -> None:
+        assert cluster.command("FLUSHALL") == b"+OK\r\n"
+
+    await flush()
+    yield Tills(make_counters, flush, listening_to_redis, expired_counters=0)
+    for store in stores:
+        await store.close()
+
+
 @pytest.fixture
-async def charger(db: SQLAlchemy) -> AsyncIterator[Charger]:
-    charger = Charger(Counters(lambda: db.reader))
+async def charger(tills: Tills) -> AsyncIterator[Charger]:
+    charger = tills.make()
     yield charger
     await charger.close()
     assert charger._queues == {}
@@ -48,12 +133,12 @@ async def test_exactly_the_limit_of_many_simultaneous_calls_is_charged(charger: 
 
 
 async def test_exactly_the_limit_is_charged_by_several_chargers_together(
-    charger: Charger, db: SQLAlchemy
+    charger: Charger, tills: Tills
 ) -> None:
-    """As several workers would: they share only the table."""
-    tills = [Charger(Counters(lambda: db.reader)) for _ in range(4)]
+    """As several workers would: they share only the counters."""
+    workers = [tills.make() for _ in range(4)]
 
-    found = await asyncio.gather(*(granted(one, BOTH, 50) for one in tills))
+    found = await asyncio.gather(*(granted(one, BOTH, 50) for one in workers))
 
     assert sum(found) == 100
     assert await left(charger, BOTH) == {"burst": 200, "wide": 300, "owner.burst": 0, "owner.quota": 900}
@@ -66,20 +151,20 @@ async def test_two_keys_of_an_owner_share_what_is_the_owners(charger: Charger) -
     assert await left(charger, (OWNER,)) == {"owner.burst": 0, "owner.quota": 900}
 
 
-async def test_waiting_calls_are_charged_together(charger: Charger) -> None:
+async def test_waiting_calls_are_charged_together(charger: Charger, tills: Tills) -> None:
     await charger.charge(ONE, 1)
 
-    with wire.listening() as commands:
+    with tills.listening() as commands:
         await granted(charger, ONE, 100)
 
     assert len(commands) <= 6  # the first alone, and then the 99 that arrived meanwhile
 
 
-async def test_a_refused_call_writes_nothing(charger: Charger) -> None:
+async def test_a_refused_call_writes_nothing(charger: Charger, tills: Tills) -> None:
     small = (Account("key:1", "", (limit("burst", 1),), None),)
     await charger.charge(small, 1)
 
-    with wire.listening() as commands:
+    with tills.listening() as commands:
         await charger.charge(small, 1)
 
     assert [command.split()[0] for command in commands] == ["SELECT"]
@@ -106,7 +191,7 @@ async def test_a_caller_that_leaves_before_the_charge_is_not_charged(charger: Ch
 
 
 async def test_a_caller_that_leaves_during_the_charge_is_refunded(
-    charger: Charger, monkeypatch: pytest.MonkeyPatch
+    charger: Charger, tills: Tills, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = charger._counters.write
 
@@ -123,7 +208,7 @@ async def test_a_caller_that_leaves_during_the_charge_is_refunded(
 
     assert call.cancelled()
     assert await left(charger) == {"burst": 300, "wide": 400}
-    assert await LimitCounter.filter().count() == 1
+    assert len((await charger._counters.read(ONE)).found) == tills.expired_counters
 
 
 async def test_a_caller_that_leaves_at_any_moment_is_charged_only_with_a_receipt(charger: Charger) -> None:
@@ -213,7 +298,7 @@ async def test_one_of_two_writers_of_the_same_version_succeeds(
 ) -> None:
     counters = charger._counters
     await charger.charge(accounts, 1)
-    reading = await counters.read([one.subject for one in accounts])
+    reading = await counters.read(accounts)
     ledgers = open_ledgers(accounts, reading)
     charge(ledgers, 1)
 
@@ -227,33 +312,31 @@ async def test_both_counters_are_written_or_none(charger: Charger) -> None:
     """Another call has changed only the owner's counter: the key's must not be written either."""
     await charger.charge(BOTH, 1)
     counters = charger._counters
-    reading = await counters.read([one.subject for one in BOTH])
+    reading = await counters.read(BOTH)
     ledgers = open_ledgers(BOTH, reading)
     charge(ledgers, 1)
     await charger.charge((OWNER,), 1)
-    before = await counters.read([one.subject for one in BOTH])
+    before = await counters.read(BOTH)
 
     assert await counters.write(changes(ledgers, reading)) is False
-    assert (await counters.read([one.subject for one in BOTH])).found == before.found
+    assert (await counters.read(BOTH)).found == before.found
 
 
 async def test_a_counter_that_was_purged_meanwhile_is_not_written_over(
-    charger: Charger, db: SQLAlchemy
+    charger: Charger, tills: Tills
 ) -> None:
     counters = charger._counters
     await charger.charge(ONE, 1)
-    reading = await counters.read(["key:1"])
+    reading = await counters.read(ONE)
     ledgers = open_ledgers(ONE, reading)
-    async with db.scoped_session() as session:
-        await (await LimitCounter.filter().one()).remove()
-        await session.commit()
+    await tills.purge()
     await charger.charge(ONE, 1)
 
     assert await counters.write(changes(ledgers, reading)) is False
 
 
-async def test_the_clock_is_that_of_the_database(charger: Charger) -> None:
-    first, second = [(await charger._counters.read(["key:1"])).clock for _ in range(2)]
+async def test_the_clock_is_that_of_the_server(charger: Charger) -> None:
+    first, second = [(await charger._counters.read(ONE)).clock for _ in range(2)]
 
     assert first <= second < first + 60_000_000
 

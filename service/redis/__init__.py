@@ -1,0 +1,1 @@
+"""Redis: the connection, and the store of what must not be lost."""
