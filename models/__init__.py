@@ -2,6 +2,7 @@
 
 from latchkey.models.api_key import ApiKey, KeySecret
 from latchkey.models.base import Base
+from latchkey.models.gate_rule_set import GateRuleSet
 from latchkey.models.idempotency_key import IdempotencyKey
 from latchkey.models.keyring_canary import KeyringCanary
 from latchkey.models.limit_counter import LimitCounter
@@ -17,6 +18,7 @@ __all__ = [
     "ApiKey",
     "Base",
     "EventMark",
+    "GateRuleSet",
     "IdempotencyKey",
     "KeySecret",
     "KeyringCanary",

@@ -18,7 +18,7 @@ from latchkey.models.errors import (
     NotInitialisedError,
     UnknownLookupError,
 )
-from latchkey.models.lookups import identified
+from latchkey.models.lookups import identified, require_name
 from latchkey.models.query import Query
 from latchkey.models.steps import Condition
 from latchkey.models.table_options import OPTIONS, with_options
@@ -278,7 +278,7 @@ class Base(DeclarativeBase):
 
         Pending changes are flushed first. Without `names`, loaded relations are kept.
         """
-        self._require_attributes(names)
+        self._require_attributes([require_name("refresh", name) for name in names])
         session = session or self._served_by
         if inspect(self).modified:
             what = f"a pending change, which {type(self).__name__}.refresh writes first,"

@@ -10,6 +10,7 @@ LARGEST = 1_000_000_000
 LONGEST_WINDOW_S = 31 * 24 * 60 * 60  # 31 days
 
 Amount = Annotated[int, Meta(ge=1, le=LARGEST)]
+Period = Literal["day", "month"]
 MOST_CREDITS = 1_000_000_000_000
 
 
@@ -25,14 +26,14 @@ class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """At most `limit` units in a day or a month of the calendar in UTC."""
 
     limit: Amount
-    per: Literal["day", "month"]
+    per: Period
 
 
 class Refill(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Fill credits up to `amount` at the start of each day or month of the calendar in UTC; more than that stay."""
 
     amount: Amount
-    every: Literal["day", "month"]
+    every: Period
 
 
 class Credits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

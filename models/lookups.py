@@ -10,6 +10,7 @@ from sqlalchemy import (
     BindParameter,
     ClauseElement,
     ColumnElement,
+    UnaryExpression,
     and_,
     bindparam,
     inspect,
@@ -46,6 +47,21 @@ LISTS = frozenset({"in", "not_in"})
 """The operators whose value is a list."""
 
 
+def require_name(verb: str, found: Any) -> str:
+    """Return a name, or raise an error that shows how the name of this column or relation is written."""
+    if isinstance(found, str):
+        return found
+    if isinstance(found, UnaryExpression) and found.modifier in {operators.asc_op, operators.desc_op}:
+        sign, column = "-" if found.modifier is operators.desc_op else "", found.element
+    else:
+        sign, column = "", found
+    key = getattr(column, "key", None)
+    example = f": write {verb}({sign + key!r})" if isinstance(key, str) else ""
+    raise UnknownLookupError(
+        f"{verb} takes names, and the value is of the type {type(found).__name__}{example}."
+    )
+
+
 class Parameter(msgspec.Struct, frozen=True):
     """The place of a value in a statement that is compiled once for all values of a type."""
 
@@ -74,7 +90,12 @@ class Q:
     lookups: tuple[str, ...]
     """The lookups of these values."""
 
-    def __init__(self, **lookups: Any) -> None:
+    def __init__(self, *others: Any, **lookups: Any) -> None:
+        if others:
+            raise TypeError(
+                "Q takes lookups by name, as in Q(title__like='a%'): pass a condition of SQLAlchemy to filter, and "
+                "combine conditions of SQLAlchemy with its or_."
+            )
         if not lookups:
             raise TypeError("Q() needs at least one lookup; it would match every row.")
         fixed: dict[str, Any] = {}

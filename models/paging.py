@@ -13,7 +13,7 @@ from sqlalchemy import Enum, inspect
 
 from latchkey.models.fields import python_type_of
 from latchkey.models.into import Into
-from latchkey.models.lookups import SEPARATOR, Q, column_of
+from latchkey.models.lookups import SEPARATOR, Q, column_of, require_name
 from latchkey.models.query import Query
 
 VALUE_KINDS = {one.__name__: one for one in (bool, int, str, datetime, date, time, Decimal, UUID)}
@@ -50,7 +50,7 @@ def order_of(model: type[Any], order_by: str | None) -> Order:
     mapper = inspect(model)
     names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
     if order_by is not None:
-        name = order_by.removeprefix("-")
+        name = require_name("order_by", order_by).removeprefix("-")
         if SEPARATOR in name:
             raise TypeError(f"{name!r}: a list cannot be paged by a column of a related row.")
         if getattr(column_of(model, name).expression, "nullable", True):

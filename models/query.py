@@ -33,8 +33,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 Row = TypeVarTuple("Row")
 
 
-def not_negative(name: str, rows: int) -> int:
-    """Return a number of rows, or raise ValueError: SQLite reads a negative one as none, other servers refuse it."""
+def not_negative(name: str, rows: object) -> int:
+    """Return a number of rows, or raise an error: SQLite reads a negative one as none, other servers refuse it."""
+    if not isinstance(rows, int) or isinstance(rows, bool):
+        raise TypeError(f"{name}({rows!r}): the number of rows must be an integer.")
     if rows < 0:
         raise ValueError(f"{name}({rows}): the number of rows cannot be negative.")
     require_sendable("Query", name, rows)

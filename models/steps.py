@@ -5,12 +5,12 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, Select, inspect, orm, select
+from sqlalchemy import ClauseElement, ColumnElement, Integer, Select, inspect, orm, select
 from sqlalchemy.orm import aliased
 
 from latchkey.models.bounds import require_sendable
 from latchkey.models.errors import UnknownLookupError
-from latchkey.models.lookups import SEPARATOR, Parameter, Q, column_of
+from latchkey.models.lookups import SEPARATOR, Parameter, Q, column_of, require_name
 from latchkey.models.recent import Recent
 
 Condition = Q | ColumnElement[bool]
@@ -80,13 +80,25 @@ checked: Recent[bool] = Recent(CHECKED)
 """The shapes of conditions whose lookups exist, by model."""
 
 
+def require_condition(model: Any, condition: object) -> None:
+    """Raise an error for a value that Python has computed, such as the result of comparing two rows."""
+    if not isinstance(condition, Q | ClauseElement) and not hasattr(condition, "__clause_element__"):
+        raise TypeError(
+            "filter takes lookups by name, Q(…) or conditions of SQLAlchemy, and the value is of the type "
+            f"{type(condition).__name__}: write "
+            f"filter(id=1) or filter({model.__name__}.id == 1)."
+        )
+
+
 def where(model: Any, condition: Condition) -> Step:
     """Return the step for a condition.
 
     Raises:
         UnknownLookupError: the model has no such column, relation or operator.
         InvalidValueError: a value is an integer of more than 64 bits.
+        TypeError: the condition is neither a `Q` nor SQL.
     """
+    require_condition(model, condition)
     if isinstance(condition, Q):
         for lookup, value in zip(condition.lookups, condition.values, strict=True):
             require_sendable(model.__name__, lookup, value)
@@ -108,7 +120,7 @@ def sorted_by(model: Any, names: tuple[str, ...]) -> Step:
     Raises:
         UnknownLookupError: the model has no such column.
     """
-    columns = [sort_key(model, name) for name in names]
+    columns = [sort_key(model, require_name("order_by", name)) for name in names]
     return Step("order_by", lambda statement, _: statement.order_by(*columns), names)
 
 
@@ -143,7 +155,7 @@ def loaded(model: type[Any], relations: tuple[str, ...]) -> Step:
     Raises:
         UnknownLookupError: there is no such relation.
     """
-    options = [relation_option(model, name) for name in relations]
+    options = [relation_option(model, require_name("load", name)) for name in relations]
     return Step("load", lambda statement, _: statement.options(*options), relations)
 
 

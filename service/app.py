@@ -23,6 +23,7 @@ from latchkey.service.database.schema import Schema
 from latchkey.service.declaration import Declaration, declare, is_only_declared
 from latchkey.service.exception_handlers import answer_http_exception, answer_problem
 from latchkey.service.gate.decision import Gate
+from latchkey.service.gate.in_force import RulesInForce
 from latchkey.service.gate.rules import GateRulesError, Rules, read_rules
 from latchkey.service.idempotency.allowance import Allowance
 from latchkey.service.idempotency.claims import Idempotency
@@ -152,7 +153,11 @@ def create_app(
         idempotency=idempotency,
         limits=limits,
         gate=Gate(
-            verifier=verifier, limits=limits, replays=replays, rules=gate_rules, environments=environments
+            verifier=verifier,
+            limits=limits,
+            replays=replays,
+            rules=RulesInForce(gate_rules, lambda: db.reader),
+            environments=environments,
         ),
         last_used=last_used,
         usage=Usage(Store(lambda: db.engine, lambda: db.reader), flush_s=settings.usage_flush_s),
@@ -208,7 +213,7 @@ def read_webhook_addresses(settings: Settings) -> AddressRules:
 
 
 def read_gate_rules(settings: Settings) -> Rules:
-    """Return the rules of the gate; without a file there are none, and the gate refuses every request."""
+    """Return the gate's rules of the file; without a file there are only those that calls store."""
     if settings.gate_rules is None:
         return Rules()
     try:

@@ -63,6 +63,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
                     ("reserving nonces", parts.replays.close),
                     ("charging limits", parts.limits.close),
                     ("writing usage", parts.usage.flush),
+                    ("reading the rules of the gate", parts.gate.rules.close),
                 ],
                 within_s=SHUTDOWN_S - CLOSING_S,
             )

@@ -32,6 +32,8 @@ from latchkey.service.limits.gate import Limits
 from latchkey.service.limits.headers import Headers
 from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.operation import Operation
+from latchkey.service.pages import html
+from latchkey.service.pages.negotiated import PageMiddleware
 from latchkey.service.parts import Parts
 from latchkey.service.problems import Problem
 from latchkey.service.router import ConvertedRoute
@@ -82,6 +84,8 @@ def route_middleware(operation: Operation, parts: Parts) -> list[Middleware]:
     if operation.any_request:
         # A body that the proxy passes on is complete before the request that it belongs to is authenticated.
         return [Middleware(WholeBodyMiddleware, is_refused=lambda scope: not parts.gate.trusts(scope))]
+    if operation.page is not None:
+        return [Middleware(PageMiddleware, page=operation.page, problem=html.problem)]
     if operation.public:
         return []
     private = private_middleware(operation, parts)

@@ -4,7 +4,6 @@
 of `docs/openapi.json`. Bounds come from the types, texts from the docstrings, problems from their list.
 """
 
-import inspect
 import json
 import re
 from collections import Counter
@@ -31,31 +30,12 @@ from latchkey.service.openapi_components import (
     JsonObject,
     ProblemDocument,
 )
+from latchkey.service.openapi_schemas import Schemas, query_fields
 from latchkey.service.operation import NO_CONTENT, Operation
 from latchkey.service.problems import FieldError
 from latchkey.service.problems.registry import known
 
 CONVERTER = re.compile(r"{(\w+):\w+}")
-
-
-class Schemas:
-    """The JSON schemas of all types in requests and responses, each with a unique name."""
-
-    def __init__(self, operations: Sequence[Operation]) -> None:
-        kinds: dict[Any, None] = {ProblemDocument: None}
-        for one in operations:
-            kinds |= dict.fromkeys([*one.parameters.values(), *(field.type for field in query_fields(one))])
-            kinds |= dict.fromkeys(kind for kind in (one.body, one.answers) if kind not in (None, Response))
-        # In one call, so that two classes of the same name get different names.
-        made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-        found, components = json.loads(msgspec.json.encode(made), object_hook=tidied)
-        components["Problem"]["properties"]["code"] = {"type": "string", "enum": list(known())}
-        self.components: JsonObject = dict(sorted(components.items()))
-        self._of: dict[Any, JsonObject] = dict(zip(kinds, found, strict=True))
-
-    def of(self, kind: Any) -> JsonObject:
-        """Return the schema of a type, which is a reference for a Struct."""
-        return dict(self._of[kind])
 
 
 def document(
@@ -195,11 +175,6 @@ def query_parameters(operation: Operation, schemas: Schemas) -> list[JsonObject]
     return described
 
 
-def query_fields(operation: Operation) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """Return the fields of the query."""
-    return () if operation.query is None else msgspec.structs.fields(operation.query)
-
-
 def request_body(operation: Operation, schemas: Schemas) -> JsonObject:
     """Return the description of the body."""
     content: JsonObject = {"schema": schemas.of(operation.body)}
@@ -232,6 +207,8 @@ def success(operation: Operation, schemas: Schemas) -> JsonObject:
         answer["content"] = {operation.media_type: {}}
     elif operation.answers is not None:
         answer["content"] = {operation.media_type: {"schema": schemas.of(operation.answers)}}
+    if operation.page is not None:
+        answer["content"]["text/html"] = {}
     return answer
 
 
@@ -311,29 +288,3 @@ def without_null(schema: JsonObject) -> JsonObject:
     """Return a schema that excludes null."""
     kept = [one for one in schema.get("anyOf", [schema]) if one != {"type": "null"}]
     return dict(kept[0]) if len(kept) == 1 else {**schema, "anyOf": kept}
-
-
-def without_default(schema: JsonObject) -> JsonObject:
-    """Return the schema of a property with its default in the description; a default of null means absent."""
-    if "default" not in schema:
-        return schema
-    default = schema.pop("default")
-    texts = [schema.get("description"), None if default is None else f"Default: `{json.dumps(default)}`."]
-    text = " ".join(filter(None, texts))
-    return {**schema, "description": text} if text else schema
-
-
-def tidied(schema: JsonObject) -> JsonObject:
-    """Return a schema with a clean description, and with the type `string` for an enumeration of texts.
-
-    Docstrings keep the indentation of their source before Python 3.13, and lose it from then on. Generators of clients
-    read the type first, and treat a property with a default as required. The default therefore moves into the
-    description.
-    """
-    if schema.get("type") == "object" and "properties" in schema:
-        schema["properties"] = {name: without_default(one) for name, one in schema["properties"].items()}
-    if isinstance(text := schema.get("description"), str):
-        schema["description"] = inspect.cleandoc(text)
-    texts = schema.get("enum")
-    is_text = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
-    return {"type": "string", **schema} if is_text else schema

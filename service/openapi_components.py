@@ -32,7 +32,7 @@ TAGS = {
     "me": "The calling key, its owner and the owner's other keys.",
     "users": "The owners of keys.",
     "keys": "The API keys of all users.",
-    "gate": "Decisions about requests that a proxy received, for services that do not handle keys themselves.",
+    "gate": "Decisions about requests that a proxy received, for services that do not handle keys themselves, and their rules.",
     "roles": "Names for several scopes, which keys can have.",
     "scopes": "The scopes of other services that keys can have.",
     "signatures": "Explanations of signatures that were refused.",

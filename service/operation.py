@@ -72,6 +72,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """Values of the path parameters, for OpenAPI."""
     tag: str
     """The group of operations that it belongs to, for OpenAPI."""
+    page: Callable[[Mapping[str, Any]], str] | None
+    """Returns the response as HTML, from its JSON, for a client that asks for it."""
     any_request: bool
     """Every method and any query are accepted: a request is about another one, whose method a proxy may keep."""
 
@@ -127,6 +129,7 @@ def route(
     path_example: Mapping[str, str] | None = None,
     tag: str | None = None,
     any_request: bool = False,
+    page: Callable[[Mapping[str, Any]], str] | None = None,
 ) -> Operation:
     """Declare an endpoint.
 
@@ -157,6 +160,8 @@ def route(
         tag: the group of operations in OpenAPI. None takes the first word of the path, after a version such as `/v1`.
         any_request: accept every method and any query, for an endpoint that a proxy asks about another request. The
             method must be GET, and the endpoint public: it checks what it is asked about.
+        page: a function that returns the response as an HTML page, from its JSON, for a client that asks for HTML. The
+            endpoint must be public and safe.
 
     Raises:
         RouteError: the declaration does not state the permitted callers, or cannot work.
@@ -165,6 +170,8 @@ def route(
     _require_words(where, method, path, problems)
     _require_caller(where, scope=scope, any_key=any_key, public=public, optional_key=optional_key, cost=cost)
     _require_gate(where, any_request=any_request, method=method, public=public)
+    if page is not None and (not public or method not in SAFE_METHODS):
+        raise RouteError(f"{where}: page= is for public endpoints that change nothing.")
     if not inspect.iscoroutinefunction(endpoint):
         raise RouteError(
             f"{where}: {getattr(endpoint, '__name__', endpoint)!r} is not `async def`; "
@@ -217,6 +224,7 @@ def route(
         path_example=path_example or {},
         tag=tag or tag_of(path),
         any_request=any_request,
+        page=page,
     )
 
 

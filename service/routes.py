@@ -3,6 +3,7 @@
 from latchkey.service import shapes
 from latchkey.service.endpoints import (
     gate,
+    gate_rules,
     keys,
     me,
     reference,
@@ -15,7 +16,9 @@ from latchkey.service.endpoints import (
 )
 from latchkey.service.endpoints import service as service_endpoints
 from latchkey.service.explanation.shapes import SignatureReport
+from latchkey.service.gate.shapes import GateRulesVersion
 from latchkey.service.operation import Operation, route
+from latchkey.service.pages import html
 from latchkey.service.webhooks import shapes as webhook_shapes
 
 SERVICE = "service"
@@ -34,6 +37,15 @@ NEW_KEY = {"user_id": 1, **NEW_MY_KEY}
 KEY_CHANGE = {"name": "hourly import"}
 ROTATION = {"grace_s": 7 * 24 * 60 * 60, "version": 1}  # 7 days
 CREDIT_CHANGE = {"delta": 500}
+GATE_RULE = {"name": "orders"}
+NEW_GATE_RULE = {
+    "name": "orders",
+    "hosts": ["api.example.com"],
+    "methods": ["GET"],
+    "paths": ["/orders", "/orders/*"],
+    "scope": "users:read",
+    "cost": 2,
+}
 
 WEBHOOK = {"id": "1"}
 NEW_WEBHOOK = {"url": "https://example.com/latchkey-events", "events": ["key.created", "key.revoked"]}
@@ -60,12 +72,12 @@ GATE_PROBLEMS = (
 )  # fmt: skip
 
 ROUTES: tuple[Operation, ...] = (
-    route("GET", "/", service_endpoints.read_home, public=True, tag=SERVICE),
+    route("GET", "/", service_endpoints.read_home, public=True, tag=SERVICE, page=html.home),
     route("GET", "/healthz", service_endpoints.read_health, public=True, tag=SERVICE),
     route("GET", "/livez", service_endpoints.read_liveness, public=True, tag=SERVICE),
     route("GET", "/readyz", service_endpoints.read_readiness, public=True, tag=SERVICE, problems=("unavailable",)),
     route("GET", "/openapi.json", service_endpoints.read_openapi, public=True, tag=SERVICE),
-    route("GET", "/problems/{code}", service_endpoints.read_problem, public=True, tag=SERVICE,
+    route("GET", "/problems/{code}", service_endpoints.read_problem, public=True, tag=SERVICE, page=html.explanation,
           problems=("not_found",), path_example=PROBLEM),
 
     route("GET", "/v1/me", me.read_me, any_key=True),
@@ -132,6 +144,20 @@ ROUTES: tuple[Operation, ...] = (
     route("GET", "/v1/gate", gate.ask_gate, public=True, any_request=True, retry=False, status=204, problems=GATE_PROBLEMS),
     route("GET", "/v1/gate/nginx", gate.ask_gate_for_nginx, public=True, any_request=True, retry=False, status=204,
           problems=GATE_PROBLEMS),
+
+    route("GET", "/v1/gate/rules", gate_rules.read_gate_rules, scope="gate.rules:read"),
+    route("PUT", "/v1/gate/rules", gate_rules.replace_gate_rules, scope="gate.rules:write",
+          problems=("version_changed",), example={"version": 1, "data": [NEW_GATE_RULE]}, idempotent=True),
+    route("POST", "/v1/gate/rules", gate_rules.create_gate_rule, scope="gate.rules:write",
+          status=201, answers=GateRulesVersion, problems=("version_changed", "gate_rule_taken"),
+          example={"rule": NEW_GATE_RULE}, idempotent=True),
+    route("GET", "/v1/gate/rules/{name}", gate_rules.read_gate_rule, scope="gate.rules:read",
+          problems=("not_found",), path_example=GATE_RULE),
+    route("PUT", "/v1/gate/rules/{name}", gate_rules.replace_gate_rule, scope="gate.rules:write",
+          problems=("not_found", "version_changed", "gate_rule_taken"), example={"version": 1, "rule": NEW_GATE_RULE},
+          path_example=GATE_RULE, idempotent=True),
+    route("DELETE", "/v1/gate/rules/{name}", gate_rules.delete_gate_rule, scope="gate.rules:write",
+          problems=("not_found", "version_changed"), path_example=GATE_RULE, idempotent=True),
 
     route("POST", "/v1/scopes", scopes.create_scope, scope="scopes:write",
           status=201, answers=shapes.Scope, problems=("scope_taken",), example=NEW_SCOPE, idempotent=True),

@@ -34,6 +34,9 @@ from latchkey.service.settings import SettingsError
 # A text that may be the secret of a key, passed in place of another argument.
 LIKE_A_SECRET = re.compile(r"[0-9A-Za-z]+s_(?:[0-9A-Za-z]+_)?[0-9A-Za-z]{40,}")
 
+ADVICE = re.compile("`latchkey ([^`]+)`(?: with the application)?")
+"""A command in a sentence."""
+
 
 class Commands(click.Group):
     """The outermost group: no error that a user can cause ends in a traceback.
@@ -71,13 +74,18 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = LIKE_A_SECRET.sub("…", error.message)  # type: ignore[misc]  # the same sentence without the secret
+            without_secret = LIKE_A_SECRET.sub("…", error.message)
+            error.message = self.name_program(without_secret)  # type: ignore[misc]  # the same sentence for this program
             raise
         except Exception as error:
             sentence = describe_error(error)
             if sentence is None:
                 raise
-            raise click.ClickException(sentence) from error
+            raise click.ClickException(self.name_program(sentence)) from error
+
+    def name_program(self, sentence: str) -> str:
+        """Return a sentence that advises a command, with the name of a team's own program."""
+        return sentence if self.app is None else ADVICE.sub(rf"`{self.name} \1`", sentence)
 
 
 def is_text(argument: str) -> bool:

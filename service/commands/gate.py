@@ -1,14 +1,14 @@
 """The command `latchkey gate explain`, which shows the rule that decides about a request."""
 
-import os
-
 import click
 
 from latchkey.service.client import host_header, split_url
 from latchkey.service.commands.answers import aligned
-from latchkey.service.gate.rules import GateRulesError, Rule, read_rules
+from latchkey.service.commands.application import application_settings, for_application
+from latchkey.service.commands.rows import opened, work
+from latchkey.service.gate.rules import GateRulesError, Rule, Rules, read_rules
+from latchkey.service.gate.stored import parsed, read_stored
 from latchkey.service.gate.target import Ambiguous, parse_host, segments_of
-from latchkey.service.settings import Settings
 
 
 @click.group()
@@ -19,18 +19,18 @@ def gate() -> None:
 @gate.command()
 @click.argument("method", metavar="METHOD")
 @click.argument("url")
-@click.option("--rules", "file", metavar="FILE", help="The rules, in place of LATCHKEY_GATE_RULES.")
+@click.option(
+    "--rules", "file", metavar="FILE", help="Only the rules of this file, in place of those in force."
+)
+@for_application
 def explain(method: str, url: str, file: str | None) -> None:
     """Show the rule that applies to a request, and the scope that it requires.
 
-    Nothing is sent, and the database is not used. The exit status is 1 if the gate refuses the request with any
-    credential.
+    The rules in force are those of LATCHKEY_GATE_RULES, and then those that are stored in the database. With `--rules`
+    the database is not used. The exit status is 1 if the gate refuses the request with any credential.
     """
-    file = file or Settings.from_env(os.environ).gate_rules
-    if file is None:
-        raise click.ClickException("LATCHKEY_GATE_RULES is not set, so the gate refuses every request.")
     try:
-        rules = read_rules(file)
+        rules = read_rules(file) if file else work(read_rules_in_force())
         parts = split_url(url)
         host, segments = parse_host(host_header(parts)), segments_of(parts.path or "/")
     except GateRulesError as error:
@@ -43,6 +43,14 @@ def explain(method: str, url: str, file: str | None) -> None:
     if rule is None:
         raise click.ClickException(f"no rule of {len(rules.all)} permits {method.upper()} {url}.")
     click.echo(aligned([[name, value] for name, value in described(rule).items()]))
+
+
+async def read_rules_in_force() -> Rules:
+    """Return the rules of the settings and the stored ones."""
+    settings = application_settings()
+    file = read_rules(settings.gate_rules) if settings.gate_rules else Rules()
+    async with opened(settings):
+        return Rules([*file.all, *parsed((await read_stored()).texts)])
 
 
 def described(rule: Rule) -> dict[str, str]:

@@ -30,7 +30,14 @@ from latchkey.service.commands.application import (
     read_schemas,
     read_scopes,
 )
-from latchkey.service.commands.development import development_environ, make_folder, only_one, prepare
+from latchkey.service.commands.development import (
+    DATABASE_FILE,
+    KEYRING_FILE,
+    development_environ,
+    make_folder,
+    only_one,
+    prepare,
+)
 from latchkey.service.commands.listening import bound
 from latchkey.service.commands.migrating import upgrade
 from latchkey.service.commands.parameters import PORT, PortOption
@@ -192,6 +199,13 @@ def dev(host: str, port: int, prepare_only: bool, from_make: bool) -> None:
         prepare_and_serve(host, port, sockets)
 
 
+EXPORTS = {
+    "LATCHKEY_DATABASE_URL": f"export LATCHKEY_DATABASE_URL=sqlite+aiosqlite:///{DATABASE_FILE}",
+    "LATCHKEY_KEYRING": f'export LATCHKEY_KEYRING="$(cat {KEYRING_FILE})"',
+}
+"""The shell commands that set the variables which `dev` sets for itself; the key ring stays in its file."""
+
+
 def prepare_and_serve(host: str, port: int, sockets: list[socket.socket]) -> None:
     """Prepare, print, and serve if there are sockets to serve on."""
 
@@ -215,6 +229,9 @@ def prepare_and_serve(host: str, port: int, sockets: list[socket.socket]) -> Non
     report("\nRead the caller with the bearer key, and with the signing key:\n")
     for line in kept.commands():
         click.echo(line)
+    if added := [export for name, export in EXPORTS.items() if not os.environ.get(name)]:
+        report("\nUse the other commands on this database, in this folder:\n")
+        report("\n".join(added))
     report("")
     if sockets:
         os.environ.update(environ)  # the server restarts at each change, and reads the variables there

@@ -16,8 +16,9 @@ from latchkey.service.authentication.records import environment_of
 from latchkey.service.authentication.replay import Replays
 from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.verifier import Verifier
+from latchkey.service.gate.in_force import RulesInForce
 from latchkey.service.gate.original import Description, OriginalRequest, read_original
-from latchkey.service.gate.rules import Rule, Rules
+from latchkey.service.gate.rules import Rule
 from latchkey.service.limits.gate import Limits
 from latchkey.service.networks import contains, parse_address
 from latchkey.service.problems import Problem
@@ -53,7 +54,7 @@ class Gate:
         verifier: Verifier,
         limits: Limits,
         replays: Replays,
-        rules: Rules,
+        rules: RulesInForce,
         environments: tuple[str, ...],
     ) -> None:
         self.environments = environments
@@ -86,7 +87,8 @@ class Gate:
         if not self.trusts(scope):
             raise Problem("gate_caller_refused")
         original = read_original(scope["headers"], described_by)
-        rule = self.rules.find(original.method, original.scheme, original.host, original.segments)
+        rules = await self.rules.current()
+        rule = rules.find(original.method, original.scheme, original.host, original.segments)
         if rule is None:
             log.info("refused: no rule fits %s %s%s", *shown(original))
             raise Problem("no_gate_rule")

@@ -10,20 +10,23 @@ The first rule that fits decides. A request that fits none is refused.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
 
 from latchkey.service.gate.target import DEFAULT_PORTS, Ambiguous, Host, parse_host, segments_of
-from latchkey.service.shapes import END, Name, ScopeName
+from latchkey.service.rule_error import RuleError
+from latchkey.service.shapes import END, Name, RoleName, ScopeName
 
 MOST_RULES = 1000
 LARGEST_FILE_BYTES = 1024 * 1024
 ONE, REST = "*", "**"
+
+P = TypeVar("P")
 
 Method = Annotated[str, Meta(pattern=r"^[A-Z][A-Z-]{0,31}" + END)]
 Pattern = Annotated[str, Meta(min_length=1, max_length=1000)]
@@ -33,7 +36,7 @@ class GateRulesError(ValueError):
     """The rules are wrong; the message names the rule and the fault."""
 
 
-class RuleText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RuleText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A rule as it is written."""
 
     paths: Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=100)]
@@ -47,6 +50,15 @@ class RuleText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cost: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
     name: Name | None = None
     """For people, in the log and in explanations."""
+
+
+class NamedRule(RuleText, frozen=True, kw_only=True):
+    """A rule that calls store and change by its name: the requests that it fits, and what they need.
+
+    Exactly one of `scope`, `any_key` and `public` must be set. An empty list of `hosts` or `methods` fits all of them.
+    """
+
+    name: RoleName
 
 
 class RulesText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,38 +126,39 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """A rule: the requests that it fits, and what they need."""
 
     number: int
-    """Its place in the file, from 1."""
+    """Its place in the file or among the stored rules, from 1."""
     text: RuleText
+    is_stored: bool
     hosts: tuple[HostPattern, ...]
     methods: frozenset[str]
     paths: tuple[PathPattern, ...]
 
     @classmethod
-    def of(cls, text: RuleText, number: int) -> Self:
+    def of(cls, text: RuleText, number: int, *, is_stored: bool = False) -> Self:
         """Return the rule that a text describes.
 
         Raises:
-            GateRulesError: it cannot work.
+            RuleError: it cannot work.
         """
         if (text.scope is not None) + text.any_key + text.public != 1:
-            raise GateRulesError(
-                f"rule {number}: set exactly one of `scope`, `any_key = true` and `public = true`"
-            )
+            raise RuleError("set exactly one of `scope`, `any_key = true` and `public = true`")
         if text.public and text.cost != 1:
-            raise GateRulesError(f"rule {number}: a public request is charged to no key, so it has no cost")
-        shown = ""
-        try:
-            hosts = tuple(HostPattern.parse(shown := one) for one in text.hosts)
-            paths = tuple(PathPattern.parse(shown := one) for one in text.paths)
-        except Ambiguous as error:
-            raise GateRulesError(f"rule {number}: {shown!r}: {error}") from None
+            raise RuleError("a public request is charged to no key, so it has no cost")
         methods = frozenset(text.methods) | ({"HEAD"} if "GET" in text.methods else set())
-        return cls(number=number, text=text, hosts=hosts, methods=methods, paths=paths)
+        return cls(
+            number=number,
+            text=text,
+            is_stored=is_stored,
+            hosts=tuple(parse_all(HostPattern.parse, text.hosts, "hosts")),
+            methods=methods,
+            paths=tuple(parse_all(PathPattern.parse, text.paths, "paths")),
+        )
 
     @property
     def label(self) -> str:
         """Return the name of the rule for people."""
-        return f"rule {self.number}" if self.text.name is None else f"rule {self.number} ({self.text.name})"
+        place = f"stored rule {self.number}" if self.is_stored else f"rule {self.number}"
+        return place if self.text.name is None else f"{place} ({self.text.name})"
 
     @property
     def counted_as(self) -> str:
@@ -159,6 +172,15 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
             and (not self.hosts or any(one.fits(host, scheme) for one in self.hosts))
             and any(one.fits(segments) for one in self.paths)
         )
+
+
+def parse_all(parse: Callable[[str], P], texts: Sequence[str], field: str) -> Iterator[P]:
+    """Yield the patterns of a field, or raise `RuleError` for one that cannot be parsed."""
+    for place, text in enumerate(texts):
+        try:
+            yield parse(text)
+        except Ambiguous as error:
+            raise RuleError(f"{text!r}: {error}", field, place) from None
 
 
 class Rules:
@@ -215,10 +237,17 @@ def parse_rules(content: bytes) -> Rules:
         texts = msgspec.toml.decode(content, type=RulesText).rules
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GateRulesError(numbered(str(error))) from None
-    for place, text in enumerate(texts):
-        if text in texts[:place]:
-            raise GateRulesError(f"rule {place + 1}: it is the same as an earlier rule")
-    return Rules([Rule.of(text, place + 1) for place, text in enumerate(texts)])
+    seen: set[RuleText] = set()
+    rules = []
+    for number, text in enumerate(texts, 1):
+        if text in seen:
+            raise GateRulesError(f"rule {number}: it is the same as an earlier rule")
+        seen.add(text)
+        try:
+            rules.append(Rule.of(text, number))
+        except RuleError as error:
+            raise GateRulesError(f"rule {number}: {error.reason}") from None
+    return Rules(rules)
 
 
 def numbered(message: str) -> str:

@@ -1,5 +1,6 @@
 """Find the rows whose list of words contains a given word: the holders of a scope or a role."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Text, func, literal, select, type_coerce
@@ -26,5 +27,11 @@ async def holders(
         ).scalar_one()
         query = select(name).where(*conditions).order_by(order).limit(MOST_NAMED)
         found = (await session.execute(query)).scalars().all()
-    more = f" and {count - len(found)} more" if count > len(found) else ""
-    return f"{', '.join(found)}{more}"
+    return named(found, count)
+
+
+def named(found: Sequence[str], count: int | None = None) -> str:
+    """Return the first of some names as words; `count` is their number if `found` has only the first of them."""
+    shown = found[:MOST_NAMED]
+    left = (len(found) if count is None else count) - len(shown)
+    return ", ".join(shown) + (f" and {left} more" if left else "")

@@ -8,7 +8,8 @@ from latchkey.models import ApiKey, Role, Scope
 from latchkey.models.lookups import Q
 from latchkey.models.scope import joined
 from latchkey.service.authentication.scopes import ANY_VERB
-from latchkey.service.keys.holders import contains_word, holders
+from latchkey.service.gate.stored import rules_that_need
+from latchkey.service.keys.holders import contains_word, holders, named
 from latchkey.service.problems import Problem
 from latchkey.service.rule_error import RuleError
 
@@ -56,7 +57,7 @@ async def register(name: str, description: str, declared: Collection[str]) -> Sc
 
 
 async def remove(name: str) -> None:
-    """Remove a registered scope that no active key and no role has.
+    """Remove a registered scope that no active key, no role and no stored rule of the gate has.
 
     Raises:
         Problem: 404 `not_found`, or 409 `scope_in_use`.
@@ -69,6 +70,8 @@ async def remove(name: str) -> None:
         raise Problem("scope_in_use", f"These keys have the scope {name}: {keys}.")
     if roles := await holders(Role.name, Role.id, contains_word(Role.scopes, name)):
         raise Problem("scope_in_use", f"These roles have the scope {name}: {roles}.")
+    if rules := await rules_that_need(name):
+        raise Problem("scope_in_use", f"These rules of the gate need the scope {name}: {named(rules)}.")
     await scope.remove()
 
 

@@ -1,1 +1,1 @@
-"""Pages for people: the reference of the API at `/docs`, and the files that it consists of."""
+"""Pages for people: the reference of the API at `/docs`, and responses as HTML where the client asks for it."""

@@ -250,7 +250,8 @@ KINDS: Mapping[str, ProblemKind] = {
     "scope_in_use": ProblemKind(
         409,
         "The scope is in use",
-        "Active keys have the scope, so it cannot be removed; the detail names them. Change or revoke these keys first.",
+        "Active keys or roles have the scope, or rules of the gate need it, so it cannot be removed; the detail names them. "
+        "Change them first, or revoke the keys.",
     ),
     "role_taken": ProblemKind(
         409,
@@ -273,11 +274,16 @@ KINDS: Mapping[str, ProblemKind] = {
         "The key is revoked",
         "A revoked key can be read but not changed.",
     ),
+    "gate_rule_taken": ProblemKind(
+        409,
+        "The rule exists already",
+        "A stored rule of the gate has this name. Nothing was changed. Replace that rule, or choose another name.",
+    ),
     "version_changed": ProblemKind(
         409,
-        "The secret has another version",
-        "The rotation names the version that it replaces, but the secret of the key has another version: it "
-        "was rotated before. Nothing was changed. Read the key before you rotate it again.",
+        "The version is another one",
+        "The call names the version that it replaces, but the secret of the key, or the rules of the gate, have another "
+        "version: they were replaced before. Nothing was changed. Read the key or the rules before you try again.",
     ),
     "user_owns_caller": ProblemKind(
         409,

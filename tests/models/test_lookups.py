@@ -11,7 +11,8 @@ from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from latchkey.models import ApiKey, KeySecret, User
 from latchkey.models.errors import MissingRowsError, UnknownLookupError
-from latchkey.models.lookups import OPERATORS
+from latchkey.models.lookups import OPERATORS, Q
+from latchkey.models.paging import order_of
 from latchkey.service.database import SQLAlchemy
 
 
@@ -40,6 +41,36 @@ async def keys(people: list[User]) -> list[ApiKey]:
         )
         for number, (name, owner) in enumerate([("one", 1), ("two", 1), ("three", 2)], 1)
     ]
+
+
+def paged_by(column: Any) -> Any:
+    return order_of(User, column)
+
+
+MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
+    (lambda users: users.order_by(User.id), r"order_by takes names, and .*InstrumentedAttribute: write order_by\('id'\)\."),
+    (lambda users: users.order_by(User.id.desc()), r"write order_by\('-id'\)\."),
+    (lambda users: users.order_by(None), r"order_by takes names, and the value is of the type NoneType\."),
+    (lambda users: users.load(User.keys), r"write load\('keys'\)\."),
+    (lambda users: users.load(["keys"]), r"load takes names, and the value is of the type list\."),
+    (lambda users: users.filter(True), r"filter takes .* the type bool: write filter\(id=1\) or filter\(User.id == 1\)\."),
+    (lambda users: users.filter("id = 1"), r"the type str: write filter"),
+    (lambda users: users.filter(Q(User.id == 1)), r"Q takes lookups by name"),
+    (lambda users: users.limit("3"), r"limit\('3'\): the number of rows must be an integer\."),
+    (lambda users: paged_by(User.id), r"order_by takes names, .* write order_by\('id'\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ask", "sentence"), MISTAKES)
+def test_a_column_in_place_of_a_name_is_an_error_that_names_it(
+    ask: Callable[[Any], Any], sentence: str
+) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        ask(User.filter())
+
+
+async def test_a_condition_of_sqlalchemy_is_accepted(people: list[User]) -> None:
+    assert [one.id for one in await User.filter(User.id == 2).all()] == [2]
 
 
 async def test_get_answers_the_row_or_none(people: list[User]) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import delete
 from starlette.applications import Starlette
 
-from latchkey.models import Role, Scope
+from latchkey.models import GateRuleSet, Role, Scope
 from latchkey.models.limit import Credits
 from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.operation import Operation
@@ -58,6 +59,10 @@ def scope_name(target: Target) -> str:
     return f"orders:x{target.access_key[4:].lower()}"
 
 
+def gate_rule(target: Target) -> dict[str, Any]:
+    return {"name": role_name(target), "paths": ["/**"], "any_key": True}
+
+
 def signed_request(target: Target) -> Any:
     return {
         "method": "GET",
@@ -95,6 +100,12 @@ BODIES: Mapping[str, Callable[[Target], Any]] = {
     "create_scope": lambda target: {"name": scope_name(target)},
     "list_scopes": nothing,
     "delete_scope": nothing,
+    "read_gate_rules": nothing,
+    "replace_gate_rules": lambda target: {"data": [gate_rule(target)]},
+    "create_gate_rule": lambda target: {"rule": gate_rule(target)},
+    "read_gate_rule": nothing,
+    "replace_gate_rule": lambda target: {"rule": gate_rule(target)},
+    "delete_gate_rule": nothing,
     "create_role": lambda target: {"name": role_name(target), "scopes": []},
     "list_roles": nothing,
     "read_role": nothing,
@@ -128,7 +139,7 @@ each_form = pytest.mark.parametrize("form", ["bearer", "query", "message"])
 
 
 def name_in_path(operation: Operation, target: Target) -> str:
-    return role_name(target) if "/roles/" in operation.path else scope_name(target)
+    return scope_name(target) if "/scopes/" in operation.path else role_name(target)
 
 
 def is_own(operation: Operation) -> bool:
@@ -173,6 +184,11 @@ async def hold_target(app: Starlette, operation: Operation, email: str) -> Targe
     if operation.name == "delete_scope":
         async with app.state.db.scoped_session() as session:
             session.add(Scope(name=scope_name(target), noun="orders"))
+            await session.commit()
+    if operation.name in {"read_gate_rule", "replace_gate_rule", "delete_gate_rule"}:
+        async with app.state.db.scoped_session() as session:
+            await session.execute(delete(GateRuleSet))
+            session.add(GateRuleSet(id=1, version=1, rules=json.dumps([gate_rule(target)])))
             await session.commit()
     if operation.name in {"read_role", "change_role", "delete_role"}:
         async with app.state.db.scoped_session() as session:

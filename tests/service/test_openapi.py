@@ -4,6 +4,7 @@ import enum
 import gzip
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from latchkey.service.methods import DESCRIBED_METHODS
 from latchkey.service.operation import Operation, route
 from latchkey.service.problems import Problem
 from latchkey.service.problems.kinds import KINDS
-from latchkey.service.routes import KEY, ROLE, ROUTES, SCOPE, USER
+from latchkey.service.routes import KEY, NEW_GATE_RULE, ROLE, ROUTES, SCOPE, USER
 from tests.api import HeldKey, call, hold_key
 from tests.service.webhooks.rows import hold_webhook
 
@@ -251,6 +252,8 @@ async def test_every_example_works(app: Starlette, caller: HeldKey, path: str, m
     key = await hold_key(app) if path == "/v1/users/{id}" else caller
     await call(app, "POST", "/v1/scopes", key=caller, body=SCOPE)
     await call(app, "POST", "/v1/roles", key=caller, body={**ROLE, "scopes": []})
+    if path.startswith("/v1/gate/rules") and method != "post":
+        await call(app, "POST", "/v1/gate/rules", key=caller, body={"rule": NEW_GATE_RULE})
     if path.endswith("/credits"):
         changed = {"credits": {"remaining": 5}}
         await call(app, "PATCH", target.removesuffix("/credits"), key=caller, body=changed)
@@ -265,7 +268,8 @@ async def test_every_example_works(app: Starlette, caller: HeldKey, path: str, m
     if "content" not in declared:
         assert answer.body == b""
         return
-    ((kind, content),) = declared["content"].items()
+    (kind, content), *pages = declared["content"].items()
+    assert pages == ([("text/html", {})] if answer.headers.get("vary") == "accept" else [])
     assert kind in (answer.headers["content-type"], "*/*")
     validate(answer.json, content.get("schema", {}))
 
@@ -506,10 +510,41 @@ def test_the_query_says_its_bounds_its_default_and_its_values() -> None:
         "expires_before",
         {"type": "string", "format": "date-time"},
     )
-    assert (status["name"], status["schema"]) == (
-        "status",
-        {"type": "string", "enum": ["active", "revoked"]},
-    )
+    assert (status["name"], status["schema"]) == ("status", {"$ref": "#/components/schemas/KeyStatus"})
+    assert resolved(status["schema"])["enum"] == ["active", "revoked"]
+
+
+def test_no_type_without_a_name_is_described_twice() -> None:
+    """A generator makes a class for each description of an enumeration or of an open object."""
+    found: Counter[str] = Counter()
+
+    def count(place: Any) -> None:
+        for one in place.values() if isinstance(place, dict) else place if isinstance(place, list) else ():
+            if isinstance(one, dict) and ("enum" in one or one.get("type") == "object"):
+                found[json.dumps({**one, "description": "", "default": ""}, sort_keys=True)] += 1
+            count(one)
+
+    for schema in DOCUMENT["components"]["schemas"].values():
+        count(schema)
+    for path, method in (one.values for one in OPERATIONS):
+        count([one["schema"] for one in DOCUMENT["paths"][path][method]["parameters"]])
+
+    assert [one for one, times in found.items() if times > 1] == []
+
+
+def test_a_type_of_a_team_keeps_its_name() -> None:
+    """Latchkey's own description of a type with this name stays where it is used."""
+    made = msgspec.defstruct("KeyStatus", [("light", str)], module="team")
+
+    async def read_light(query: OrderQuery) -> made:  # type: ignore[valid-type]  # it is made when this runs
+        """Read a light."""
+        return made("green")
+
+    team = openapi.document([route("GET", "/v1/light", read_light, public=True)])
+    (status,) = (one for one in team["paths"]["/v1/light"]["get"]["parameters"] if one["name"] == "status")
+
+    assert list(team["components"]["schemas"]["KeyStatus"]["properties"]) == ["light"]
+    assert status["schema"] == {"type": "string", "enum": ["active", "revoked"]}
 
 
 # Features that ECMA-262 does not have, or interprets differently than Python.

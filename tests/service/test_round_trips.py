@@ -12,13 +12,12 @@ import pytest
 from starlette.applications import Starlette
 
 from latchkey.models.limit import Quota
-from latchkey.service.gate.rules import parse_rules
 from latchkey.service.networks import Proxies
 from latchkey.service.routes import ROUTES, SIGNED_REQUEST, VERIFY
 from tests import mysql, wire
 from tests.api import HeldKey, call, hold_key
 from tests.conftest import on_mariadb
-from tests.service.gate.asking import ask
+from tests.service.gate.asking import ask, put_in_force
 from tests.service.limits.rules import limit, limit_owner, per_day
 
 
@@ -50,6 +49,7 @@ class Trip(msgspec.Struct, frozen=True):
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "round-trips.md"
 USER = {"email": "ann@example.com", "name": "Ann"}
 KEY = {"name": "n", "scopes": ["users:read"]}
+RULE = {"name": "all", "paths": ["/**"], "any_key": True}
 
 # As for `/v1/keys`.
 MINE = {
@@ -117,6 +117,13 @@ TRIPS = {
     "list scopes": Trip("GET /v1/scopes", 2),
     # key; the caller, the scope, COMMIT
     "remove no scope": Trip("DELETE /v1/scopes/{name}", 4, 404),
+    "read the rules of the gate": Trip("GET /v1/gate/rules", 2),
+    # key; the caller, the row of the rules, its INSERT, COMMIT
+    "store the first rules of the gate": Trip("PUT /v1/gate/rules", 5, 200, {"data": []}),
+    "add a first rule to the gate": Trip("POST /v1/gate/rules", 5, 201, {"rule": RULE}),
+    "read no rule of the gate": Trip("GET /v1/gate/rules/{name}", 2, 404),
+    "replace no rule of the gate": Trip("PUT /v1/gate/rules/{name}", 4, 404, {"rule": RULE}),
+    "remove no rule of the gate": Trip("DELETE /v1/gate/rules/{name}", 4, 404),
     # as for a scope; without scopes, none is looked up
     "create a role": Trip("POST /v1/roles", 4, 201, {"name": "auditor", "scopes": []}, tables=1),
     "list roles": Trip("GET /v1/roles", 2),
@@ -199,7 +206,7 @@ async def test_a_decision_of_the_gate_costs_one_command(
     app: Starlette, operator: HeldKey, trip: Trip
 ) -> None:
     app.state.latchkey.verifier.proxies = Proxies.from_text("127.0.0.0/8")
-    app.state.latchkey.gate.rules = parse_rules(ANY_KEY)
+    put_in_force(app, ANY_KEY)
     gate = trip.operation.partition(" ")[2]
     await ask(app, "GET", "/orders/7", key=operator, gate=gate)
 

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.ports import free_port
-from latchkey import SettingsError, command_line
+from latchkey import NotMigratedError, SettingsError, command_line
 from latchkey.models import ApiKey
 from latchkey.service import application
 from latchkey.service.commands import latchkey
@@ -371,6 +372,27 @@ def test_an_error_of_a_teams_command_is_one_sentence() -> None:
     failed = CliRunner().invoke(command_line("shop:create_app", commands=[fail]), ["fail"])
 
     assert (failed.exit_code, failed.stderr) == (1, "Error: ORDERS_URL is not set.\n")
+
+
+ADVICE = [
+    (NotMigratedError("x.db", "1", "2"), "this release needs 2: run `shop migrate`."),
+    (NotMigratedError("x.db", "1", "2", SimpleNamespace(name="shop")), "this application needs 2: run `shop migrate`."),  # type: ignore[arg-type]
+    (SettingsError("LATCHKEY_KEYRING is not set: `latchkey keyring` prints a new one."), "not set: `shop keyring` prints"),
+    (click.ClickException('draft it with `latchkey migrations new "a"`.'), 'draft it with `shop migrations new "a"`.'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "advice"), ADVICE)
+def test_advice_names_the_program_of_the_team(error: Exception, advice: str) -> None:
+    @click.command()
+    def fail() -> None:
+        raise error
+
+    ours = CliRunner().invoke(command_line(None, commands=[fail]), ["fail"])
+    failed = CliRunner().invoke(command_line("shop:create_app", name="shop", commands=[fail]), ["fail"])
+
+    assert advice in failed.stderr
+    assert "`latchkey " in ours.stderr
 
 
 def get(url: str) -> int:

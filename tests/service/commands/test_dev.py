@@ -168,6 +168,21 @@ class TestTheFirstTime:
 
         assert prepare().stdout.splitlines()[1].startswith(".venv/bin/latchkey call GET http://")
 
+    def test_it_prints_the_variables_of_the_other_commands_unless_they_are_set(
+        self, prepare: Run, run: Run, environ: pytest.MonkeyPatch
+    ) -> None:
+        """With them, the other commands find what it has prepared; the key ring stays in its file."""
+        lines = [line for line in prepare().stderr.splitlines() if line.startswith("export ")]
+        told = "; ".join([*lines, 'echo "$LATCHKEY_DATABASE_URL" "$LATCHKEY_KEYRING"'])
+        shell = subprocess.run(["sh", "-c", told], capture_output=True, text=True, check=True)
+        url, keyring = shell.stdout.split()
+
+        assert keyring not in "".join(lines)
+        environ.setenv("LATCHKEY_DATABASE_URL", url)
+        environ.setenv("LATCHKEY_KEYRING", keyring)
+        assert "dev@example.com" in run("users", "list").stdout
+        assert "export" not in prepare().stderr
+
 
 class TestAgain:
     def test_nothing_changes(self, prepare: Run) -> None:

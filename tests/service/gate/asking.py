@@ -6,6 +6,8 @@ from starlette.applications import Starlette
 
 from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.authentication.wire.query_signature import sign_query
+from latchkey.service.gate.in_force import RulesInForce
+from latchkey.service.gate.rules import parse_rules
 from tests.api import Headers, HeldKey, call
 from tests.requests import Answer
 
@@ -46,6 +48,13 @@ async def ask(
     if key is not None:
         sent.append(key.bearer)
     return await call(app, asked_by, gate, headers=sent, body=body)
+
+
+def put_in_force(app: Starlette, rules: bytes) -> None:
+    """Replace the rules of the file; the stored ones are read once."""
+    app.state.latchkey.gate.rules = RulesInForce(
+        parse_rules(rules), lambda: app.state.db.reader, clock=lambda: 0.0
+    )
 
 
 def signed_by_query(

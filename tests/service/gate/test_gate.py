@@ -16,7 +16,6 @@ from starlette.applications import Starlette
 from latchkey.models import User
 from latchkey.models.usage import NO_KEY
 from latchkey.service.gate.decision import IDENTITY
-from latchkey.service.gate.rules import parse_rules
 from latchkey.service.networks import Proxies
 from latchkey.service.settings import Settings
 from tests.api import HeldKey, assert_problem, call, hold_key
@@ -26,6 +25,7 @@ from tests.service.gate.asking import (
     HOST,
     NGINX,
     ask,
+    put_in_force,
     signed_by_message,
     signed_by_query,
 )
@@ -150,7 +150,7 @@ async def test_a_request_without_a_rule_is_refused(
 
 
 async def test_without_rules_every_request_is_refused(app: Starlette, partner: HeldKey) -> None:
-    app.state.latchkey.gate.rules = type(app.state.latchkey.gate.rules)()
+    put_in_force(app, b"rules = []")
 
     assert_problem(await ask(app, "GET", "/health", key=partner), 403, "no_gate_rule")
 
@@ -242,7 +242,7 @@ async def test_a_key_without_the_scope_is_refused_with_its_name(app: Starlette) 
 
 
 async def test_a_role_gives_its_scopes(app: Starlette, operator: HeldKey) -> None:
-    app.state.latchkey.gate.rules = parse_rules(b'[[rules]]\npaths = ["/**"]\nscope = "users:read"')
+    put_in_force(app, b'[[rules]]\npaths = ["/**"]\nscope = "users:read"')
     await call(app, "POST", "/v1/roles", key=operator, body={"name": "clerk", "scopes": ["users:read"]})
     body = {
         "user_id": operator.user_id,

@@ -1,0 +1,28 @@
+"""The rules of the gate that were stored by calls."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import Mapped, mapped_column
+
+from latchkey.models.base import Base
+from latchkey.models.types import UtcDateTime, utc_now
+
+# On these servers a plain TEXT holds at most 64 kB.
+LongText = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+
+
+class GateRuleSet(Base):
+    """All stored rules, in their order, in the only row of the table.
+
+    One row, because the order of the rules is a part of their meaning: a change locks it, and a reader never gets a half of a
+    change. `version` increases with each change.
+    """
+
+    __tablename__ = "gate_rule_sets"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    version: Mapped[int] = mapped_column(BigInteger)
+    rules: Mapped[str] = mapped_column(LongText)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
