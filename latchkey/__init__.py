@@ -65,7 +65,7 @@ from latchkey.service.endpoints.paging import Page, PageQuery, paginate
 from latchkey.service.from_code.keys import IssuedKey, issue_key, revoke_key, rotate_key
 from latchkey.service.from_code.session import open_session
 from latchkey.service.idempotency.claims import ClaimLostError
-from latchkey.service.operation import Answer, Operation, RouteError, route
+from latchkey.service.operation import Answer, Operation, RouteError, Text, route
 from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import ProblemType, ProblemTypeError
 from latchkey.service.settings import Settings, SettingsError, read_settings
@@ -128,6 +128,7 @@ __all__ = [
     "StreamClosedError",
     "StreamTimeoutError",
     "StructError",
+    "Text",
     "TransactionEndedError",
     "UnknownLookupError",
     "UnwrittenWorkError",

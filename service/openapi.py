@@ -206,7 +206,9 @@ def success(operation: Operation, schemas: Schemas) -> JsonObject:
     if operation.answers is Response:
         answer["content"] = {operation.media_type: {}}
     elif operation.answers is not None:
-        answer["content"] = {operation.media_type: {"schema": schemas.of(operation.answers)}}
+        answer["content"] = {operation.media_type: {"schema": schemas.of(operation.answers)}} | {
+            media_type: {"schema": {"type": "string"}} for media_type in operation.also
+        }
     if operation.page is not None:
         answer["content"]["text/html"] = {}
     return answer

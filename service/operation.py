@@ -41,6 +41,13 @@ class Answer(msgspec.Struct, kw_only=True):
     headers: Mapping[str, str] = {}
 
 
+class Text(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of a response in UTF-8, in a media type that the route declares in `also`."""
+
+    content: str
+    media_type: str
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One method on one path."""
 
@@ -64,6 +71,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """The type of the content; None for no content, `Response` when the endpoint creates the response itself."""
     media_type: str
     """The media type of the content; `*/*` for a `Response` whose class does not set it."""
+    also: tuple[str, ...]
+    """Further media types of the content, which the endpoint returns as `Text`."""
     problems: tuple[str, ...]
     """The codes that only this operation raises."""
     example: Any
@@ -124,6 +133,7 @@ def route(
     retry: bool = True,
     idempotent: bool = False,
     cost: int = 1,
+    also: tuple[str, ...] = (),
     problems: tuple[str, ...] = (),
     example: Any = None,
     path_example: Mapping[str, str] | None = None,
@@ -154,6 +164,8 @@ def route(
         idempotent: accept an `Idempotency-Key`. The endpoint must then make changes only through the request's session,
             and leave COMMIT to the adapter; its response, without the fields in `one_time`, is stored for a day.
         cost: the number of units that a call is charged to the limits and quotas of its key and owner; 0 charges none.
+        also: further media types of the content, such as `text/csv`: the endpoint may return
+            `Answer(content=Text(content="…", media_type="text/csv"))` in place of the declared content.
         problems: codes that only this endpoint raises.
         example: a valid body.
         path_example: values for all or some path parameters.
@@ -219,6 +231,7 @@ def route(
         parameters=parameters,
         answers=answers,
         media_type=media_type,
+        also=also,
         problems=problems,
         example=example,
         path_example=path_example or {},

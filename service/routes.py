@@ -10,6 +10,7 @@ from latchkey.service.endpoints import (
     roles,
     scopes,
     signatures,
+    usage,
     users,
     verification,
     webhooks,
@@ -19,6 +20,7 @@ from latchkey.service.explanation.shapes import SignatureReport
 from latchkey.service.gate.shapes import GateRulesVersion
 from latchkey.service.operation import Operation, route
 from latchkey.service.pages import html
+from latchkey.service.usage.shapes import UsageReport
 from latchkey.service.webhooks import shapes as webhook_shapes
 
 SERVICE = "service"
@@ -98,6 +100,9 @@ ROUTES: tuple[Operation, ...] = (
     route("DELETE", "/v1/me/keys/{access_key}", me.revoke_my_key, scope="me.keys:write",
           status=204, problems=("not_found",), path_example=KEY, idempotent=True),
 
+    route("GET", "/v1/me/usage", usage.read_my_usage, scope="me.usage:read",
+          answers=UsageReport, also=("text/csv",), problems=("not_found",)),
+
     route("POST", "/v1/me/signatures/explain", signatures.explain_my_signature, scope="me.keys:read",
           answers=SignatureReport, example=SIGNED_REQUEST, idempotent=True),
 
@@ -131,6 +136,8 @@ ROUTES: tuple[Operation, ...] = (
           answers=shapes.RotatedKey,
           problems=("not_found", "scope_not_held", "other_environment", "key_not_active", "version_changed"),
           example=ROTATION, path_example=KEY, idempotent=True),
+    route("GET", "/v1/keys/{access_key}/usage", usage.read_key_usage, scope="keys:read",
+          answers=UsageReport, also=("text/csv",), problems=("not_found",), path_example=KEY),
     route("DELETE", "/v1/keys/{access_key}", keys.revoke_key, scope="keys:write",
           status=204, problems=("not_found",), path_example=KEY, idempotent=True),
 

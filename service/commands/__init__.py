@@ -25,6 +25,7 @@ from latchkey.service.commands.output import OutputError, guarded_output
 from latchkey.service.commands.roles import roles
 from latchkey.service.commands.scopes import scopes
 from latchkey.service.commands.server import dev, keyring, openapi, purge, serve
+from latchkey.service.commands.usage import usage
 from latchkey.service.commands.users import users
 from latchkey.service.database.schema import NotMigratedError, SchemaError
 from latchkey.service.exception_handlers import problem_of_exception
@@ -133,6 +134,7 @@ COMMANDS = (
     keys,
     roles,
     scopes,
+    usage,
     gate,
     sign,
     call,

@@ -34,7 +34,7 @@ from latchkey.service.database.session import RequestSession
 from latchkey.service.idempotency.claims import Claim
 from latchkey.service.idempotency.key import key_of
 from latchkey.service.invalid_values import raise_invalid_value, require_narrow
-from latchkey.service.operation import Answer, Operation
+from latchkey.service.operation import Answer, Operation, Text
 from latchkey.service.parts import parts_of
 from latchkey.service.problems import FieldError, Problem, bounded_pointer
 
@@ -127,7 +127,7 @@ def compartments_of(operation: Operation, request: Request) -> tuple[Compartment
 async def answer(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:
     """Send a complete response."""
     raw = [] if status == NO_CONTENT else [(b"content-length", b"%d" % len(content))]
-    if content:
+    if content and "content-type" not in headers:
         raw.append((b"content-type", b"application/json"))
     raw += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
@@ -189,6 +189,10 @@ def encode(operation: Operation, found: Any) -> tuple[bytes, dict[str, str]]:
         found, headers = found.content, dict(found.headers)
     if operation.answers is None:
         return b"", headers
+    if isinstance(found, Text):
+        if found.media_type not in operation.also:
+            raise RuntimeError(f"{operation.name}: the route does not declare {found.media_type} in `also`.")
+        return found.content.encode(), {**headers, "content-type": f"{found.media_type}; charset=utf-8"}
     return _encoder.encode(conversion.converter(operation.answers)(found)), headers
 
 

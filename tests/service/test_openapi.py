@@ -268,7 +268,8 @@ async def test_every_example_works(app: Starlette, caller: HeldKey, path: str, m
     if "content" not in declared:
         assert answer.body == b""
         return
-    (kind, content), *pages = declared["content"].items()
+    (kind, content), *further = declared["content"].items()
+    pages = [one for one in further if one != ("text/csv", {"schema": {"type": "string"}})]
     assert pages == ([("text/html", {})] if answer.headers.get("vary") == "accept" else [])
     assert kind in (answer.headers["content-type"], "*/*")
     validate(answer.json, content.get("schema", {}))
