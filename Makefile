@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-npm test-migrations test-storm test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-webhooks test-npm test-migrations test-storm test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -67,6 +67,9 @@ test-mariadb: $(READY) ## Run the same on another MariaDB: LATCHKEY_TEST_MARIADB
 
 test-galera: $(READY) ## Run a private Galera cluster of three nodes and write to two of them (galera-4, rsync)
 	LATCHKEY_TEST_GALERA=1 $(VENV)/bin/python -m pytest -q -m galera
+
+test-webhooks: $(READY) ## Send 10,000 events to a webhook that fails half of the time, and kill 20 processes that deliver them
+	LATCHKEY_TEST_WEBHOOKS=long $(VENV)/bin/python -m pytest -q tests/service/webhooks/test_killed_deliverer.py
 
 test-npm: $(READY) ## Sign requests with the libraries of npm, and verify them (node and npm)
 	cd tests/npm && npm ci --silent

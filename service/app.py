@@ -40,8 +40,9 @@ from latchkey.service.limits.gate import Limits
 from latchkey.service.limits.redis_counters import RedisCounters
 from latchkey.service.limits.split_charger import SplitCharger
 from latchkey.service.middleware_stack import application_middleware, make_route, route_middleware
-from latchkey.service.networks import NetworkError, Proxies, parse_networks
+from latchkey.service.networks import NetworkError, Proxies
 from latchkey.service.operation import Operation, RouteError, checked_scope
+from latchkey.service.outbox.listeners import listeners
 from latchkey.service.parts import Parts
 from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import ProblemType, UnknownProblemError, known, register
@@ -57,10 +58,13 @@ from latchkey.service.settings import (
 )
 from latchkey.service.usage.counting import Usage
 from latchkey.service.usage.store import Store
-from latchkey.service.webhooks.addresses import AddressRules
+from latchkey.service.webhooks.addresses import read_addresses
+from latchkey.service.webhooks.deliverer import Deliverer
+from latchkey.service.webhooks.delivery_queue import Queue
 from latchkey.service.webhooks.ping import Pinger
 from latchkey.service.webhooks.rules import Secrets, WebhookRules
-from latchkey.service.webhooks.sender import Sender
+from latchkey.service.webhooks.schedule import Schedule
+from latchkey.service.webhooks.sender import Sender, agent_of
 
 
 def create_app(
@@ -97,7 +101,7 @@ def create_app(
     key_headers = read_key_headers(settings.key_headers)
     environments = read_environments(settings.environments)
     gate_rules = read_gate_rules(settings)
-    addresses = read_webhook_addresses(settings)
+    addresses = read_addresses(settings)
     public_scheme, public_authority = read_public_origin(settings)
     channel = open_channel(settings)
     redis_store = open_store(settings)
@@ -139,9 +143,7 @@ def create_app(
     limits = Limits(of_calls, settings.limits_on_outage, exempt=idempotency.has_answer)
     revocations = Revocations(key_cache, channel)
     webhook_secrets = Secrets(keyring)
-    sender = Sender(
-        addresses, timeout_s=settings.webhook_timeout_s, agent=f"Latchkey-Webhooks/{service.__version__}"
-    )
+    sender = Sender(addresses, timeout_s=settings.webhook_timeout_s, agent=agent_of(service.__version__))
     parts = Parts(
         db=db,
         keyring=keyring,
@@ -169,6 +171,13 @@ def create_app(
         ended_keys_kept_days=settings.ended_keys_kept_days,
         has_reference=settings.docs,
         webhook_rules=WebhookRules(webhook_secrets, addresses),
+        deliverer=Deliverer(
+            lambda: db.engine,
+            Queue(lambda: db.reader, Schedule(settings.webhook_retry_s, settings.webhook_give_up_s)),
+            secrets=webhook_secrets,
+            sender=sender,
+            listeners=listeners,
+        ),
         pinger=Pinger(lambda: db.reader, webhook_secrets, sender),
         openapi=msgspec.json.encode(
             openapi.document(operations, key_headers=key_headers, root_path=settings.root_path)
@@ -201,15 +210,6 @@ def read_proxies(settings: Settings) -> Proxies:
         return Proxies.from_text(settings.trusted_proxies)
     except NetworkError as error:
         raise SettingsError(f"LATCHKEY_TRUSTED_PROXIES: {error}.") from None
-
-
-def read_webhook_addresses(settings: Settings) -> AddressRules:
-    """Return which addresses webhooks may have; without settings, public ones by https."""
-    texts = [one.strip() for one in (settings.webhook_networks or "").split(",") if one.strip()]
-    try:
-        return AddressRules(parse_networks(texts), settings.webhook_http == "allow")
-    except NetworkError as error:
-        raise SettingsError(f"LATCHKEY_WEBHOOK_NETWORKS: {error}.") from None
 
 
 def read_gate_rules(settings: Settings) -> Rules:

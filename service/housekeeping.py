@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Table, delete, inspect, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from latchkey.models import ApiKey, Base, IdempotencyKey, LimitCounter, Nonce, UsageFlush
+from latchkey.models import ApiKey, Base, IdempotencyKey, LimitCounter, Nonce, UsageFlush, WebhookDelivery
 from latchkey.models.lookups import identified
 from latchkey.models.types import utc_now
 from latchkey.service.database import SQLAlchemy
@@ -22,7 +22,7 @@ from latchkey.service.ended_keys import purge_keys
 
 log = logging.getLogger("latchkey.housekeeping")
 
-EXPIRING: tuple[type[Base], ...] = (IdempotencyKey, LimitCounter, Nonce, UsageFlush)
+EXPIRING: tuple[type[Base], ...] = (IdempotencyKey, LimitCounter, Nonce, UsageFlush, WebhookDelivery)
 
 BATCH_ROWS = 1000
 PAUSE_S = 0.05  # between two batches, so that other writers can proceed

@@ -13,6 +13,7 @@ from latchkey.service.authentication import canary
 from latchkey.service.connections.adoption import bound_connections, serving_config
 from latchkey.service.database import cluster, schema
 from latchkey.service.database.positions import require_positions
+from latchkey.service.outbox.listeners import listeners
 from latchkey.service.parentage import end_with_parent
 from latchkey.service.parts import parts_of
 from latchkey.service.shutdown import CLOSING_S, SHUTDOWN_S, Step, end_on_second_signal, run_steps
@@ -43,6 +44,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await cluster.warn_of_stale_reads(db.reader)
         tasks = [
             asyncio.create_task(parts.revocations.follow(), name="revocations"),
+            asyncio.create_task(listeners.follow(db.reader), name="listeners"),
+            asyncio.create_task(parts.deliverer.deliver_for_ever(), name="webhooks"),
             asyncio.create_task(parts.last_used.write_for_ever(), name="last used"),
             asyncio.create_task(parts.usage.flush_for_ever(), name="usage"),
             asyncio.create_task(

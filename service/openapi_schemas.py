@@ -13,7 +13,7 @@ from latchkey.service import shapes
 from latchkey.service.openapi_components import JsonObject, ProblemDocument
 from latchkey.service.operation import Operation
 from latchkey.service.problems.registry import known
-from latchkey.service.webhooks.events import EventType
+from latchkey.service.outbox.events import EventType
 
 
 def choice(kind: Any, description: str) -> JsonObject:

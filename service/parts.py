@@ -18,6 +18,7 @@ from latchkey.service.keys.rules import KeyRules
 from latchkey.service.limits.gate import Limits
 from latchkey.service.redis.store import Store
 from latchkey.service.usage.counting import Usage
+from latchkey.service.webhooks.deliverer import Deliverer
 from latchkey.service.webhooks.ping import Pinger
 from latchkey.service.webhooks.rules import WebhookRules
 
@@ -44,6 +45,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     has_reference: bool
     webhook_rules: WebhookRules
     pinger: Pinger
+    deliverer: Deliverer
     openapi: bytes
 
 

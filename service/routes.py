@@ -200,6 +200,10 @@ ROUTES: tuple[Operation, ...] = (
           path_example=WEBHOOK, idempotent=True),
     route("DELETE", "/v1/webhooks/{id}", webhooks.delete_webhook, scope="webhooks:write",
           status=204, problems=("not_found",), path_example=WEBHOOK, idempotent=True),
+    route("GET", "/v1/webhooks/{id}/deliveries", webhooks.list_deliveries, scope="webhooks:read",
+          answers=webhook_shapes.DeliveryPage, problems=("not_found", "invalid_cursor"), path_example=WEBHOOK),
+    route("POST", "/v1/webhooks/{id}/redeliver", webhooks.redeliver_events, scope="webhooks:write",
+          answers=webhook_shapes.Redelivered, problems=("not_found",), example={}, path_example=WEBHOOK, idempotent=True),
     route("POST", "/v1/webhooks/{id}/ping", webhooks.ping_webhook, scope="webhooks:write", retry=False,
           answers=webhook_shapes.Pinged, problems=("not_found",), path_example=WEBHOOK),
 

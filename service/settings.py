@@ -105,6 +105,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ended_keys_kept_days: Annotated[int, Meta(ge=1, le=36_500)] = 365
     webhook_networks: Annotated[str, Meta(max_length=5000)] | None = None
     webhook_http: Literal["refuse", "allow"] = "refuse"
+    webhook_retry_s: Annotated[float, Meta(ge=0.001, le=3600)] = 5.0
+    webhook_give_up_s: Annotated[float, Meta(gt=0, le=2_592_000)] = 259_200.0
     webhook_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
     stored_answers_per_key: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 100_000
     usage_flush_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0

@@ -27,6 +27,7 @@ from latchkey.service.commands.scopes import scopes
 from latchkey.service.commands.server import dev, keyring, openapi, purge, serve
 from latchkey.service.commands.usage import usage
 from latchkey.service.commands.users import users
+from latchkey.service.commands.webhooks import webhooks
 from latchkey.service.database.schema import NotMigratedError, SchemaError
 from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.redis.client import UnreachableError
@@ -135,6 +136,7 @@ COMMANDS = (
     roles,
     scopes,
     usage,
+    webhooks,
     gate,
     sign,
     call,

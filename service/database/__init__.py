@@ -16,6 +16,7 @@ from latchkey.service.database.engines import create_engines
 from latchkey.service.database.replica import Replica
 from latchkey.service.database.rules import Engines
 from latchkey.service.database.session import RequestSession
+from latchkey.service.outbox.listeners import listeners
 from latchkey.service.settings import Settings
 
 log = logging.getLogger("latchkey.database")
@@ -78,6 +79,7 @@ class SQLAlchemy(metaclass=Singleton):
         """
         if self._engines is not None:
             raise RuntimeError("the database is open already: call `await db.close()` first.")
+        listeners.reset()
         engines = create_engines(settings)
         maker: Any = SessionMaker(
             RequestSession,

@@ -1,7 +1,9 @@
 """A lock of the whole database, for work that only one process may do at a time."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -15,6 +17,7 @@ from latchkey.service.database import sqlite
 _NAME = "CONCAT('latchkey ', :purpose, ' ', LEFT(SHA2(DATABASE(), 256), 32))"
 _LOCK = text(f"SELECT GET_LOCK({_NAME}, :wait_s)")
 _WAIT_FOR_LOCKS = text("SET innodb_lock_wait_timeout = DEFAULT, lock_wait_timeout = DEFAULT")
+_ALIVE = text("SELECT 1")
 _UNLOCK = text(f"SELECT RELEASE_LOCK({_NAME})")
 
 
@@ -60,6 +63,52 @@ async def locked(
         finally:
             if connection.invalidated:  # SQLAlchemy drops a detached connection without closing it
                 driver.close()
+
+
+@asynccontextmanager
+async def alone(
+    engine: AsyncEngine, purpose: str
+) -> AsyncIterator[Callable[[], Coroutine[Any, Any, None]] | None]:
+    """Yield a function that raises an error when the lock was lost; None when another process holds it.
+
+    For work that lasts as long as the process. On an SQLite file, other writers do not wait: the lock is on a file beside it,
+    which the system releases when the process ends.
+
+    Args:
+        engine: of the database.
+        purpose: the kind of work, at most 20 letters.
+    """
+    if engine.dialect.name == "sqlite":
+        with _locked_file(f"{engine.url.database}-{purpose}") as is_locked:
+            yield _never_lost if is_locked else None
+        return
+    async with locked(engine, purpose) as connection:
+        if connection is None:
+            yield None
+            return
+
+        async def require() -> None:
+            await connection.execute(_ALIVE)  # the lock ends with its connection
+            await connection.rollback()
+
+        yield require
+
+
+async def _never_lost() -> None:
+    """Return: the lock of a file lasts until it is closed."""
+
+
+@contextmanager
+def _locked_file(path: str) -> Iterator[bool]:
+    """Lock a file, which is created if it does not exist; the value is whether no other process has locked it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(file)
 
 
 async def _detach(connection: AsyncConnection) -> Any:

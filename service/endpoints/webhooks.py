@@ -3,9 +3,10 @@
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 
-from latchkey.models import Webhook
+from latchkey.models import Webhook, WebhookDelivery
 from latchkey.service import conversion
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.paging import page
@@ -15,7 +16,7 @@ from latchkey.service.parts import parts_of
 from latchkey.service.problems import Problem
 from latchkey.service.shapes import PathId, given
 from latchkey.service.webhooks import shapes
-from latchkey.service.webhooks.rules import WebhookRules, lock_webhook, remove
+from latchkey.service.webhooks.rules import WebhookRules, lock_webhook, redeliver, remove
 
 PATH = "/v1/webhooks"
 
@@ -90,6 +91,35 @@ async def delete_webhook(request: Request, id: PathId) -> None:
     await remove(await lock_webhook(parse_id(id)))
 
 
+async def list_deliveries(request: Request, id: PathId, query: shapes.DeliveryQuery) -> Answer:
+    """List the deliveries of a webhook in their order, for 30 days.
+
+    With `status=dead` the list contains those that were given up.
+    """
+    webhook = await read_webhook(id)
+    found = WebhookDelivery.filter(webhook_id=webhook.id)
+    if query.status is not None:
+        found = found.filter(status=query.status)
+    return await page(
+        found,
+        path=f"{PATH}/{webhook.id}/deliveries",
+        filters={"status": query.status},
+        limit=query.limit,
+        cursor=query.cursor,
+        keyring=parts_of(request.app).keyring,
+    )
+
+
+async def redeliver_events(request: Request, id: PathId, body: shapes.Redelivery) -> shapes.Redelivered:
+    """Deliver events again: all that were given up, or the one that `event_id` names, even if it was delivered.
+
+    They keep their ids, and are sent before newer events.
+    """
+    await hold_caller(request)
+    event_id = None if body.event_id is UNSET else body.event_id
+    return shapes.Redelivered(deliveries=await redeliver(await lock_webhook(parse_id(id)), event_id))
+
+
 async def ping_webhook(request: Request, id: PathId) -> shapes.Pinged:
     """Send the event `webhook.ping` at once, also to a disabled webhook, and return the result.
 
@@ -98,12 +128,7 @@ async def ping_webhook(request: Request, id: PathId) -> shapes.Pinged:
     attempt = await parts_of(request.app).pinger.ping(parse_id(id))
     if attempt is None:
         raise Problem("not_found")
-    return shapes.Pinged(
-        delivered=attempt.is_delivered,
-        response=attempt.response,
-        error=attempt.error,
-        duration_ms=attempt.duration_ms,
-    )
+    return shapes.pinged(attempt)
 
 
 def rules_of(request: Request) -> WebhookRules:

@@ -8,8 +8,17 @@ from urllib.parse import urlsplit
 import msgspec
 
 from latchkey.models.webhook import URL_BYTES
-from latchkey.service.networks import Address, Network, contains, parse_address, unmapped
+from latchkey.service.networks import (
+    Address,
+    Network,
+    NetworkError,
+    contains,
+    parse_address,
+    parse_networks,
+    unmapped,
+)
 from latchkey.service.rule_error import RuleError
+from latchkey.service.settings import Settings, SettingsError
 
 SPECIAL: tuple[Network, ...] = (
     *map(
@@ -70,6 +79,19 @@ class AddressRules(msgspec.Struct, frozen=True):
         if not all(map(self.permits, found)):
             raise RuleError("the host has an address that is not public, to which requests are not permitted")
         return found
+
+
+def read_addresses(settings: Settings) -> AddressRules:
+    """Return which addresses webhooks may have; without settings, public ones by https.
+
+    Raises:
+        SettingsError: a network is not a block of addresses.
+    """
+    texts = [one.strip() for one in (settings.webhook_networks or "").split(",") if one.strip()]
+    try:
+        return AddressRules(parse_networks(texts), settings.webhook_http == "allow")
+    except NetworkError as error:
+        raise SettingsError(f"LATCHKEY_WEBHOOK_NETWORKS: {error}.") from None
 
 
 def parts_of_url(url: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from latchkey.models import Webhook
-from latchkey.service.webhooks.events import PING, new_event
+from latchkey.service.outbox.events import PING, new_event
 from latchkey.service.webhooks.rules import Secrets
 from latchkey.service.webhooks.sender import Attempt, Sender
 from latchkey.service.webhooks.signature import headers_of

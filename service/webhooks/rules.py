@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from latchkey.models import Webhook, WebhookDelivery
 from latchkey.service.authentication.keyring import KeyRing
@@ -125,6 +125,22 @@ async def lock_webhook(id: int) -> Webhook:
     if webhook is None:
         raise Problem("not_found")
     return webhook
+
+
+async def redeliver(webhook: Webhook, event_id: str | None) -> int:
+    """Make deliveries of a locked webhook pending again: the dead ones, or that of an event; return their number.
+
+    The webhook is tried at once.
+    """
+    chosen = WebhookDelivery.status == "dead" if event_id is None else WebhookDelivery.event_id == event_id
+    again = update(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook.id, chosen)
+    async with Webhook.resolve() as session:
+        found = await session.execute(
+            again.where(WebhookDelivery.status != "pending").values(status="pending", attempts=0),
+            execution_options=UNLOADED,
+        )
+    await webhook.update(failures=0, failing_since=None, retry_at=None)
+    return int(found.rowcount)  # type: ignore[attr-defined]  # the result of an UPDATE
 
 
 async def remove(webhook: Webhook) -> None:

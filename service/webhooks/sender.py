@@ -198,6 +198,11 @@ class Sender:
             return int(answer.status)
 
 
+def agent_of(version: str) -> str:
+    """Return the value of `User-Agent` for a version of Latchkey."""
+    return f"Latchkey-Webhooks/{version}"
+
+
 def host_of(url: str) -> str:
     """Return the value of the `Host` header for a URL."""
     return url.partition("://")[2].partition("/")[0].partition("?")[0]

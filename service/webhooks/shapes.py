@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from latchkey.models.webhook import URL_BYTES
+from latchkey.service.outbox.events import EventType
 from latchkey.service.shapes import (
     Cursor,
     Description,
@@ -17,7 +18,7 @@ from latchkey.service.shapes import (
     OneTimeSecret,
     Output,
 )
-from latchkey.service.webhooks.events import EventType
+from latchkey.service.webhooks.sender import Attempt
 
 Url = Annotated[
     str,
@@ -111,6 +112,16 @@ class Pinged(Output, frozen=True, kw_only=True):
     response: int | None
     error: str | None
     duration_ms: int
+
+
+def pinged(attempt: Attempt) -> Pinged:
+    """Return the result of a ping."""
+    return Pinged(
+        delivered=attempt.is_delivered,
+        response=attempt.response,
+        error=attempt.error,
+        duration_ms=attempt.duration_ms,
+    )
 
 
 class Delivery(Output, frozen=True, kw_only=True):

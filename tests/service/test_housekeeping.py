@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce, UsageFlush
+from latchkey.models import Base, IdempotencyKey, LimitCounter, Nonce, UsageFlush, WebhookDelivery
 from latchkey.models.lookups import identified
 from latchkey.models.types import utc_in
 from latchkey.service import housekeeping
@@ -35,6 +35,15 @@ def row_of(model: type[Base], number: int, expires_at: Any) -> dict[str, Any]:
         LimitCounter: {"subject": name, "version": 1, "state": b""},
         UsageFlush: {"worker": name.encode()[-16:], "number": 1},
         IdempotencyKey: {"id": name.encode(), "fingerprint": name.encode()},
+        WebhookDelivery: {
+            "webhook_id": 1,
+            "event_id": name,
+            "type": "key.created",
+            "payload": b"{}",
+            "status": "dead",
+            "attempts": 0,
+            "created_at": datetime.now(UTC),
+        },
     }
     return {**rows[model], "expires_at": expires_at}
 

@@ -118,6 +118,8 @@ BODIES: Mapping[str, Callable[[Target], Any]] = {
     "rotate_webhook": lambda target: {"grace_s": 60},
     "delete_webhook": nothing,
     "ping_webhook": nothing,
+    "list_deliveries": nothing,
+    "redeliver_events": lambda target: {"event_id": target.access_key},
 }
 
 # Operations that name the row in the body instead of the path.

@@ -139,6 +139,9 @@ TRIPS = {
     "change no webhook": Trip("PATCH /v1/webhooks/{id}", 4, 404, {}),
     "rotate no webhook": Trip("POST /v1/webhooks/{id}/rotate", 4, 404, {"grace_s": 0}),
     "delete no webhook": Trip("DELETE /v1/webhooks/{id}", 4, 404),
+    "list no deliveries": Trip("GET /v1/webhooks/{id}/deliveries", 2, 404),
+    # key; the caller, the webhook, COMMIT
+    "redeliver nothing": Trip("POST /v1/webhooks/{id}/redeliver", 4, 404, {}),
     # key; the webhook
     "ping no webhook": Trip("POST /v1/webhooks/{id}/ping", 2, 404),
     # key; the signing key, its nonce if it has one, COMMIT

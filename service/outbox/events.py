@@ -12,22 +12,27 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from latchkey.models import ApiKey, User
-
 EventType = Literal[
     "key.created",
+    "key.changed",
     "key.rotated",
     "key.expiring",
     "key.expired",
     "key.revoked",
+    "key.deleted",
     "key.exposed",
     "quota.reached",
     "user.created",
-    "user.updated",
+    "user.changed",
+    "user.blocked",
+    "user.unblocked",
     "user.deleted",
 ]
-TYPES: tuple[str, ...] = get_args(EventType)
+TYPES: frozenset[str] = frozenset(get_args(EventType))
 PING = "webhook.ping"
+
+KEY_FIELDS = ("access_key", "user_id", "external_id", "status", "secret_version", "expires_at")
+USER_FIELDS = ("id", "external_id", "status")
 
 _encoder = msgspec.json.Encoder()
 
@@ -43,37 +48,18 @@ class Event(msgspec.Struct, frozen=True):
     """The body of the request."""
 
 
-def new_event(type: str, data: Mapping[str, Any], *, event_id: str | None = None) -> Event:
+def new_event(type: str, data: Mapping[str, Any]) -> Event:
     """Return an event of this moment.
 
     Args:
         type: one of `TYPES`, or `PING`.
         data: what the event is about.
-        event_id: None creates one; ids are ordered by time.
     """
     moment = datetime.now(UTC)
     body = {"type": type, "timestamp": moment, "data": data}
-    return Event(event_id or new_id(), type, moment, _encoder.encode(body))
+    return Event(new_id(), type, moment, _encoder.encode(body))
 
 
 def new_id() -> str:
     """Return a new id: the milliseconds since 1970 and 80 random bits, in hexadecimal."""
     return f"evt_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
-
-
-def key_data(key: ApiKey) -> dict[str, Any]:
-    """Return what an event contains of a key."""
-    return {
-        "access_key": key.access_key,
-        "user_id": key.user_id,
-        "external_id": key.external_id,
-        "environment": key.environment,
-        "status": key.status,
-        "secret_version": key.secret_version,
-        "expires_at": key.expires_at,
-    }
-
-
-def user_data(user: User) -> dict[str, Any]:
-    """Return what an event contains of a user."""
-    return {"id": user.id, "external_id": user.external_id, "status": user.status}

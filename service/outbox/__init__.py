@@ -1,0 +1,1 @@
+"""The outbox: events for webhooks, written in the transaction of the change that they report."""
