@@ -64,8 +64,9 @@ def document(
                 scopes = [one.scope] if one.scope else []
                 described["security"] += [{header_scheme(header): scopes} for header in key_headers]
         for codes in problem_groups(one).values():
-            responses[problem_name(codes)] = problem_response(codes, schemas)
-            returned.update(codes)
+            if (name := problem_name(codes)) not in responses:
+                responses[name] = problem_response(codes, schemas)
+                returned.update(codes)
     return {
         "openapi": "3.1.0",
         "info": {**INFO, "version": service.__version__},
@@ -217,8 +218,10 @@ def success(operation: Operation, schemas: Schemas) -> JsonObject:
 def problem_groups(operation: Operation) -> dict[int, list[str]]:
     """Return the codes that an operation can return, by status, in the order of the list of problems."""
     groups: dict[int, list[str]] = {}
-    for code in sorted(problem_codes(operation), key=list(known()).index):
-        groups.setdefault(known()[code].status, []).append(code)
+    codes = problem_codes(operation)
+    for code, kind in known().items():
+        if code in codes:
+            groups.setdefault(kind.status, []).append(code)
     return groups
 
 

@@ -10,9 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import asyncmy
 import hypothesis
 import pytest
+from asyncmy.constants import CLIENT
 from sqlalchemy import MetaData, Table, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase
 
 from latchkey.models import Base
@@ -202,8 +205,22 @@ async def assert_nothing_left(database: SQLAlchemy) -> None:
 
 async def empty(settings: Settings) -> None:
     """Delete all rows over a new connection, because the test may have closed the database."""
-    engine = create_engines(settings).writer
-    async with engine.begin() as connection:
-        for table in reversed(Base.metadata.sorted_tables):
-            await connection.execute(table.delete())
-    await engine.dispose()
+    url = make_url(settings.database_url)
+    connection = await asyncmy.connect(
+        host=url.host,
+        port=url.port,
+        user=url.username,
+        password=url.password,
+        database=url.database,
+        autocommit=True,
+        client_flag=CLIENT.MULTI_STATEMENTS,
+    )
+    try:
+        async with connection.cursor() as cursor:
+            # A row that the test has left locked must fail it instead of blocking it.
+            deletes = [f"DELETE FROM {table.name}" for table in reversed(Base.metadata.sorted_tables)]
+            await cursor.execute("; ".join(["SET SESSION innodb_lock_wait_timeout = 5", *deletes]))
+            while await cursor.nextset():
+                pass
+    finally:
+        await connection.ensure_closed()
