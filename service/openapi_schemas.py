@@ -12,8 +12,8 @@ from latchkey.models.limit import Period
 from latchkey.service import shapes
 from latchkey.service.openapi_components import JsonObject, ProblemDocument
 from latchkey.service.operation import Operation
-from latchkey.service.problems.registry import known
 from latchkey.service.outbox.events import EventType
+from latchkey.service.problems.registry import known
 
 
 def choice(kind: Any, description: str) -> JsonObject:
