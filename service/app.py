@@ -39,6 +39,7 @@ from latchkey.service.limits.counters import DatabaseCounters
 from latchkey.service.limits.gate import Limits
 from latchkey.service.limits.redis_counters import RedisCounters
 from latchkey.service.limits.split_charger import SplitCharger
+from latchkey.service.metrics.collection import Metrics
 from latchkey.service.middleware_stack import application_middleware, make_route, route_middleware
 from latchkey.service.networks import NetworkError, Proxies
 from latchkey.service.operation import Operation, RouteError, checked_scope
@@ -163,6 +164,7 @@ def create_app(
         ),
         last_used=last_used,
         usage=Usage(Store(lambda: db.engine, lambda: db.reader), flush_s=settings.usage_flush_s),
+        metrics=Metrics(),
         revocations=revocations,
         redis_store=redis_store,
         bounds=Bounds.of(settings),

@@ -16,6 +16,7 @@ from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
 from latchkey.middleware.body_limit import BodyLimitMiddleware
 from latchkey.middleware.content_digest import ContentDigestMiddleware
 from latchkey.middleware.gate import GateMiddleware
+from latchkey.middleware.measured import MeasuredMiddleware
 from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.root_path import RootPathMiddleware
 from latchkey.middleware.session import SessionMiddleware
@@ -51,6 +52,7 @@ def application_middleware(parts: Parts, settings: Settings) -> list[Middleware]
     """Return the middleware of every path."""
     return [
         Middleware(RootPathMiddleware, path=settings.root_path or ""),
+        Middleware(MeasuredMiddleware, note=parts.metrics.note),
         Middleware(StatusInHeadersMiddleware, paths=NGINX_PATHS, passed=NGINX_PASSES),
         Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, parts.limits)),
         Middleware(AnsweredMiddleware, note=parts.usage.note_answer),

@@ -16,6 +16,7 @@ from latchkey.service.key_cache.revocations import Revocations
 from latchkey.service.keys.last_used import LastUsed
 from latchkey.service.keys.rules import KeyRules
 from latchkey.service.limits.gate import Limits
+from latchkey.service.metrics.collection import Metrics
 from latchkey.service.redis.store import Store
 from latchkey.service.usage.counting import Usage
 from latchkey.service.webhooks.deliverer import Deliverer
@@ -36,6 +37,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     gate: Gate
     last_used: LastUsed
     usage: Usage
+    metrics: Metrics
     revocations: Revocations
     bounds: Bounds
     server_trust: ServerTrust

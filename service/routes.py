@@ -6,6 +6,7 @@ from latchkey.service.endpoints import (
     gate_rules,
     keys,
     me,
+    metrics,
     reference,
     roles,
     scopes,
@@ -79,6 +80,7 @@ ROUTES: tuple[Operation, ...] = (
     route("GET", "/livez", service_endpoints.read_liveness, public=True, tag=SERVICE),
     route("GET", "/readyz", service_endpoints.read_readiness, public=True, tag=SERVICE, problems=("unavailable",)),
     route("GET", "/openapi.json", service_endpoints.read_openapi, public=True, tag=SERVICE),
+    route("GET", "/metrics", metrics.read_metrics, scope="metrics:read", cost=0, tag=SERVICE),
     route("GET", "/problems/{code}", service_endpoints.read_problem, public=True, tag=SERVICE, page=html.explanation,
           problems=("not_found",), path_example=PROBLEM),
 

@@ -53,6 +53,8 @@ CONNECTION = asyncio.run(connection())
 SQLITE_CONNECTION = aiosqlite.Connection(lambda: sqlite3.connect(":memory:"), 1)
 
 PRIVATE = [
+    Private(CONNECTION, "_execute_command", "service/database/driver.py",
+            "the events of SQLAlchemy see about half of the round trips"),
     Private(CONNECTION, "_acquire_cached_statement", "service/database/driver.py",
             "errors of preparing a statement are lost: half a transaction is committed on Galera"),
     Private(CONNECTION, "_read_query_result", "service/database/driver.py",

@@ -66,7 +66,7 @@ class CountingConnection(Connection):
                 note("PREPARE")
         elif command != COM_STMT_CLOSE:  # the server does not answer it
             note(sql.decode(errors="replace") if isinstance(sql, bytes) else str(sql))
-        return await super()._execute_command(command, sql)  # type: ignore[misc]
+        return await super()._execute_command(command, sql)
 
 
 def count_on_sqlite(engines: Engines, patch: pytest.MonkeyPatch) -> None:

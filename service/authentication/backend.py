@@ -1,13 +1,16 @@
 """The authenticator of a route, for Starlette's `AuthenticationMiddleware`."""
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
 from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from latchkey.service.authentication.checks import Refused, has_body, require_scope
+from latchkey.service.authentication.lookup import NoKeyMatch
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.authentication.refusal import accept_signature, claimed_key
 from latchkey.service.authentication.state import call_state
@@ -22,6 +25,24 @@ def answer_refusal(connection: HTTPConnection, error: AuthenticationError) -> Re
     """Return the response for `AuthenticationMiddleware`, whose default is a 400 in plain text."""
     assert isinstance(error, Refused)  # noqa: S101 - what the backend below raises
     return error.problem.response(call_state(connection.scope).get("request_id"))
+
+
+FAILURES: Mapping[str, str] = MappingProxyType(
+    {
+        "a wrong signature": "wrong_signature",
+        "a signature of another method or path": "wrong_signature",
+        "a signature with a key that does not sign": "wrong_mode",
+        "a timestamp outside the clock window": "clock",
+        "a message signature outside the clock window, or past its expires": "clock",
+        NoKeyMatch().reason: "unknown_key",
+    }
+)
+"""The reasons that metrics distinguish; all others are faults in the form of the credential."""
+
+
+def failure_of(code: str, reason: str) -> str:
+    """Return the reason of a refusal in one word; few words, because each is a series of metrics."""
+    return FAILURES.get(reason, "ill_formed") if code == "unauthenticated" else code
 
 
 class KeyBackend(AuthenticationBackend):
@@ -51,6 +72,7 @@ class KeyBackend(AuthenticationBackend):
             problem, reason = error, error.code
         else:
             return AuthCredentials(list(principal.key.all_scopes)), principal
+        state["failure"] = failure_of(problem.code, reason)
         state["claimed_key"] = claimed = claimed_key(conn.scope, self.verifier.prefix)
         proved = state.get("proved_key", "none")
         log.info("refused: %s; claimed key: %s, proved key: %s", reason, claimed or "none", proved)

@@ -23,6 +23,8 @@ class CallState(UsageState, total=False):
     """The key of `proved_key`, unless it is revoked, expired, or has no active owner."""
     retirement: Retirement | None
     required_scope: str | None
+    failure: str
+    """The reason for which the credential was refused, in one word, for metrics."""
 
 
 def call_state(scope: Scope) -> CallState:

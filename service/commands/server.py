@@ -47,6 +47,7 @@ from latchkey.service.database import schema
 from latchkey.service.database.engines import create_engines
 from latchkey.service.database.positions import require_positions
 from latchkey.service.database.schema import Schema
+from latchkey.service.metrics.exposition import shared_between_workers
 from latchkey.service.redis.store import open_store
 from latchkey.service.settings import Settings
 from latchkey.service.shutdown import SHUTDOWN_S
@@ -163,7 +164,8 @@ def run(
         if reload:
             Reloader(config, server.run, sockets).run()
         elif workers > 1:
-            Multiprocess(config, sockets).run()
+            with shared_between_workers():
+                Multiprocess(config, sockets).run()
         else:
             server.run(sockets)
             if not server.started:

@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 from asyncmy import connection, errors
+from asyncmy.constants.COMMAND import COM_STMT_CLOSE
 
+from latchkey.middleware.measured import note_round_trip
 from latchkey.service.database.stalls import has_stalled, note_stall
 
 # A deadlock, also used for a certification conflict on Galera; a snapshot conflict; a conflict in group replication; a
@@ -124,6 +126,11 @@ class Connection(connection.Connection):
         """
         self.close()
         await self.opening.open(self, is_again=True)
+
+    async def _execute_command(self, command: Any, sql: Any) -> Any:
+        if command != COM_STMT_CLOSE:  # the server does not answer it
+            note_round_trip()
+        return await super()._execute_command(command, sql)  # type: ignore[misc]  # not in the stub
 
     async def prepare(self, query: bytes | str) -> Any:
         if isinstance(query, str) and has_table_values(query):

@@ -109,6 +109,10 @@ class FairPool(AsyncAdaptedQueuePool):
             self._bulkhead.end_wait(request_scope)
             timer.cancel()
 
+    def waiting(self) -> int:
+        """Return the number of callers that wait for a connection."""
+        return len(self._waiters)
+
     def _leave_queue(self, waiter: Waiter) -> None:
         with suppress(ValueError):
             self._waiters.remove(waiter)

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from latchkey.middleware.excerpt import excerpt
+from latchkey.middleware.measured import note_retry
 from latchkey.middleware.request_scope import Compartment, RequestScope
 from latchkey.middleware.session_errors import TransactionEndedError
 from latchkey.models.bounds import is_beyond
@@ -176,6 +177,7 @@ async def run_unit_of_work(
             if last or not operation.retry or request_scope.commits or not is_conflict(error):
                 raise
             await session.reset_for_retry()
+            note_retry()
             await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S * 2**attempt))  # noqa: S311 - no secret
         else:
             return operation.status, content, headers

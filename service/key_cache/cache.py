@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
+from latchkey.middleware.measured import note_lookup
 from latchkey.models import ApiKey, Role, User
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.lookup import Found, NoKeyMatch
@@ -114,7 +115,9 @@ class KeyCache:
         entry = self._found.get(name)
         if entry is not None and now < entry.ends_at:
             self._found.move_to_end(name)
+            note_lookup(is_hit=True)
             return entry.found
+        note_lookup(is_hit=False)
         if now < self._misses.get(name, now):
             raise NoKeyMatch
         while (query := self._queries.get(name)) is not None:

@@ -15,6 +15,7 @@ from latchkey.middleware.answer_headers import AnswerHeadersMiddleware
 from latchkey.middleware.answered import AnsweredMiddleware
 from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
 from latchkey.middleware.body_limit import BodyLimitMiddleware
+from latchkey.middleware.measured import MeasuredMiddleware
 from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.root_path import RootPathMiddleware
 from latchkey.middleware.session import SessionMiddleware
@@ -59,6 +60,7 @@ def test_without_settings_the_environment_is_read(monkeypatch: pytest.MonkeyPatc
 async def test_a_request_walks_in_this_order(app: Starlette) -> None:
     assert list[Any](one.cls for one in app.user_middleware) == [
         RootPathMiddleware,
+        MeasuredMiddleware,
         StatusInHeadersMiddleware,
         AnswerHeadersMiddleware,
         AnsweredMiddleware,

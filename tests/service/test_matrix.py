@@ -99,6 +99,7 @@ BODIES: Mapping[str, Callable[[Target], Any]] = {
     "verify_keys": lambda target: {"data": [{"credential": target.access_key}]},
     "create_scope": lambda target: {"name": scope_name(target)},
     "list_scopes": nothing,
+    "read_metrics": nothing,
     "delete_scope": nothing,
     "read_gate_rules": nothing,
     "replace_gate_rules": lambda target: {"data": [gate_rule(target)]},

@@ -257,7 +257,7 @@ def test_objects_that_are_no_operation_are_refused(thing: Any, loggers: None) ->
 
 def noun_of(operation: Operation) -> str:
     """Return the noun of a path: `/v1/me/keys/{access_key}` is `me.keys`."""
-    return operation.path.removeprefix("/v1/").partition("/{")[0].replace("/", ".")
+    return operation.path.removeprefix("/v1/").partition("/{")[0].strip("/").replace("/", ".")
 
 
 def test_every_route_of_ours_says_who_may_call_it() -> None:
@@ -275,6 +275,7 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
             for verb in ("read", "write")
         ),
         "keys:verify",
+        "metrics:read",
         "me.keys:verify",
     }
     explaining = {one.scope for one in ROUTES if one.path == "/v1/signatures/explain"}

@@ -1,0 +1,33 @@
+"""The metrics of the service for Prometheus."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.requests import Request
+from starlette.responses import Response
+
+from latchkey.models import ApiKey
+from latchkey.service.metrics.exposition import render
+from latchkey.service.parts import parts_of
+
+SOON = timedelta(days=30)
+
+
+class MetricsText(Response):
+    """Metrics in the text format of Prometheus."""
+
+    media_type = CONTENT_TYPE_PLAIN_0_0_4
+
+
+async def read_metrics(request: Request) -> MetricsText:
+    """Read the metrics of all workers, in the text format of Prometheus.
+
+    Counters begin at 0 when the service starts.
+    """
+    parts = parts_of(request.app)
+    parts.metrics.note_state(parts.db)
+    now = datetime.now(UTC)
+    expiring = await ApiKey.filter(status="active", expires_at__gt=now, expires_at__lte=now + SOON).count()
+    text = await asyncio.to_thread(render, parts.metrics.registry, keys_expiring=expiring)
+    return MetricsText(text)
