@@ -58,6 +58,7 @@ from latchkey.service.settings import (
     read_public_origin,
 )
 from latchkey.service.usage.counting import Usage
+from latchkey.service.usage.rollup import Ages
 from latchkey.service.usage.store import Store
 from latchkey.service.webhooks.addresses import read_addresses
 from latchkey.service.webhooks.deliverer import Deliverer
@@ -171,6 +172,7 @@ def create_app(
         server_trust=ServerTrust(),
         schemas=schemas,
         ended_keys_kept_days=settings.ended_keys_kept_days,
+        usage_ages=Ages.of(settings),
         has_reference=settings.docs,
         webhook_rules=WebhookRules(webhook_secrets, addresses),
         deliverer=Deliverer(

@@ -50,7 +50,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
             asyncio.create_task(parts.usage.flush_for_ever(), name="usage"),
             asyncio.create_task(parts.metrics.note_state_for_ever(db), name="metrics"),
             asyncio.create_task(
-                housekeeping.purge_for_ever(db, parts.ended_keys_kept_days), name="housekeeping"
+                housekeeping.purge_for_ever(db, parts.ended_keys_kept_days, parts.usage_ages),
+                name="housekeeping",
             ),
         ]
         if db.replica_state is not None:

@@ -19,6 +19,7 @@ from latchkey.service.limits.gate import Limits
 from latchkey.service.metrics.collection import Metrics
 from latchkey.service.redis.store import Store
 from latchkey.service.usage.counting import Usage
+from latchkey.service.usage.rollup import Ages
 from latchkey.service.webhooks.deliverer import Deliverer
 from latchkey.service.webhooks.ping import Pinger
 from latchkey.service.webhooks.rules import WebhookRules
@@ -44,6 +45,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     redis_store: Store | None
     schemas: tuple[Schema, ...]
     ended_keys_kept_days: int
+    usage_ages: Ages
     has_reference: bool
     webhook_rules: WebhookRules
     pinger: Pinger

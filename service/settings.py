@@ -110,6 +110,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     webhook_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
     stored_answers_per_key: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 100_000
     usage_flush_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
+    usage_minutes_kept_hours: Annotated[int, Meta(ge=1, le=720)] = 6
+    usage_hours_kept_days: Annotated[int, Meta(ge=1, le=3660)] = 14
+    usage_days_kept_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
     limits_on_outage: Literal["refuse", "allow"] | None = None
     log_format: Literal["text", "json"] = "text"
     docs: bool = True

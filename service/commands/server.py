@@ -51,6 +51,7 @@ from latchkey.service.metrics.exposition import shared_between_workers
 from latchkey.service.redis.store import open_store
 from latchkey.service.settings import Settings
 from latchkey.service.shutdown import SHUTDOWN_S
+from latchkey.service.usage.rollup import Ages
 
 log = logging.getLogger("latchkey.server")
 
@@ -63,7 +64,7 @@ host = click.option("--host", default="127.0.0.1", show_default=True, help="The 
 @click.command()
 @for_application
 def purge() -> None:
-    """Delete expired rows, and keys that ended long ago. No key ring is needed.
+    """Delete expired rows and keys that ended long ago, and roll up old usage. No key ring is needed.
 
     The service does the same regularly. The command prints the number of deleted rows of each table.
     """
@@ -83,7 +84,12 @@ async def purge_expired(settings: Settings) -> dict[str, int] | None:
     engine = create_engines(settings).writer
     try:
         await schema.require_migrated(engine)
-        return await housekeeping.purge(engine, report=report, keys_kept_days=settings.ended_keys_kept_days)
+        return await housekeeping.purge(
+            engine,
+            report=report,
+            keys_kept_days=settings.ended_keys_kept_days,
+            usage_ages=Ages.of(settings),
+        )
     finally:
         await engine.dispose()
 

@@ -155,15 +155,19 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def place(self) -> str:
+        """Return where the rule is."""
+        return f"stored rule {self.number}" if self.is_stored else f"rule {self.number}"
+
+    @property
     def label(self) -> str:
         """Return the name of the rule for people."""
-        place = f"stored rule {self.number}" if self.is_stored else f"rule {self.number}"
-        return place if self.text.name is None else f"{place} ({self.text.name})"
+        return self.place if self.text.name is None else f"{self.place} ({self.text.name})"
 
     @property
     def counted_as(self) -> str:
         """Return the name of the rule in usage; a name of its own stays when rules are moved."""
-        return f"gate: {self.text.name or f'rule {self.number}'}"
+        return f"gate: {self.text.name or self.place}"
 
     def fits(self, method: str, scheme: str, host: Host, segments: Sequence[str]) -> bool:
         """Return whether a request fits."""

@@ -21,6 +21,7 @@ from latchkey.service.database.lock import locked
 from latchkey.service.housekeeping import EXPIRING, purge
 from latchkey.service.lifespan import lifespan
 from latchkey.service.settings import Settings
+from latchkey.service.usage.rollup import Ages
 from tests.conftest import on_mariadb, opened, table_of
 from tests.mariadb import PrivateMariaDB
 
@@ -261,11 +262,12 @@ async def test_a_purge_that_fails_is_tried_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loggers: None
 ) -> None:
     monkeypatch.setattr(housekeeping, "PURGE_EVERY_S", 0.01)
-    monkeypatch.setattr(housekeeping, "SHARE_WITH_KEYS", 1)
+    monkeypatch.setattr(housekeeping, "SHARE_WITH_SCANS", 1)
     tried: list[int | None] = []
     done = asyncio.Event()
 
-    async def fail_once(_engine: Any, *, keys_kept_days: int | None) -> Any:
+    async def fail_once(_engine: Any, *, keys_kept_days: int | None, usage_ages: Ages) -> Any:
+        assert usage_ages.days.days == settings.usage_days_kept_days
         tried.append(keys_kept_days)
         if len(tried) == 1:
             raise ConnectionRefusedError
