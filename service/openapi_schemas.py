@@ -14,6 +14,8 @@ from latchkey.service.openapi_components import JsonObject, ProblemDocument
 from latchkey.service.operation import Operation
 from latchkey.service.outbox.events import EventType
 from latchkey.service.problems.registry import known
+from latchkey.service.usage.shapes import By, Format, Group
+from latchkey.service.webhooks.shapes import DeliveryStatus
 
 
 def choice(kind: Any, description: str) -> JsonObject:
@@ -30,6 +32,7 @@ def property_of(kind: type[msgspec.Struct], name: str, description: str) -> Json
 
 SHARED: Mapping[str, JsonObject] = {
     "Confirmation": choice(shapes.Force, "Whether the effect is intended."),
+    "DeliveryStatus": choice(DeliveryStatus, "The state of a delivery."),
     "EventType": choice(EventType, "The type of an event."),
     "HeaderValues": property_of(
         shapes.ReceivedRequest, "headers", "Headers by name, each with one value or several."
@@ -40,6 +43,9 @@ SHARED: Mapping[str, JsonObject] = {
     ),
     "KeyStatus": choice(shapes.KeyStatus, "The state of a key."),
     "Period": choice(Period, "A period of the calendar in UTC."),
+    "UsageFormat": choice(Format, "The format of a report."),
+    "UsageGroup": choice(Group, "What the calls of a period are grouped by."),
+    "UsagePeriod": choice(By, "The length of a period."),
     "UserStatus": choice(shapes.UserStatus, "The state of a user."),
 }
 """The schemas of types without a name that several bodies have. A generator would make a copy for each place."""

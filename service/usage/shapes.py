@@ -10,6 +10,7 @@ from latchkey.service.shapes import Input, Moment, Output
 
 By = Literal["minute", "hour", "day"]
 Group = Literal["route", "status", "tag"]
+Format = Literal["json", "csv"]
 
 From = Annotated[
     datetime,
@@ -37,7 +38,7 @@ class UsageQuery(Input, frozen=True, kw_only=True):
         "day"
     )
     group: Annotated[Group, Meta(description="What the calls of a period are grouped by.")] | None = None
-    format: Literal["json", "csv"] = "json"
+    format: Format = "json"
 
 
 class MyUsageQuery(UsageQuery, frozen=True, kw_only=True):

@@ -271,9 +271,10 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
     assert declared_scopes(ROUTES) == {
         *(
             f"{noun}:{verb}"
-            for noun in ("users", "keys", "me.keys", "scopes", "roles")
+            for noun in ("users", "keys", "me.keys", "scopes", "roles", "gate.rules", "webhooks")
             for verb in ("read", "write")
         ),
+        "me.usage:read",
         "keys:verify",
         "metrics:read",
         "me.keys:verify",
