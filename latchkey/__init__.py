@@ -66,7 +66,7 @@ from latchkey.service.from_code.keys import IssuedKey, issue_key, revoke_key, ro
 from latchkey.service.from_code.session import open_session
 from latchkey.service.idempotency.claims import ClaimLostError
 from latchkey.service.operation import Answer, Operation, RouteError, Text, route
-from latchkey.service.problems import Problem
+from latchkey.service.problems import Problem, or_not_found
 from latchkey.service.problems.registry import ProblemType, ProblemTypeError
 from latchkey.service.settings import Settings, SettingsError, read_settings
 from latchkey.service.shapes import given
@@ -146,6 +146,7 @@ __all__ = [
     "hold_caller",
     "issue_key",
     "open_session",
+    "or_not_found",
     "paginate",
     "prepared",
     "read_settings",

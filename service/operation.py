@@ -166,7 +166,7 @@ def route(
         cost: the number of units that a call is charged to the limits and quotas of its key and owner; 0 charges none.
         also: further media types of the content, such as `text/csv`: the endpoint may return
             `Answer(content=Text(content="…", media_type="text/csv"))` in place of the declared content.
-        problems: codes that only this endpoint raises.
+        problems: codes that only this endpoint raises; `not_found` is added to a path with parameters.
         example: a valid body.
         path_example: values for all or some path parameters.
         tag: the group of operations in OpenAPI. None takes the first word of the path, after a version such as `/v1`.
@@ -232,7 +232,8 @@ def route(
         answers=answers,
         media_type=media_type,
         also=also,
-        problems=problems,
+        # A value in the path that fits no row is answered so, whatever the endpoint does.
+        problems=(*problems, "not_found") if in_path and "not_found" not in problems else problems,
         example=example,
         path_example=path_example or {},
         tag=tag or tag_of(path),

@@ -20,7 +20,6 @@ from latchkey.service.keys.listing import filtered
 from latchkey.service.keys.metadata import checked_meta, external_id_taken
 from latchkey.service.keys.rules import (
     KeyRules,
-    found,
     lock_key,
     named,
     require_held,
@@ -31,7 +30,7 @@ from latchkey.service.keys.scopes import require_known, scopes_of_roles
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
-from latchkey.service.problems import Problem, invalid_field
+from latchkey.service.problems import Problem, invalid_field, or_not_found
 from latchkey.service.rule_error import RuleError
 
 PATH = "/v1/keys"
@@ -81,7 +80,7 @@ async def list_keys(request: Request, query: shapes.KeyQuery) -> Answer:
 
 async def read_key(request: Request, access_key: str) -> shapes.Key:
     """Read a key, including a revoked one; its secret is never shown."""
-    return await shown_one(request, found(await named(access_key).first()))
+    return await shown_one(request, or_not_found(await named(access_key).first()))
 
 
 async def change_key(request: Request, access_key: str, body: shapes.KeyChange) -> shapes.Key:
@@ -91,7 +90,7 @@ async def change_key(request: Request, access_key: str, body: shapes.KeyChange) 
     """
     caller = await hold_caller(request)
     changes = await changes_of(request, body)
-    key = found(await lock_key(access_key))
+    key = or_not_found(await lock_key(access_key))
     return await change(request, caller, key, changes)
 
 
@@ -102,7 +101,7 @@ async def change_credits(request: Request, access_key: str, body: shapes.CreditC
     more. The calling key needs every scope that the key has.
     """
     caller = await hold_caller(request)
-    key = found(await lock_key(access_key))
+    key = or_not_found(await lock_key(access_key))
     key_rules(request).require_environment(caller, key_rules(request).issuer.environment_of(key))
     require_held(caller, key.all_scopes)
     require_not_revoked(key)
@@ -119,14 +118,14 @@ async def rotate_key(request: Request, access_key: str, body: shapes.Rotation) -
     changed. The calling key needs every scope that the key has.
     """
     caller = await hold_caller(request)
-    key = found(await lock_key(access_key))
+    key = or_not_found(await lock_key(access_key))
     return await rotate(request, caller, key, body)
 
 
 async def revoke_key(request: Request, access_key: str) -> None:
     """Revoke a key; later calls with it are refused."""
     await hold_caller(request)
-    await revoke(found(await lock_key(access_key)))
+    await revoke(or_not_found(await lock_key(access_key)))
 
 
 # ---------------------------------------------------------------------- shared with `/v1/me/keys`

@@ -19,7 +19,6 @@ from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.keys.credits import with_credits
 from latchkey.service.keys.rules import (
     bounds_of,
-    found,
     lock_key,
     named,
     require_no_wider,
@@ -29,7 +28,7 @@ from latchkey.service.keys.rules import (
 from latchkey.service.keys.values import canonical_networks
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
-from latchkey.service.problems import Problem, invalid_field
+from latchkey.service.problems import Problem, invalid_field, or_not_found
 
 PATH = "/v1/me/keys"
 
@@ -80,7 +79,7 @@ async def list_my_keys(request: Request, caller: Principal, query: shapes.MyKeyQ
 
 async def read_my_key(request: Request, caller: Principal, access_key: str) -> shapes.Key:
     """Read a key of the caller's owner, including a revoked one; its secret is never shown."""
-    return await keys.shown_one(request, found(await named(access_key, caller.user.id).first()))
+    return await keys.shown_one(request, or_not_found(await named(access_key, caller.user.id).first()))
 
 
 async def change_my_key(request: Request, access_key: str, body: shapes.MyKeyChange) -> shapes.Key:
@@ -109,12 +108,12 @@ async def rotate_my_key(request: Request, access_key: str, body: shapes.Rotation
 async def revoke_my_key(request: Request, access_key: str) -> None:
     """Revoke a key of the caller's owner; later calls with it are refused."""
     caller = await hold_caller(request)
-    await revoke(found(await lock_key(access_key, caller.user.id)))
+    await revoke(or_not_found(await lock_key(access_key, caller.user.id)))
 
 
 async def lock_my_key(caller: Principal, access_key: str) -> ApiKey:
     """Lock a key of the caller's owner that is within the bounds of the calling key."""
-    key = found(await lock_key(access_key, caller.user.id))
+    key = or_not_found(await lock_key(access_key, caller.user.id))
     require_no_wider(caller, bounds_of(key))
     return key
 

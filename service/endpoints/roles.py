@@ -10,7 +10,7 @@ from latchkey.service.endpoints.paging import page
 from latchkey.service.keys import roles
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
-from latchkey.service.problems import Problem
+from latchkey.service.problems import or_not_found
 
 PATH = "/v1/roles"
 
@@ -40,10 +40,7 @@ async def list_roles(request: Request, query: shapes.RoleQuery) -> Answer:
 
 async def read_role(name: str) -> Role:
     """Read a role."""
-    role = await Role.filter_by(name=name).first()
-    if role is None:
-        raise Problem("not_found")
-    return role
+    return or_not_found(await Role.filter_by(name=name).first())
 
 
 async def change_role(request: Request, name: str, body: shapes.RoleChange) -> Role:

@@ -9,9 +9,9 @@ from starlette.requests import Request
 
 from latchkey.models import ApiKey
 from latchkey.service.authentication.principal import Principal
-from latchkey.service.keys.rules import found, named
+from latchkey.service.keys.rules import named
 from latchkey.service.operation import Answer, Text
-from latchkey.service.problems import Problem
+from latchkey.service.problems import Problem, or_not_found
 from latchkey.service.rule_error import RuleError
 from latchkey.service.usage.periods import range_of
 from latchkey.service.usage.reading import as_csv, read_usage
@@ -26,7 +26,7 @@ async def read_key_usage(request: Request, access_key: str, query: UsageQuery) -
     The counts are a few seconds late. Old ones are kept by hour, and later by day: such a row has a longer `period`, and
     belongs to the range in which it begins. `format=csv` returns the rows as CSV.
     """
-    return await report(request, [found(await named(access_key).first()).id], query)
+    return await report(request, [or_not_found(await named(access_key).first()).id], query)
 
 
 async def read_my_usage(request: Request, caller: Principal, query: MyUsageQuery) -> Answer:
@@ -37,7 +37,7 @@ async def read_my_usage(request: Request, caller: Principal, query: MyUsageQuery
     """
     if query.access_key is not None:
         key = await named(query.access_key, caller.user.id).first()
-        return await report(request, [found(key).id], query)
+        return await report(request, [or_not_found(key).id], query)
     return await report(request, select(ApiKey.id).where(ApiKey.user_id == caller.user.id), query)
 
 

@@ -12,7 +12,7 @@ from latchkey.service.keys.metadata import checked_meta, external_id_taken
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
-from latchkey.service.problems import Problem, invalid_field
+from latchkey.service.problems import Problem, invalid_field, or_not_found
 from latchkey.service.users import is_email_taken, lock_user
 
 
@@ -54,10 +54,7 @@ async def list_users(request: Request, query: shapes.UserQuery) -> Answer:
 
 async def read_user(id: shapes.PathId) -> User:
     """Read a user, including a deleted one."""
-    user = await User.get(parse_id(id))
-    if user is None:
-        raise Problem("not_found")
-    return user
+    return or_not_found(await User.get(parse_id(id)))
 
 
 async def change_user(
@@ -75,9 +72,7 @@ async def change_user(
     if "meta" in changes:
         changes["meta"] = checked_meta(changes["meta"])
     await hold_caller(request)
-    user = await lock_user(parse_id(id))
-    if user is None:
-        raise Problem("not_found")
+    user = or_not_found(await lock_user(parse_id(id)))
     if user.status == "deleted":
         raise Problem("user_deleted")
     if changes.get("status") == "blocked":
@@ -96,9 +91,7 @@ async def delete_user(request: Request, id: shapes.PathId, query: shapes.UserFor
     Deleting the owner of the calling key requires `force=true`.
     """
     await hold_caller(request)
-    user = await lock_user(parse_id(id))
-    if user is None:
-        raise Problem("not_found")
+    user = or_not_found(await lock_user(parse_id(id)))
     if user.status == "deleted":
         return
     require_forced(request, user, query)

@@ -13,7 +13,7 @@ from latchkey.service.endpoints.paging import page
 from latchkey.service.endpoints.users import parse_id
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
-from latchkey.service.problems import Problem
+from latchkey.service.problems import or_not_found
 from latchkey.service.shapes import PathId, given
 from latchkey.service.webhooks import shapes
 from latchkey.service.webhooks.rules import WebhookRules, lock_webhook, redeliver, remove
@@ -50,10 +50,7 @@ async def list_webhooks(request: Request, query: shapes.WebhookQuery) -> Answer:
 
 async def read_webhook(id: PathId) -> Webhook:
     """Read a webhook; its secret is never shown."""
-    webhook = await Webhook.get(parse_id(id))
-    if webhook is None:
-        raise Problem("not_found")
-    return webhook
+    return or_not_found(await Webhook.get(parse_id(id)))
 
 
 async def change_webhook(request: Request, id: PathId, body: shapes.WebhookChange) -> Webhook:
@@ -125,9 +122,7 @@ async def ping_webhook(request: Request, id: PathId) -> shapes.Pinged:
 
     It is not stored and not repeated, and changes nothing.
     """
-    attempt = await parts_of(request.app).pinger.ping(parse_id(id))
-    if attempt is None:
-        raise Problem("not_found")
+    attempt = or_not_found(await parts_of(request.app).pinger.ping(parse_id(id)))
     return shapes.pinged(attempt)
 
 

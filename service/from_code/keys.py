@@ -24,7 +24,7 @@ from latchkey.service.keys.rules import KeyRules
 from latchkey.service.keys.values import canonical_networks
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.parts import find_parts
-from latchkey.service.problems import Problem, field_problem, invalid_field
+from latchkey.service.problems import Problem, field_problem, invalid_field, or_not_found
 
 OPERATOR = "keys:write"
 
@@ -183,7 +183,7 @@ async def authority(*, as_operator: bool) -> tuple[KeyRules, Principal | None]:
 async def lock(key: ApiKey | str, caller: Principal | None) -> ApiKey:
     """Lock a key that the caller may manage."""
     access_key = key if isinstance(key, str) else key.access_key
-    return rules.found(await rules.lock_key(access_key, caller.user.id if is_bounded(caller) else None))
+    return or_not_found(await rules.lock_key(access_key, caller.user.id if is_bounded(caller) else None))
 
 
 def is_bounded(caller: Principal | None) -> TypeGuard[Principal]:

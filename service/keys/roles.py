@@ -15,7 +15,7 @@ from latchkey.service.authentication.principal import Principal
 from latchkey.service.keys.holders import contains_word, holders
 from latchkey.service.keys.rules import require_held
 from latchkey.service.keys.scopes import require_known
-from latchkey.service.problems import Problem, invalid_field
+from latchkey.service.problems import Problem, invalid_field, or_not_found
 
 UNLOADED = {"synchronize_session": False}  # only columns of the keys are in the session
 
@@ -41,10 +41,7 @@ async def lock_role(name: str) -> Role:
     Raises:
         Problem: 404 `not_found`.
     """
-    role = await Role.filter_by(name=name).for_update().first()
-    if role is None:
-        raise Problem("not_found")
-    return role
+    return or_not_found(await Role.filter_by(name=name).for_update().first())
 
 
 async def change(

@@ -147,13 +147,6 @@ async def lock_key(access_key: str, owner_id: int | None = None) -> ApiKey | Non
     return await named(access_key, owner_id).for_update().first()
 
 
-def found(key: ApiKey | None) -> ApiKey:
-    """Return the key, or raise `not_found` for None."""
-    if key is None:
-        raise Problem("not_found")
-    return key
-
-
 # ---------------------------------------------------------------------- what a caller may grant
 
 

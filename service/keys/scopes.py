@@ -10,7 +10,7 @@ from latchkey.models.scope import joined
 from latchkey.service.authentication.scopes import ANY_VERB
 from latchkey.service.gate.stored import rules_that_need
 from latchkey.service.keys.holders import contains_word, holders, named
-from latchkey.service.problems import Problem
+from latchkey.service.problems import Problem, or_not_found
 from latchkey.service.rule_error import RuleError
 
 
@@ -62,9 +62,7 @@ async def remove(name: str) -> None:
     Raises:
         Problem: 404 `not_found`, or 409 `scope_in_use`.
     """
-    scope = await Scope.filter_by(name=name).for_update().first()
-    if scope is None:
-        raise Problem("not_found")
+    scope = or_not_found(await Scope.filter_by(name=name).for_update().first())
     held = (contains_word(ApiKey.scopes, name), ApiKey.status == "active")
     if keys := await holders(ApiKey.access_key, ApiKey.id, *held):
         raise Problem("scope_in_use", f"These keys have the scope {name}: {keys}.")

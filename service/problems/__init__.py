@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -16,6 +16,8 @@ from latchkey.middleware.request_state import request_state
 from latchkey.middleware.root_path import root_path
 from latchkey.service.problems.registry import kind_of
 from latchkey.service.rule_error import RuleError
+
+T = TypeVar("T")
 
 RETRY_AFTER_S = 1
 
@@ -137,3 +139,15 @@ def field_problem(pointer: str, detail: str) -> Problem:
     return Problem(
         "invalid_body", f"The body is wrong at {pointer!r}: {detail}.", errors=[FieldError(pointer, detail)]
     )
+
+
+def or_not_found(value: T | None, detail: str | None = None) -> T:
+    """Return a value, or raise the problem `not_found` for None: `or_not_found(await Article.get(id))`.
+
+    Args:
+        value: what a query has found.
+        detail: a sentence about what is missing; None uses the title of the problem.
+    """
+    if value is None:
+        raise Problem("not_found", detail)
+    return value

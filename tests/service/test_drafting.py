@@ -217,7 +217,7 @@ def test_a_package_without_a_migration_drafts_its_first_one(place: Settings, tmp
     name = name_of(parse_url(place.database_url, "LATCHKEY_DATABASE_URL"))
     assert refused == (
         f"1 Error: the schema newsroom: the folder {migrations} contains no revision: draft the first one with "
-        '`latchkey migrations new "first tables"`.'
+        '`newsroom migrations new "first tables"`.'
     )
     assert lines == [
         f"0 {migrations / '0001_first_tables.py'}",
@@ -228,7 +228,7 @@ def test_a_package_without_a_migration_drafts_its_first_one(place: Settings, tmp
             ["0 The models equal the migrations: there is nothing to draft."]
             if "sqlite" in place.database_url
             else [
-                f"1 Error: the database {name} lacks revision 0002 of the schema newsroom: run `latchkey migrate`."
+                f"1 Error: the database {name} lacks revision 0002 of the schema newsroom: run `newsroom migrate`."
             ]
         ),
     ]

@@ -288,6 +288,17 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
     )
 
 
+def test_a_route_with_a_parameter_lists_not_found_once() -> None:
+    """A value in the path that no row can have is answered with 404 before the endpoint runs."""
+    listed = [
+        route("GET", "/v1/greetings/{name}", greet_name, public=True, problems=problems).problems
+        for problems in ((), ("title_taken",), ("not_found", "title_taken"))
+    ]
+
+    assert listed == [("not_found",), ("title_taken", "not_found"), ("not_found", "title_taken")]
+    assert route("GET", "/v1/greetings", greet, public=True).problems == ()
+
+
 def test_an_operation_describes_itself_by_its_docstring() -> None:
     (made,) = (one for one in ROUTES if one.name == "create_user")
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from latchkey.middleware.session_errors import CommitUnknownError
 from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.operation import Operation, route
-from latchkey.service.problems import FieldError, Problem
+from latchkey.service.problems import FieldError, Problem, or_not_found
 from latchkey.service.problems.kinds import KINDS
 from latchkey.service.settings import Settings
 from tests.api import assert_problem, call
@@ -115,6 +115,15 @@ def test_a_problem_renders_all_its_members(code: str) -> None:
     assert ("www-authenticate" in response.headers) is (KINDS[code].status == 401 or code == "scope_missing")
     waits = KINDS[code].status in {429, 503} or code == "idempotency_in_progress"
     assert ("retry-after" in response.headers) is waits
+
+
+@pytest.mark.parametrize(("detail", "told"), [(None, "Not found."), ("No row.", "No row.")])
+def test_none_is_the_problem_not_found_and_every_other_value_stays(detail: str | None, told: str) -> None:
+    with pytest.raises(Problem) as raised:
+        or_not_found(None, detail)
+
+    assert (raised.value.code, raised.value.detail) == ("not_found", told)
+    assert [or_not_found(value, detail) for value in (0, "", False)] == [0, "", False]
 
 
 def test_a_problem_says_what_it_was_told() -> None:

@@ -1,16 +1,26 @@
-"""The application: Latchkey with the routes, problems and tables of this package."""
+"""The application: Latchkey with the settings, routes, problems and tables of this package."""
 
 import logging
 import os
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
+from msgspec import Meta
 from starlette.applications import Starlette
 
 from latchkey import Schema, read_settings
 from latchkey import create_app as create_latchkey
 from newsroom.problems import PROBLEMS
 from newsroom.routes import ROUTES
-from newsroom.settings import NewsroomSettings
+
+
+class NewsroomSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a process, from the variables `NEWSROOM_*`."""
+
+    tags_per_article: Annotated[int, Meta(ge=0, le=50)] = 10
+    reader_key_days: Annotated[int, Meta(ge=1, le=3650)] = 365
+
 
 SCHEMA = Schema("newsroom", migrations=Path(__file__).parent / "migrations")
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from latchkey import Answer, PageQuery, Principal, Problem, Q, Query, given, paginate
+from latchkey import Answer, PageQuery, Principal, Problem, Q, Query, given, or_not_found, paginate
 from newsroom.models import Article, Favourite, Tag
-from newsroom.shapes import ArticleChange, ArticleQuery, Entry, FullArticle, Marked, NewArticle
+from newsroom.shapes import ArticleChange, ArticleQuery, Entry, FullArticle, NewArticle
+
+NO_ARTICLE = "There is no article at this address."
 
 
 async def publish_article(request: Request, caller: Principal, body: NewArticle) -> Answer:
@@ -44,9 +46,7 @@ async def entries(
 
 async def read_article(slug: str, caller: Principal | None) -> FullArticle:
     """Read an article."""
-    found = await Article.filter(slug=slug).into(FullArticle).first()
-    if found is None:
-        raise Problem("not_found", "There is no article at this address.")
+    found = or_not_found(await Article.filter(slug=slug).into(FullArticle).first(), NO_ARTICLE)
     await mark([found], caller)
     return found
 
@@ -71,10 +71,7 @@ async def delete_article(caller: Principal, slug: str) -> None:
 async def find(slug: str, *, lock: bool = False) -> Article:
     """Return an article, or raise a problem; `lock` holds it until the end of the request."""
     query = Article.filter(slug=slug)
-    found = await (query.for_update() if lock else query).first()
-    if found is None:
-        raise Problem("not_found", "There is no article at this address.")
-    return found
+    return or_not_found(await (query.for_update() if lock else query).first(), NO_ARTICLE)
 
 
 async def add_article(author_id: int, new: NewArticle) -> Article:
@@ -95,7 +92,7 @@ async def mark(articles: Sequence[Entry], caller: Principal | None) -> None:
     """Set which articles are favourites of the caller, with one query for all of them."""
     if caller is not None and articles:
         ids = [one.id for one in articles]
-        marks = await Favourite.filter(user_id=caller.user.id, article_id__in=ids).into(Marked).all()
+        marks = await Favourite.filter(user_id=caller.user.id, article_id__in=ids).all()
         marked = {one.article_id for one in marks}
         for article in articles:
             article.favourited = article.id in marked

@@ -2,7 +2,7 @@
 
 from starlette.requests import Request
 
-from latchkey import Answer, PageQuery, Principal, Problem, convert, paginate
+from latchkey import Answer, PageQuery, Principal, convert, or_not_found, paginate
 from newsroom import models
 from newsroom.articles import find
 from newsroom.shapes import Author, Comment, Id, NewComment
@@ -26,9 +26,8 @@ async def list_comments(request: Request, slug: str, query: PageQuery) -> Answer
 async def delete_comment(caller: Principal, slug: str, id: Id) -> None:
     """Delete a comment, as its author or as a moderator."""
     article = await find(slug)
-    found = await models.Comment.filter(id=id, article_id=article.id).first()
-    if found is None:
-        raise Problem("not_found", f"There is no comment {id} on this article.")
+    query = models.Comment.filter(id=id, article_id=article.id)
+    found = or_not_found(await query.first(), "There is no such comment on this article.")
     if found.author_id != caller.user.id:
         caller.require_scope("articles:moderate")
     await found.remove()

@@ -18,8 +18,6 @@ article_tags = Table(
 
 
 class Tag(Base):
-    """A tag of articles."""
-
     __tablename__ = "newsroom_tags"
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -27,8 +25,6 @@ class Tag(Base):
 
 
 class Article(Base):
-    """An article of a partner, its author."""
-
     __tablename__ = "newsroom_articles"
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -46,8 +42,6 @@ class Article(Base):
 
 
 class Comment(Base):
-    """A comment on an article."""
-
     __tablename__ = "newsroom_comments"
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

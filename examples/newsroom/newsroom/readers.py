@@ -1,24 +1,19 @@
 """What readers do: they mark articles, follow authors, and read their feed."""
 
-from sqlalchemy import bindparam, case, desc, func, select
+from sqlalchemy import bindparam, desc, exists, func, select
 from starlette.requests import Request
 
-from latchkey import Answer, PageQuery, Principal, Problem, User, prepared
+from latchkey import Answer, PageQuery, Principal, User, or_not_found, prepared
 from newsroom.articles import entries, find
 from newsroom.models import Article, Favourite, Follow, Tag, article_tags
 from newsroom.shapes import Id, Profile, TagCount
 
-FOLLOWS = case((Follow.reader_id == bindparam("reader"), 1), else_=0)
+FOLLOWERS = select(func.count()).where(Follow.author_id == User.id).scalar_subquery()
+FOLLOWING = exists().where(Follow.author_id == User.id, Follow.reader_id == bindparam("reader"))
 PROFILE = prepared(
-    select(
-        User.id,
-        User.name,
-        func.count(Follow.reader_id).label("followers"),
-        func.max(FOLLOWS).label("following"),
-    )
-    .outerjoin(Follow, Follow.author_id == User.id)
-    .where(User.id == bindparam("author"))
-    .group_by(User.id, User.name),
+    select(User.id, User.name, FOLLOWERS.label("followers"), FOLLOWING.label("following")).where(
+        User.id == bindparam("author")
+    ),
     into=Profile,
 )
 TAGS = prepared(
@@ -45,9 +40,7 @@ async def read_tags() -> list[TagCount]:
 async def read_author(id: Id, caller: Principal | None) -> Profile:
     """Read an author."""
     found = await PROFILE.first(author=id, reader=caller.user.id if caller else 0)
-    if found is None:
-        raise Problem("not_found", f"There is no author {id}.")
-    return found
+    return or_not_found(found, f"There is no author {id}.")
 
 
 async def follow(caller: Principal, id: Id) -> Profile:

@@ -16,8 +16,6 @@ TagName = Annotated[str, Meta(max_length=30, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$(
 
 
 class NewArticle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A new article."""
-
     title: Title
     summary: Summary = ""
     body: Text
@@ -33,14 +31,10 @@ class ArticleChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class NewComment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A new comment."""
-
     body: Annotated[str, Meta(min_length=1, max_length=2000)]
 
 
 class NewMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A new member."""
-
     email: Annotated[str, Meta(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
     name: Annotated[str, Meta(min_length=1, max_length=200)]
     role: Literal["author", "reader"]
@@ -55,15 +49,11 @@ class ArticleQuery(PageQuery, frozen=True, kw_only=True):
 
 
 class Author(msgspec.Struct):
-    """The author of an article or a comment."""
-
     id: int
     name: str
 
 
 class Tag(msgspec.Struct):
-    """A tag of an article."""
-
     name: str
 
 
@@ -83,33 +73,24 @@ class Entry(msgspec.Struct, kw_only=True):
 
 
 class FullArticle(Entry, kw_only=True):
-    """An article with its body."""
-
     body: str
 
 
 class Comment(msgspec.Struct):
-    """A comment."""
-
     id: int
     body: str
     created_at: datetime
     author: Author
 
 
-class Profile(msgspec.Struct):
+class Profile(Author):
     """An author; `following` is false for an anonymous reader."""
 
-    id: int
-    name: str
     followers: int
     following: bool
 
 
-class TagCount(msgspec.Struct):
-    """A tag with the number of its articles."""
-
-    name: str
+class TagCount(Tag):
     articles: int
 
 
@@ -121,9 +102,3 @@ class Member(msgspec.Struct):
     id: int
     access_key: str
     secret: str | None
-
-
-class Marked(msgspec.Struct):
-    """The id of an article that a query has chosen."""
-
-    article_id: int
