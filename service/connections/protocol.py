@@ -12,10 +12,12 @@ from latchkey.middleware.request_id import new_request_id
 from latchkey.middleware.root_path import root_path
 from latchkey.service.connections.bounds import FIELD_MEMORY_BYTES, Bounds
 from latchkey.service.connections.guard import BOUNDED
+from latchkey.service.connections.response_transport import ResponseTransport
 from latchkey.service.connections.room import Room
 from latchkey.service.problems import Problem
 
 LINGER_S = 2.0  # how long a refused client may continue to send before it reads the response
+LINGER_BYTES = 128 * 1024 * 1024  # and how much
 FIELD_BYTES = 4  # `: ` and the line ending
 PART_BYTES = 4 * 1024  # the number of received bytes that are parsed at a time
 WRITE_BUFFER_BYTES = 16 * 1024  # the size of unread responses above which the application waits
@@ -68,6 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal: Problem | None = None  # the problem of the request that is being parsed
         self._last_answer: Problem | None = None  # sent after the requests in progress
         self._deadline: asyncio.TimerHandle | None = None
+        self._lingering_bytes = 0  # received after the last response
 
     # ------------------------------------------------------------------ the connection
 
@@ -96,6 +99,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse the received data in parts, because it is unknown how much of a part the parser keeps."""
         for start in range(0, len(data), PART_BYTES):
             if self._discards:
+                self._lingering_bytes += len(data) - start
+                if self._lingering_bytes > LINGER_BYTES:
+                    self.transport.abort()
                 return
             self._parse(data[start : start + PART_BYTES])
 
@@ -227,6 +233,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = Problem("upgrade_with_body")
             return
         super().on_headers_complete()  # it may find that the request target is invalid
+        self.cycle.transport = ResponseTransport(self.transport, self.close_after_response)  # type: ignore[assignment]  # what a response uses of one
         self._has_headers = True
         self._unparsed_bytes = 0
         if is_upgrade and not self._should_upgrade():
@@ -257,6 +264,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._held_each:
             self._release(self._held_each.popleft())
         super().on_response_complete()
+        if self._discards and self._last_answer is None:
+            return
         if is_last and self._last_answer is not None:
             self._answer(self._last_answer)
         elif is_last and self._is_reading and self._deadline is None:
@@ -359,6 +368,15 @@ class BoundedProtocol(HttpToolsProtocol):
             b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)])
         )
         self._finish()
+
+    def close_after_response(self) -> None:
+        """Close the connection after its last response, which the client may read later than it sends the rest of a body."""
+        if self._is_reading and not self._discards:
+            self.pipeline.clear()
+            self._discard()
+            self._finish()
+        else:
+            self.transport.close()
 
     def _finish(self) -> None:
         """Close the connection after the client had time to read."""
