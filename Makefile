@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-webhooks test-npm test-migrations test-storm test-usage test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api up down clean
+.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-webhooks test-npm test-migrations test-storm test-usage test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api docs up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -30,6 +30,7 @@ VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(ASKED))
 # Touched last, so that an installation that broke off is done again.
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
+DOCS_READY := $(VENV)/.docs-ready
 
 # An environment of another version, because `python3` has become another one, is made anew.
 HELD := $(shell sed -n 's/^version = \([0-9]*\.[0-9]*\).*/\1/p' $(VENV)/pyvenv.cfg 2>/dev/null)
@@ -136,6 +137,7 @@ lock: $(READY) ## Write the locks again from pyproject.toml (LOCK_ARGS=--upgrade
 	$(COMPILE) pyproject.toml --extra dev --extra redis --output-file requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra redis --constraint requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) pyproject.toml --extra bench --extra redis --constraint requirements-dev.txt --output-file requirements-bench.txt
+	$(COMPILE) pyproject.toml --extra docs --constraint requirements-dev.txt --output-file requirements-docs.txt
 	echo setuptools | $(COMPILE) - --constraint requirements-dev.txt --output-file requirements-build.txt
 
 openapi: $(READY) ## Write docs/openapi.json from the routes
@@ -144,6 +146,10 @@ openapi: $(READY) ## Write docs/openapi.json from the routes
 
 api: $(READY) ## Write docs/api.md from the docstrings of the public API
 	$(VENV)/bin/python docs/api.py
+
+docs: $(DOCS_READY) ## Build the documentation into var/site, and check its links and that it loads nothing from elsewhere
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict # with --quiet it would not count warnings
+	$(VENV)/bin/python docs/build.py var/site
 
 up: .env ## Build and start the API and MariaDB in containers, and wait until they answer
 	PORT=$(PORT) $(COMPOSE) up --build --detach --wait
@@ -175,4 +181,8 @@ $(READY): requirements-dev.txt pyproject.toml
 
 $(BENCH_READY): requirements-bench.txt $(READY)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@touch $@
+
+$(DOCS_READY): requirements-docs.txt $(READY)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.txt
 	@touch $@

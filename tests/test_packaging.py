@@ -13,7 +13,13 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt", "requirements-build.txt")
+LOCKS = (
+    "requirements.txt",
+    "requirements-dev.txt",
+    "requirements-bench.txt",
+    "requirements-build.txt",
+    "requirements-docs.txt",
+)
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # The folders that git ignores, and git's own.
@@ -80,6 +86,7 @@ class TestLocks:
             ("requirements-bench.txt", PROJECT["project"]["dependencies"]),
             ("requirements-bench.txt", PROJECT["project"]["optional-dependencies"]["bench"]),
             ("requirements-build.txt", PROJECT["build-system"]["requires"]),
+            ("requirements-docs.txt", PROJECT["project"]["optional-dependencies"]["docs"]),
         ],
         ids=[
             "service",
@@ -90,6 +97,7 @@ class TestLocks:
             "service in bench",
             "bench",
             "build",
+            "docs",
         ],
     )
     def test_every_dependency_is_locked(self, lock: str, requirements: list[str]) -> None:
@@ -106,7 +114,7 @@ class TestLocks:
     def test_the_peers_run_on_the_versions_of_the_service(self) -> None:
         assert pins("requirements.txt").items() <= pins("requirements-bench.txt").items()
 
-    @pytest.mark.parametrize("extra", ["dev", "bench"])
+    @pytest.mark.parametrize("extra", ["dev", "bench", "docs"])
     def test_the_service_brings_no_tool_of_development(self, extra: str) -> None:
         tools = {name_of(tool) for tool in PROJECT["project"]["optional-dependencies"][extra]}
 
@@ -138,6 +146,7 @@ class TestMake:
             "lock",
             "openapi",
             "api",
+            "docs",
             "up",
             "down",
             "clean",
