@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -36,6 +37,7 @@ from latchkey.service.keys.rules import KeyRules
 from latchkey.service.lifespan import lifespan
 from latchkey.service.limits.charger import Charger
 from latchkey.service.limits.counters import DatabaseCounters
+from latchkey.service.limits.crossings import QuotaReports
 from latchkey.service.limits.gate import Limits
 from latchkey.service.limits.redis_counters import RedisCounters
 from latchkey.service.limits.split_charger import SplitCharger
@@ -103,7 +105,6 @@ def create_app(
     key_headers = read_key_headers(settings.key_headers)
     environments = read_environments(settings.environments)
     gate_rules = read_gate_rules(settings)
-    addresses = read_addresses(settings)
     public_scheme, public_authority = read_public_origin(settings)
     channel = open_channel(settings)
     redis_store = open_store(settings)
@@ -137,15 +138,14 @@ def create_app(
     if redis_store is not None and settings.nonces == "redis":
         nonces = RedisNonces(redis_store, early_s=settings.clock_window_s + SKEW_S)
     replays = Replays(nonces, settings.clock_window_s, clock=lambda: verifier.moment().timestamp())
-    charger = Charger(DatabaseCounters(lambda: db.reader))
+    quota_reports = QuotaReports(lambda: db.engine, listeners)
+    charger = Charger(DatabaseCounters(lambda: db.reader), quota_reports.write)
     of_calls: Charger | SplitCharger = charger
     if redis_store is not None and settings.limits == "redis":
-        of_calls = SplitCharger(charger, Charger(RedisCounters(redis_store)))
+        of_calls = SplitCharger(charger, Charger(RedisCounters(redis_store), quota_reports.write))
     idempotency = Idempotency(lambda: db.reader, Allowance(charger, settings.stored_answers_per_key))
     limits = Limits(of_calls, settings.limits_on_outage, exempt=idempotency.has_answer)
     revocations = Revocations(key_cache, channel)
-    webhook_secrets = Secrets(keyring)
-    sender = Sender(addresses, timeout_s=settings.webhook_timeout_s, agent=agent_of(service.__version__))
     parts = Parts(
         db=db,
         keyring=keyring,
@@ -174,15 +174,7 @@ def create_app(
         ended_keys_kept_days=settings.ended_keys_kept_days,
         usage_ages=Ages.of(settings),
         has_reference=settings.docs,
-        webhook_rules=WebhookRules(webhook_secrets, addresses),
-        deliverer=Deliverer(
-            lambda: db.engine,
-            Queue(lambda: db.reader, Schedule(settings.webhook_retry_s, settings.webhook_give_up_s)),
-            secrets=webhook_secrets,
-            sender=sender,
-            listeners=listeners,
-        ),
-        pinger=Pinger(lambda: db.reader, webhook_secrets, sender),
+        **webhook_parts(settings, db, keyring),
         openapi=msgspec.json.encode(
             openapi.document(operations, key_headers=key_headers, root_path=settings.root_path)
         ),
@@ -204,6 +196,18 @@ def create_app(
         app.add_middleware(one.cls, *one.args, **one.kwargs)
     declare(Declaration(app=app, settings=settings, operations=operations, schemas=schemas, scopes=declared))
     return app
+
+
+def webhook_parts(settings: Settings, db: SQLAlchemy, keyring: KeyRing) -> dict[str, Any]:
+    """Return the parts of webhooks, by name."""
+    addresses, secrets = read_addresses(settings), Secrets(keyring)
+    sender = Sender(addresses, timeout_s=settings.webhook_timeout_s, agent=agent_of(service.__version__))
+    queue = Queue(lambda: db.reader, Schedule(settings.webhook_retry_s, settings.webhook_give_up_s))
+    return {
+        "webhook_rules": WebhookRules(secrets, addresses),
+        "pinger": Pinger(lambda: db.reader, secrets, sender),
+        "deliverer": Deliverer(lambda: db.engine, queue, secrets=secrets, sender=sender, listeners=listeners),
+    }
 
 
 def read_proxies(settings: Settings) -> Proxies:

@@ -9,7 +9,7 @@ see one writer for each worker. A call in the queue holds no connection.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -18,12 +18,14 @@ from latchkey.middleware.request_scope import RequestScope
 from latchkey.service.database.stalls import waiting_once
 from latchkey.service.limits.account import Accounts
 from latchkey.service.limits.counters import Counters, Reading, Write
+from latchkey.service.limits.crossings import Crossing, crossings_of, used_of
 from latchkey.service.limits.ledger import Figure, Ledger, Refusal, charge
 from latchkey.service.problems import Problem
 
 ATTEMPTS = 100
 LONGEST_PAUSE_S = 0.02
 
+Report = Callable[[Sequence[Crossing]], Awaitable[None]]
 Moments = tuple[int, ...]
 """The time at which a call was counted, for each account; every ledger has its own time."""
 
@@ -68,10 +70,12 @@ class Charger:
 
     Args:
         counters: those that all workers share.
+        report: called with the parts of quotas that a charge has spent; None reports nothing.
     """
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, report: Report | None = None) -> None:
         self._counters = counters
+        self._report = report
         self._queues: dict[str, deque[PendingCharge]] = {}
         self._working: set[asyncio.Task[None]] = set()
 
@@ -162,6 +166,7 @@ class Charger:
             reading = await self._counters.read(accounts)
             waiting = [one for one in queue if one.accounts == accounts and not one.is_void]
             ledgers = open_ledgers(accounts, reading)
+            used_before = used_of(ledgers)
             receipts = [one.settle(ledgers) for one in waiting]
             is_changed = any(receipt.refusal is None for receipt in receipts)
             if not is_changed or await self._counters.write(changes(ledgers, reading)):
@@ -169,6 +174,8 @@ class Charger:
             await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S))  # noqa: S311 - no secret
         else:
             raise Problem("unavailable", "Too many calls are being charged to the same key or owner.")
+        if self._report is not None and (crossings := crossings_of(used_before, ledgers)):
+            await self._report(crossings)
         settled = set(waiting)
         kept = [one for one in queue if one not in settled and not one.is_void]
         queue.clear()

@@ -129,6 +129,11 @@ class Ledger:
         return found
 
     @property
+    def period(self) -> Period | None:
+        """The units spent under the quota; None without one."""
+        return self._period
+
+    @property
     def credits(self) -> Credits | None:
         """The remaining credits; None when there are none to spend from."""
         return None if self._balance is None else self._balance.credits

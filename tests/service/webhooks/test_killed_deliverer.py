@@ -10,6 +10,7 @@ import signal
 import sys
 from collections import Counter
 
+import pytest
 from starlette.applications import Starlette
 
 from latchkey.service.outbox.events import new_event
@@ -23,7 +24,7 @@ IS_LONG = os.environ.get("LATCHKEY_TEST_WEBHOOKS") == "long"
 EVENTS, KILLS = (10_000, 20) if IS_LONG else (60, 2)
 WITHIN_S = 3600.0 if IS_LONG else 60.0
 
-pytestmark = () if IS_LONG else on_mariadb
+pytestmark: list[pytest.MarkDecorator] = [] if IS_LONG else [on_mariadb]
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
