@@ -38,7 +38,7 @@ from latchkey.service.lifespan import lifespan
 from latchkey.service.limits.charger import Charger
 from latchkey.service.limits.counters import DatabaseCounters
 from latchkey.service.limits.crossings import QuotaReports
-from latchkey.service.limits.gate import Limits
+from latchkey.service.limits.enforcement import Limits
 from latchkey.service.limits.redis_counters import RedisCounters
 from latchkey.service.limits.split_charger import SplitCharger
 from latchkey.service.metrics.collection import Metrics

@@ -15,8 +15,8 @@ from latchkey.middleware.answered import AnsweredMiddleware
 from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
 from latchkey.middleware.body_limit import BodyLimitMiddleware
 from latchkey.middleware.content_digest import ContentDigestMiddleware
-from latchkey.middleware.gate import GateMiddleware
 from latchkey.middleware.measured import MeasuredMiddleware
+from latchkey.middleware.refusal import RefusalMiddleware
 from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.root_path import RootPathMiddleware
 from latchkey.middleware.session import SessionMiddleware
@@ -29,7 +29,7 @@ from latchkey.service.connections.guard import ServerGuardMiddleware
 from latchkey.service.connections.refusals import Refusals
 from latchkey.service.endpoints.adapter import Adapter
 from latchkey.service.exception_handlers import answer_failure
-from latchkey.service.limits.gate import Limits
+from latchkey.service.limits.enforcement import Limits
 from latchkey.service.limits.headers import Headers
 from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.operation import Operation
@@ -113,14 +113,14 @@ def private_middleware(operation: Operation, parts: Parts) -> list[Middleware]:
         ),
         Middleware(ContentDigestMiddleware, expected=signed_digest, problem=Problem("digest_mismatch")),
     ]
-    reserve = Middleware(GateMiddleware, refusal=parts.replays.refusal)
+    reserve = Middleware(RefusalMiddleware, refusal=parts.replays.refusal)
     if not operation.cost:
         return [*before, reserve]
     return [
         *before,
-        Middleware(GateMiddleware, refusal=partial(parts.limits.exhausted, cost=operation.cost)),
+        Middleware(RefusalMiddleware, refusal=partial(parts.limits.exhausted, cost=operation.cost)),
         reserve,
-        Middleware(GateMiddleware, refusal=partial(parts.limits.refusal, cost=operation.cost)),
+        Middleware(RefusalMiddleware, refusal=partial(parts.limits.refusal, cost=operation.cost)),
     ]
 
 

@@ -15,7 +15,7 @@ from latchkey.service.idempotency.claims import Idempotency
 from latchkey.service.key_cache.revocations import Revocations
 from latchkey.service.keys.last_used import LastUsed
 from latchkey.service.keys.rules import KeyRules
-from latchkey.service.limits.gate import Limits
+from latchkey.service.limits.enforcement import Limits
 from latchkey.service.metrics.collection import Metrics
 from latchkey.service.redis.store import Store
 from latchkey.service.usage.counting import Usage

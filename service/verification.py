@@ -24,7 +24,7 @@ from latchkey.service.authentication.wire.extraction import IllFormed, TwoCreden
 from latchkey.service.authentication.wire.message_signature import EMPTY_SHA256
 from latchkey.service.database.session import RequestSession
 from latchkey.service.limits.call import limit_state
-from latchkey.service.limits.gate import credits_in
+from latchkey.service.limits.enforcement import credits_in
 from latchkey.service.networks import Proxies
 from latchkey.service.parts import Parts
 from latchkey.service.problems import Problem

@@ -19,7 +19,7 @@ from latchkey.service.authentication.verifier import Verifier
 from latchkey.service.gate.in_force import RulesInForce
 from latchkey.service.gate.original import Description, OriginalRequest, read_original
 from latchkey.service.gate.rules import Rule
-from latchkey.service.limits.gate import Limits
+from latchkey.service.limits.enforcement import Limits
 from latchkey.service.networks import contains, parse_address
 from latchkey.service.problems import Problem
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class GateMiddleware:
+class RefusalMiddleware:
     """Call `refusal(scope)` before the endpoint runs; if it returns an application, that answers the request instead.
 
     For a check with a side effect, which must run after the checks without one.

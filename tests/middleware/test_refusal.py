@@ -1,15 +1,15 @@
-"""The gate runs once, before the endpoint, and may answer instead."""
+"""The check runs once, before the endpoint, and may answer instead."""
 
 from typing import Any
 
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from latchkey.middleware.gate import GateMiddleware
+from latchkey.middleware.refusal import RefusalMiddleware
 from tests.requests import request
 
 
-async def test_a_request_that_the_gate_refuses_does_not_reach_the_endpoint() -> None:
+async def test_a_request_that_the_check_refuses_does_not_reach_the_endpoint() -> None:
     reached: list[str] = []
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -19,8 +19,8 @@ async def test_a_request_that_the_gate_refuses_does_not_reach_the_endpoint() -> 
     async def refusal(scope: Scope) -> Response | None:
         return PlainTextResponse("out", 401) if scope["path"] == "/closed" else None
 
-    gate = GateMiddleware(endpoint, refusal=refusal)
-    answers = [await request(gate, "GET", path) for path in ("/open", "/closed")]
+    checked = RefusalMiddleware(endpoint, refusal=refusal)
+    answers = [await request(checked, "GET", path) for path in ("/open", "/closed")]
 
     assert [answer.body for answer in answers] == [b"in", b"out"]
     assert reached == ["/open"]
@@ -38,6 +38,6 @@ async def test_only_http_is_asked() -> None:
     async def unused(*_: object) -> Any:
         raise AssertionError
 
-    await GateMiddleware(inner, refusal=refusal)({"type": "websocket"}, unused, unused)
+    await RefusalMiddleware(inner, refusal=refusal)({"type": "websocket"}, unused, unused)
 
     assert seen == [{"type": "websocket"}]

@@ -18,7 +18,7 @@ from latchkey.models.limit import Quota
 from latchkey.service.authentication.wire.query_signature import sign_query
 from latchkey.service.limits.account import Account
 from latchkey.service.limits.charger import Charger
-from latchkey.service.limits.gate import Limits
+from latchkey.service.limits.enforcement import Limits
 from latchkey.service.operation import Operation, route
 from latchkey.service.problems import Problem
 from latchkey.service.settings import Settings
@@ -383,7 +383,7 @@ async def test_an_answer_does_not_wait_for_its_headers(
         await asyncio.Event().wait()
 
     key = await hold_key(app, scopes=[], limits=[limit()])
-    monkeypatch.setattr("latchkey.service.limits.gate.LOOK_DEADLINE_S", 0.05)
+    monkeypatch.setattr("latchkey.service.limits.enforcement.LOOK_DEADLINE_S", 0.05)
     monkeypatch.setattr(app.state.latchkey.limits._charger._counters, "read", hang)
 
     answer = await call(app, "GET", "/free", key=key)
