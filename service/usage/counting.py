@@ -98,9 +98,10 @@ class Usage:
 def route_of(scope: Scope) -> str:
     """Return the method and the path template of the route of a request, or `UNKNOWN_ROUTE`."""
     route = scope.get("route")
-    if route is None or (route.methods and scope["method"] not in route.methods):
+    # The route of an application that mounts this one has no label.
+    label: str | None = getattr(route, "label", None)
+    if label is None or (route.methods and scope["method"] not in route.methods):
         return UNKNOWN_ROUTE
-    label: str = route.label
     return label
 
 
