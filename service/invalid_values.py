@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from latchkey.models.bounds import BEYOND, is_beyond
 from latchkey.models.errors import InvalidValueError
 from latchkey.service.database.conflicts import refuses_value
+from latchkey.service.input_types import NOT_FINITE, is_finite
 from latchkey.service.problems import FieldError, Problem, bounded_pointer
 
 COLUMN = re.compile(r"column '?(?:`[^`]*`\.){0,2}[`']?(?P<name>\w+)[`']? at row")
@@ -66,13 +67,15 @@ def raise_invalid_value(error: BaseException, arguments: Mapping[str, Any], path
 
 
 def require_narrow(query: msgspec.Struct | None, wide: object = None) -> None:
-    """Raise a problem for a parameter of a query that is an integer of more than 64 bits, or the text of `wide`."""
+    """Raise a problem for a parameter that is not finite, is an integer of more than 64 bits, or is the text of `wide`."""
     if query is None:
         return
     for field, encoded in zip(query.__struct_fields__, query.__struct_encode_fields__, strict=True):
         value = getattr(query, field)
         if is_beyond(value) or (wide is not None and value == str(wide)):
             raise Problem("invalid_parameter", f"The parameter {encoded!r} is wrong: {BEYOND}.")
+        if not is_finite(value):
+            raise Problem("invalid_parameter", f"The parameter {encoded!r} is wrong: {NOT_FINITE}.")
 
 
 def pointer_to(part: Any, name: str | None, value: Any) -> str | None:

@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
@@ -34,6 +34,7 @@ from latchkey.service.database.conflicts import is_conflict
 from latchkey.service.database.session import RequestSession
 from latchkey.service.idempotency.claims import Claim
 from latchkey.service.idempotency.key import key_of
+from latchkey.service.input_types import Decode, decoder_of, is_finite
 from latchkey.service.invalid_values import raise_invalid_value, require_narrow
 from latchkey.service.operation import Answer, Operation, Text
 from latchkey.service.parts import parts_of
@@ -49,7 +50,6 @@ NO_VALUE = "the value is out of range or cannot be read"
 # Python constructors pass through: `datetime` for the year 10000, `Decimal` for a text that is not a number.
 UNREADABLE = (msgspec.ValidationError, ValueError, ArithmeticError)
 
-Decode = Callable[[bytes], Any]
 Answered = tuple[int, Any, Mapping[str, str]]
 
 _encoder = msgspec.json.Encoder()
@@ -60,7 +60,7 @@ class Adapter:
 
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
-        self.decode = msgspec.json.Decoder(operation.body).decode if operation.body is not None else None
+        self.decode = decoder_of(operation.body) if operation.body is not None else None
         taken = inspect.signature(operation.endpoint).parameters.keys() - operation.parameters.keys()
         self.takes_request = "request" in taken
         self.takes_caller = "caller" in taken
@@ -206,7 +206,7 @@ def decode_path(operation: Operation, request: Request) -> dict[str, Any]:
             arguments[name] = msgspec.convert(request.path_params[name], kind, strict=False)
         except UNREADABLE:
             raise Problem("not_found") from None
-        if is_beyond(arguments[name]):
+        if is_beyond(arguments[name]) or not is_finite(arguments[name]):
             raise Problem("not_found")
     return arguments
 
