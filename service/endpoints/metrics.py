@@ -4,14 +4,21 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
 from latchkey.models import ApiKey
-from latchkey.service.metrics.exposition import render
+from latchkey.models.webhook import Webhook, WebhookDelivery
+from latchkey.service.metrics.exposition import Stored, render
 from latchkey.service.parts import parts_of
 
 SOON = timedelta(days=30)
+_OLDEST_PENDING = (
+    select(func.min(WebhookDelivery.created_at))
+    .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+    .where(Webhook.enabled, WebhookDelivery.status == "pending")
+)
 
 
 class MetricsText(Response):
@@ -29,5 +36,8 @@ async def read_metrics(request: Request) -> MetricsText:
     parts.metrics.note_state(parts.db)
     now = datetime.now(UTC)
     expiring = await ApiKey.filter(status="active", expires_at__gt=now, expires_at__lte=now + SOON).count()
-    text = await asyncio.to_thread(render, parts.metrics.registry, keys_expiring=expiring)
+    oldest = await request.state.session.scalar(_OLDEST_PENDING)
+    age_s = 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
+    stored = Stored(keys_expiring=expiring, outbox_age_s=age_s)
+    text = await asyncio.to_thread(render, parts.metrics.registry, stored)
     return MetricsText(text)

@@ -18,23 +18,34 @@ from prometheus_client.registry import Collector
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
-class Expiring(Collector):
-    """The number of active keys that expire soon, which is the same for all workers."""
+class Stored(Collector):
+    """What the database says about all workers.
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    Args:
+        keys_expiring: the number of active keys that expire soon.
+        outbox_age_s: the age of the oldest event that waits for its delivery, in seconds; 0 if none waits.
+    """
+
+    def __init__(self, *, keys_expiring: int, outbox_age_s: float) -> None:
+        self.keys_expiring = keys_expiring
+        self.outbox_age_s = outbox_age_s
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metric."""
+        """Yield the metrics."""
         yield GaugeMetricFamily(
-            "latchkey_keys_expiring", "Active keys that expire within 30 days.", self.number
+            "latchkey_keys_expiring", "Active keys that expire within 30 days.", self.keys_expiring
+        )
+        yield GaugeMetricFamily(
+            "latchkey_outbox_age_seconds",
+            "The age of the oldest event that waits for its delivery to a webhook.",
+            self.outbox_age_s,
         )
 
 
-def render(own: CollectorRegistry, *, keys_expiring: int) -> bytes:
+def render(own: CollectorRegistry, stored: Stored) -> bytes:
     """Return the text for a scrape."""
     shown = CollectorRegistry()
-    shown.register(Expiring(keys_expiring))
+    shown.register(stored)
     if values.ValueClass is values.MutexValue:
         return generate_latest(own) + generate_latest(shown)
     folder = os.environ[FOLDER_VARIABLE]

@@ -69,8 +69,8 @@ TRIPS = {
     # reads a table
     "readiness": Trip("GET /readyz", 1),
     "description": Trip("GET /openapi.json", 0),
-    # key; the count of keys that expire soon
-    "metrics": Trip("GET /metrics", 2),
+    # key; the count of keys that expire soon, the oldest event
+    "metrics": Trip("GET /metrics", 3),
     "problem": Trip("GET /problems/{code}", 0),
     # key and owner with one join, from which the answer is created
     "me": Trip("GET /v1/me", 1),

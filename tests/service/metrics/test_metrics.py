@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from latchkey.middleware.measured import measurement
 from latchkey.models.limit import RateLimit
+from latchkey.models.webhook import Webhook, WebhookDelivery
 from latchkey.service.operation import Operation, route
 from latchkey.service.settings import Settings
 from latchkey.service.shapes import Health
@@ -120,6 +121,36 @@ async def test_keys_that_expire_soon_are_counted(app: Starlette, scraper: HeldKe
     await hold_key(app, expires_at=now + timedelta(days=1), status="revoked")
 
     assert (await scrape(app, scraper))["latchkey_keys_expiring"] == 2
+
+
+async def test_the_age_of_the_oldest_event_that_waits(
+    app: Starlette, operator: HeldKey, scraper: HeldKey
+) -> None:
+    none = await scrape(app, scraper)
+    async with app.state.db.scoped_session() as session:
+        hooks = [
+            Webhook(url=f"https://example.com/{n}", sealed=b"x", enabled=n == 0, secret_version=1)
+            for n in (0, 1)
+        ]
+        session.add_all(hooks)
+        await session.flush()
+        now = datetime.now(UTC)
+        for hook, minutes, status in ((0, 5, "pending"), (0, 9, "delivered"), (1, 20, "pending")):
+            session.add(
+                WebhookDelivery(
+                    webhook_id=hooks[hook].id,
+                    event_id=f"e{minutes}",
+                    type="key.created",
+                    payload=b"{}",
+                    status=status,
+                    created_at=now - timedelta(minutes=minutes),
+                    expires_at=now + timedelta(days=1),
+                )
+            )
+        await session.commit()
+
+    assert none["latchkey_outbox_age_seconds"] == 0
+    assert 300 <= (await scrape(app, scraper))["latchkey_outbox_age_seconds"] < 400
 
 
 async def test_a_scrape_needs_its_scope(app: Starlette) -> None:

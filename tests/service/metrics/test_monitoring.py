@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from latchkey.service.metrics.collection import Metrics
-from latchkey.service.metrics.exposition import Expiring
+from latchkey.service.metrics.exposition import Stored, render
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "examples" / "monitoring"
@@ -18,7 +21,7 @@ SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), 
 
 def sample_names() -> dict[str, set[str]]:
     """Return the names of the samples of each metric."""
-    families = [*Metrics().registry.collect(), *Expiring(0).collect()]
+    families = [*Metrics().registry.collect(), *Stored(keys_expiring=0, outbox_age_s=0).collect()]
     return {one.name: {one.name + suffix for suffix in SUFFIXES[one.type]} for one in families}
 
 
@@ -65,6 +68,21 @@ def test_every_rule_says_what_it_means() -> None:
         assert rule["labels"]["severity"] in {"page", "ticket", "info"}
         assert re.fullmatch(r"\d+[mh]", rule["for"])
         assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+def test_promtool_accepts_the_rules_and_the_metrics(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool not found: apt-get install prometheus")
+    stored = Stored(keys_expiring=1, outbox_age_s=0.5)
+    checks = [
+        ([promtool, "check", "rules", str(FOLDER / "alerts.yaml")], b""),
+        ([promtool, "check", "metrics"], render(Metrics().registry, stored)),
+    ]
+
+    for command, text in checks:
+        done = subprocess.run(command, input=text, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_prometheus_asks_with_a_key_from_a_file() -> None:
