@@ -11,6 +11,7 @@ from latchkey.middleware import background
 from latchkey.service import housekeeping
 from latchkey.service.authentication import canary
 from latchkey.service.connections.adoption import bound_connections, serving_config
+from latchkey.service.connections.descriptors import watch_descriptors
 from latchkey.service.database import cluster, schema
 from latchkey.service.database.positions import require_positions
 from latchkey.service.outbox.listeners import listeners
@@ -54,6 +55,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
                 name="housekeeping",
             ),
         ]
+        if serving_config() is not None:
+            tasks.append(asyncio.create_task(watch_descriptors(), name="descriptors"))
         if db.replica_state is not None:
             tasks.append(asyncio.create_task(db.replica_state.watch(), name="replica"))
         try:

@@ -115,6 +115,17 @@ class RepeatFilter(logging.Filter):
         return True
 
 
+class AcceptFilter(logging.Filter):
+    """Drop asyncio's traceback about a connection that could not be accepted, which it logs each second for each socket.
+
+    `latchkey.service.connections.descriptors` logs the state once.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a record."""
+        return not str(record.msg).startswith("socket.accept() out of system resource")
+
+
 class Handler(logging.StreamHandler[TextIO]):
     """The handler of all loggers, with a type by which a repeated call of `configure` finds it."""
 
@@ -138,6 +149,9 @@ def configure(form: Literal["text", "json"]) -> None:
     server = logging.getLogger("uvicorn.error")
     if not any(isinstance(one, RepeatFilter) for one in server.filters):
         server.addFilter(RepeatFilter())
+    loop = logging.getLogger("asyncio")
+    if not any(isinstance(one, AcceptFilter) for one in loop.filters):
+        loop.addFilter(AcceptFilter())
     # The server's own access log would contain the query, which may be signed.
     logging.getLogger("uvicorn.access").handlers = []
     logging.getLogger("uvicorn.access").propagate = False
