@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from latchkey.models.usage import NO_KEY
 from latchkey.service.database.conflicts import log_failure
+from latchkey.service.router import ConvertedRoute
 from latchkey.service.usage.series import ANYTHING, UNKNOWN_ROUTE, Series
 from latchkey.service.usage.state import usage_state
 from latchkey.service.usage.store import Batch, Cell, Store
@@ -98,11 +99,10 @@ class Usage:
 def route_of(scope: Scope) -> str:
     """Return the method and the path template of the route of a request, or `UNKNOWN_ROUTE`."""
     route = scope.get("route")
-    # The route of an application that mounts this one has no label.
-    label: str | None = getattr(route, "label", None)
-    if label is None or (route.methods and scope["method"] not in route.methods):
+    # An application that mounts this one has routes of its own.
+    if not isinstance(route, ConvertedRoute) or (route.methods and scope["method"] not in route.methods):
         return UNKNOWN_ROUTE
-    return label
+    return route.label
 
 
 def joined_tags(tags: Iterable[str]) -> str:
