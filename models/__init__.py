@@ -1,6 +1,7 @@
 """The models: tables, and the verbs that read and write them."""
 
 from latchkey.models.api_key import ApiKey, KeySecret
+from latchkey.models.audit_event import AuditEvent
 from latchkey.models.base import Base
 from latchkey.models.gate_rule_set import GateRuleSet
 from latchkey.models.idempotency_key import IdempotencyKey
@@ -16,6 +17,7 @@ from latchkey.models.webhook import EventMark, Webhook, WebhookDelivery
 
 __all__ = [
     "ApiKey",
+    "AuditEvent",
     "Base",
     "EventMark",
     "GateRuleSet",

@@ -1,11 +1,13 @@
 """API keys, and the versions of their secrets."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from latchkey.models.audited import CHANGED, ROTATED, Audited
 from latchkey.models.base import Base
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.models.scope import joined
@@ -20,7 +22,7 @@ ENVIRONMENT_BYTES = 16
 ENVIRONMENT_PATTERN = r"[a-z][a-z0-9]{0,15}"
 
 
-class ApiKey(Watched):
+class ApiKey(Audited, Watched):
     """An API key of `user`.
 
     `access_key` is its public identifier. With the `mode` `bearer`, the secret is sent with each call; with `signed`, it is never sent.
@@ -32,6 +34,13 @@ class ApiKey(Watched):
 
     __tablename__ = "api_keys"
     refresh_on_commit = True
+    audit_noun = "key"
+    unaudited = frozenset(
+        {
+            *("id", "access_key", "role_scopes", "created_at", "updated_at", "last_used_at"),
+            *("old_secret_calls", "old_secret_last_used_at"),
+        }
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     access_key: Mapped[str] = mapped_column(BinaryText(64), unique=True)
@@ -68,6 +77,18 @@ class ApiKey(Watched):
     def all_scopes(self) -> tuple[str, ...]:
         """Return the scopes of the key and of its roles."""
         return joined(self.scopes, self.role_scopes)
+
+    @property
+    def audit_id(self) -> str:
+        """Return the access key."""
+        return self.access_key
+
+    @classmethod
+    def audit_verb(cls, after: Mapping[str, Any]) -> str:
+        """Return the verb of a change."""
+        if after.get("status") == "revoked":
+            return "revoked"
+        return ROTATED if "secret_version" in after else CHANGED
 
 
 class KeySecret(Base):

@@ -2,18 +2,15 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Text
-from sqlalchemy.dialects import mysql
+from sqlalchemy import BigInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
+from latchkey.models.audited import Audited
 from latchkey.models.base import Base
-from latchkey.models.types import UtcDateTime, utc_now
-
-# On these servers a plain TEXT holds at most 64 kB.
-LongText = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+from latchkey.models.types import LongText, UtcDateTime, utc_now
 
 
-class GateRuleSet(Base):
+class GateRuleSet(Audited, Base):
     """All stored rules, in their order, in the only row of the table.
 
     One row, because the order of the rules is a part of their meaning: a change locks it, and a reader never gets a half of a
@@ -21,6 +18,8 @@ class GateRuleSet(Base):
     """
 
     __tablename__ = "gate_rule_sets"
+    audit_noun = "gate_rules"
+    unaudited = frozenset({"id", "updated_at"})
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     version: Mapped[int] = mapped_column(BigInteger)

@@ -15,6 +15,7 @@ from sqlalchemy import Column, inspect, select
 from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
+from latchkey.models.journal import Journal
 from latchkey.models.lookups import identified
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Changes:
     They are stored by their state, because a model may define its own equality.
     """
 
-    __slots__ = ("inserted", "touched", "written")
+    __slots__ = ("inserted", "journal", "touched", "written")
 
     def __init__(self) -> None:
         self.inserted: list[InstanceState[Any]] = []
@@ -46,6 +47,8 @@ class Changes:
         """Flushed or deleted, for the after-commit hooks."""
         self.written: dict[InstanceState[Any], bool | None] = {}
         """Flushed and not refreshed yet, with the `refresh` argument of the verb."""
+        self.journal = Journal()
+        """The changes of audited rows."""
 
     def collect(self, session: Session, wishes: Wishes) -> None:
         """Record the changes of a flush; called after it, while the session still separates new and dirty instances."""
@@ -56,6 +59,7 @@ class Changes:
             self.written[state] = wishes.pop(state, self.written.get(state))
         for instance in session.deleted:
             self.touched[inspect(instance)] = instance
+        self.journal.collect(session)
 
     def take_inserted(self) -> list[InstanceState[Any]]:
         """Return the instances that the last flush inserted, and clear them."""
@@ -65,6 +69,7 @@ class Changes:
     def absorb(self, inner: "Changes") -> None:
         """Add the changes of a SAVEPOINT that was released."""
         self.touched |= inner.touched
+        self.journal.absorb(inner.journal)
         for state, wish in inner.written.items():
             if wish is not None or state not in self.written:
                 self.written[state] = wish

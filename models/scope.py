@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
+from latchkey.models.audited import Audited
 from latchkey.models.base import Base
 from latchkey.models.types import BigId, BinaryText, UtcDateTime, utc_now
 
@@ -19,14 +20,21 @@ def joined(*lists: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for one in lists for name in one))
 
 
-class Scope(Base):
+class Scope(Audited, Base):
     """A scope of another service, which asks Latchkey whether a key has it. `noun` is the part before `:`."""
 
     __tablename__ = "scopes"
     refresh_on_commit = True
+    audit_noun = "scope"
+    unaudited = frozenset({"id", "noun", "created_at"})
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(BinaryText(SCOPE_BYTES), unique=True)
     noun: Mapped[str] = mapped_column(BinaryText(NOUN_BYTES), index=True)
     description: Mapped[str] = mapped_column(String(DESCRIPTION_LENGTH), default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
+
+    @property
+    def audit_id(self) -> str:
+        """Return the name."""
+        return self.name

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import BigInteger, DateTime, Dialect, Integer, LargeBinary, Text, literal
@@ -12,6 +13,10 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # SQLite generates ids only for a column that is declared INTEGER, which holds 64 bits there.
 BigId = BigInteger().with_variant(Integer(), "sqlite")
+
+
+# On these servers a plain TEXT holds at most 64 kB.
+LongText = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -70,6 +75,28 @@ class BinaryText(Binary):
         return None if value is None else bytes(value).decode()
 
 
+class Uuid(Binary):
+    """A UUID as 16 bytes, which sort as its text does."""
+
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(16)
+
+    @property
+    def python_type(self) -> type[UUID]:
+        """Return the type of the values."""
+        return UUID
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+        """Return the bytes."""
+        return None if value is None else value.bytes
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> UUID | None:  # noqa: ARG002
+        """Return the UUID."""
+        return None if value is None else UUID(bytes=bytes(value))
+
+
 class Words(TypeDecorator[tuple[str, ...]]):
     """A tuple of words, stored as one text with spaces between them."""
 
@@ -114,6 +141,13 @@ class Json(TypeDecorator[Any]):
         if value is None:
             return None if self.empty is None else msgspec.json.decode(self._empty_json, type=self.kind)
         return msgspec.json.decode(value, type=self.kind)
+
+
+class LongJson(Json):
+    """JSON that may have more than 64 kB."""
+
+    impl = LongText  # type: ignore[assignment]  # with a variant, an instance
+    cache_ok = True
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is

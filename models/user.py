@@ -1,11 +1,13 @@
 """Users: the owners of keys."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
+from latchkey.models.audited import CHANGED, DELETED, Audited
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.models.types import BigId, BinaryText, Json, UtcDateTime, utc_now
 from latchkey.models.watched import Watched
@@ -19,11 +21,13 @@ NAME_LENGTH = 200
 EXTERNAL_ID_BYTES = 255
 
 
-class User(Watched):
+class User(Audited, Watched):
     """An owner of keys. `email` is stored as given, and its casefold is unique, also among deleted users."""
 
     __tablename__ = "users"
     refresh_on_commit = True
+    audit_noun = "user"
+    unaudited = frozenset({"id", "email_key", "created_at", "updated_at"})
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     email: Mapped[str] = mapped_column(String(EMAIL_LENGTH))
@@ -46,3 +50,9 @@ class User(Watched):
     def _follow_with_key(self, _name: str, email: str) -> str:
         self.email_key = email.casefold()
         return email
+
+    @classmethod
+    def audit_verb(cls, after: Mapping[str, Any]) -> str:
+        """Return the verb of a change."""
+        verbs = {"active": "unblocked", "blocked": "blocked", "deleted": DELETED}
+        return verbs[after["status"]] if "status" in after else CHANGED

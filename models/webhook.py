@@ -1,11 +1,14 @@
 """Webhooks: the addresses that are told of events, and the outbox of their deliveries."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Index, LargeBinary, SmallInteger, String
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, mapped_column
 
+from latchkey.models.audited import CHANGED, ROTATED, Audited
 from latchkey.models.base import Base
 from latchkey.models.scope import DESCRIPTION_LENGTH
 from latchkey.models.types import BigId, Binary, BinaryText, UtcDateTime, Words, utc_now
@@ -19,7 +22,7 @@ ERROR_LENGTH = 200
 Bytes = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
 
 
-class Webhook(Base):
+class Webhook(Audited, Base):
     """An address that is told of events, with the secret that signs them, sealed with the key ring.
 
     Without `events` it gets all types. `old_sealed` is the secret that the last rotation replaced; it signs too, until
@@ -28,6 +31,13 @@ class Webhook(Base):
 
     __tablename__ = "webhooks"
     refresh_on_commit = True
+    audit_noun = "webhook"
+    unaudited = frozenset(
+        {
+            *("id", "sealed", "old_sealed", "old_secret_expires_at", "created_at", "updated_at"),
+            *("failures", "failing_since", "retry_at"),
+        }
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     url: Mapped[str] = mapped_column(BinaryText(URL_BYTES))
@@ -43,6 +53,11 @@ class Webhook(Base):
     retry_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now(), onupdate=utc_now())
+
+    @classmethod
+    def audit_verb(cls, after: Mapping[str, Any]) -> str:
+        """Return the verb of a change."""
+        return ROTATED if "secret_version" in after else CHANGED
 
 
 class WebhookDelivery(Base):

@@ -9,9 +9,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from latchkey.models import ApiKey, KeySecret, LimitCounter, UsageCount, UsageSeries
+from latchkey.models.audited import DELETED
+from latchkey.models.journal import Change
 from latchkey.models.limit_counter import subject_of
 from latchkey.models.types import utc_in
 from latchkey.models.usage import DAY, HOUR, MINUTE
+from latchkey.service.database.recording import record_changes
 
 BATCH_KEYS = 500
 PAUSE_S = 0.05  # between two batches, so that other writers can proceed
@@ -59,8 +62,9 @@ async def delete_keys(connection: AsyncConnection, ids: Sequence[int], ended: Co
     """Delete keys that have still ended, all at once; one by one if a row of the application refers to one of them."""
     try:
         # Locked, because a key may be extended meanwhile, and would lose its secrets.
-        still = select(ApiKey.id).where(ApiKey.id.in_(ids), ended).with_for_update()
-        found = list((await connection.execute(still)).scalars())
+        still = select(ApiKey.id, ApiKey.access_key).where(ApiKey.id.in_(ids), ended).with_for_update()
+        rows = (await connection.execute(still)).all()
+        found = [row.id for row in rows]
         await connection.execute(delete(KeySecret).where(KeySecret.api_key_id.in_(found)))
         subjects = [subject_of(one) for one in found]
         await connection.execute(delete(LimitCounter).where(LimitCounter.subject.in_(subjects)))
@@ -68,6 +72,7 @@ async def delete_keys(connection: AsyncConnection, ids: Sequence[int], ended: Co
         await connection.execute(delete(UsageCount).where(of_keys))
         await connection.execute(delete(UsageSeries).where(UsageSeries.key_id.in_(found)))
         gone = (await connection.execute(delete(ApiKey).where(ApiKey.id.in_(found)))).rowcount
+        await connection.run_sync(record_changes, [deletion_of(row.access_key) for row in rows])
         await connection.commit()
     except IntegrityError:
         await connection.rollback()
@@ -75,3 +80,8 @@ async def delete_keys(connection: AsyncConnection, ids: Sequence[int], ended: Co
             return 0
         return sum([await delete_keys(connection, [one], ended) for one in ids])
     return gone
+
+
+def deletion_of(access_key: str) -> Change:
+    """Return the change of a key that is deleted, for the audit log."""
+    return Change(noun=ApiKey.audit_noun, verb=DELETED, id=access_key, before={}, after=None)

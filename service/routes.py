@@ -1,7 +1,9 @@
 """All routes of Latchkey: each URL with its permitted callers and its endpoint."""
 
 from latchkey.service import shapes
+from latchkey.service.audit.shapes import AuditPage
 from latchkey.service.endpoints import (
+    audit,
     gate,
     gate_rules,
     keys,
@@ -208,6 +210,9 @@ ROUTES: tuple[Operation, ...] = (
           answers=webhook_shapes.Redelivered, problems=("not_found",), example={}, path_example=WEBHOOK, idempotent=True),
     route("POST", "/v1/webhooks/{id}/ping", webhooks.ping_webhook, scope="webhooks:write", retry=False,
           answers=webhook_shapes.Pinged, problems=("not_found",), path_example=WEBHOOK),
+
+    route("GET", "/v1/audit", audit.list_audit_events, scope="audit:read",
+          answers=AuditPage, problems=("invalid_cursor",)),
 
     route("POST", "/v1/signatures/explain", signatures.explain_signature, scope="keys:read",
           answers=SignatureReport, example=SIGNED_REQUEST, idempotent=True),

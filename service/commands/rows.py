@@ -15,6 +15,7 @@ from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.database.session import RequestSession
 from latchkey.service.key_cache.channel import Channel, open_channel
+from latchkey.service.origin import as_origin, command_origin
 from latchkey.service.redis.client import UnreachableError
 from latchkey.service.settings import Settings
 from latchkey.service.users import lock_user, lock_user_by_email
@@ -62,7 +63,8 @@ async def opened(settings: Settings, keyring: KeyRing | None = None) -> AsyncIte
         if keyring is not None:
             await canary.require_right_keyring(db.engine, keyring)
         async with db.scoped_session() as session:
-            yield session
+            with as_origin(command_origin):
+                yield session
     finally:
         await db.close()
         if channel is not None:

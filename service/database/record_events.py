@@ -9,7 +9,9 @@ from sqlalchemy.util.concurrency import await_
 
 from latchkey.middleware.session_errors import CommitForbiddenError
 from latchkey.models import hooks
+from latchkey.models.journal import take_changes
 from latchkey.service.database.positions import wait_in_greenlet
+from latchkey.service.database.recording import record_changes
 from latchkey.service.database.transaction import RECORD, TransactionRecord, require_open
 
 C = TypeVar("C", bound=type[Session])
@@ -42,6 +44,9 @@ def _flush_before_commit(session: Any) -> None:
     if session.rules.commit_forbidden:
         raise CommitForbiddenError
     session.flush_and_refresh()
+    if changes := take_changes(one.journal for one in session.all_changes):
+        writer = session.rules.engines.writer.sync_engine
+        record_changes(session.connection(bind_arguments={"bind": writer}), changes)
     for stream in session.record.take_streams():
         stream.finish()
     if session.record.on_writer and session.in_transaction():

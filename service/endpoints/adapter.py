@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -37,6 +38,7 @@ from latchkey.service.idempotency.key import key_of
 from latchkey.service.input_types import Decode, decoder_of, is_finite
 from latchkey.service.invalid_values import raise_invalid_value, require_narrow
 from latchkey.service.operation import Answer, Operation, Text
+from latchkey.service.origin import ANONYMOUS, KEY, Origin, as_origin
 from latchkey.service.parts import parts_of
 from latchkey.service.problems import FieldError, Problem, bounded_pointer
 
@@ -67,7 +69,7 @@ class Adapter:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the operation for one request, and answer it."""
-        with as_current_call(scope):
+        with as_current_call(scope), as_origin(partial(origin_of, scope)):
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,6 +113,18 @@ class Adapter:
             await content(scope, receive, send)
         else:
             await answer(send, status, content, headers)
+
+
+def origin_of(scope: Scope) -> Origin:
+    """Return the origin of what a call changes."""
+    caller = caller_of(scope)
+    return Origin(
+        actor_kind=ANONYMOUS if caller is None else KEY,
+        actor_id=None if caller is None else caller.key.access_key,
+        actor_user_id=None if caller is None else caller.user.id,
+        address=parts_of(scope["app"]).verifier.proxies.client_text(scope),
+        request_id=call_state(scope).get("request_id"),
+    )
 
 
 def compartments_of(operation: Operation, request: Request) -> tuple[Compartment, ...]:

@@ -13,7 +13,7 @@ from latchkey.models.query import Query
 from latchkey.service import shapes
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.endpoints.caller import hold_caller
-from latchkey.service.endpoints.paging import page
+from latchkey.service.endpoints.paging import page, utc_parameter
 from latchkey.service.keys import values
 from latchkey.service.keys.credits import add_credits, set_credits, shown
 from latchkey.service.keys.listing import filtered
@@ -30,8 +30,7 @@ from latchkey.service.keys.scopes import require_known, scopes_of_roles
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
-from latchkey.service.problems import Problem, invalid_field, or_not_found
-from latchkey.service.rule_error import RuleError
+from latchkey.service.problems import invalid_field, or_not_found
 
 PATH = "/v1/keys"
 
@@ -177,14 +176,8 @@ async def list_page(
     environments = key_rules(request).issuer.environments
     given = {"status": query.status, "role": query.role, "environment": query.environment}
     rows = filtered(rows, **given, environments=environments)
-    before = query.expires_before
+    before = utc_parameter(query.expires_before, "expires_before")
     if before is not None:
-        try:
-            before = values.in_utc(before)
-        except RuleError as error:
-            raise Problem(
-                "invalid_parameter", f"The parameter 'expires_before' is wrong: {error.reason}."
-            ) from None
         rows = rows.filter(expires_at__lt=before)
     found = await page(
         rows,

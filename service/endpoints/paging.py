@@ -3,6 +3,7 @@
 import atexit
 import gc
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -15,9 +16,11 @@ from latchkey.models.into import Into
 from latchkey.models.paging import page_of
 from latchkey.models.query import Query
 from latchkey.service.authentication.keyring import KeyRing, KeyRingError
+from latchkey.service.keys.values import in_utc
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
 from latchkey.service.problems import Problem
+from latchkey.service.rule_error import RuleError
 from latchkey.service.shapes import Cursor, Input, Limit
 
 T = TypeVar("T")
@@ -108,6 +111,16 @@ async def page(
     following = keyring.seal_token(last, context)
     link = f'<{public_path(path)}?{urlencode({**given, "limit": limit, "cursor": following})}>; rel="next"'
     return Answer(content=Page(data=data, next_cursor=following), headers={"link": link})
+
+
+def utc_parameter(moment: datetime | None, name: str) -> datetime | None:
+    """Return the time of a query parameter in UTC, or raise a problem for a time that is out of range there."""
+    if moment is None:
+        return None
+    try:
+        return in_utc(moment)
+    except RuleError as error:
+        raise Problem("invalid_parameter", f"The parameter {name!r} is wrong: {error.reason}.") from None
 
 
 def opened(keyring: KeyRing, cursor: str, context: bytes) -> bytes:

@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from latchkey.service.authentication import canary
 from latchkey.service.database import schema
 from latchkey.service.database.session import RequestSession
+from latchkey.service.origin import as_origin, command_origin
 from latchkey.service.parts import parts_of
 
 
@@ -38,7 +39,8 @@ async def open_session(app: Starlette) -> AsyncIterator[RequestSession]:
         await schema.require_migrated(db.engine, parts.schemas)
         await canary.require_right_keyring(db.engine, parts.keyring)
         async with db.scoped_session() as session:
-            yield session
+            with as_origin(command_origin):
+                yield session
     finally:
         await parts.revocations.close()
         await db.close()

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from latchkey.models import ApiKey, LimitCounter
+from latchkey.models.journal import note_change
 from latchkey.models.limit import MOST_CREDITS, Credits
 from latchkey.models.limit_counter import subject_of
 from latchkey.models.types import utc_now
@@ -34,6 +35,7 @@ async def set_credits(key: ApiKey, credits: Credits | None) -> None:
     if credits is not None or key.has_credits:
         async with ApiKey.resolve() as session:
             ledger = await lock_ledger(session, key)
+            note_change(session, key, before={"credits": ledger.credits}, after={"credits": credits})
             ledger.set_credits(credits)
             await write(session, ledger)
         await key.update(has_credits=credits is not None)
@@ -55,7 +57,9 @@ async def add_credits(key: ApiKey, delta: int) -> None:
             raise Problem("too_few_credits", f"The key has {left.remaining} credits left.")
         if remaining > MOST_CREDITS:
             raise field_problem("/delta", f"the key would have {remaining} credits; at most {MOST_CREDITS}")
-        ledger.set_credits(msgspec.structs.replace(left, remaining=remaining))
+        now_left = msgspec.structs.replace(left, remaining=remaining)
+        note_change(session, key, before={"credits": left}, after={"credits": now_left})
+        ledger.set_credits(now_left)
         await write(session, ledger)
 
 

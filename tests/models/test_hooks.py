@@ -49,12 +49,12 @@ async def test_the_models_of_the_service_use_it(
         key = await ApiKey.create(
             access_key="lka_1", user_id=1, name="one", mode="bearer", scopes=(), auto_commit=True
         )
-    assert kinds(commands) == ["INSERT", *loading(database_url), "COMMIT"]
+    assert kinds(commands) == ["INSERT", *loading(database_url), "INSERT", "COMMIT"]  # the audit event
 
     with wire() as commands:
         await key.update(name="two", auto_commit=True)
         await ann.update(name="Anna", auto_commit=True)
-    assert kinds(commands) == ["UPDATE", "SELECT", "COMMIT"] * 2
+    assert kinds(commands) == ["UPDATE", "SELECT", "INSERT", "COMMIT"] * 2
     assert key.updated_at >= key.created_at
     assert ann.updated_at > ann.created_at
 

@@ -121,6 +121,9 @@ BODIES: Mapping[str, Callable[[Target], Any]] = {
     "ping_webhook": nothing,
     "list_deliveries": nothing,
     "redeliver_events": lambda target: {"event_id": target.access_key},
+    "list_audit_events": nothing,
+    "read_my_usage": nothing,
+    "read_key_usage": nothing,
 }
 
 # Operations that name the row in the body instead of the path.

@@ -53,12 +53,12 @@ RULE = {"name": "all", "paths": ["/**"], "any_key": True}
 
 # As for `/v1/keys`.
 MINE = {
-    "create a key of mine": Trip("POST /v1/me/keys", 7, 201, {**KEY, "mode": "signed"}, tables=1),
+    "create a key of mine": Trip("POST /v1/me/keys", 8, 201, {**KEY, "mode": "signed"}, tables=1),
     "list my keys": Trip("GET /v1/me/keys", 2),
     "read a key of mine": Trip("GET /v1/me/keys/{access_key}", 2),
-    "change a key of mine": Trip("PATCH /v1/me/keys/{access_key}", 6, 200, {"name": "x"}),
-    "rotate a key of mine": Trip("POST /v1/me/keys/{access_key}/rotate", 9, 200, {"grace_s": 60}),
-    "revoke a key of mine": Trip("DELETE /v1/me/keys/{access_key}", 6, 204),
+    "change a key of mine": Trip("PATCH /v1/me/keys/{access_key}", 7, 200, {"name": "x"}),
+    "rotate a key of mine": Trip("POST /v1/me/keys/{access_key}/rotate", 10, 200, {"grace_s": 60}),
+    "revoke a key of mine": Trip("DELETE /v1/me/keys/{access_key}", 7, 204),
 }
 
 TRIPS = {
@@ -74,10 +74,10 @@ TRIPS = {
     "problem": Trip("GET /problems/{code}", 0),
     # key and owner with one join, from which the answer is created
     "me": Trip("GET /v1/me", 1),
-    # key; INSERT … RETURNING, COMMIT
-    "create a user": Trip("POST /v1/users", 3, 201, USER, tables=1),
-    # key; INSERT of the claim, INSERT … RETURNING of the user, UPDATE with the answer, COMMIT
-    "create a user once": Trip("POST /v1/users", 5, 201, USER, headers=(("idempotency-key", "5"),), tables=1),
+    # key; INSERT … RETURNING, INSERT of the audit event, COMMIT
+    "create a user": Trip("POST /v1/users", 4, 201, USER, tables=1),
+    # key; INSERT of the claim, INSERT … RETURNING of the user, UPDATE with the answer, INSERT of the event, COMMIT
+    "create a user once": Trip("POST /v1/users", 6, 201, USER, headers=(("idempotency-key", "5"),), tables=1),
     # as without the header, plus two: INSERT of the claim, UPDATE with the answer
     "change nothing of a user once": Trip(
         "PATCH /v1/users/{id}", 6, 200, {}, headers=(("idempotency-key", "5"),)
@@ -87,54 +87,56 @@ TRIPS = {
     "filter users": Trip("GET /v1/users", 2, query="?email=partner@example.com&status=active&limit=1"),
     "read a user": Trip("GET /v1/users/{id}", 2),
     # Operations that change keys, or the owner of keys, first lock the caller's key and owner: one more SELECT.
-    "change a user": Trip("PATCH /v1/users/{id}", 6, 200, {"name": "x"}),
+    "change a user": Trip("PATCH /v1/users/{id}", 7, 200, {"name": "x"}),
     # key; SELECT … FOR UPDATE, COMMIT, which releases the lock
     "change nothing of a user": Trip("PATCH /v1/users/{id}", 4, 200, {}),
-    # key; SELECT … FOR UPDATE, UPDATE of the user, UPDATE of its keys, SELECT of updated_at, COMMIT
-    "delete a user": Trip("DELETE /v1/users/{id}", 7, 204),
+    # key; SELECT … FOR UPDATE, UPDATE of the user, UPDATE of its keys, SELECT of updated_at, INSERT of the event,
+    # COMMIT
+    "delete a user": Trip("DELETE /v1/users/{id}", 8, 204),
     # plus the count of the owner's keys
-    "create a bearer key": Trip("POST /v1/keys", 7, 201, {**KEY, "mode": "bearer"}, tables=1),
-    "create a key that signs": Trip("POST /v1/keys", 7, 201, {**KEY, "mode": "signed"}, tables=1),
+    "create a bearer key": Trip("POST /v1/keys", 8, 201, {**KEY, "mode": "bearer"}, tables=1),
+    "create a key that signs": Trip("POST /v1/keys", 8, 201, {**KEY, "mode": "signed"}, tables=1),
     "list keys": Trip("GET /v1/keys", 2),
     "filter keys": Trip("GET /v1/keys", 2, query="?status=active&limit=1"),
     "read a key": Trip("GET /v1/keys/{access_key}", 2),
     # as for a user
-    "change a key": Trip("PATCH /v1/keys/{access_key}", 6, 200, {"name": "x"}),
+    "change a key": Trip("PATCH /v1/keys/{access_key}", 7, 200, {"name": "x"}),
     "change nothing of a key": Trip("PATCH /v1/keys/{access_key}", 4, 200, {}),
     # key; SELECT … FOR UPDATE of a key that has no credits
     "add credits to a key without any": Trip("POST /v1/keys/{access_key}/credits", 4, 409, {"delta": 5}),
     # key; SELECT … FOR UPDATE, DELETE of what ended, UPDATE of the old secret, INSERT … RETURNING of the new one,
-    # UPDATE of the key, SELECT of updated_at, COMMIT
-    "rotate a key": Trip("POST /v1/keys/{access_key}/rotate", 9, 200, {"grace_s": 60}),
+    # UPDATE of the key, SELECT of updated_at, INSERT of the event, COMMIT
+    "rotate a key": Trip("POST /v1/keys/{access_key}/rotate", 10, 200, {"grace_s": 60}),
     # without the UPDATE of the old secret, which ends at once
-    "rotate a key without grace": Trip("POST /v1/keys/{access_key}/rotate", 8, 200, {"grace_s": 0}),
-    # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at, COMMIT
-    "revoke a key": Trip("DELETE /v1/keys/{access_key}", 6, 204),
+    "rotate a key without grace": Trip("POST /v1/keys/{access_key}/rotate", 9, 200, {"grace_s": 0}),
+    # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at, INSERT of the event, COMMIT
+    "revoke a key": Trip("DELETE /v1/keys/{access_key}", 7, 204),
     # key; the key that is verified
     "verify a key": Trip("POST /v1/keys/verify", 2, 200, VERIFY),
     "verify a key of a batch": Trip("POST /v1/keys/verify-batch", 2, 200, {"data": [VERIFY]}),
     "verify a key of one's own": Trip("POST /v1/me/keys/verify", 2, 200, VERIFY),
     # as for a user that is created, after the lock of the caller
-    "register a scope": Trip("POST /v1/scopes", 4, 201, {"name": "orders:read"}, tables=1),
+    "register a scope": Trip("POST /v1/scopes", 5, 201, {"name": "orders:read"}, tables=1),
     "list scopes": Trip("GET /v1/scopes", 2),
     # key; the caller, the scope, COMMIT
     "remove no scope": Trip("DELETE /v1/scopes/{name}", 4, 404),
     "read the rules of the gate": Trip("GET /v1/gate/rules", 2),
     # key; the caller, the row of the rules, its INSERT, COMMIT
-    "store the first rules of the gate": Trip("PUT /v1/gate/rules", 5, 200, {"data": []}),
-    "add a first rule to the gate": Trip("POST /v1/gate/rules", 5, 201, {"rule": RULE}),
+    "store the first rules of the gate": Trip("PUT /v1/gate/rules", 6, 200, {"data": []}),
+    "add a first rule to the gate": Trip("POST /v1/gate/rules", 6, 201, {"rule": RULE}),
     "read no rule of the gate": Trip("GET /v1/gate/rules/{name}", 2, 404),
     "replace no rule of the gate": Trip("PUT /v1/gate/rules/{name}", 4, 404, {"rule": RULE}),
     "remove no rule of the gate": Trip("DELETE /v1/gate/rules/{name}", 4, 404),
     # as for a scope; without scopes, none is looked up
-    "create a role": Trip("POST /v1/roles", 4, 201, {"name": "auditor", "scopes": []}, tables=1),
+    "create a role": Trip("POST /v1/roles", 5, 201, {"name": "auditor", "scopes": []}, tables=1),
     "list roles": Trip("GET /v1/roles", 2),
     "read no role": Trip("GET /v1/roles/{name}", 2, 404),
     # key; the caller, the role, COMMIT
     "change no role": Trip("PATCH /v1/roles/{name}", 4, 404, {}),
     "remove no role": Trip("DELETE /v1/roles/{name}", 4, 404),
-    # key; the caller, the count, INSERT … RETURNING, UPDATE with the sealed secret, SELECT of updated_at, COMMIT
-    "create a webhook": Trip("POST /v1/webhooks", 7, 201, {"url": "https://example.com/"}, tables=1),
+    # key; the caller, the count, INSERT … RETURNING, UPDATE with the sealed secret, SELECT of updated_at,
+    # INSERT of the event, COMMIT
+    "create a webhook": Trip("POST /v1/webhooks", 8, 201, {"url": "https://example.com/"}, tables=1),
     "list webhooks": Trip("GET /v1/webhooks", 2),
     "read no webhook": Trip("GET /v1/webhooks/{id}", 2, 404),
     # key; the caller, the webhook, COMMIT
@@ -146,6 +148,9 @@ TRIPS = {
     "redeliver nothing": Trip("POST /v1/webhooks/{id}/redeliver", 4, 404, {}),
     # key; the webhook
     "ping no webhook": Trip("POST /v1/webhooks/{id}/ping", 2, 404),
+    # as for users
+    "list audit events": Trip("GET /v1/audit", 2),
+    "filter audit events": Trip("GET /v1/audit", 2, query="?actor=system&limit=1"),
     # key; the signing key, its nonce if it has one, COMMIT
     "explain a signature": Trip("POST /v1/signatures/explain", 3, 200, SIGNED_REQUEST),
     "explain a signature of one's own": Trip("POST /v1/me/signatures/explain", 3, 200, SIGNED_REQUEST),

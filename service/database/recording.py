@@ -1,0 +1,59 @@
+"""What is written about changes in their own transaction: the events of the audit log.
+
+Each session calls `record_changes` before COMMIT with the changes of its audited rows. Code that changes rows without a session
+calls it itself.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, insert
+
+from latchkey.models import AuditEvent
+from latchkey.models.audit_event import ACTOR_ID_BYTES, ADDRESS_BYTES
+from latchkey.models.journal import Change
+from latchkey.models.uuid7 import uuid7
+from latchkey.service.origin import Origin, current_origin
+
+Recorder = Callable[[Connection, Sequence[Change], Origin], None]
+"""Writes rows about changes on the connection of their transaction."""
+
+
+def record_changes(connection: Connection, changes: Sequence[Change]) -> None:
+    """Write what every recorder stores about changes, in their transaction."""
+    if not changes:
+        return
+    origin = current_origin()
+    for recorder in RECORDERS:
+        recorder(connection, changes, origin)
+
+
+def insert_events(connection: Connection, changes: Sequence[Change], origin: Origin) -> None:
+    """Insert an event for each change, all by one INSERT."""
+    moment = datetime.now(UTC)
+    rows = [
+        {
+            "id": uuid7(moment),
+            "occurred_at": moment,
+            "actor_kind": origin.actor_kind,
+            "actor_id": shortened(origin.actor_id, ACTOR_ID_BYTES),
+            "actor_user_id": origin.actor_user_id,
+            "action": change.action,
+            "target_kind": change.noun,
+            "target_id": change.id,
+            "values_before": change.before,
+            "values_after": change.after,
+            "address": shortened(origin.address, ADDRESS_BYTES),
+            "request_id": origin.request_id,
+        }
+        for change in changes
+    ]
+    connection.execute(insert(AuditEvent), rows)
+
+
+def shortened(text: str | None, length: int) -> str | None:
+    """Return the start of a text that has at most this number of bytes."""
+    return None if text is None else text.encode()[:length].decode(errors="ignore")
+
+
+RECORDERS: tuple[Recorder, ...] = (insert_events,)
