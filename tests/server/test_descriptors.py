@@ -1,7 +1,6 @@
 """A process without a file descriptor says so once, and serves again when there is one."""
 
 import logging
-import os
 import resource
 import socket
 import sys
@@ -38,7 +37,7 @@ def test_the_end_of_the_descriptors_is_one_log_line(tmp_path: Path, sqlite_templ
     with Served(tmp_path, "serve", environ=environ) as served:
         pid = served.process.pid
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        used = len(os.listdir(f"/proc/{pid}/fd"))
+        used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + SPARE, before[1]))
         clients: list[socket.socket] = []
         until_logged(served, NONE_LEFT, clients)
