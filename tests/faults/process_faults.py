@@ -130,6 +130,25 @@ async def freeze_redis(deployment: Deployment) -> None:
         os.kill(deployment.redis.pid, signal.SIGCONT)
 
 
+async def with_counters_in_redis(deployment: Deployment) -> dict[str, str]:
+    """Charge every call to a quota of its owner, in a Redis that keeps its memory."""
+    deployment.redis = deployment.closing.enter_context(PrivateRedis(keeps=True))
+    await deployment.sql(
+        f"""USE {deployment.database}; UPDATE users SET quota = '{{"limit": 1000000000, "per": "day"}}'"""
+    )
+    return {"LATCHKEY_LIMITS": "redis", "LATCHKEY_REDIS_URL": deployment.redis.url}
+
+
+@fault("Redis with the counters of quotas killed for 2 s", prepare=with_counters_in_redis)
+async def kill_counters(deployment: Deployment) -> None:
+    await kill_redis(deployment)
+
+
+@fault("Redis with the counters of quotas frozen for 4 s (SIGSTOP)", prepare=with_counters_in_redis)
+async def freeze_counters(deployment: Deployment) -> None:
+    await freeze_redis(deployment)
+
+
 # ---------------------------------------------------------------------- failover
 
 
