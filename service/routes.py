@@ -156,6 +156,8 @@ ROUTES: tuple[Operation, ...] = (
     route("GET", "/v1/gate/nginx", gate.ask_gate_for_nginx, public=True, any_request=True, retry=False, status=204,
           problems=GATE_PROBLEMS),
 
+    route("GET", "/v1/gate/envoy", gate.ask_gate_for_envoy, public=True, any_request=True, retry=False, status=200,
+          problems=GATE_PROBLEMS),
     route("GET", "/v1/gate/rules", gate_rules.read_gate_rules, scope="gate.rules:read"),
     route("PUT", "/v1/gate/rules", gate_rules.replace_gate_rules, scope="gate.rules:write",
           problems=("version_changed",), example={"version": 1, "data": [NEW_GATE_RULE]}, idempotent=True),

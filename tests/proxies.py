@@ -16,6 +16,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples" / "gate"
 PLACES = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 REQUIRE = "LATCHKEY_TEST_REQUIRE_CADDY"
+ENVOY = "LATCHKEY_TEST_ENVOY"
 
 IN_HTTP = """http {{
     access_log off;
@@ -54,6 +55,18 @@ def caddy_command(folder: Path, ports: Mapping[str, int]) -> list[str]:
     own = "{\n\tadmin off\n\tauto_https off\n}\n"
     file.write_text(own + with_ports((EXAMPLES / "Caddyfile").read_text(), ports))
     return [program, "run", "--config", str(file), "--adapter", "caddyfile"]
+
+
+def envoy_command(folder: Path, ports: Mapping[str, int]) -> list[str]:
+    """Write the example for free ports, and return the command; the program is that of `LATCHKEY_TEST_ENVOY`."""
+    file = folder / "envoy.yaml"
+    file.write_text(with_ports((EXAMPLES / "envoy.yaml").read_text(), ports))
+    return [os.environ[ENVOY], "--config-path", str(file), "--concurrency", "1", "--use-dynamic-base-id"]
+
+
+COMMANDS = {"nginx": nginx_command, "caddy": caddy_command, "envoy": envoy_command}
+RUN = [name for name in COMMANDS if name != "envoy" or os.environ.get(ENVOY)]
+"""The proxies that the suite runs; `make test-clients` brings Envoy and runs it too."""
 
 
 def with_ports(text: str, ports: Mapping[str, int]) -> str:

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import hmac
 import logging
+from collections.abc import Callable
 from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
@@ -17,7 +18,7 @@ from latchkey.service.authentication.replay import Replays
 from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.verifier import Verifier
 from latchkey.service.gate.in_force import RulesInForce
-from latchkey.service.gate.original import Description, OriginalRequest, read_original
+from latchkey.service.gate.original import OriginalRequest
 from latchkey.service.gate.rules import Rule
 from latchkey.service.limits.enforcement import Limits
 from latchkey.service.networks import contains, parse_address
@@ -69,7 +70,9 @@ class Gate:
         address = parse_address(peer.partition("%")[0])
         return address is not None and contains(self.verifier.proxies.trusted, address)
 
-    async def permit(self, scope: Scope, described_by: Description, body: bytes) -> dict[str, str]:
+    async def permit(
+        self, scope: Scope, describe: Callable[[Scope], OriginalRequest], body: bytes
+    ) -> dict[str, str]:
         """Return the headers that identify the caller of the original request; they are empty for a public request.
 
         The caller, the figures of the limits and the name of the key are left in the state of `scope`, for the response and
@@ -77,7 +80,7 @@ class Gate:
 
         Args:
             scope: of the request to the gate.
-            described_by: the headers in which the proxy describes the original request.
+            describe: returns the original request of a request to the gate, or raises a problem.
             body: what the proxy passed on of the original body; empty if it passes none on.
 
         Raises:
@@ -86,7 +89,7 @@ class Gate:
         call_state(scope)["is_private"] = True
         if not self.trusts(scope):
             raise Problem("gate_caller_refused")
-        original = read_original(scope["headers"], described_by)
+        original = describe(scope)
         rules = await self.rules.current()
         rule = rules.find(original.method, original.scheme, original.host, original.segments)
         if rule is None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 import msgspec
+from starlette.types import Scope
 
 from latchkey.service.gate.target import Ambiguous, Host, parse_host, segments_of, split_target
 from latchkey.service.problems import Problem
@@ -45,8 +46,14 @@ class Description(msgspec.Struct, frozen=True):
 
 FORWARDED = Description.with_prefix("x-forwarded-")
 """The headers that Caddy and Traefik set."""
+ENVOY_CLIENT = b"x-original-for"
+"""The header with the client address in a request of Envoy, which ends X-Forwarded-For with an address of its own."""
+ENVOY_URI = b"uri="
+"""The beginning of the query of a request of Envoy; the rest is the path and the query of the original request."""
 ORIGINAL = Description.with_prefix("x-original-")
 """The headers that the configuration of nginx sets."""
+# Those of the client have no meaning; Envoy replaces X-Forwarded-Proto itself.
+_NOT_OF_ENVOY = (FORWARDED.names - {FORWARDED.proto}) | {ENVOY_CLIENT, b"x-forwarded-for"}
 _NAMES = {one: one.names for one in (FORWARDED, ORIGINAL)}
 
 
@@ -102,6 +109,30 @@ def read_original(headers: RequestHeaders, described_by: Description) -> Origina
     if absent:
         raise invalid(f"The proxy must set {', '.join(absent)}.")
     return original_of(told, described_by, kept)
+
+
+def headers_of_envoy(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a request of Envoy with its description as `FORWARDED`.
+
+    Envoy keeps the method and the host of the original request, and appends its path and query to a prefix.
+
+    Raises:
+        Problem: the configured prefix is another one, or there is no client address.
+    """
+    query: bytes = scope["query_string"]
+    if not query.startswith(ENVOY_URI):
+        raise invalid("The path_prefix of Envoy must be /v1/gate/envoy?uri=.")
+    sent: list[tuple[bytes, bytes]] = scope["headers"]
+    clients = [value for name, value in sent if name == ENVOY_CLIENT]
+    if len(clients) != 1:
+        raise invalid(f"Envoy must set {ENVOY_CLIENT.decode()} once.")
+    told = [
+        (FORWARDED.method, scope["method"].encode("latin-1")),
+        (FORWARDED.uri, query.removeprefix(ENVOY_URI)),
+        *((FORWARDED.host, value) for name, value in sent if name == b"host"),
+        (b"x-forwarded-for", clients[0]),
+    ]
+    return [*told, *((name, value) for name, value in sent if name not in _NOT_OF_ENVOY)]
 
 
 def original_of(

@@ -18,7 +18,7 @@ from benchmarks.ports import free_port
 from latchkey.service.authentication.wire.credentials import AccessKey, Secret
 from latchkey.service.authentication.wire.message_signature import sign_message
 from latchkey.service.authentication.wire.query_signature import sign_query
-from tests.proxies import EXAMPLES, caddy_command, nginx_command, running
+from tests.proxies import COMMANDS, EXAMPLES, RUN, running
 from tests.server.raw_requests import (
     Reply,
     ServerWithKeys,
@@ -90,7 +90,7 @@ def bearer(key: Mapping[str, Any]) -> dict[str, str]:
     return {"authorization": f"Bearer {key['secret']}"}
 
 
-@pytest.fixture(scope="module", params=["nginx", "caddy"])
+@pytest.fixture(scope="module", params=RUN)
 def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     folder = tmp_path_factory.mktemp("gate")
     port, service = free_port(), free_port()
@@ -104,7 +104,7 @@ def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for place in ("proxy", "service"):
             (folder / place).mkdir()
         ports = {"latchkey": served.port, "proxy": port, "service": service}
-        command = {"nginx": nginx_command, "caddy": caddy_command}[request.param](folder / "proxy", ports)
+        command = COMMANDS[request.param](folder / "proxy", ports)
         upstream = [sys.executable, "-m", "tests.server.gated_service", str(service)]
         python_path = {"PYTHONPATH": str(ROOT)}
         stack.enter_context(running(upstream, folder / "service", service, python_path))
@@ -364,7 +364,7 @@ def test_a_websocket_without_a_key_is_refused(proxy: Proxy) -> None:
 
 
 def test_a_cached_answer_belongs_to_its_key(proxy: Proxy, key: dict[str, Any]) -> None:
-    if proxy.kind == "caddy":
+    if proxy.kind != "nginx":
         other = proxy.ask("GET", "/reports/1", bearer(key))
         assert "x-cache" not in other.headers
         return
@@ -387,6 +387,6 @@ def test_nothing_gets_through_while_latchkey_does_not_answer(proxy: Proxy, key: 
 
     for target in ("/orders", "/health"):
         reply = proxy.ask("GET", target, bearer(key))
-        assert reply.status == {"nginx": 503, "caddy": 502}[proxy.kind]
+        assert reply.status == {"nginx": 503, "caddy": 502, "envoy": 503}[proxy.kind]
     if proxy.kind == "nginx":
         assert (reply.code, reply.headers["retry-after"]) == ("unavailable", "1")

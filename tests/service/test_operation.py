@@ -267,7 +267,7 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
 
     assert public == {"/", "/healthz", "/livez", "/readyz", "/openapi.json", "/problems/{code}"}
     assert any_key == {"/v1/me"}
-    assert asked == {"/v1/gate", "/v1/gate/nginx"}
+    assert asked == {"/v1/gate", "/v1/gate/nginx", "/v1/gate/envoy"}
     assert declared_scopes(ROUTES) == {
         *(
             f"{noun}:{verb}"
@@ -278,6 +278,7 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
         "keys:verify",
         "metrics:read",
         "me.keys:verify",
+        "me.usage:read",
     }
     explaining = {one.scope for one in ROUTES if one.path == "/v1/signatures/explain"}
     assert explaining == {"keys:read"}  # it reads keys, and changes none

@@ -161,6 +161,7 @@ TRIPS = {
 ASKED = {
     "ask the gate": Trip("GET /v1/gate", 1, 204),
     "ask the gate for nginx": Trip("GET /v1/gate/nginx", 1, 204),
+    "ask the gate for Envoy": Trip("GET /v1/gate/envoy", 1, 200),
 }
 DOCUMENTED = {**TRIPS, **ASKED}
 ANY_KEY = b'[[rules]]\npaths = ["/**"]\nany_key = true'

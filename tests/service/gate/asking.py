@@ -13,7 +13,8 @@ from tests.requests import Answer
 
 HOST = "api.example.com"
 CLIENT = "192.0.2.7"
-GATE, NGINX = "/v1/gate", "/v1/gate/nginx"
+GATE, NGINX, ENVOY = "/v1/gate", "/v1/gate/nginx", "/v1/gate/envoy"
+OF_ENVOY = (("host", HOST), ("x-original-for", CLIENT), ("x-forwarded-proto", "https"))
 FAMILIES = {GATE: "x-forwarded-", NGINX: "x-original-"}
 
 
@@ -44,6 +45,11 @@ async def ask(
     **others: Any,
 ) -> Answer:
     """Ask the gate about a request, as a proxy that keeps the method of the original or does not."""
+    if gate == ENVOY:
+        credential = [] if key is None else [key.bearer]
+        return await call(
+            app, method or "", f"{ENVOY}?uri={uri}", headers=[*OF_ENVOY, *headers, *credential], body=body
+        )
     sent = [*described(method, uri, family=FAMILIES[gate], **others), *headers]
     if key is not None:
         sent.append(key.bearer)

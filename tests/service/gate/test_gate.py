@@ -21,6 +21,7 @@ from latchkey.service.settings import Settings
 from tests.api import HeldKey, assert_problem, call, hold_key
 from tests.conftest import on_mariadb
 from tests.service.gate.asking import (
+    ENVOY,
     GATE,
     HOST,
     NGINX,
@@ -159,7 +160,7 @@ async def test_without_rules_every_request_is_refused(app: Starlette, partner: H
 async def test_only_a_trusted_proxy_may_ask(app: Starlette, partner: HeldKey, trusted: str | None) -> None:
     app.state.latchkey.verifier.proxies = Proxies() if trusted is None else Proxies.from_text(trusted)
 
-    for gate in (GATE, NGINX):
+    for gate in (GATE, NGINX, ENVOY):
         answer = await ask(app, "GET", "/orders/7", key=partner, gate=gate, body=BODY, asked_by="POST")
         assert (answer.status, answer.json["code"]) == (403, "gate_caller_refused")
         assert not answer.headers.keys() & set(IDENTITY)
