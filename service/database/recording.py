@@ -14,6 +14,7 @@ from latchkey.models.audit_event import ACTOR_ID_BYTES, ADDRESS_BYTES
 from latchkey.models.journal import Change
 from latchkey.models.uuid7 import uuid7
 from latchkey.service.origin import Origin, current_origin
+from latchkey.service.outbox.writing import insert_deliveries
 
 Recorder = Callable[[Connection, Sequence[Change], Origin], None]
 """Writes rows about changes on the connection of their transaction."""
@@ -56,4 +57,4 @@ def shortened(text: str | None, length: int) -> str | None:
     return None if text is None else text.encode()[:length].decode(errors="ignore")
 
 
-RECORDERS: tuple[Recorder, ...] = (insert_events,)
+RECORDERS: tuple[Recorder, ...] = (insert_events, insert_deliveries)

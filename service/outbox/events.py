@@ -20,7 +20,6 @@ EventType = Literal[
     "key.expired",
     "key.revoked",
     "key.deleted",
-    "key.exposed",
     "quota.reached",
     "user.created",
     "user.changed",

@@ -1,14 +1,29 @@
 """The outbox: events are written for each webhook that listens, in the transaction of the change that they report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import islice
 from typing import Any, cast
 
-from sqlalchemy import Connection, Select, Table, Text, insert, literal, or_, select, type_coerce, union_all
+from sqlalchemy import (
+    Connection,
+    Select,
+    Table,
+    Text,
+    insert,
+    inspect,
+    literal,
+    or_,
+    select,
+    type_coerce,
+    union_all,
+)
 
 from latchkey.models import Webhook, WebhookDelivery
-from latchkey.service.outbox.events import Event
+from latchkey.models.journal import Change
+from latchkey.service.origin import Origin
+from latchkey.service.outbox.events import KEY_FIELDS, TYPES, USER_FIELDS, Event, new_event
+from latchkey.service.outbox.listeners import listeners
 
 KEPT = timedelta(days=30)
 """How long a delivery is kept, whatever its state."""
@@ -18,6 +33,34 @@ LARGEST_STATEMENT = 50  # events
 _WEBHOOKS = cast("Table", Webhook.__table__)
 _DELIVERIES = cast("Table", WebhookDelivery.__table__)
 _COLUMNS = ("webhook_id", "event_id", "type", "payload", "status", "attempts", "created_at", "expires_at")
+_FIELDS = {"key": KEY_FIELDS, "user": USER_FIELDS}
+_NAMES = {"key": "access_key", "user": "id"}
+
+
+def insert_deliveries(connection: Connection, changes: Sequence[Change], origin: Origin) -> None:  # noqa: ARG001 - a recorder
+    """Insert the events of changes of keys and users for the webhooks that listen."""
+    if any(change.noun == "webhook" for change in changes):
+        listeners.forget()
+    write_events(
+        connection,
+        (
+            new_event(change.action, data_of(change))
+            for change in changes
+            if change.action in TYPES and listeners.may_listen(change.action)
+        ),
+    )
+
+
+def data_of(change: Change) -> dict[str, Any]:
+    """Return what an event contains of a change; of a changed row also the names of the fields."""
+    name = _NAMES[change.noun]
+    known: dict[str, Any] = {name: change.id if change.noun == "key" else int(change.id)}
+    if change.instance is not None:
+        loaded = inspect(change.instance).dict
+        known |= {field: loaded.get(field) for field in _FIELDS[change.noun]}
+    if change.verb == "changed":
+        known["changed"] = sorted(change.after or ())
+    return known
 
 
 def write_events(connection: Connection, events: Iterable[Event]) -> int:

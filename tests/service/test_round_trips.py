@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from latchkey.models.limit import Quota
 from latchkey.service.networks import Proxies
+from latchkey.service.outbox.listeners import listeners
 from latchkey.service.routes import ROUTES, SIGNED_REQUEST, VERIFY
 from tests import mysql, wire
 from tests.api import HeldKey, call, hold_key
@@ -187,6 +188,8 @@ async def caller(
 ) -> HeldKey:
     """A key of each mode; the pools have their connections."""
     await call(app, "POST", "/v1/users", key=operator, body={"email": "first@example.com", "name": "First"})
+    # as a worker does every few seconds: an event that nobody listens to is not written
+    await listeners.read(app.state.db.reader)
     return operator if request.param == "bearer" else signer
 
 
