@@ -11,15 +11,15 @@ from alembic.autogenerate import produce_migrations, render_python_code
 from alembic.migration import MigrationContext
 from alembic.operations import ops
 from alembic.util import rev_id
-from sqlalchemy import BigInteger, Connection, MetaData
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import BigInteger, Connection, Integer, MetaData
+from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import TypeEngine
 
 from latchkey.migrations import steps
 from latchkey.models import Base, types
 from latchkey.models.table_options import OPTIONS
-from latchkey.service.database.schema import OURS, Schema, comparison, heads, tables_of
+from latchkey.service.database.schema import OURS, Schema, SchemaError, Tables, comparison, heads, tables_of
 
 LINE = 87  # characters, and a comma
 MESSAGE = re.compile(r'[^\x00-\x1f\x7f"\\]{1,100}')
@@ -60,12 +60,16 @@ async def draft(
         message: for the docstring of the revision and the name of its file.
         schemas: all of the application.
         empty: write a revision without steps, to be completed by hand.
+
+    Raises:
+        SchemaError: a foreign key refers to a column of another integer type.
     """
     every = [Base.metadata, *schema.metadata]
     foreign = tables_of(one for other in schemas if other is not schema for one in other.metadata)
     tables = frozenset(
         (place, name) for place, name in tables_of(every) - foreign if place is not None or name not in OURS
     )
+    require_equal_types(every, tables)
     found = ops.UpgradeOps([])
     typed = Types()
     body = "    pass"
@@ -89,6 +93,22 @@ async def draft(
             )
         )
     return Draft(path, tuple(without_value(found)))
+
+
+def require_equal_types(every: Iterable[MetaData], tables: Tables) -> None:
+    """Raise an error for a foreign key that SQLite accepts, and MariaDB and MySQL refuse when it is created."""
+    dialect = mysql.dialect()
+    for table in (one for metadata in every for one in metadata.tables.values()):
+        if (table.schema, table.name) not in tables:
+            continue
+        for key in table.foreign_keys:
+            kinds = [one.type for one in (key.parent, key.column)]
+            names = [one.compile(dialect) for one in kinds if isinstance(one, Integer)]
+            if len(names) == len(kinds) and names[0] != names[1]:
+                raise SchemaError(
+                    f"{key.parent} is {names[0]} and refers to {key.column}, which is {names[1]}: use the same type, such as "
+                    "BigId for ids, because MariaDB and MySQL refuse the foreign key."
+                )
 
 
 def next_revision(schema: Schema) -> tuple[str, str | None]:

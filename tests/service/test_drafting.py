@@ -12,13 +12,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, MetaData, Numeric, String, Table, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from latchkey import BigId, Binary, BinaryText, Json, Schema, User, UtcDateTime, Words
+from latchkey import BigId, Binary, BinaryText, Json, Schema, SchemaError, User, UtcDateTime, Words
 from latchkey.service.database import drafting, schema
-from latchkey.service.database.engines import name_of, parse_url
+from latchkey.service.database.engines import create_engines, name_of, parse_url
 from latchkey.service.settings import Settings
 from tests.models.test_broken_migrations import Killed, killed_before
 
@@ -180,6 +191,20 @@ async def test_a_draft_leaves_out_what_is_not_the_schemas_own(engine: AsyncEngin
     assert "foreign_software" not in made.path.read_text()
     await schema.upgrade(engine, schemas=[stock])
     assert await drafting.draft(engine, stock, "again", schemas=[stock, others]) is None
+
+
+async def test_a_foreign_key_to_another_integer_type_is_refused(folder: Path) -> None:
+    """SQLite accepts it, so it would fail on the server first."""
+    metadata = MetaData()
+    Table("stock_items", metadata, Column("id", BigId, primary_key=True))
+    Table("stock_moves", metadata, Column("item_id", Integer, ForeignKey("stock_items.id"), primary_key=True))
+    stock = Schema("stock", migrations=folder, metadata=metadata)
+    engine = create_engines(Settings(database_url="sqlite+aiosqlite:///unused.db")).writer
+
+    with pytest.raises(
+        SchemaError, match=r"stock_moves.item_id is INTEGER and refers to .*, which is BIGINT: use"
+    ):
+        await drafting.draft(engine, stock, "a", schemas=[stock])
 
 
 SCRIPT = """
