@@ -58,6 +58,7 @@ MINE = {
     "list my keys": Trip("GET /v1/me/keys", 2),
     "read a key of mine": Trip("GET /v1/me/keys/{access_key}", 2),
     "change a key of mine": Trip("PATCH /v1/me/keys/{access_key}", 7, 200, {"name": "x"}),
+    "read my usage": Trip("GET /v1/me/usage", 2),
     "rotate a key of mine": Trip("POST /v1/me/keys/{access_key}/rotate", 10, 200, {"grace_s": 60}),
     "revoke a key of mine": Trip("DELETE /v1/me/keys/{access_key}", 7, 204),
 }
@@ -100,6 +101,8 @@ TRIPS = {
     "list keys": Trip("GET /v1/keys", 2),
     "filter keys": Trip("GET /v1/keys", 2, query="?status=active&limit=1"),
     "read a key": Trip("GET /v1/keys/{access_key}", 2),
+    # key; the key whose usage is read, its counts
+    "read the usage of a key": Trip("GET /v1/keys/{access_key}/usage", 3),
     # as for a user
     "change a key": Trip("PATCH /v1/keys/{access_key}", 7, 200, {"name": "x"}),
     "change nothing of a key": Trip("PATCH /v1/keys/{access_key}", 4, 200, {}),
