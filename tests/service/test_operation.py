@@ -278,7 +278,6 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
         "keys:verify",
         "metrics:read",
         "me.keys:verify",
-        "me.usage:read",
     }
     explaining = {one.scope for one in ROUTES if one.path == "/v1/signatures/explain"}
     assert explaining == {"keys:read"}  # it reads keys, and changes none
