@@ -274,7 +274,7 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
             for noun in ("users", "keys", "me.keys", "scopes", "roles", "gate.rules", "webhooks")
             for verb in ("read", "write")
         ),
-        "me.usage:read",
+        "audit:read",
         "keys:verify",
         "metrics:read",
         "me.keys:verify",
