@@ -276,6 +276,7 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
         ),
         "audit:read",
         "keys:verify",
+        "audit:read",
         "metrics:read",
         "me.keys:verify",
     }
