@@ -276,9 +276,9 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
         ),
         "audit:read",
         "keys:verify",
-        "audit:read",
-        "metrics:read",
         "me.keys:verify",
+        "me.usage:read",
+        "metrics:read",
     }
     explaining = {one.scope for one in ROUTES if one.path == "/v1/signatures/explain"}
     assert explaining == {"keys:read"}  # it reads keys, and changes none
