@@ -2,6 +2,7 @@
 
 from latchkey.models.api_key import ApiKey, KeySecret
 from latchkey.models.audit_event import AuditEvent
+from latchkey.models.audit_head import AuditHead
 from latchkey.models.base import Base
 from latchkey.models.gate_rule_set import GateRuleSet
 from latchkey.models.idempotency_key import IdempotencyKey
@@ -18,6 +19,7 @@ from latchkey.models.webhook import EventMark, Webhook, WebhookDelivery
 __all__ = [
     "ApiKey",
     "AuditEvent",
+    "AuditHead",
     "Base",
     "EventMark",
     "GateRuleSet",

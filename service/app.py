@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from latchkey import service
 from latchkey.service import logs, openapi
+from latchkey.service.audit.sealer import Sealer
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.failures import Failures
 from latchkey.service.authentication.keyring import KeyRing, open_keyring
@@ -171,6 +172,7 @@ def create_app(
         bounds=Bounds.of(settings),
         server_trust=ServerTrust(),
         schemas=schemas,
+        sealer=Sealer(db, keyring, settings.audit_head_path),
         ended_keys_kept_days=settings.ended_keys_kept_days,
         usage_ages=Ages.of(settings),
         has_reference=settings.docs,

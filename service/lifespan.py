@@ -48,6 +48,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
             asyncio.create_task(listeners.follow(db.reader), name="listeners"),
             asyncio.create_task(parts.deliverer.deliver_for_ever(), name="webhooks"),
             asyncio.create_task(parts.last_used.write_for_ever(), name="last used"),
+            asyncio.create_task(parts.sealer.seal_for_ever(), name="audit"),
             asyncio.create_task(parts.usage.flush_for_ever(), name="usage"),
             asyncio.create_task(parts.metrics.note_state_for_ever(db), name="metrics"),
             asyncio.create_task(

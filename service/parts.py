@@ -3,6 +3,7 @@
 import msgspec
 from starlette.applications import Starlette
 
+from latchkey.service.audit.sealer import Sealer
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.authentication.replay import Replays
 from latchkey.service.authentication.verifier import Verifier
@@ -44,6 +45,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     server_trust: ServerTrust
     redis_store: Store | None
     schemas: tuple[Schema, ...]
+    sealer: Sealer
     ended_keys_kept_days: int
     usage_ages: Ages
     has_reference: bool

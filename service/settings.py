@@ -102,6 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gate_rules: str | None = None
     auth_failures_per_min: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     keys_per_owner: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    audit_head_path: str | None = None
     ended_keys_kept_days: Annotated[int, Meta(ge=1, le=36_500)] = 365
     webhook_networks: Annotated[str, Meta(max_length=5000)] | None = None
     webhook_http: Literal["refuse", "allow"] = "refuse"

@@ -1,5 +1,6 @@
 """The types of the audit log's query and response."""
 
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -75,3 +76,10 @@ class AuditPage(Output, frozen=True, kw_only=True):
 
     data: list[AuditEvent]
     next_cursor: str | None
+
+
+class Period(msgspec.Struct, frozen=True):
+    """A period of time, from a start up to and without an end; None means no bound."""
+
+    start: datetime | None = None
+    end: datetime | None = None

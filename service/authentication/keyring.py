@@ -47,6 +47,7 @@ class KeyRing:
         self._tokens = {
             key_id: AESGCM(hmac.digest(key, b"latchkey token", "sha256")) for key_id, key in keys.items()
         }
+        self._macs = {key_id: hmac.digest(key, b"latchkey mac", "sha256") for key_id, key in keys.items()}
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -103,6 +104,17 @@ class KeyRing:
     def open(self, sealed: bytes, associated_data: bytes) -> bytes:
         """Decrypt a sealed value, or raise KeyRingError."""
         return self._open(self._secrets, sealed, associated_data)
+
+    def mac(self, payload: bytes, context: bytes, *, key_id: int) -> bytes:
+        """Return an HMAC-SHA-256 of a payload; the same payload has another one in another context.
+
+        Raises:
+            KeyRingError: the ring has no key with this id.
+        """
+        key = self._macs.get(key_id)
+        if key is None:
+            raise KeyRingError(f"The value was sealed with key {key_id}, which is not in the key ring.")
+        return hmac.digest(key, context + b"\0" + payload, "sha256")
 
     def seal_secret(self, secret: Secret, access_key: AccessKey, version: int) -> bytes:
         """Encrypt the secret of one version of one key, so that it cannot be opened in another row."""

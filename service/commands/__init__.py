@@ -17,6 +17,7 @@ from latchkey import service
 from latchkey.service.application import ApplicationError
 from latchkey.service.authentication.canary import WrongKeyRingError
 from latchkey.service.commands.application import FIXED, app_option
+from latchkey.service.commands.audit import audit
 from latchkey.service.commands.calls import call, sign
 from latchkey.service.commands.gate import gate
 from latchkey.service.commands.keys import keys
@@ -137,6 +138,7 @@ COMMANDS = (
     scopes,
     usage,
     webhooks,
+    audit,
     gate,
     sign,
     call,

@@ -48,6 +48,7 @@ from latchkey.service.database.engines import create_engines
 from latchkey.service.database.positions import require_positions
 from latchkey.service.database.schema import Schema
 from latchkey.service.metrics.exposition import shared_between_workers
+from latchkey.service.origin import as_origin, command_origin
 from latchkey.service.redis.store import open_store
 from latchkey.service.settings import Settings
 from latchkey.service.shutdown import SHUTDOWN_S
@@ -84,12 +85,13 @@ async def purge_expired(settings: Settings) -> dict[str, int] | None:
     engine = create_engines(settings).writer
     try:
         await schema.require_migrated(engine)
-        return await housekeeping.purge(
-            engine,
-            report=report,
-            keys_kept_days=settings.ended_keys_kept_days,
-            usage_ages=Ages.of(settings),
-        )
+        with as_origin(command_origin):
+            return await housekeeping.purge(
+                engine,
+                report=report,
+                keys_kept_days=settings.ended_keys_kept_days,
+                usage_ages=Ages.of(settings),
+            )
     finally:
         await engine.dispose()
 
