@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-webhooks test-npm test-migrations test-storm test-usage test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api docs up down clean
+.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-webhooks test-npm test-generators test-envoy test-migrations test-storm test-usage test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api docs up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -29,6 +29,8 @@ VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(ASKED))
 
 # Touched last, so that an installation that broke off is done again.
 READY := $(VENV)/.ready
+CLIENTS := var/clients
+CLIENTS_READY := $(CLIENTS)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 DOCS_READY := $(VENV)/.docs-ready
 
@@ -75,6 +77,13 @@ test-webhooks: $(READY) ## Send 10,000 events to a webhook that fails half of th
 test-npm: $(READY) ## Sign requests with the libraries of npm, and verify them (node and npm)
 	cd tests/npm && npm ci --silent
 	LATCHKEY_TEST_NPM=1 $(VENV)/bin/python -m pytest -q tests/service/authentication/test_target_uri.py
+
+test-generators: $(READY) $(CLIENTS_READY) ## Generate clients from the OpenAPI description, use them, and fuzz the service by it (node and npm)
+	cd tests/npm && npm ci --silent
+	LATCHKEY_TEST_GENERATORS=$(CURDIR)/$(CLIENTS) $(VENV)/bin/python -m pytest -q tests/generators
+
+test-envoy: $(READY) $(CLIENTS_READY) ## Run the real Envoy with examples/gate/envoy.yaml, beside nginx and Caddy
+	LATCHKEY_TEST_ENVOY=$(CURDIR)/$(CLIENTS)/bin/envoy $(VENV)/bin/python -m pytest -q tests/server/test_gate.py
 
 test-migrations: $(READY) ## Kill `latchkey migrate` at 20 points of each upgrade, on SQLite and MariaDB; test-mysql does so on MySQL
 	LATCHKEY_TEST_MIGRATIONS=long $(VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/models/test_killed_migrations.py
@@ -138,6 +147,7 @@ lock: $(READY) ## Write the locks again from pyproject.toml (LOCK_ARGS=--upgrade
 	$(COMPILE) pyproject.toml --extra redis --constraint requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) pyproject.toml --extra bench --extra redis --constraint requirements-dev.txt --output-file requirements-bench.txt
 	$(COMPILE) pyproject.toml --extra docs --constraint requirements-dev.txt --output-file requirements-docs.txt
+	$(COMPILE) pyproject.toml --extra clients --output-file requirements-clients.txt
 	echo setuptools | $(COMPILE) - --constraint requirements-dev.txt --output-file requirements-build.txt
 
 openapi: $(READY) ## Write docs/openapi.json from the routes
@@ -185,4 +195,9 @@ $(BENCH_READY): requirements-bench.txt $(READY)
 
 $(DOCS_READY): requirements-docs.txt $(READY)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.txt
+	@touch $@
+
+$(CLIENTS_READY): requirements-clients.txt
+	$(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-clients.txt
 	@touch $@

@@ -66,7 +66,7 @@ def envoy_command(folder: Path, ports: Mapping[str, int]) -> list[str]:
 
 COMMANDS = {"nginx": nginx_command, "caddy": caddy_command, "envoy": envoy_command}
 RUN = [name for name in COMMANDS if name != "envoy" or os.environ.get(ENVOY)]
-"""The proxies that the suite runs; `make test-clients` brings Envoy and runs it too."""
+"""The proxies that the suite runs; `make test-envoy` brings Envoy and runs it too."""
 
 
 def with_ports(text: str, ports: Mapping[str, int]) -> str:

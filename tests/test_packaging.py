@@ -17,6 +17,7 @@ LOCKS = (
     "requirements.txt",
     "requirements-dev.txt",
     "requirements-bench.txt",
+    "requirements-clients.txt",
     "requirements-build.txt",
     "requirements-docs.txt",
 )

@@ -536,6 +536,14 @@ def test_no_type_without_a_name_is_described_twice() -> None:
     assert [one for one, times in found.items() if times > 1] == []
 
 
+def test_an_object_says_that_it_may_have_any_property() -> None:
+    """Without it `openapi-typescript` makes a type without properties."""
+    assert DOCUMENT["components"]["schemas"]["JsonObject"]["additionalProperties"] is True
+    assert DOCUMENT["components"]["schemas"]["Key"]["properties"]["meta"] == {
+        "$ref": "#/components/schemas/JsonObject"
+    }
+
+
 def test_a_type_of_a_team_keeps_its_name() -> None:
     """Latchkey's own description of a type with this name stays where it is used."""
     made = msgspec.defstruct("KeyStatus", [("light", str)], module="team")

@@ -1,0 +1,1 @@
+"""Clients that are generated from the OpenAPI description, and a fuzzer that reads it: `make test-generators`."""
