@@ -1,4 +1,3 @@
-# mypy: ignore-errors  (the generated package is in no environment of the checks)
 """Use the client that openapi-python-client generated, in its own environment: `python use_python_client.py URL SECRET USER_ID`."""
 
 import sys
