@@ -86,7 +86,7 @@ test-envoy: $(READY) $(CLIENTS_READY) ## Run the real Envoy with examples/gate/e
 	LATCHKEY_TEST_ENVOY=$(CURDIR)/$(CLIENTS)/bin/envoy $(VENV)/bin/python -m pytest -q tests/server/test_gate.py
 
 test-migrations: $(READY) ## Kill `latchkey migrate` at 20 points of each upgrade, on SQLite and MariaDB; test-mysql does so on MySQL
-	LATCHKEY_TEST_MIGRATIONS=long $(VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/models/test_killed_migrations.py
+	LATCHKEY_TEST_MIGRATIONS=long $(VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/models/test_killed_migrations.py tests/models/test_broken_migrations.py
 
 test-storm: $(READY) ## Cancel thousands of requests at every point and look for leaks
 	LATCHKEY_TEST_STORM=long $(VENV)/bin/python -m pytest -q -m storm

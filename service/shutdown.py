@@ -36,7 +36,8 @@ async def run_steps(steps: Sequence[Step], *, within_s: float) -> None:
             task.cancel()
             await asyncio.wait({task}, timeout=CANCEL_S)
         elif not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s failed: %s", name, error)
+            # Only the driver's message: an error of SQLAlchemy has more lines.
+            log.error("%s failed: %s", name, getattr(error, "orig", None) or error)
 
 
 def end_on_second_signal() -> None:

@@ -238,7 +238,7 @@ class TestMake:
         )
 
     def test_git_never_sees_the_secrets(self) -> None:
-        assert {".env", "var/", ".venv/", ".venv-*/"} <= set((ROOT / ".gitignore").read_text().splitlines())
+        assert {".env", "var/", ".venv", ".venv-*"} <= set((ROOT / ".gitignore").read_text().splitlines())
 
 
 class TestContainerfile:

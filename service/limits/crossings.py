@@ -90,5 +90,5 @@ async def data_of(connection: AsyncConnection, crossing: Crossing) -> dict[str, 
         external_id = (await connection.execute(found)).scalar()
         return {"access_key": None, "user_id": int(number), "external_id": external_id, **data}
     columns = select(ApiKey.access_key, ApiKey.user_id, ApiKey.external_id).where(ApiKey.id == int(number))
-    row = (await connection.execute(columns)).first()
-    return {**({} if row is None else row._asdict()), **data}
+    row = (await connection.execute(columns)).mappings().first()
+    return {**(row or {}), **data}

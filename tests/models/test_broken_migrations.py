@@ -1,6 +1,8 @@
 """A migration that was interrupted is completed by the next run, and two simultaneous ones run once."""
 
 import asyncio
+import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +18,9 @@ from latchkey.service.database.lock import locked
 from tests.conftest import MARIADB
 from tests.models.migrating import changes
 from tests.models.migrations import Place, contents
+
+STEP = 1 if os.environ.get("LATCHKEY_TEST_MIGRATIONS") == "long" else 6
+"""Every statement in the long form (`make test-migrations`), and some of them in the short one."""
 
 
 class Killed(Exception):
@@ -47,7 +52,7 @@ async def test_killed_before_any_of_its_statements_it_is_completed_by_the_next_r
     expected = await contents(whole)
     await whole.dispose()
 
-    number, killed = 0, True
+    number, killed = random.randrange(STEP), True
     while killed:
         place.empty()
         engine = await place.first_release()
@@ -62,13 +67,13 @@ async def test_killed_before_any_of_its_statements_it_is_completed_by_the_next_r
         assert await schema.differences(engine) == [], sent[-1]
         assert await contents(engine) == expected, sent[-1]
         await engine.dispose()
-        number += 1
+        number += STEP
 
     assert number > 15
 
 
 async def test_killed_on_an_empty_database_too(place: Place) -> None:
-    for number in range(8):
+    for number in range(0, 8, min(STEP, 3)):
         place.empty()
         engine = place.engine()
         with killed_before(engine, number), pytest.raises(Killed):
@@ -89,7 +94,7 @@ async def test_a_table_of_somebody_else_is_not_taken_for_ours(place: Place) -> N
 
 
 async def test_two_at_once_do_it_once(place: Place) -> None:
-    for _ in range(5):
+    for _ in range(5 if STEP == 1 else 2):
         place.empty()
         both = [place.engine() for _ in range(2)]
 

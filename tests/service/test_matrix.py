@@ -187,6 +187,12 @@ async def hold_target(app: Starlette, operation: Operation, email: str) -> Targe
     own_credits = Credits(remaining=5) if operation.name == "change_credits" else None
     key = await hold_key(app, email=email, scopes=scopes, allowed_networks=[HERE], credits=own_credits)
     target = Target(user_id=key.user_id, access_key=key.access_key, scopes=scopes)
+    await hold_other_rows(app, operation, target)
+    return target
+
+
+async def hold_other_rows(app: Starlette, operation: Operation, target: Target) -> None:
+    """Create the rows that an operation needs beside users and keys."""
     if operation.name == "delete_scope":
         async with app.state.db.scoped_session() as session:
             session.add(Scope(name=scope_name(target), noun="orders"))
@@ -202,7 +208,6 @@ async def hold_target(app: Starlette, operation: Operation, email: str) -> Targe
             await session.commit()
     if "/webhooks/" in operation.path:
         await hold_webhook(app, target.user_id)
-    return target
 
 
 async def hold_callers(app: Starlette, operation: Operation, mode: str) -> dict[str, HeldKey | None]:

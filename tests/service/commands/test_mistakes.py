@@ -64,7 +64,7 @@ class TestMistakes:
             pytest.param((*CREATE_KEY, "--scopes", "", "--quota", "5/week"), 2, "it must be an amount and a period",
                          id="a quota of a week"),
             pytest.param((*CREATE_KEY, "--scopes", "users:fly"), 2, "'users:fly': there is no such scope; there are "
-                         "keys:read", id="an undeclared scope"),
+                         "audit:read", id="an undeclared scope"),
             pytest.param((*CREATE_KEY, "--scopes", "users:read,users:read"), 2, "the scope is given twice",
                          id="a scope twice"),
             pytest.param((*CREATE_KEY, "--scopes", ",".join("a" * 101)), 2, "at most 100 scopes", id="101 scopes"),

@@ -42,8 +42,11 @@ class TestPrinting:
 
     def test_these_are_the_commands(self) -> None:
         assert sorted(name for name, _ in every_command()) == [
-            "call", "dev", "gate explain", "keyring", "keys create", "keys credits", "keys grant", "keys list", "keys revoke", "keys rotate", "migrate", "openapi",
-            "purge", "roles add", "roles change", "roles list", "roles remove", "scopes add", "scopes list", "scopes remove", "serve", "sign", "users block", "users create", "users list", "users unblock",
+            "audit export", "audit verify", "call", "dev", "gate explain", "keyring", "keys create", "keys credits",
+            "keys grant", "keys list", "keys revoke", "keys rotate", "migrate", "migrations new", "openapi", "purge",
+            "roles add", "roles change", "roles list", "roles remove", "scopes add", "scopes list", "scopes remove",
+            "serve", "sign", "usage", "users block", "users create", "users list", "users unblock", "webhooks list",
+            "webhooks ping", "webhooks redeliver",
         ]  # fmt: skip
 
     @pytest.mark.parametrize("command", ["", "users", "keys", *(name for name, _ in every_command())])
