@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 
-from latchkey.service import logs, openapi
+from latchkey.service import input_types, logs, openapi
 from latchkey.service.app import create_app
 from latchkey.service.database.engines import create_engines
+from latchkey.service.endpoints import adapter
 from latchkey.service.operation import Operation
 from latchkey.service.problems.registry import known
 from latchkey.service.settings import Settings
@@ -90,9 +91,10 @@ def log_lines(app: Starlette) -> Iterator[list[logging.LogRecord]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def described_once() -> Iterator[None]:
-    """Build the description of the same routes once, which is a third of the time to build an application."""
-    build = openapi.document
+    """Build the description of the same routes once, and the decoder of a body: most of the time to build an application."""
+    build, decoder_of = openapi.document, input_types.decoder_of
     built: dict[Any, Any] = {}
+    decoders: dict[int, Any] = {}
 
     def document(operations: Sequence[Operation], **options: Any) -> Any:
         described = (*map(id, operations), *options.items(), *known().items())
@@ -101,8 +103,15 @@ def described_once() -> Iterator[None]:
             built[described] = build(operations, **options), operations
         return built[described][0]
 
+    def decoder(kind: Any) -> Any:
+        # The type is kept as well, for the same reason.
+        if id(kind) not in decoders:
+            decoders[id(kind)] = decoder_of(kind), kind
+        return decoders[id(kind)][0]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(openapi, "document", document)
+        patch.setattr(adapter, "decoder_of", decoder)
         yield
 
 

@@ -32,7 +32,7 @@ async def test_a_quota_is_reported_once_for_each_part(app: Starlette) -> None:
 
 
 async def test_one_charge_may_reach_both_parts(app: Starlette, operator: HeldKey) -> None:
-    await hold_webhook(app, 1)
+    await hold_webhook(app, 1, events=["quota.reached"])
     key = await hold_key(app, email="p@example.com", scopes=[], quota=Quota(limit=10, per="day"))
     body = {"credential": key.secret, "cost": 10}
 
