@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import inspect
-from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.orm import InstanceState, PassiveFlag, Session
+from sqlalchemy.orm.attributes import get_history
 
 from latchkey.models.audited import CREATED, DELETED, Audited
 
@@ -153,7 +154,8 @@ def changed_values(instance: Audited) -> tuple[Values, Values]:
     state: InstanceState[Any] = inspect(instance)
     before, after = {}, {}
     for name in audited_columns(instance):
-        history = state.attrs[name].history
+        # `state.attrs` would be kept by the instance, which it refers to: only the garbage collector frees such a cycle.
+        history = get_history(instance, name, PassiveFlag.PASSIVE_NO_INITIALIZE)
         if history.added:
             after[name] = state.dict.get(name, COMPUTED)
             if history.deleted:

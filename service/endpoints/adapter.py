@@ -39,7 +39,7 @@ from latchkey.service.input_types import Decode, decoder_of, is_finite
 from latchkey.service.invalid_values import raise_invalid_value, require_narrow
 from latchkey.service.operation import Answer, Operation, Text
 from latchkey.service.origin import ANONYMOUS, KEY, Origin, as_origin
-from latchkey.service.parts import parts_of
+from latchkey.service.parts import find_parts, parts_of
 from latchkey.service.problems import FieldError, Problem, bounded_pointer
 
 ATTEMPTS = 4  # the first run and at most three more
@@ -118,11 +118,14 @@ class Adapter:
 def origin_of(scope: Scope) -> Origin:
     """Return the origin of what a call changes."""
     caller = caller_of(scope)
+    parts = find_parts(scope.get("app"))  # None in an application that only has the session layer
+    client = scope.get("client")
+    address = client and client[0] if parts is None else parts.verifier.proxies.client_text(scope)
     return Origin(
         actor_kind=ANONYMOUS if caller is None else KEY,
         actor_id=None if caller is None else caller.key.access_key,
         actor_user_id=None if caller is None else caller.user.id,
-        address=parts_of(scope["app"]).verifier.proxies.client_text(scope),
+        address=address,
         request_id=call_state(scope).get("request_id"),
     )
 

@@ -16,7 +16,6 @@ from latchkey.middleware.session_errors import CommitUnknownError
 from latchkey.models import ApiKey, Base, User
 from latchkey.models.errors import NotLoadedError
 from latchkey.service.database import SQLAlchemy
-from latchkey.service.outbox.listeners import listeners
 from tests.conftest import loading
 from tests.models.refresh_models import Fresh, Hooked, Leaf, Named, Pair, Plain, RefreshBase
 
@@ -46,7 +45,6 @@ async def test_an_insert_that_returning_filled_costs_nothing_more(
 async def test_the_models_of_the_service_use_it(
     db: SQLAlchemy, ann: User, wire: Callable[[], AbstractContextManager[list[str]]], database_url: str
 ) -> None:
-    await listeners.read(db.reader)  # without them, each change looks for webhooks
     with wire() as commands:
         key = await ApiKey.create(
             access_key="lka_1", user_id=1, name="one", mode="bearer", scopes=(), auto_commit=True

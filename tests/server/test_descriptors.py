@@ -2,6 +2,7 @@
 
 import logging
 import resource
+import shutil
 import socket
 import sys
 import time
@@ -33,7 +34,9 @@ def until_logged(served: Served, words: str, clients: list[socket.socket] | None
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
 def test_the_end_of_the_descriptors_is_one_log_line(tmp_path: Path, sqlite_template: Path) -> None:
-    environ = {"LATCHKEY_DATABASE_URL": f"sqlite+aiosqlite:///{sqlite_template}", "LATCHKEY_KEYRING": KEYRING}
+    file = tmp_path / "latchkey.db"
+    shutil.copy(sqlite_template, file)
+    environ = {"LATCHKEY_DATABASE_URL": f"sqlite+aiosqlite:///{file}", "LATCHKEY_KEYRING": KEYRING}
     with Served(tmp_path, "serve", environ=environ) as served:
         pid = served.process.pid
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)

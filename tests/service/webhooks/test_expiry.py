@@ -37,7 +37,7 @@ async def keys_by_type(app: Starlette) -> list[tuple[str, Any]]:
 
 
 async def test_each_end_is_reported_once(app: Starlette) -> None:
-    await hold_webhook(app, 1)
+    await hold_webhook(app, 1, events=["key.expiring", "key.expired"])
     now = datetime.now(UTC)
     await write_due(app.state.db.engine, Listeners())
     ended = await hold_key(app, expires_at=now - HOUR)
