@@ -233,10 +233,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = Problem("upgrade_with_body")
             return
         super().on_headers_complete()  # it may find that the request target is invalid
-        self.cycle.transport = ResponseTransport(self.transport, self.close_after_response)  # type: ignore[assignment]  # what a response uses of one
         self._has_headers = True
         self._unparsed_bytes = 0
-        if is_upgrade and not self._should_upgrade():
+        if is_upgrade and self._should_upgrade():
+            return  # there is no response: another protocol takes the connection
+        self.cycle.transport = ResponseTransport(self.transport, self.close_after_response)  # type: ignore[assignment]  # what a response uses of one
+        if is_upgrade:
             # httptools skips the rest of a packet after an upgrade, and parses the next packet.
             self.cycle.keep_alive = False
             self._is_last = True
