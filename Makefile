@@ -98,7 +98,7 @@ test-fuzz: $(READY) ## Change 20,000 signed requests at random; LATCHKEY_TEST_SE
 	LATCHKEY_TEST_FUZZ=$${LATCHKEY_TEST_FUZZ:-20000} $(VENV)/bin/python -m pytest -q tests/fuzz
 
 test-bounds: $(READY) ## Measure what 2,000 clients that never end their requests take, and a minute after they left
-	LATCHKEY_TEST_BOUNDS=long $(VENV)/bin/python -m pytest -q -s tests/server/test_memory.py
+	LATCHKEY_TEST_BOUNDS=long $(VENV)/bin/python -m pytest -q -s tests/server/test_memory.py tests/server/test_parked.py
 
 # `make coverage TESTS=tests/models` measures a part.
 coverage: $(READY) ## Measure which lines and branches the tests run, in served processes too
