@@ -29,7 +29,7 @@ public = true
 """
 ORDERS: dict[str, Any] = {"name": "orders", "paths": ["/orders/**"], "scope": "users:read", "cost": 2}
 ALL: dict[str, Any] = {"name": "all", "paths": ["/**"], "any_key": True}
-NO_DATABASE = create_async_engine("sqlite+aiosqlite:////none/none")
+NO_DATABASE = create_async_engine("mysql+asyncmy://nobody@127.0.0.1:1/none")
 WHOLE: dict[str, Any] = {
     "hosts": [],
     "methods": [],
