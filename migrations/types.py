@@ -7,6 +7,7 @@ from sqlalchemy.types import TypeEngine
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 UtcDateTime = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 Words = sa.Text()
+LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 
 
 def binary(length: int) -> TypeEngine[bytes]:

@@ -19,6 +19,11 @@ BigId = BigInteger().with_variant(Integer(), "sqlite")
 LongText = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 
 
+def cut(text: str, most: int) -> str:
+    """Return the longest start of a text that has at most `most` bytes in UTF-8, which a column can hold."""
+    return text.encode()[:most].decode(errors="ignore")
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """A date and time in UTC with microseconds: aware in Python, without a time zone in the database."""
 

@@ -9,7 +9,6 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from latchkey import service
 from latchkey.service import logs, openapi
 from latchkey.service.audit.sealer import Sealer
 from latchkey.service.authentication import lookup
@@ -69,7 +68,7 @@ from latchkey.service.webhooks.delivery_queue import Queue
 from latchkey.service.webhooks.ping import Pinger
 from latchkey.service.webhooks.rules import Secrets, WebhookRules
 from latchkey.service.webhooks.schedule import Schedule
-from latchkey.service.webhooks.sender import Sender, agent_of
+from latchkey.service.webhooks.sender import sender_of
 
 
 def create_app(
@@ -203,7 +202,7 @@ def create_app(
 def webhook_parts(settings: Settings, db: SQLAlchemy, keyring: KeyRing) -> dict[str, Any]:
     """Return the parts of webhooks, by name."""
     addresses, secrets = read_addresses(settings), Secrets(keyring)
-    sender = Sender(addresses, timeout_s=settings.webhook_timeout_s, agent=agent_of(service.__version__))
+    sender = sender_of(settings, addresses)
     queue = Queue(lambda: db.reader, Schedule(settings.webhook_retry_s, settings.webhook_give_up_s))
     return {
         "webhook_rules": WebhookRules(secrets, addresses),

@@ -15,7 +15,7 @@ from latchkey.models.bounds import BEYOND, is_beyond
 from latchkey.models.errors import InvalidValueError
 from latchkey.service.database.conflicts import refuses_value
 from latchkey.service.input_types import NOT_FINITE, is_finite
-from latchkey.service.problems import FieldError, Problem, bounded_pointer
+from latchkey.service.problems import FieldError, Problem, bounded_pointer, wrong_parameter
 
 COLUMN = re.compile(r"column '?(?:`[^`]*`\.){0,2}[`']?(?P<name>\w+)[`']? at row")
 REFUSED = "the database cannot store the value"
@@ -73,9 +73,9 @@ def require_narrow(query: msgspec.Struct | None, wide: object = None) -> None:
     for field, encoded in zip(query.__struct_fields__, query.__struct_encode_fields__, strict=True):
         value = getattr(query, field)
         if is_beyond(value) or (wide is not None and value == str(wide)):
-            raise Problem("invalid_parameter", f"The parameter {encoded!r} is wrong: {BEYOND}.")
+            raise wrong_parameter(encoded, BEYOND)
         if not is_finite(value):
-            raise Problem("invalid_parameter", f"The parameter {encoded!r} is wrong: {NOT_FINITE}.")
+            raise wrong_parameter(encoded, NOT_FINITE)
 
 
 def pointer_to(part: Any, name: str | None, value: Any) -> str | None:

@@ -3,10 +3,9 @@
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 from latchkey.migrations.steps import create_table
-from latchkey.migrations.types import UtcDateTime
+from latchkey.migrations.types import LongText, UtcDateTime
 
 revision = "0015"
 down_revision = "0014"
@@ -14,7 +13,6 @@ branch_labels = None
 depends_on = None
 
 TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
-LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 
 
 def upgrade() -> None:

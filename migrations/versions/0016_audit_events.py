@@ -3,10 +3,9 @@
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 from latchkey.migrations.steps import create_index, create_table
-from latchkey.migrations.types import UtcDateTime, binary
+from latchkey.migrations.types import LongText, UtcDateTime, binary
 
 revision = "0016"
 down_revision = "0015"
@@ -14,7 +13,6 @@ branch_labels = None
 depends_on = None
 
 TABLE: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
-LONG_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 INDEXED = ("action", "actor_kind", "actor_id", "actor_user_id", "target_id")
 
 
@@ -29,8 +27,8 @@ def upgrade() -> None:
         sa.Column("action", binary(40), nullable=False),
         sa.Column("target_kind", binary(16), nullable=False),
         sa.Column("target_id", binary(100), nullable=False),
-        sa.Column("values_before", LONG_TEXT, nullable=True),
-        sa.Column("values_after", LONG_TEXT, nullable=True),
+        sa.Column("values_before", LongText, nullable=True),
+        sa.Column("values_after", LongText, nullable=True),
         sa.Column("address", binary(64), nullable=True),
         sa.Column("request_id", binary(64), nullable=True),
         sa.Column("position", sa.BigInteger, nullable=True),

@@ -3,7 +3,6 @@
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from latchkey import service
 from latchkey.models import Webhook
 from latchkey.service import conversion
 from latchkey.service.authentication.keyring import open_keyring
@@ -16,7 +15,7 @@ from latchkey.service.problems import Problem
 from latchkey.service.webhooks import rules, shapes
 from latchkey.service.webhooks.addresses import read_addresses
 from latchkey.service.webhooks.ping import Pinger
-from latchkey.service.webhooks.sender import Sender, agent_of
+from latchkey.service.webhooks.sender import sender_of
 
 COLUMNS = ("id", "url", "events", "enabled", "failures", "failing_since", "retry_at")
 
@@ -81,11 +80,7 @@ async def ping_webhook(webhook_id: int) -> shapes.Pinged:
     """Send a ping."""
     settings = application_settings()
     keyring = open_keyring(settings)
-    sender = Sender(
-        read_addresses(settings),
-        timeout_s=settings.webhook_timeout_s,
-        agent=agent_of(service.__version__),
-    )
+    sender = sender_of(settings, read_addresses(settings))
     async with opened(settings, keyring):
         attempt = await Pinger(reader, rules.Secrets(keyring), sender).ping(webhook_id)
     if attempt is None:

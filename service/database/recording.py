@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert
 from latchkey.models import AuditEvent
 from latchkey.models.audit_event import ACTOR_ID_BYTES, ADDRESS_BYTES
 from latchkey.models.journal import Change
+from latchkey.models.types import cut
 from latchkey.models.uuid7 import uuid7
 from latchkey.service.origin import Origin, current_origin
 from latchkey.service.outbox.writing import insert_deliveries
@@ -37,24 +38,19 @@ def insert_events(connection: Connection, changes: Sequence[Change], origin: Ori
             "id": uuid7(moment),
             "occurred_at": moment,
             "actor_kind": origin.actor_kind,
-            "actor_id": shortened(origin.actor_id, ACTOR_ID_BYTES),
+            "actor_id": None if origin.actor_id is None else cut(origin.actor_id, ACTOR_ID_BYTES),
             "actor_user_id": origin.actor_user_id,
             "action": change.action,
             "target_kind": change.noun,
             "target_id": change.id,
             "values_before": change.before,
             "values_after": change.after,
-            "address": shortened(origin.address, ADDRESS_BYTES),
+            "address": None if origin.address is None else cut(origin.address, ADDRESS_BYTES),
             "request_id": origin.request_id,
         }
         for change in changes
     ]
     connection.execute(insert(AuditEvent), rows)
-
-
-def shortened(text: str | None, length: int) -> str | None:
-    """Return the start of a text that has at most this number of bytes."""
-    return None if text is None else text.encode()[:length].decode(errors="ignore")
 
 
 RECORDERS: tuple[Recorder, ...] = (insert_events, insert_deliveries)

@@ -40,7 +40,7 @@ from latchkey.service.invalid_values import raise_invalid_value, require_narrow
 from latchkey.service.operation import Answer, Operation, Text
 from latchkey.service.origin import ANONYMOUS, KEY, Origin, as_origin
 from latchkey.service.parts import find_parts, parts_of
-from latchkey.service.problems import FieldError, Problem, bounded_pointer
+from latchkey.service.problems import FieldError, Problem, bounded_pointer, wrong_parameter
 
 ATTEMPTS = 4  # the first run and at most three more
 NO_CONTENT = 204  # such a response has no length, RFC 9110, section 8.6
@@ -261,10 +261,7 @@ def decode_query(operation: Operation, request: Request) -> msgspec.Struct | Non
     require_narrow(query)
     for name, value in given.items():
         if not is_plain(getattr(query, known[name]), value):
-            shown = excerpt(value)
-            raise Problem(
-                "invalid_parameter", f"The parameter {name!r} is wrong: {shown!r} is not its plain form."
-            )
+            raise wrong_parameter(name, f"{excerpt(value)!r} is not its plain form")
     return query
 
 

@@ -19,7 +19,7 @@ from latchkey.service.authentication.keyring import KeyRing, KeyRingError
 from latchkey.service.keys.values import in_utc
 from latchkey.service.operation import Answer
 from latchkey.service.parts import parts_of
-from latchkey.service.problems import Problem
+from latchkey.service.problems import Problem, wrong_parameter
 from latchkey.service.rule_error import RuleError
 from latchkey.service.shapes import Cursor, Input, Limit
 
@@ -120,7 +120,7 @@ def utc_parameter(moment: datetime | None, name: str) -> datetime | None:
     try:
         return in_utc(moment)
     except RuleError as error:
-        raise Problem("invalid_parameter", f"The parameter {name!r} is wrong: {error.reason}.") from None
+        raise wrong_parameter(name, error.reason) from None
 
 
 def opened(keyring: KeyRing, cursor: str, context: bytes) -> bytes:

@@ -11,7 +11,7 @@ from latchkey.models import ApiKey
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.keys.rules import named
 from latchkey.service.operation import Answer, Text
-from latchkey.service.problems import Problem, or_not_found
+from latchkey.service.problems import or_not_found, wrong_parameter
 from latchkey.service.rule_error import RuleError
 from latchkey.service.usage.periods import range_of
 from latchkey.service.usage.reading import as_csv, read_usage
@@ -47,5 +47,5 @@ async def report(request: Request, keys: Select[Any] | Sequence[int], query: Usa
         asked = range_of(query.from_, query.to, query.by, datetime.now(UTC))
         content = await read_usage(request.state.session, keys, asked, query.group)
     except RuleError as error:
-        raise Problem("invalid_parameter", f"The parameter 'from' is wrong: {error.reason}.") from None
+        raise wrong_parameter("from", error.reason) from None
     return Answer(content=Text(content=as_csv(content), media_type=CSV) if query.format == "csv" else content)

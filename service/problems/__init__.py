@@ -141,6 +141,11 @@ def field_problem(pointer: str, detail: str) -> Problem:
     )
 
 
+def wrong_parameter(name: str, reason: str) -> Problem:
+    """Return the problem for a parameter of the query whose value breaks a rule."""
+    return Problem("invalid_parameter", f"The parameter {name!r} is wrong: {reason}.")
+
+
 def or_not_found(value: T | None, detail: str | None = None) -> T:
     """Return a value, or raise the problem `not_found` for None: `or_not_found(await Article.get(id))`.
 

@@ -10,6 +10,7 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from latchkey.models import UsageSeries
+from latchkey.models.types import cut
 from latchkey.models.usage import CODE_BYTES, NO_KEY, ROUTE_BYTES
 
 UNKNOWN_ROUTE = "(unknown path)"
@@ -47,11 +48,6 @@ class Series(NamedTuple):
 
 ANYTHING = Series(OVERFLOW, 0)
 """The series of calls that this process had no memory to count by their own series."""
-
-
-def shortened(text: str, most: int) -> str:
-    """Return a text of at most `most` bytes, which a column can hold."""
-    return text.encode()[:most].decode(errors="ignore")
 
 
 def insert_new(dialect: str) -> Any:
@@ -135,8 +131,8 @@ def row_of(key_id: int, series: Series, digest: bytes) -> dict[str, Any]:
     return {
         "digest": digest,
         "key_id": key_id if series.tags else NO_KEY,
-        "route": shortened(series.route, ROUTE_BYTES),
+        "route": cut(series.route, ROUTE_BYTES),
         "status": series.status,
-        "code": shortened(series.code, CODE_BYTES),
+        "code": cut(series.code, CODE_BYTES),
         "tags": series.tags,
     }

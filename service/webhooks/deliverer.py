@@ -9,7 +9,6 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,6 @@ from latchkey.service.webhooks.delivery_queue import Queue
 from latchkey.service.webhooks.expiry import write_due
 from latchkey.service.webhooks.rules import Secrets
 from latchkey.service.webhooks.sender import Attempt, Sender
-from latchkey.service.webhooks.signature import headers_of
 
 log = logging.getLogger("latchkey.webhooks")
 
@@ -115,12 +113,11 @@ class Deliverer:
             log_failure(log, f"events cannot be delivered to webhook {webhook_id}; trying again", error)
 
     async def _attempt(self, row: Row[*tuple[Any, ...]]) -> Attempt:
+        payload = bytes(row.payload)
         try:
-            signers = self._secrets.signers(row, datetime.now(UTC))
+            headers = self._secrets.headers(row, row.event_id, payload)
         except KeyRingError as error:
             return Attempt(None, f"the secret cannot be decrypted: {error}", 0)
-        payload = bytes(row.payload)
-        headers = headers_of(row.event_id, payload, signers, int(time.time()))
         return await self._sender.post(row.url, payload, headers)
 
 

@@ -1,8 +1,6 @@
 """A ping: one event that is sent at once, to try a webhook."""
 
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,7 +9,6 @@ from latchkey.models import Webhook
 from latchkey.service.outbox.events import PING, new_event
 from latchkey.service.webhooks.rules import Secrets
 from latchkey.service.webhooks.sender import Attempt, Sender
-from latchkey.service.webhooks.signature import headers_of
 
 _WEBHOOKS = Webhook.__table__
 
@@ -37,6 +34,5 @@ class Pinger:
         if row is None:
             return None
         event = new_event(PING, {"webhook_id": webhook_id})
-        signers = self._secrets.signers(row, datetime.now(UTC))
-        headers = headers_of(event.id, event.payload, signers, int(time.time()))
+        headers = self._secrets.headers(row, event.id, event.payload)
         return await self._sender.post(row.url, event.payload, headers)

@@ -1,5 +1,6 @@
 """The rules for webhooks, for endpoints and commands that create or change them."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.problems import Problem, invalid_field
 from latchkey.service.rule_error import RuleError
 from latchkey.service.webhooks.addresses import AddressRules
-from latchkey.service.webhooks.signature import WebhookSecret, new_secret
+from latchkey.service.webhooks.signature import WebhookSecret, headers_of, new_secret
 
 MOST_WEBHOOKS = 100
 """Each has a task of its own while its events are delivered."""
@@ -45,6 +46,19 @@ class Secrets(msgspec.Struct, frozen=True):
         if row.old_sealed is not None and ends_at is not None and ends_at > now:
             found.append(self._open(row.old_sealed, row.id, version - 1))
         return found
+
+    def headers(self, row: Any, event_id: str, payload: bytes) -> list[tuple[str, str]]:
+        """Return the headers that identify and sign an attempt that is made now.
+
+        Args:
+            row: the webhook, or a row with its columns.
+            event_id: of the event.
+            payload: the body.
+
+        Raises:
+            KeyRingError: a secret cannot be opened.
+        """
+        return headers_of(event_id, payload, self.signers(row, datetime.now(UTC)), int(time.time()))
 
     def _open(self, sealed: bytes, webhook_id: int, version: int) -> WebhookSecret:
         return WebhookSecret(self.keyring.open(bytes(sealed), context(webhook_id, version)).decode())

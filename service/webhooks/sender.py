@@ -16,8 +16,10 @@ from typing import Any
 import httpcore2
 import msgspec
 
+from latchkey import service
 from latchkey.service.networks import Address, parse_address
 from latchkey.service.rule_error import RuleError
+from latchkey.service.settings import Settings
 from latchkey.service.webhooks.addresses import AddressRules
 
 LARGEST_ANSWER_BYTES = 64 * 1024
@@ -196,6 +198,11 @@ class Sender:
                 if received > LARGEST_ANSWER_BYTES:
                     break  # the status is known; the rest does not matter
             return int(answer.status)
+
+
+def sender_of(settings: Settings, rules: AddressRules) -> Sender:
+    """Return the sender of an application or a command."""
+    return Sender(rules, timeout_s=settings.webhook_timeout_s, agent=agent_of(service.__version__))
 
 
 def agent_of(version: str) -> str:

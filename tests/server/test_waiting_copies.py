@@ -25,7 +25,7 @@ COPIES = 9
 POOL_SIZE = 3
 REFUSED_WITHIN_S = 1.5
 WRITTEN_WITHIN_S = 0.1
-WRITES = 5
+FEWEST_WRITES = 2
 
 
 @pytest.fixture
@@ -109,17 +109,18 @@ async def test_they_are_refused_soon_and_others_write_meanwhile(
         return time.monotonic() - begun
 
     copies = [asyncio.create_task(copy(name)) for name in names]
-    written_s = []
-    for number in range(WRITES):
-        await asyncio.sleep(0.1)
+    written_s: list[float] = []
+    while not all(one.done() for one in copies):
+        number = len(written_s)
         begun = time.monotonic()
         answer = await call(app, "POST", "/v1/users", key=operator, body=body(f"unrelated{number}"))
         written_s.append(time.monotonic() - begun)
         assert answer.status == 201
-        assert not all(one.done() for one in copies)
+        await asyncio.sleep(0.1)
     refused_s = await asyncio.gather(*copies)
     for one in claimed:
         one.cancel()
 
+    assert len(written_s) >= FEWEST_WRITES
     assert max(refused_s) < REFUSED_WITHIN_S
     assert statistics.median(written_s) < WRITTEN_WITHIN_S

@@ -91,7 +91,9 @@ async def tills(
                 await (await LimitCounter.filter().one()).remove()
                 await session.commit()
 
-        yield Tills(lambda: DatabaseCounters(lambda: db.reader), purge, wire.listening, keeps_expired_counters=True)
+        yield Tills(
+            lambda: DatabaseCounters(lambda: db.reader), purge, wire.listening, keeps_expired_counters=True
+        )
         return
     stores: list[Store] = []
 
