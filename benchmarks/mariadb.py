@@ -128,8 +128,25 @@ class PrivateMariaDB:
             f"GRANT ALL ON `{name}`.* TO 'app'@'127.0.0.1'"
         )
 
-    def execute(self, sql: str) -> str:
-        """Run statements as root and return their rows, one per line, with tabs between the columns."""
+    def kill_connections(self) -> None:
+        """End all connections of `app`; one may end by itself meanwhile."""
+        self.execute(self.kills(), may_fail=True)
+
+    def kills(self, what: str = "CONNECTION") -> str:
+        """Return the statements that end each connection of `app`, or its statement with `QUERY`."""
+        ids = self.execute("SELECT id FROM information_schema.processlist WHERE user = 'app'").split()
+        return "".join(f"KILL {what} {one};" for one in ids)
+
+    def execute(self, sql: str, *, may_fail: bool = False) -> str:
+        """Run statements as root and return their rows, one per line, with tabs between the columns.
+
+        Args:
+            sql: the statements, with semicolons.
+            may_fail: whether to go on with the next statement when one fails.
+
+        Raises:
+            subprocess.CalledProcessError: a statement failed that may not.
+        """
         return subprocess.run(
             [
                 _program("mariadb"),
@@ -138,11 +155,12 @@ class PrivateMariaDB:
                 f"--socket={self.socket}",
                 "--batch",
                 "--skip-column-names",
+                *(["--force"] if may_fail else []),
             ],
             input=sql,
             capture_output=True,
             text=True,
-            check=True,
+            check=not may_fail,
         ).stdout
 
     async def open_transactions(self, database: str | None = None) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -81,13 +80,7 @@ class Deployment:
 
     async def sql(self, statements: str, *, may_fail: bool = False) -> str:
         """Run statements as root."""
-        with contextlib.suppress(*([subprocess.CalledProcessError] if may_fail else [])):
-            return await asyncio.to_thread(self.mariadb.execute, statements)
-        return ""
-
-    async def connections(self) -> list[str]:
-        """Return the ids of the connections of the service."""
-        return (await self.sql("SELECT id FROM information_schema.processlist WHERE user = 'app'")).split()
+        return await asyncio.to_thread(self.mariadb.execute, statements, may_fail=may_fail)
 
     @asynccontextmanager
     async def injected(self, *, after: int = 20) -> AsyncIterator[None]:

@@ -36,8 +36,7 @@ def settings(settings: Settings, mariadb: PrivateMariaDB, database_proxy: Databa
 
 async def kill_all(mariadb: PrivateMariaDB) -> None:
     """End all connections of the service on the server, and let the service see it."""
-    ids = mariadb.execute("SELECT id FROM information_schema.processlist WHERE user = 'app'").split()
-    mariadb.execute("".join(f"KILL {one};" for one in ids))
+    mariadb.kill_connections()
     await asyncio.sleep(0.1)
 
 

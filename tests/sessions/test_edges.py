@@ -380,8 +380,7 @@ async def test_a_pending_row_is_not_lost_with_a_dead_connection(
     async def write(request: Request) -> None:
         session = request.state.session
         session.add(User(email="new@b", name="n"))
-        ids = mariadb.execute("SELECT id FROM information_schema.processlist WHERE user = 'app'").split()
-        mariadb.execute("".join(f"KILL {one};" for one in ids))
+        mariadb.kill_connections()
         await asyncio.sleep(0.05)
         await session.execute(select(User).where(User.id == first).with_for_update())
 

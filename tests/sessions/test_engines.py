@@ -220,8 +220,7 @@ class TestOnTheWire:
         app = make_app(value_route(read), value_route(read, "POST", "/unsafe"))
         await request(app, "GET", "/probe")
         await request(app, "POST", "/unsafe")
-        ids = mariadb.execute("SELECT id FROM information_schema.processlist WHERE user = 'app'").split()
-        mariadb.execute("".join(f"KILL {one};" for one in ids))
+        mariadb.kill_connections()
 
         assert (await request(app, "GET", "/probe")).json == {"seen": "first"}
         assert (await request(app, "POST", "/unsafe")).json == {"seen": "first"}
