@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from latchkey.models.audited import CHANGED, ROTATED, Audited
+from latchkey.models.audited import CHANGED, EXPOSED, ROTATED, Audited
 from latchkey.models.base import Base
 from latchkey.models.limit import Quota, RateLimit
 from latchkey.models.scope import joined
@@ -85,7 +85,9 @@ class ApiKey(Audited, Watched):
 
     @classmethod
     def audit_verb(cls, after: Mapping[str, Any]) -> str:
-        """Return the verb of a change."""
+        """Return the verb of a change; a report of a leaked secret notes `exposed` beside the columns."""
+        if EXPOSED in after:
+            return EXPOSED
         if after.get("status") == "revoked":
             return "revoked"
         return ROTATED if "secret_version" in after else CHANGED

@@ -7,6 +7,7 @@ from sqlalchemy import inspect
 
 CREATED, CHANGED, DELETED = "created", "changed", "deleted"
 ROTATED = "rotated"
+EXPOSED = "exposed"
 
 
 class Audited:

@@ -34,6 +34,8 @@ from latchkey.service.key_cache.revocations import Revocations
 from latchkey.service.keys.issuing import Issuer
 from latchkey.service.keys.last_used import LastUsed
 from latchkey.service.keys.rules import KeyRules
+from latchkey.service.leaks.exposure import ExposureRules
+from latchkey.service.leaks.public_keys import open_public_keys
 from latchkey.service.lifespan import lifespan
 from latchkey.service.limits.charger import Charger
 from latchkey.service.limits.counters import DatabaseCounters
@@ -105,6 +107,7 @@ def create_app(
     key_headers = read_key_headers(settings.key_headers)
     environments = read_environments(settings.environments)
     gate_rules = read_gate_rules(settings)
+    github_keys = open_public_keys(settings)
     public_scheme, public_authority = read_public_origin(settings)
     channel = open_channel(settings)
     redis_store = open_store(settings)
@@ -175,6 +178,8 @@ def create_app(
         ended_keys_kept_days=settings.ended_keys_kept_days,
         usage_ages=Ages.of(settings),
         has_reference=settings.docs,
+        exposure_rules=ExposureRules(settings.key_prefix, settings.leak_grace_s),
+        github_keys=github_keys,
         **webhook_parts(settings, db, keyring),
         openapi=msgspec.json.encode(
             openapi.document(operations, key_headers=key_headers, root_path=settings.root_path)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from latchkey.models.limit import Period
 from latchkey.service import shapes
+from latchkey.service.leaks.shapes import Label
 from latchkey.service.openapi_components import JsonObject, ProblemDocument
 from latchkey.service.operation import Operation
 from latchkey.service.outbox.events import EventType
@@ -42,6 +43,7 @@ SHARED: Mapping[str, JsonObject] = {
         shapes.Mode, "How calls authenticate with the key: they send its secret, or sign with it."
     ),
     "KeyStatus": choice(shapes.KeyStatus, "The state of a key."),
+    "LeakLabel": choice(Label, "Whether a text is the secret of a key."),
     "Period": choice(Period, "A period of the calendar in UTC."),
     "UsageFormat": choice(Format, "The format of a report."),
     "UsageGroup": choice(Group, "What the calls of a period are grouped by."),

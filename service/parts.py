@@ -16,6 +16,8 @@ from latchkey.service.idempotency.claims import Idempotency
 from latchkey.service.key_cache.revocations import Revocations
 from latchkey.service.keys.last_used import LastUsed
 from latchkey.service.keys.rules import KeyRules
+from latchkey.service.leaks.exposure import ExposureRules
+from latchkey.service.leaks.public_keys import PublicKeys
 from latchkey.service.limits.enforcement import Limits
 from latchkey.service.metrics.collection import Metrics
 from latchkey.service.redis.store import Store
@@ -52,6 +54,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     webhook_rules: WebhookRules
     pinger: Pinger
     deliverer: Deliverer
+    exposure_rules: ExposureRules
+    github_keys: PublicKeys | None
     openapi: bytes
 
 

@@ -7,6 +7,7 @@ from latchkey.service.endpoints import (
     gate,
     gate_rules,
     keys,
+    leaks,
     me,
     metrics,
     reference,
@@ -21,6 +22,7 @@ from latchkey.service.endpoints import (
 from latchkey.service.endpoints import service as service_endpoints
 from latchkey.service.explanation.shapes import SignatureReport
 from latchkey.service.gate.shapes import GateRulesVersion
+from latchkey.service.leaks.shapes import Leaks
 from latchkey.service.operation import Operation, route
 from latchkey.service.pages import html
 from latchkey.service.usage.shapes import UsageReport
@@ -62,6 +64,16 @@ VERIFY = {
     "scopes": ["users:read"],
     "cost": 2,
 }
+
+LEAK_REPORT = {"data": [{"secret": VERIFY["credential"], "url": "https://example.com/backup.env"}]}
+GITHUB_REPORT = [
+    {
+        "token": VERIFY["credential"],
+        "type": "latchkey_secret",
+        "url": "https://github.com/example/example/blob/main/.env",
+        "source": "content",
+    }
+]
 
 SIGNED_REQUEST = {
     "method": "GET",
@@ -212,6 +224,11 @@ ROUTES: tuple[Operation, ...] = (
           answers=webhook_shapes.Redelivered, problems=("not_found",), example={}, path_example=WEBHOOK, idempotent=True),
     route("POST", "/v1/webhooks/{id}/ping", webhooks.ping_webhook, scope="webhooks:write", retry=False,
           answers=webhook_shapes.Pinged, problems=("not_found",), path_example=WEBHOOK),
+
+    route("POST", "/v1/leaks", leaks.report_leaks, scope="leaks:write",
+          answers=Leaks, example=LEAK_REPORT, idempotent=True),
+    route("POST", "/v1/leaks/github", leaks.report_github_leaks, public=True,
+          problems=("not_found", "unauthenticated", "too_many_failures"), example=GITHUB_REPORT),
 
     route("GET", "/v1/audit", audit.list_audit_events, scope="audit:read",
           answers=AuditPage, problems=("invalid_cursor",)),

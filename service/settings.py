@@ -104,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keys_per_owner: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     audit_head_path: str | None = None
     ended_keys_kept_days: Annotated[int, Meta(ge=1, le=36_500)] = 365
+    leak_grace_s: Annotated[int, Meta(ge=0, le=2_592_000)] = 0
+    github_public_keys: Annotated[str, Meta(max_length=2048)] | None = None
     webhook_networks: Annotated[str, Meta(max_length=5000)] | None = None
     webhook_http: Literal["refuse", "allow"] = "refuse"
     webhook_retry_s: Annotated[float, Meta(ge=0.001, le=3600)] = 5.0

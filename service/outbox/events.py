@@ -19,6 +19,7 @@ EventType = Literal[
     "key.expiring",
     "key.expired",
     "key.revoked",
+    "key.exposed",
     "key.deleted",
     "quota.reached",
     "user.created",

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from latchkey.models import Webhook, WebhookDelivery
+from latchkey.models.audited import EXPOSED
 from latchkey.models.journal import Change
 from latchkey.service.origin import Origin
 from latchkey.service.outbox.events import KEY_FIELDS, TYPES, USER_FIELDS, Event, new_event
@@ -44,11 +45,19 @@ def insert_deliveries(connection: Connection, changes: Sequence[Change], origin:
     write_events(
         connection,
         (
-            new_event(change.action, data_of(change))
+            new_event(kind, data_of(change))
             for change in changes
-            if change.action in TYPES and listeners.may_listen(change.action)
+            for kind in types_of(change)
+            if kind in TYPES and listeners.may_listen(kind)
         ),
     )
+
+
+def types_of(change: Change) -> tuple[str, ...]:
+    """Return the types of the events of a change; a key that is revoked because it was exposed is also a revoked one."""
+    if change.verb == EXPOSED and (change.after or {}).get("status") == "revoked":
+        return change.action, f"{change.noun}.revoked"
+    return (change.action,)
 
 
 def data_of(change: Change) -> dict[str, Any]:
@@ -58,6 +67,8 @@ def data_of(change: Change) -> dict[str, Any]:
     if change.instance is not None:
         loaded = inspect(change.instance).dict
         known |= {field: loaded.get(field) for field in _FIELDS[change.noun]}
+    if change.verb == EXPOSED:
+        known[EXPOSED] = (change.after or {})[EXPOSED]
     if change.verb == "changed":
         known["changed"] = sorted(change.after or ())
     return known

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -226,7 +226,8 @@ async def test_a_client_that_holds_it_is_answered_304(app: Starlette) -> None:
 
 ASKED_PATHS = {one.path for one in ROUTES if one.any_request}
 ASKED_OPERATIONS = [one for one in OPERATIONS if one.values[0] in ASKED_PATHS]
-CALLED_OPERATIONS = [one for one in OPERATIONS if one.values[0] not in ASKED_PATHS]
+# GitHub signs its reports.
+CALLED_OPERATIONS = [one for one in OPERATIONS if one.values[0] not in {*ASKED_PATHS, "/v1/leaks/github"}]
 
 
 @pytest.fixture
@@ -431,7 +432,8 @@ def test_an_answer_is_complete() -> None:
     answers = [one.answers for one in ROUTES if one.answers not in (None, Response)]
 
     assert answers
-    for schema in (schemas[one.__name__] for one in (*answers, shapes.Key)):
+    structs = (part for one in (*answers, shapes.Key) for part in get_args(one) or (one,))
+    for schema in (schemas[one.__name__] for one in structs):
         assert schema["required"] == list(schema["properties"])
 
 

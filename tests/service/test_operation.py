@@ -265,7 +265,15 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
     asked = {one.path for one in ROUTES if one.any_request}
     any_key = {one.path for one in ROUTES if one.scope is None and not one.public}
 
-    assert public == {"/", "/healthz", "/livez", "/readyz", "/openapi.json", "/problems/{code}"}
+    assert public == {
+        "/",
+        "/healthz",
+        "/livez",
+        "/readyz",
+        "/openapi.json",
+        "/problems/{code}",
+        "/v1/leaks/github",
+    }
     assert any_key == {"/v1/me"}
     assert asked == {"/v1/gate", "/v1/gate/nginx", "/v1/gate/envoy"}
     assert declared_scopes(ROUTES) == {
@@ -276,6 +284,7 @@ def test_every_route_of_ours_says_who_may_call_it() -> None:
         ),
         "audit:read",
         "keys:verify",
+        "leaks:write",
         "me.keys:verify",
         "me.usage:read",
         "metrics:read",

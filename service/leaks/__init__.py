@@ -1,0 +1,1 @@
+"""Leaked keys: secrets that a scanner found in public, reported by calls."""
