@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from latchkey.service.authentication.keyring import ID_BYTES, KeyRing
+from latchkey.service.authentication.keyring import ID_BYTES, KeyRing, ring_key_of
 
 SHORT = 16  # bytes of an HMAC; RFC 2104, section 5, allows half of it
 CHAIN_BYTES = 32
@@ -57,7 +57,7 @@ class Seal(msgspec.Struct, frozen=True):
         """Return the parts of a stored seal; None if it cannot be one."""
         if stored is None or len(stored) != ID_BYTES + 2 * SHORT + CHAIN_BYTES:
             return None
-        key_id, macs = int.from_bytes(stored[:ID_BYTES], "big"), stored[ID_BYTES:]
+        key_id, macs = ring_key_of(stored), stored[ID_BYTES:]
         return cls(key_id, macs[:SHORT], macs[SHORT : 2 * SHORT], macs[2 * SHORT :])
 
     def to_bytes(self) -> bytes:
@@ -107,5 +107,5 @@ def is_proved(keyring: KeyRing, head: Head, proof: bytes) -> bool:
     """
     if head.position < 0:
         return False
-    key_id = int.from_bytes(proof[:ID_BYTES], "big")
+    key_id = ring_key_of(proof)
     return hmac.compare_digest(prove_head(keyring, head, key_id=key_id), proof)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from latchkey.service.audit import rows
 from latchkey.service.audit.seal import START, Head, is_proved, prove_head, seal_of
-from latchkey.service.authentication.keyring import KeyRing
+from latchkey.service.authentication.keyring import KeyRing, ring_key_of
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.conflicts import log_failure
 from latchkey.service.database.lock import locked
@@ -100,11 +100,7 @@ async def seal_batch(connection: AsyncConnection, keyring: KeyRing) -> tuple[int
         KeyRingError: the ring does not have the key of the head.
     """
     async with connection.begin():
-        found = await rows.read_head(connection, lock=True)
-        if found is not None and not is_proved(keyring, *found):
-            raise ChangedHeadError(
-                "the head of the audit log was changed: run `latchkey audit verify`. Nothing is sealed meanwhile"
-            )
+        found = await lock_head(connection, keyring)
         head = Head(0, START) if found is None else found[0]
         events = (await connection.execute(rows.UNSEALED.limit(BATCH_EVENTS))).all()
         if not events:
@@ -119,6 +115,39 @@ async def seal_batch(connection: AsyncConnection, keyring: KeyRing) -> tuple[int
         proof = prove_head(keyring, head, key_id=keyring.first)
         await rows.write_head(connection, head, proof, is_new=found is None)
     return len(events), head
+
+
+async def lock_head(connection: AsyncConnection, keyring: KeyRing) -> tuple[Head, bytes] | None:
+    """Return the head with its proof, locked until the transaction ends; None before the first event is sealed.
+
+    Raises:
+        ChangedHeadError: the stored head was changed.
+        KeyRingError: the ring does not have the key of the head.
+    """
+    found = await rows.read_head(connection, lock=True)
+    if found is not None and not is_proved(keyring, *found):
+        raise ChangedHeadError(
+            "the head of the audit log was changed: run `latchkey audit verify`. Nothing is sealed meanwhile"
+        )
+    return found
+
+
+async def renew_proof(connection: AsyncConnection, keyring: KeyRing) -> bool:
+    """Prove the head with the first key of the ring, in one transaction; return whether another key proved it.
+
+    The seals of the events stay: each depends on the one before it, up to the heads that were stored outside.
+
+    Raises:
+        ChangedHeadError: the stored head was changed.
+        KeyRingError: the ring does not have the key of the head.
+    """
+    async with connection.begin():
+        found = await lock_head(connection, keyring)
+        if found is None or ring_key_of(found[1]) == keyring.first:
+            return False
+        head, _ = found
+        await rows.write_head(connection, head, prove_head(keyring, head, key_id=keyring.first), is_new=False)
+    return True
 
 
 def head_line(head: Head) -> str:

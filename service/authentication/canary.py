@@ -3,7 +3,7 @@
 Without it, a service with a wrong ring starts, answers calls with bearer keys, and fails only at the first signed call.
 
 The first key of the ring seals, so each key that was ever the first one has a canary. To change the ring, put a new key
-in front of the old one, and remove the old one when nothing is sealed with it any more.
+in front of the old one, run `latchkey keyring rewrap`, and remove the old one when nothing is sealed with it any more.
 """
 
 import logging
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, insert, or_, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from latchkey.models import ApiKey, KeyringCanary, KeySecret, User
+from latchkey.models import ApiKey, AuditHead, KeyringCanary, KeySecret, User, Webhook
 from latchkey.service.authentication.keyring import ID_BYTES, KeyRing, KeyRingError
 from latchkey.service.authentication.wire.credentials import AccessKey
 
@@ -25,6 +25,7 @@ PLAINTEXT = b"latchkey"
 SAMPLE = 100  # secrets that are tried where there is no canary yet
 
 _KEYS, _SECRETS, _USERS = ApiKey.__table__, KeySecret.__table__, User.__table__
+_WEBHOOKS = Webhook.__table__
 
 
 class WrongKeyRingError(RuntimeError):
@@ -47,12 +48,12 @@ async def require_right_keyring(engine: AsyncEngine, keyring: KeyRing) -> None:
         keyring: the ring.
 
     Raises:
-        WrongKeyRingError: the ring is another one, or lacks a key that the secret of an active key needs.
+        WrongKeyRingError: the ring is another one, or lacks a key that the service needs.
     """
     canaries = await read_canaries(engine)
     if canaries:
         recognize(canaries, keyring)
-        await require_keys_of_secrets(engine, canaries.keys() - keyring.ids)
+        await require_keys_in_use(engine, canaries.keys() - keyring.ids)
     else:
         await require_a_secret_opens(engine, keyring)
     if keyring.first not in canaries:
@@ -103,19 +104,48 @@ async def leave(engine: AsyncEngine, keyring: KeyRing) -> None:
             )
 
 
-async def require_keys_of_secrets(engine: AsyncEngine, missing: Iterable[int]) -> None:
-    """Raise `WrongKeyRingError` if the secret of an active key was sealed with a key that the ring lacks."""
+async def require_keys_in_use(engine: AsyncEngine, missing: Iterable[int]) -> None:
+    """Raise `WrongKeyRingError` if the service needs a key that the ring lacks.
+
+    It needs those of the secrets of active keys and of enabled webhooks, and that of the head of the audit log, without
+    which no event can be sealed.
+    """
     for key_id in sorted(missing):
-        sealed_with = (
-            _SECRETS.c.sealed >= key_id.to_bytes(ID_BYTES, "big"),
-            _SECRETS.c.sealed < (key_id + 1).to_bytes(ID_BYTES, "big"),
-        )
         async with engine.connect() as connection:
-            found = (await connection.execute(_live().where(*sealed_with).limit(1))).first()
-        if found is not None:
+            needing = await find_use(connection, key_id)
+        if needing is not None:
             raise WrongKeyRingError(
-                f"key {key_id} is missing, with which the secret of {found.access_key} is sealed"
+                f"key {key_id} is missing, with which {needing} is sealed: add it again, and "
+                "run `latchkey keyring rewrap` before you remove it"
             )
+
+
+async def find_use(connection: AsyncConnection, key_id: int) -> str | None:
+    """Return what the service needs a key of the ring for, as words; None if it does not need it."""
+    proof = select(AuditHead.id).where(_is_of(AuditHead.proof, key_id))
+    if (await connection.execute(proof)).first() is not None:
+        return "the head of the audit log"
+    is_replaced = _is_of(_WEBHOOKS.c.old_sealed, key_id) & (
+        _WEBHOOKS.c.old_secret_expires_at > datetime.now(UTC)
+    )
+    webhooks = select(_WEBHOOKS.c.id).where(
+        _WEBHOOKS.c.enabled, or_(_is_of(_WEBHOOKS.c.sealed, key_id), is_replaced)
+    )
+    if (webhook := (await connection.execute(webhooks.limit(1))).first()) is not None:
+        return f"the secret of webhook {webhook.id}"
+    secrets = _live().where(_is_of(_SECRETS.c.sealed, key_id)).limit(1)
+    key = (await connection.execute(secrets)).first()
+    return None if key is None else f"the secret of {key.access_key}"
+
+
+def range_of(key_id: int) -> tuple[bytes, bytes]:
+    """Return the bytes from which on, and before which, the values lie that are sealed with a key of the ring."""
+    return key_id.to_bytes(ID_BYTES, "big"), (key_id + 1).to_bytes(ID_BYTES, "big")
+
+
+def _is_of(column: Any, key_id: int) -> ColumnElement[bool]:
+    first, following = range_of(key_id)
+    return and_(column >= first, column < following)
 
 
 async def require_a_secret_opens(engine: AsyncEngine, keyring: KeyRing) -> None:

@@ -80,9 +80,9 @@ class KeyRing:
         return cls(keys)
 
     @staticmethod
-    def generate_text(*, random_bytes: RandomBytes = secrets.token_bytes) -> str:
-        """Return the text of a new ring with one key, for a first start."""
-        return f"1:{base64.b64encode(random_bytes(_KEY_BYTES)).decode()}"
+    def generate_text(*, key_id: int = 1, random_bytes: RandomBytes = secrets.token_bytes) -> str:
+        """Return the text of a new ring with one key, for a first start or as the next key of a ring."""
+        return f"{key_id}:{base64.b64encode(random_bytes(_KEY_BYTES)).decode()}"
 
     @property
     def first(self) -> int:
@@ -147,7 +147,7 @@ class KeyRing:
     def _open(self, ciphers: Mapping[int, AESGCM], sealed: bytes, associated_data: bytes) -> bytes:
         if len(sealed) < ID_BYTES + _NONCE_BYTES + _TAG_BYTES:
             raise KeyRingError("The sealed value is too short.")
-        key_id = int.from_bytes(sealed[:ID_BYTES], "big")
+        key_id = ring_key_of(sealed)
         nonce, encrypted = sealed[ID_BYTES:][:_NONCE_BYTES], sealed[ID_BYTES + _NONCE_BYTES :]
         cipher = ciphers.get(key_id)
         if cipher is None:
@@ -158,6 +158,11 @@ class KeyRing:
             raise KeyRingError(
                 f"The sealed value was altered, belongs to another context, or was sealed with another key {key_id}."
             ) from None
+
+
+def ring_key_of(sealed: bytes) -> int:
+    """Return the id of the ring key with which a value was sealed."""
+    return int.from_bytes(sealed[:ID_BYTES], "big")
 
 
 def _row(access_key: AccessKey, version: int) -> bytes:

@@ -20,12 +20,13 @@ from latchkey.service.commands.application import FIXED, app_option
 from latchkey.service.commands.audit import audit
 from latchkey.service.commands.calls import call, sign
 from latchkey.service.commands.gate import gate
+from latchkey.service.commands.keyring import keyring
 from latchkey.service.commands.keys import keys
 from latchkey.service.commands.migrating import migrate, migrations
 from latchkey.service.commands.output import OutputError, guarded_output
 from latchkey.service.commands.roles import roles
 from latchkey.service.commands.scopes import scopes
-from latchkey.service.commands.server import dev, keyring, openapi, purge, serve
+from latchkey.service.commands.server import dev, openapi, purge, serve
 from latchkey.service.commands.usage import usage
 from latchkey.service.commands.users import users
 from latchkey.service.commands.webhooks import webhooks

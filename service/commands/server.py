@@ -1,4 +1,4 @@
-"""The commands that run the service: `purge`, `serve`, `dev`, `openapi`, `keyring`."""
+"""The commands that run the service: `purge`, `serve`, `dev`, `openapi`."""
 
 import logging
 import os
@@ -38,6 +38,7 @@ from latchkey.service.commands.development import (
     only_one,
     prepare,
 )
+from latchkey.service.commands.keyring import adopt
 from latchkey.service.commands.listening import bound
 from latchkey.service.commands.migrating import upgrade
 from latchkey.service.commands.parameters import PORT, PortOption
@@ -275,35 +276,3 @@ def reachable(host: str) -> str:
 def openapi() -> None:
     """Print the OpenAPI description. Neither database nor key ring is needed."""
     click.echo(description.render(description.document(read_operations())), nl=False)
-
-
-@click.command()
-@click.option(
-    "--adopt",
-    "is_adopted",
-    is_flag=True,
-    help="Print no key ring; make the database accept LATCHKEY_KEYRING after its own key ring was lost.",
-)
-@app_option
-def keyring(is_adopted: bool) -> None:
-    """Print a new key ring for LATCHKEY_KEYRING."""
-    if not is_adopted:
-        click.echo(KeyRing.generate_text())
-        return
-    settings = application_settings()
-    work(adopt(settings, open_keyring(settings)))
-    click.echo(
-        "The database is used with the key ring of LATCHKEY_KEYRING from now on. "
-        "Signing keys whose secrets it cannot decrypt must be rotated.",
-        err=True,
-    )
-
-
-async def adopt(settings: Settings, keyring: KeyRing) -> None:
-    """Accept a key ring for a migrated database."""
-    engine = create_engines(settings).writer
-    try:
-        await schema.require_migrated(engine)
-        await canary.adopt(engine, keyring)
-    finally:
-        await engine.dispose()

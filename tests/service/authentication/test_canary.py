@@ -1,8 +1,8 @@
 """A start recognizes the key ring of its database, and a ring that is changed as documented stays right."""
 
 import asyncio
-import base64
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,8 +10,9 @@ from sqlalchemy import event, insert, select, update
 from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 
-from latchkey.models import ApiKey, KeyringCanary, KeySecret, User
+from latchkey.models import ApiKey, KeyringCanary, KeySecret, Scope, User, Webhook
 from latchkey.service.app import create_app
+from latchkey.service.audit.sealer import Sealer
 from latchkey.service.authentication import canary
 from latchkey.service.authentication.canary import WrongKeyRingError, adopt, require_right_keyring
 from latchkey.service.authentication.keyring import KeyRing
@@ -20,17 +21,8 @@ from latchkey.service.database.engines import create_engines
 from latchkey.service.from_code.session import open_session
 from latchkey.service.keys.issuing import Issuer
 from latchkey.service.settings import Settings
-
-
-def entry(key_id: int, byte: int) -> str:
-    return f"{key_id}:{base64.b64encode(bytes([byte]) * 32).decode()}"
-
-
-ONE, TWO, OTHER_ONE = entry(1, 1), entry(2, 2), entry(1, 3)
-
-
-def ring(*entries: str) -> KeyRing:
-    return KeyRing.from_text(",".join(entries))
+from latchkey.service.webhooks.rules import context
+from tests.service.authentication.rings import ONE, OTHER_ONE, TWO, ring
 
 
 async def canaries(db: SQLAlchemy) -> list[int]:
@@ -122,6 +114,63 @@ async def test_a_key_of_the_ring_is_not_missed_by_what_cannot_be_called_with(
             await connection.execute(statements[change])
 
     await require_right_keyring(db.engine, ring(TWO))
+
+
+async def hold_webhook(db: SQLAlchemy, **values: Any) -> None:
+    """Create a webhook whose secret, and the one that it replaced, are sealed with key 1."""
+    sealed, old_sealed = (ring(ONE).seal(b"whsec_", context(1, version)) for version in (2, 1))
+    ends_at = values.pop("old_secret_expires_at")
+    async with db.scoped_session() as session:
+        session.add(
+            Webhook(
+                **{"id": 1, "url": "https://a.example/", "secret_version": 2, "sealed": sealed} | values,
+                old_sealed=old_sealed,
+                old_secret_expires_at=datetime.now(UTC) + ends_at,
+            )
+        )
+        await session.commit()
+
+
+@pytest.mark.parametrize(
+    "values, is_needed",
+    [
+        ({}, True),
+        ({"enabled": False}, False),
+        ({"sealed": ring(TWO).seal(b"whsec_", context(1, 2))}, True),
+        (
+            {
+                "sealed": ring(TWO).seal(b"whsec_", context(1, 2)),
+                "old_secret_expires_at": timedelta(minutes=-1),
+            },
+            False,
+        ),
+    ],
+    ids=["enabled", "disabled", "the replaced secret", "the replaced secret has ended"],
+)
+async def test_the_secret_of_an_enabled_webhook_needs_its_key(
+    db: SQLAlchemy, values: dict[str, Any], is_needed: bool
+) -> None:
+    await require_right_keyring(db.engine, ring(ONE))
+    await require_right_keyring(db.engine, ring(TWO, ONE))
+    await hold_webhook(db, **{"old_secret_expires_at": timedelta(hours=1)} | values)
+
+    if is_needed:
+        assert "key 1 is missing, with which the secret of webhook 1 is sealed" in await refusal(
+            db, ring(TWO)
+        )
+    else:
+        await require_right_keyring(db.engine, ring(TWO))
+
+
+async def test_the_head_of_the_audit_log_needs_its_key(db: SQLAlchemy) -> None:
+    for one in (ring(ONE), ring(TWO, ONE)):
+        await require_right_keyring(db.engine, one)
+    async with db.scoped_session() as session:
+        await Scope.create(name="orders:read", noun="orders")
+        await session.commit()
+    await Sealer(db, ring(ONE)).seal()
+
+    assert "key 1 is missing, with which the head of the audit log is sealed" in await refusal(db, ring(TWO))
 
 
 async def test_a_database_of_an_earlier_release_is_recognized_by_its_secrets(db: SQLAlchemy) -> None:
