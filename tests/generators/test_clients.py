@@ -91,6 +91,36 @@ def test_the_typescript_client_compiles_without_casts_and_works(tmp_path: Path, 
     assert " as " not in (NPM / "client.ts").read_text()
 
 
+def test_the_types_of_the_client_to_copy_are_right(tmp_path: Path) -> None:
+    """Those of examples/clients/node, as TypeScript sees them."""
+    for name in ("latchkey.js", "latchkey.d.ts"):
+        shutil.copy(HERE.parents[1] / "examples" / "clients" / "node" / name, tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "use.ts").write_text(
+        """import { Latchkey, verifyWebhook, type CallOptions } from "./latchkey.js";
+const client = new Latchkey({ accessKey: "lka_", secret: "lks_", form: "message" });
+const options: CallOptions = { method: "POST", body: "{}", headers: { "idempotency-key": "k" } };
+const response: Response = await client.fetch("https://latchkey.example.com/v1/me/keys", options);
+const event = await verifyWebhook("whsec_", response.headers, await response.text());
+export const type: string = event.type;
+// @ts-expect-error there is no such form
+new Latchkey({ accessKey: "lka_", secret: "lks_", form: "header" });
+"""
+    )
+
+    options = (
+        "--noEmit",
+        "--strict",
+        "--module",
+        "nodenext",
+        "--target",
+        "es2022",
+        "--lib",
+        "es2022,dom",
+    )
+    run([NPM / "node_modules" / ".bin" / "tsc", *options, "use.ts"], tmp_path)
+
+
 def test_the_python_client_has_few_models_and_works(tmp_path: Path, arguments: list[str]) -> None:
     run(
         [

@@ -1,0 +1,3 @@
+module latchkey.example/client
+
+go 1.19

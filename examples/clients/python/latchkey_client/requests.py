@@ -1,0 +1,72 @@
+"""`LatchkeyAuth` for `requests`."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import requests
+from requests.auth import AuthBase
+
+from latchkey_client.attempts import Attempts
+from latchkey_client.signer import Form, Signer
+
+
+class LatchkeyAuth(AuthBase):
+    """The argument `auth=` of a call or a `requests.Session`: signs each call, and repeats it as `Attempts` decides.
+
+    Args:
+        access_key: the access key, `lka_…`.
+        secret: the whole secret, `lks_…`.
+        form: `"query"` puts the signature into the query and the header `secret`, `"message"` into headers.
+        idempotent: False for routes that do not accept an `Idempotency-Key`.
+        clock: returns the Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        access_key: str,
+        secret: str,
+        *,
+        form: Form = "query",
+        idempotent: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._signer = Signer(access_key, secret, form=form, clock=clock)
+        self._idempotent = idempotent
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign a prepared request, and look at its response."""
+        method, url = request.method or "GET", request.url or ""
+        attempts = Attempts(self._signer, method, request.headers, idempotent=self._idempotent)
+        request.hooks["response"].append(Repeat(self._signer, attempts, url))
+        return signed(request, self._signer, url)
+
+
+class Repeat:
+    """A hook that sends a refused request again, as `HTTPDigestAuth` of requests does."""
+
+    def __init__(self, signer: Signer, attempts: Attempts, url: str) -> None:
+        self._signer, self._attempts, self._url = signer, attempts, url
+
+    def __call__(self, response: Any, **options: Any) -> Any:
+        """Return the response to the last attempt; the earlier ones are in its `history`."""
+        while (wait_s := self._attempts.wait_s(response.status_code, response.headers)) is not None:
+            _ = response.content  # which returns the connection to its pool while we wait
+            time.sleep(wait_s)
+            request = signed(response.request.copy(), self._signer, self._url)
+            again = response.connection.send(request, **options)
+            again.history = [*response.history, response]
+            again.request = request
+            response = again
+        return response
+
+
+def signed(request: requests.PreparedRequest, signer: Signer, url: str) -> requests.PreparedRequest:
+    """Sign a request for its original URL; its body must be bytes or text."""
+    body = request.body or b""
+    content = body.encode() if isinstance(body, str) else body
+    if not isinstance(content, bytes):
+        raise TypeError("The body must be bytes or text: a stream cannot be signed.")
+    request.url, headers = signer.sign(request.method or "GET", url, request.headers, content)
+    request.headers.update(headers)
+    return request
