@@ -67,6 +67,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     query: type[msgspec.Struct] | None
     parameters: Mapping[str, Any]
     """The path parameters, each with its type."""
+    arguments: frozenset[str]
+    """The names of the other parameters that the endpoint takes: `request`, `caller`, `body`, `query`."""
     answers: Any
     """The type of the content; None for no content, `Response` when the endpoint creates the response itself."""
     media_type: str
@@ -229,6 +231,7 @@ def route(
         body=hints.get("body"),
         query=query,
         parameters=parameters,
+        arguments=frozenset(taken.difference(in_path)),
         answers=answers,
         media_type=media_type,
         also=also,

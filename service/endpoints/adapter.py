@@ -5,7 +5,6 @@ With an idempotency key the transaction begins with its claim and ends with stor
 
 import asyncio
 import contextlib
-import inspect
 import random
 import re
 from collections.abc import Mapping
@@ -63,9 +62,6 @@ class Adapter:
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
         self.decode = decoder_of(operation.body) if operation.body is not None else None
-        taken = inspect.signature(operation.endpoint).parameters.keys() - operation.parameters.keys()
-        self.takes_request = "request" in taken
-        self.takes_caller = "caller" in taken
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the operation for one request, and answer it."""
@@ -82,9 +78,9 @@ class Adapter:
             )
         request = Request(scope, receive, send)
         arguments = decode_path(operation, request) if operation.parameters else {}
-        if self.takes_request:
+        if "request" in operation.arguments:
             arguments["request"] = request
-        if self.takes_caller:
+        if "caller" in operation.arguments:
             arguments["caller"] = caller_of(scope)
         if operation.query is not None or (scope["query_string"] and not operation.any_request):
             query = decode_query(operation, request)

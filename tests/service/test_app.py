@@ -103,7 +103,6 @@ async def test_a_served_application_is_none_of_the_garbage_collectors_business(
         assert all(found is not app for found in gc.get_objects(generation=2))
         assert gc.get_threshold()[0] > 700
     finally:
-        gc.unfreeze()
         gc.set_threshold(*thresholds)
         await app.state.db.close()
 

@@ -7,7 +7,7 @@ instances before it ends. `DIFFERENCES` are intentional and documented.
 import gc
 import re
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -99,12 +99,10 @@ async def fill(engine: AsyncEngine) -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_objects_to_collect() -> Iterator[None]:
+def few_objects_to_collect() -> None:
     """Leave what exists already out of the collection after each unit, which is fast then."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 async def observe(session: AsyncSession, unit: Unit) -> Outcome:
