@@ -21,7 +21,7 @@ WRITE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-webhooks test-npm test-generators test-envoy test-migrations test-storm test-usage test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api docs up down clean
+.PHONY: help dev test test-short test-mysql test-mariadb test-galera test-webhooks test-npm test-generators test-envoy test-migrations test-storm test-usage test-import test-fuzz test-bounds test-faults test-mutants coverage check bench bench-own bench-growth bench-soak lock openapi api docs up down clean
 
 # The environment of `python3` is .venv; any other PYTHON has one for its version, so that none runs on another's.
 ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -93,6 +93,9 @@ test-storm: $(READY) ## Cancel thousands of requests at every point and look for
 
 test-usage: $(READY) ## Count 100,000 calls over four workers, and measure the size of a year of usage
 	LATCHKEY_TEST_USAGE=long $(VENV)/bin/python -m pytest -q -s tests/service/usage/test_processes.py
+
+test-import: $(READY) ## Import 100,000 keys, kill the command half-way, and run it again
+	LATCHKEY_TEST_IMPORT=long $(VENV)/bin/python -m pytest -q -s tests/service/commands/test_killed_import.py
 
 test-fuzz: $(READY) ## Change 20,000 signed requests at random; LATCHKEY_TEST_SEED=<n> makes the same ones again
 	LATCHKEY_TEST_FUZZ=$${LATCHKEY_TEST_FUZZ:-20000} $(VENV)/bin/python -m pytest -q tests/fuzz

@@ -13,6 +13,7 @@ from latchkey.service import logs, openapi
 from latchkey.service.audit.sealer import Sealer
 from latchkey.service.authentication import lookup
 from latchkey.service.authentication.failures import Failures
+from latchkey.service.authentication.imported_formats import read_imported_formats
 from latchkey.service.authentication.keyring import KeyRing, open_keyring
 from latchkey.service.authentication.nonces import DatabaseNonces, Nonces, RedisNonces
 from latchkey.service.authentication.replay import SKEW_S, Replays
@@ -107,6 +108,7 @@ def create_app(
     key_headers = read_key_headers(settings.key_headers)
     environments = read_environments(settings.environments)
     gate_rules = read_gate_rules(settings)
+    imported_formats = read_imported_formats(settings)
     github_keys = open_public_keys(settings)
     public_scheme, public_authority = read_public_origin(settings)
     channel = open_channel(settings)
@@ -136,6 +138,7 @@ def create_app(
         note_old_use=last_used.note_old,
         proxies=proxies,
         failures=Failures(settings.auth_failures_per_min),
+        imported_formats=imported_formats,
     )
     nonces: Nonces = DatabaseNonces(lambda: db.reader)
     if redis_store is not None and settings.nonces == "redis":
@@ -153,7 +156,9 @@ def create_app(
         db=db,
         keyring=keyring,
         key_rules=KeyRules(
-            Issuer(settings.key_prefix, keyring, environments), declared, settings.keys_per_owner
+            Issuer(settings.key_prefix, keyring, environments, imported_formats),
+            declared,
+            settings.keys_per_owner,
         ),
         verifier=verifier,
         replays=replays,
@@ -178,7 +183,7 @@ def create_app(
         ended_keys_kept_days=settings.ended_keys_kept_days,
         usage_ages=Ages.of(settings),
         has_reference=settings.docs,
-        exposure_rules=ExposureRules(settings.key_prefix, settings.leak_grace_s),
+        exposure_rules=ExposureRules(verifier.formats, settings.leak_grace_s),
         github_keys=github_keys,
         **webhook_parts(settings, db, keyring),
         openapi=msgspec.json.encode(

@@ -6,6 +6,7 @@ from latchkey.service.endpoints import (
     audit,
     gate,
     gate_rules,
+    key_import,
     keys,
     leaks,
     me,
@@ -22,6 +23,7 @@ from latchkey.service.endpoints import (
 from latchkey.service.endpoints import service as service_endpoints
 from latchkey.service.explanation.shapes import SignatureReport
 from latchkey.service.gate.shapes import GateRulesVersion
+from latchkey.service.keys.import_shapes import ImportResults
 from latchkey.service.leaks.shapes import Leaks
 from latchkey.service.operation import Operation, route
 from latchkey.service.pages import html
@@ -65,6 +67,13 @@ VERIFY = {
     "cost": 2,
 }
 
+IMPORTED_KEY = {
+    "user_id": 1,
+    "name": "nightly import",
+    "mode": "signed",
+    "secret": "d51b7c1a5a1bdcb4ad2d84b3a5b4d5c4",
+    "scopes": ["users:read"],
+}
 LEAK_REPORT = {"data": [{"secret": VERIFY["credential"], "url": "https://example.com/backup.env"}]}
 GITHUB_REPORT = [
     {
@@ -137,6 +146,8 @@ ROUTES: tuple[Operation, ...] = (
     route("POST", "/v1/keys", keys.create_key, scope="keys:write",
           status=201, answers=shapes.KeyWithSecret, problems=("scope_not_held", "other_environment", "user_not_active", "too_many_keys", "external_id_taken"),
           example=NEW_KEY, idempotent=True),
+    route("POST", "/v1/keys/import", key_import.import_keys, scope="keys:import",
+          answers=ImportResults, problems=("scope_not_held", "other_environment"), example={"data": [IMPORTED_KEY]}),
     route("GET", "/v1/keys", keys.list_keys, scope="keys:read",
           answers=shapes.KeyPage, problems=("invalid_cursor",)),
     route("GET", "/v1/keys/{access_key}", keys.read_key, scope="keys:read",

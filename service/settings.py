@@ -97,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     redis_url: str | None = None
     nonces: Literal["database", "redis"] = "database"
     limits: Literal["database", "redis"] = "database"
+    imported_secrets: Annotated[str, Meta(max_length=500)] | None = None
     key_headers: Annotated[str, Meta(max_length=1000)] | None = None
     trusted_proxies: str | None = None
     gate_rules: str | None = None

@@ -31,6 +31,14 @@ WORDS_FOR_PATTERNS = {
 }
 """The words for a pattern in messages to clients."""
 
+
+def in_words(text: str) -> str:
+    """Return a message of msgspec with words in place of patterns."""
+    for pattern, words in WORDS_FOR_PATTERNS.items():
+        text = text.replace(f"Expected `str` matching regex {pattern!r}", f"Expected {words}")
+    return text
+
+
 PathId = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,18}" + END)]
 Email = Annotated[str, Meta(max_length=EMAIL_LENGTH, pattern=EMAIL_PATTERN)]
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH, pattern=NAME_PATTERN)]

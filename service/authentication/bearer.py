@@ -8,7 +8,7 @@ from latchkey.service.authentication.finder import ANY_BEARER, KeyFinder, Proved
 from latchkey.service.authentication.lookup import KeyLookup, NoKeyMatch
 from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.wire import advice
-from latchkey.service.authentication.wire.credentials import hash_secret, parse_secret, same
+from latchkey.service.authentication.wire.credentials import hash_secret, same
 from latchkey.service.authentication.wire.extraction import Bearer, IllFormed, Unauthenticated
 
 log = logging.getLogger("latchkey.authentication")
@@ -22,7 +22,7 @@ async def verify_bearer(finder: KeyFinder, scope: Scope, credential: Bearer, key
         Refused: there were too many failures before.
     """
     with finder.counting(scope, ANY_BEARER):
-        secret = parse_secret(credential.token, finder.prefix)
+        secret = finder.formats.parse(credential.token)
         if secret is None:
             raise IllFormed(
                 "a bearer token that is no secret, or has a typo",

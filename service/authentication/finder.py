@@ -16,6 +16,7 @@ from latchkey.service.authentication.nonces import NonceClaim
 from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.wire.credentials import AccessKey, Dummy, Secret, same
 from latchkey.service.authentication.wire.extraction import Unauthenticated
+from latchkey.service.authentication.wire.imported_secrets import SecretFormat, SecretFormats
 from latchkey.service.networks import Proxies
 from latchkey.service.problems import Problem
 
@@ -54,6 +55,7 @@ class KeyFinder:
         public_authority: the authority that signatures cover; None uses each request's Host.
         public_scheme: the scheme of the URLs that signatures cover; None uses that of each request.
         clock: returns unix seconds.
+        imported_formats: the formats of bearer secrets that other systems made.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class KeyFinder:
         public_authority: str | None,
         public_scheme: str | None,
         clock: Callable[[], float],
+        imported_formats: tuple[SecretFormat, ...] = (),
     ) -> None:
         self.keyring = keyring
         self.prefix = prefix
+        self.formats = SecretFormats(prefix, imported_formats)
         self.window_s = window_s
         self.proxies = proxies
         self.failures = failures

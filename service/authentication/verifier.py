@@ -32,7 +32,6 @@ from latchkey.service.authentication.signed_message import verify_message
 from latchkey.service.authentication.signed_query import verify_query
 from latchkey.service.authentication.state import call_state
 from latchkey.service.authentication.wire import advice
-from latchkey.service.authentication.wire.credentials import parse_secret
 from latchkey.service.authentication.wire.extraction import (
     Bearer,
     IllFormed,
@@ -42,6 +41,7 @@ from latchkey.service.authentication.wire.extraction import (
     Unauthenticated,
     extract,
 )
+from latchkey.service.authentication.wire.imported_secrets import SecretFormat
 from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.networks import Proxies
 from latchkey.service.problems import Problem
@@ -64,6 +64,7 @@ class Verifier(KeyFinder):
         public_scheme: the scheme of the URLs that signatures cover; None uses that of each request.
         key_headers: the names of headers that may carry the secret of a bearer key.
         clock: returns unix seconds.
+        imported_formats: the formats of bearer secrets that other systems made.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Verifier(KeyFinder):
         public_scheme: str | None = None,
         key_headers: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
+        imported_formats: tuple[SecretFormat, ...] = (),
     ) -> None:
         super().__init__(
             keyring=keyring,
@@ -91,6 +93,7 @@ class Verifier(KeyFinder):
             public_authority=public_authority,
             public_scheme=public_scheme,
             clock=clock,
+            imported_formats=imported_formats,
         )
         self.keys = keys
         self.primary: KeyLookup = lookup
@@ -154,7 +157,7 @@ class Verifier(KeyFinder):
         except (TwoCredentials, Unauthenticated):
             return True
         if isinstance(credential, Bearer):
-            return parse_secret(credential.token, self.prefix) is None
+            return self.formats.parse(credential.token) is None
         return credential is None
 
     async def hold(self, scope: Scope) -> Principal:

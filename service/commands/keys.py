@@ -9,9 +9,10 @@ from latchkey.models import ApiKey
 from latchkey.models.limit import Credits, Quota, RateLimit, Refill
 from latchkey.models.scope import joined
 from latchkey.service import shapes
-from latchkey.service.authentication.keyring import open_keyring
 from latchkey.service.commands.answers import show, show_page
-from latchkey.service.commands.application import application_settings, for_application, read_scopes
+from latchkey.service.commands.application import application_settings, for_application
+from latchkey.service.commands.importing import import_
+from latchkey.service.commands.key_rules import key_rules
 from latchkey.service.commands.parameters import (
     ACCESS_KEY,
     CREDIT_CHANGE,
@@ -35,22 +36,24 @@ from latchkey.service.commands.parameters import (
 from latchkey.service.commands.rows import opened, require_user, work
 from latchkey.service.commands.scopes import require_known_scopes
 from latchkey.service.keys.credits import add_credits, set_credits, shown
-from latchkey.service.keys.issuing import Issuer
 from latchkey.service.keys.listing import filtered
-from latchkey.service.keys.rules import KeyRules, lock_key
+from latchkey.service.keys.rules import lock_key
 from latchkey.service.keys.rules import revoke as revoke_row
 from latchkey.service.keys.scopes import scopes_of_roles
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.problems import invalid_field
 from latchkey.service.rule_error import RuleError
-from latchkey.service.settings import Settings, read_environments
+from latchkey.service.settings import read_environments
 
 COLUMNS = ("access_key", "user_id", "name", "mode", "scopes", "status", "expires_at", "last_used_at")
 
 
 @click.group()
 def keys() -> None:
-    """Create, list, rotate and revoke keys, and change their scopes and credits."""
+    """Create, import, list, rotate and revoke keys, and change their scopes and credits."""
+
+
+keys.add_command(import_)
 
 
 @keys.command()
@@ -351,12 +354,6 @@ async def revoke_key(access_key: str) -> shapes.Key:
         await revoke_row(key)
         await session.commit()
         return await shown_one(key)
-
-
-def key_rules(settings: Settings) -> KeyRules:
-    """Return the rules of the application; the command line may create any number of keys."""
-    issuer = Issuer(settings.key_prefix, open_keyring(settings), read_environments(settings.environments))
-    return KeyRules(issuer, read_scopes(), keys_per_owner=None)
 
 
 def checked_limits(limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:

@@ -340,9 +340,7 @@ def describe_validation_error(error: msgspec.ValidationError) -> tuple[str, str]
     """
     found = FAULT.fullmatch(str(error))
     assert found is not None  # noqa: S101 - the pattern matches any text
-    text, path = found["text"], found["path"] or ""
-    for pattern, words in shapes.WORDS_FOR_PATTERNS.items():
-        text = text.replace(f"Expected `str` matching regex {pattern!r}", f"Expected {words}")
+    text, path = shapes.in_words(found["text"]), found["path"] or ""
     steps = [first or second for first, second in re.findall(r"\.([^.\[]+)|\[([^\]]+)\]", path)]
     if named := NAMED_FIELD.search(text):
         steps.append(named["name"])

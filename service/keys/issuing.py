@@ -17,6 +17,7 @@ from latchkey.service.authentication.wire.credentials import (
     new_access_key,
     new_secret,
 )
+from latchkey.service.authentication.wire.imported_secrets import SecretFormat, SecretFormats
 
 UNLOADED = {"synchronize_session": False}  # no instance of these rows is in the session
 
@@ -39,6 +40,13 @@ class Issuer(msgspec.Struct, frozen=True):
     keyring: KeyRing
     environments: tuple[str, ...] = ("live", "test")
     """Their names; the secrets of the first one do not show it."""
+    imported_formats: tuple[SecretFormat, ...] = ()
+    """The formats of secrets that other systems made."""
+
+    @property
+    def formats(self) -> SecretFormats:
+        """Return the formats of all bearer secrets."""
+        return SecretFormats(self.prefix, self.imported_formats)
 
     def environment_of(self, key: ApiKey | KeyRecord) -> str:
         """Return the environment of a key."""
@@ -87,6 +95,19 @@ class Issuer(msgspec.Struct, frozen=True):
             secrets=[stored],
         )
         return key, secret
+
+    def adopt(self, digest: bytes, secret: Secret | None, **fields: Any) -> ApiKey:
+        """Return a new key, not stored yet, whose secret another system made.
+
+        Args:
+            digest: the SHA-256 of the secret.
+            secret: of a key that signs; None for a bearer key.
+            fields: the values of its columns.
+        """
+        access_key = new_access_key(self.prefix)
+        sealed = None if secret is None else self.keyring.seal_secret(secret, access_key, 1)
+        stored = KeySecret(version=1, secret_sha256=digest, sealed=sealed, created_at=datetime.now(UTC))
+        return ApiKey(access_key=access_key, secrets=[stored], **fields)
 
     async def rotate(self, key: ApiKey, *, grace_s: int) -> Rotated:
         """Issue a new secret for a locked key; the secret that it replaces works during the grace period, older ones do not.

@@ -10,7 +10,8 @@ from sqlalchemy import select, update
 from latchkey.models import ApiKey, KeySecret
 from latchkey.models.audited import EXPOSED
 from latchkey.models.journal import note_change
-from latchkey.service.authentication.wire.credentials import SecretHash, hash_secret, parse_secret
+from latchkey.service.authentication.wire.credentials import SecretHash, hash_secret
+from latchkey.service.authentication.wire.imported_secrets import SecretFormats
 from latchkey.service.keys.rules import revoke
 from latchkey.service.leaks.shapes import URL_LENGTH
 
@@ -57,16 +58,16 @@ class ExposureRules(msgspec.Struct, frozen=True):
     """What a report of leaked secrets does.
 
     Args:
-        prefix: of secrets.
+        formats: of bearer secrets; those of keys that sign have the format of the installation.
         grace_s: how long a leaked secret still works, in seconds; with 0 its key is revoked at once.
     """
 
-    prefix: str
+    formats: SecretFormats
     grace_s: int
 
     def digest_of(self, text: str) -> SecretHash | None:
         """Return the SHA-256 of a secret; None for a text that cannot be one, for example because its checksum is wrong."""
-        secret = parse_secret(text, self.prefix)
+        secret = self.formats.parse(text)
         return None if secret is None else hash_secret(secret)
 
     async def report(self, found: Sequence[Found], source: str) -> list[Finding]:

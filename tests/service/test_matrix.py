@@ -53,6 +53,10 @@ def own_key(target: Target) -> Any:
     return {"name": target.access_key, "mode": "signed", "scopes": target.scopes, "allowed_networks": [HERE]}
 
 
+def imported_key(target: Target) -> dict[str, Any]:
+    return {"user_id": target.user_id, "name": "n", "secret": new_secret("lk"), "scopes": target.scopes}
+
+
 def role_name(target: Target) -> str:
     return f"x{target.access_key[4:].lower()}"
 
@@ -90,6 +94,7 @@ BODIES: Mapping[str, Callable[[Target], Any]] = {
     "create_key": lambda target: {**own_key(target), "user_id": target.user_id},
     "list_keys": nothing,
     "read_key": nothing,
+    "import_keys": lambda target: {"data": [imported_key(target)]},
     "change_key": lambda target: {"name": "changed"},
     "rotate_key": lambda target: {"grace_s": 60},
     "change_credits": lambda target: {"delta": 1},

@@ -1,11 +1,14 @@
 """Every command that changes something leaves one event, and every other command leaves none."""
 
+import json
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+from latchkey.service.authentication.wire.credentials import new_secret
 from latchkey.service.commands.keys import keys
 from latchkey.service.commands.roles import roles
 from latchkey.service.commands.scopes import scopes
@@ -20,6 +23,7 @@ WRITING = {
     "users block": (("users", "block", "1"), "user.blocked"),
     "users unblock": (("users", "unblock", "2"), "user.unblocked"),
     "keys create": ((*CREATE_KEY, "--scopes", "users:read"), "key.created"),
+    "keys import": (("keys", "import", "keys.jsonl"), "key.created"),
     "keys rotate": (("keys", "rotate", "KEY"), "key.rotated"),
     "keys grant": (("keys", "grant", "KEY", "--scopes", "users:write"), "key.changed"),
     "keys credits": (("keys", "credits", "KEY", "--add", "5"), "key.changed"),
@@ -58,6 +62,7 @@ def key(migrated_sqlite: Settings, run: Run) -> str:
     made = answered(run(*CREATE_KEY, "--scopes", "", "--credits", "5", "--json"))
     good(run("roles", "add", "reader", "--scopes", ""))
     good(run("scopes", "add", "orders:read"))
+    Path("keys.jsonl").write_text(json.dumps({"user_id": 1, "name": "n", "secret": new_secret("lk")}))
     return str(made["access_key"])
 
 
