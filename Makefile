@@ -146,7 +146,7 @@ COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 -
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 lock: $(READY) ## Write the locks again from pyproject.toml (LOCK_ARGS=--upgrade for newer releases)
-	$(COMPILE) pyproject.toml --extra dev --extra redis --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra dev --extra redis --extra opentelemetry --output-file requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra redis --constraint requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) pyproject.toml --extra bench --extra redis --constraint requirements-dev.txt --output-file requirements-bench.txt
 	$(COMPILE) pyproject.toml --extra docs --constraint requirements-dev.txt --output-file requirements-docs.txt

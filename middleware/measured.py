@@ -1,7 +1,8 @@
 """Measure each request: its duration, and what other parts of the service note about it on the way."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,13 +11,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 class Measurement:
     """What was noted about one request; also by tasks that it started."""
 
-    __slots__ = ("cache_hits", "cache_misses", "retries", "round_trips")
+    __slots__ = ("began", "cache_hits", "cache_misses", "retries", "round_trips", "statement_s", "statements")
 
     def __init__(self) -> None:
+        self.began = time.perf_counter()
         self.round_trips = 0
         self.retries = 0
         self.cache_hits = 0
         self.cache_misses = 0
+        self.statements = 0
+        self.statement_s = 0.0
+
+    def seconds(self) -> float:
+        """Return the time since the request began."""
+        return time.perf_counter() - self.began
 
 
 measurement: ContextVar[Measurement | None] = ContextVar("latchkey_measurement", default=None)
@@ -27,6 +35,20 @@ def note_round_trip() -> None:
     """Count a command that the current request sends to the database."""
     if (found := measurement.get()) is not None:
         found.round_trips += 1
+
+
+@contextmanager
+def time_statement(_dialect: str, _sql: str) -> Iterator[None]:
+    """Measure a statement of the current request."""
+    if (found := measurement.get()) is None:
+        yield
+        return
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        found.statements += 1
+        found.statement_s += time.perf_counter() - began
 
 
 def note_retry() -> None:
@@ -64,7 +86,6 @@ class MeasuredMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began = time.perf_counter()
         found = Measurement()
         status = 0
 
@@ -73,7 +94,7 @@ class MeasuredMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif status and not message.get("more_body"):
-                self.note(scope, status, time.perf_counter() - began, found)
+                self.note(scope, status, found.seconds(), found)
                 status = 0
             await send(message)
 
@@ -83,4 +104,4 @@ class MeasuredMiddleware:
         finally:
             measurement.reset(token)
             if status:
-                self.note(scope, status, time.perf_counter() - began, found)
+                self.note(scope, status, found.seconds(), found)

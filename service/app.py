@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
+from latchkey.middleware.measured import time_statement
 from latchkey.service import logs, openapi
 from latchkey.service.audit.sealer import Sealer
 from latchkey.service.authentication import lookup
@@ -22,6 +23,7 @@ from latchkey.service.connections.adoption import ServerTrust
 from latchkey.service.connections.bounds import Bounds
 from latchkey.service.database import SQLAlchemy, schema
 from latchkey.service.database.schema import Schema
+from latchkey.service.database.watched import Watch, watch_statements
 from latchkey.service.declaration import Declaration, declare, is_only_declared
 from latchkey.service.exception_handlers import answer_http_exception, answer_problem
 from latchkey.service.gate.decision import Gate
@@ -52,6 +54,7 @@ from latchkey.service.outbox.listeners import listeners
 from latchkey.service.parts import Parts
 from latchkey.service.problems import Problem
 from latchkey.service.problems.registry import ProblemType, UnknownProblemError, known, register
+from latchkey.service.redis.store import Store as RedisStore
 from latchkey.service.redis.store import open_store
 from latchkey.service.router import IndexedRouter
 from latchkey.service.routes import REFERENCE_ROUTES, ROUTES, declared_scopes
@@ -62,6 +65,7 @@ from latchkey.service.settings import (
     read_key_headers,
     read_public_origin,
 )
+from latchkey.service.tracing.opening import open_tracing
 from latchkey.service.usage.counting import Usage
 from latchkey.service.usage.rollup import Ages
 from latchkey.service.usage.store import Store
@@ -72,6 +76,9 @@ from latchkey.service.webhooks.ping import Pinger
 from latchkey.service.webhooks.rules import Secrets, WebhookRules
 from latchkey.service.webhooks.schedule import Schedule
 from latchkey.service.webhooks.sender import sender_of
+
+if TYPE_CHECKING:  # it imports an extra
+    from latchkey.service.tracing.spans import Tracing
 
 
 def create_app(
@@ -140,9 +147,7 @@ def create_app(
         failures=Failures(settings.auth_failures_per_min),
         imported_formats=imported_formats,
     )
-    nonces: Nonces = DatabaseNonces(lambda: db.reader)
-    if redis_store is not None and settings.nonces == "redis":
-        nonces = RedisNonces(redis_store, early_s=settings.clock_window_s + SKEW_S)
+    nonces = open_nonces(settings, db, redis_store)
     replays = Replays(nonces, settings.clock_window_s, clock=lambda: verifier.moment().timestamp())
     quota_reports = QuotaReports(lambda: db.engine, listeners)
     charger = Charger(DatabaseCounters(lambda: db.reader), quota_reports.write)
@@ -185,6 +190,7 @@ def create_app(
         has_reference=settings.docs,
         exposure_rules=ExposureRules(verifier.formats, settings.leak_grace_s),
         github_keys=github_keys,
+        tracing=None if is_only_declared() else open_tracing(settings),
         **webhook_parts(settings, db, keyring),
         openapi=msgspec.json.encode(
             openapi.document(operations, key_headers=key_headers, root_path=settings.root_path)
@@ -199,6 +205,7 @@ def create_app(
         lifespan=lifespan,
     )
     db.init_app(app, settings)
+    watch_statements((db.engine, db.reader, db.replica), *watches(settings, parts.tracing))
     if settings.key_cache_ttl_s or channel is not None:
         db.watch(revocations.announce)
     for one in reversed(
@@ -207,6 +214,19 @@ def create_app(
         app.add_middleware(one.cls, *one.args, **one.kwargs)
     declare(Declaration(app=app, settings=settings, operations=operations, schemas=schemas, scopes=declared))
     return app
+
+
+def open_nonces(settings: Settings, db: SQLAlchemy, redis_store: RedisStore | None) -> Nonces:
+    """Return the store of nonces that the settings name."""
+    if redis_store is not None and settings.nonces == "redis":
+        return RedisNonces(redis_store, early_s=settings.clock_window_s + SKEW_S)
+    return DatabaseNonces(lambda: db.reader)
+
+
+def watches(settings: Settings, tracing: "Tracing | None") -> list[Watch]:
+    """Return what surrounds each statement; in production, nothing unless tracing is on."""
+    found: list[Watch] = [time_statement] if settings.server_timing else []
+    return found if tracing is None else [*found, tracing.watch]
 
 
 def webhook_parts(settings: Settings, db: SQLAlchemy, keyring: KeyRing) -> dict[str, Any]:

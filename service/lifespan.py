@@ -80,6 +80,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         steps: list[Step] = [("closing the database", db.close)]
         if parts.redis_store is not None:
             steps.append(("closing the store in Redis", parts.redis_store.close))
+        if parts.tracing is not None:
+            steps.append(("exporting spans", parts.tracing.flush))
         await run_steps(steps, within_s=CLOSING_S)
 
 

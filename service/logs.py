@@ -10,6 +10,7 @@ from typing import Any, Literal, TextIO
 
 from latchkey.middleware.excerpt import excerpt
 from latchkey.middleware.request_id import request_id
+from latchkey.middleware.trace import trace
 from latchkey.service.withheld import withhold, withhold_quoted
 
 DRIVER = "asyncmy"
@@ -57,11 +58,18 @@ class JsonFormatter(Formatter):
             "logger": record.name,
             "message": self.message_of(record),
             "request_id": request_id.get(),
+            **trace_fields(),
             **getattr(record, "access", {}),
         }
         if record.exc_info:
             line["trace"] = "\n".join(self.trace_of(record))
         return json.dumps(line, default=str)
+
+
+def trace_fields() -> dict[str, str]:
+    """Return the trace of the current request and its span; nothing outside a trace."""
+    found = trace.get()
+    return {} if found is None else {"trace_id": found.trace_id, "span_id": found.span_id}
 
 
 class TextFormatter(Formatter):

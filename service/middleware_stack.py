@@ -15,12 +15,13 @@ from latchkey.middleware.answered import AnsweredMiddleware
 from latchkey.middleware.body_deadline import BodyDeadlineMiddleware
 from latchkey.middleware.body_limit import BodyLimitMiddleware
 from latchkey.middleware.content_digest import ContentDigestMiddleware
-from latchkey.middleware.measured import MeasuredMiddleware
+from latchkey.middleware.measured import MeasuredMiddleware, Measurement, measurement
 from latchkey.middleware.refusal import RefusalMiddleware
 from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.root_path import RootPathMiddleware
 from latchkey.middleware.session import SessionMiddleware
 from latchkey.middleware.status_in_headers import StatusInHeadersMiddleware
+from latchkey.middleware.trace import TraceMiddleware
 from latchkey.middleware.whole_body import WholeBodyMiddleware
 from latchkey.service.authentication.anonymous import OptionalKeyMiddleware
 from latchkey.service.authentication.backend import KeyBackend, answer_refusal
@@ -54,8 +55,12 @@ def application_middleware(parts: Parts, settings: Settings) -> list[Middleware]
         Middleware(RootPathMiddleware, path=settings.root_path or ""),
         Middleware(MeasuredMiddleware, note=parts.metrics.note),
         Middleware(StatusInHeadersMiddleware, paths=NGINX_PATHS, passed=NGINX_PASSES),
-        Middleware(AnswerHeadersMiddleware, headers=partial(answer_headers, parts.limits)),
+        Middleware(
+            AnswerHeadersMiddleware,
+            headers=partial(answer_headers, parts.limits, server_timing=settings.server_timing),
+        ),
         Middleware(AnsweredMiddleware, note=parts.usage.note_answer),
+        trace_middleware(parts),
         Middleware(RequestIDMiddleware, last_resort=Problem("internal_error"), interrupted=interruption),
         Middleware(
             ServerGuardMiddleware,
@@ -79,6 +84,13 @@ def application_middleware(parts: Parts, settings: Settings) -> list[Middleware]
             stream_timeout_s=settings.stream_timeout_s,
         ),
     ]
+
+
+def trace_middleware(parts: Parts) -> Middleware:
+    """Return the middleware that continues the trace of a request, and records it if tracing is on."""
+    if parts.tracing is None:
+        return Middleware(TraceMiddleware)
+    return parts.tracing.middleware(parts.verifier.proxies.client_text)
 
 
 def route_middleware(operation: Operation, parts: Parts) -> list[Middleware]:
@@ -139,7 +151,7 @@ def make_route(operation: Operation, middleware: Sequence[Middleware]) -> Route:
     return made
 
 
-async def answer_headers(limits: Limits, scope: Scope) -> Headers:
+async def answer_headers(limits: Limits, scope: Scope, *, server_timing: bool) -> Headers:
     """Return the headers that depend on the state of a call, and those of every response.
 
     A shared cache may store any response that does not forbid it: RFC 9111, section 3.5, protects only responses to requests
@@ -148,7 +160,16 @@ async def answer_headers(limits: Limits, scope: Scope) -> Headers:
     found = [NO_SNIFFING, *retirement_headers(scope), *await limits.headers(scope)]
     if call_state(scope).get("is_private"):
         found.append(PRIVATE)
+    if server_timing:
+        found.append(timing_header())
     return found
+
+
+def timing_header() -> tuple[bytes, bytes]:
+    """Return the times that the current request took until its response starts, in milliseconds."""
+    found = measurement.get() or Measurement()
+    database = f'db;dur={found.statement_s * 1000:.1f};desc="{found.statements} statements"'
+    return b"server-timing", f"{database}, total;dur={found.seconds() * 1000:.1f}".encode()
 
 
 def retirement_headers(scope: Scope) -> Headers:

@@ -1,5 +1,7 @@
 """The parts of an application: one object, in `app.state.latchkey`, that `create_app` fills and `parts_of` returns."""
 
+from typing import TYPE_CHECKING
+
 import msgspec
 from starlette.applications import Starlette
 
@@ -26,6 +28,9 @@ from latchkey.service.usage.rollup import Ages
 from latchkey.service.webhooks.deliverer import Deliverer
 from latchkey.service.webhooks.ping import Pinger
 from latchkey.service.webhooks.rules import WebhookRules
+
+if TYPE_CHECKING:  # it imports an extra
+    from latchkey.service.tracing.spans import Tracing
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -54,6 +59,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     webhook_rules: WebhookRules
     pinger: Pinger
     deliverer: Deliverer
+    tracing: "Tracing | None"
     exposure_rules: ExposureRules
     github_keys: PublicKeys | None
     openapi: bytes

@@ -119,6 +119,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     usage_days_kept_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
     limits_on_outage: Literal["refuse", "allow"] | None = None
     log_format: Literal["text", "json"] = "text"
+    traces: Literal["off", "opentelemetry"] = "off"
+    server_timing: bool = False
     docs: bool = True
     host: Annotated[
         str, Meta(min_length=1, max_length=255, description="an address, or the name of a host")

@@ -96,7 +96,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def development_environ(environ: Mapping[str, str], report: ReportLine) -> dict[str, str]:
-    """Add the variables that `environ` does not set: the database and the key ring in it."""
+    """Add the variables that `environ` does not set: the database, the key ring in it, and the times in responses."""
     found = dict(environ)
     if found.get("LATCHKEY_DATABASE_URL") or found.get("LATCHKEY_DATABASE_URL_FILE"):
         report(f"Using the database of LATCHKEY_DATABASE_URL, not {DATABASE_FILE}.")
@@ -106,6 +106,7 @@ def development_environ(environ: Mapping[str, str], report: ReportLine) -> dict[
         report(f"Using LATCHKEY_KEYRING, not {KEYRING_FILE}.")
     else:
         found["LATCHKEY_KEYRING"] = read_keyring(report)
+    found.setdefault("LATCHKEY_SERVER_TIMING", "true")
     return found
 
 

@@ -14,6 +14,7 @@ from latchkey.service.database.checkout import note_error
 from latchkey.service.database.driver import reports_conflict
 from latchkey.service.database.plan import MakeRowReader, Plan, RowValues, Statement, as_values
 from latchkey.service.database.statements import is_plain_read
+from latchkey.service.database.watched import watch_of
 from latchkey.service.database.wide_integers import refusal_of
 
 ATTEMPTS = 4  # the first run and at most three more after conflicts
@@ -133,6 +134,9 @@ async def send(engine: AsyncEngine, ask: Callable[[Any, str, Any], Awaitable[R]]
     lost = False
     try:
         pooled = await take(engine.sync_engine)
+        if (watch := watch_of(engine.sync_engine)) is not None:
+            with watch(dialect.name, sql):
+                return await ask(pooled.driver_connection, sql, given)
         return await ask(pooled.driver_connection, sql, given)
     except errors as error:
         note_error(engine.sync_engine, error)

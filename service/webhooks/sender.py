@@ -17,6 +17,7 @@ import httpcore2
 import msgspec
 
 from latchkey import service
+from latchkey.middleware.trace import trace
 from latchkey.service.networks import Address, parse_address
 from latchkey.service.rule_error import RuleError
 from latchkey.service.settings import Settings
@@ -184,6 +185,7 @@ class Sender:
             ("content-length", str(len(payload))),
             ("user-agent", self._agent),
             ("connection", "close"),
+            *trace_headers(),
             *headers,
         ]
         async with (
@@ -198,6 +200,12 @@ class Sender:
                 if received > LARGEST_ANSWER_BYTES:
                     break  # the status is known; the rest does not matter
             return int(answer.status)
+
+
+def trace_headers() -> list[tuple[str, str]]:
+    """Return the header that makes a request a part of the current trace, as for a ping; none outside a trace."""
+    found = trace.get()
+    return [] if found is None else [("traceparent", found.traceparent)]
 
 
 def sender_of(settings: Settings, rules: AddressRules) -> Sender:

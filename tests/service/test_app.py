@@ -20,6 +20,7 @@ from latchkey.middleware.request_id import RequestIDMiddleware
 from latchkey.middleware.root_path import RootPathMiddleware
 from latchkey.middleware.session import SessionMiddleware
 from latchkey.middleware.status_in_headers import StatusInHeadersMiddleware
+from latchkey.middleware.trace import TraceMiddleware
 from latchkey.service import lifespan
 from latchkey.service.app import create_app
 from latchkey.service.connections.guard import ServerGuardMiddleware
@@ -64,6 +65,7 @@ async def test_a_request_walks_in_this_order(app: Starlette) -> None:
         StatusInHeadersMiddleware,
         AnswerHeadersMiddleware,
         AnsweredMiddleware,
+        TraceMiddleware,
         RequestIDMiddleware,
         ServerGuardMiddleware,
         AccessLogMiddleware,

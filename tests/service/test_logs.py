@@ -105,6 +105,18 @@ async def test_a_visit_is_one_json_object(
     }
 
 
+async def test_the_lines_of_a_request_name_the_trace_of_its_caller(
+    app: Starlette, operator: HeldKey, shown_as_json: io.StringIO
+) -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    answer = await call(app, "GET", "/v1/users", key=operator, headers=[("traceparent", parent)])
+
+    fields = json.loads(shown_as_json.getvalue())
+    trace_id, span_id = parent.split("-")[1], fields["span_id"]
+    assert fields["trace_id"] == trace_id
+    assert answer.headers["traceparent"] == f"00-{trace_id}-{span_id}-01"
+
+
 @pytest.mark.parametrize(
     "target, path",
     [

@@ -45,6 +45,14 @@ def prepare(run: Run) -> Run:
     return prepared
 
 
+def test_responses_say_what_took_the_time_unless_a_setting_says_otherwise() -> None:
+    given = {"LATCHKEY_DATABASE_URL": HERE, "LATCHKEY_KEYRING": KeyRing.generate_text()}
+    name = "LATCHKEY_SERVER_TIMING"
+
+    assert dev.development_environ(given, print)[name] == "true"
+    assert dev.development_environ({**given, name: "false"}, print)[name] == "false"
+
+
 def kept() -> Any:
     return json.loads(Path("var/dev.json").read_text())
 

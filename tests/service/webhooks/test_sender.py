@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from latchkey.middleware.trace import Trace, trace
 from latchkey.service.networks import Address
 from latchkey.service.webhooks.addresses import AddressRules
 from latchkey.service.webhooks.sender import LARGEST_ANSWER_BYTES, Attempt, Sender, resolve
@@ -37,6 +38,18 @@ async def test_a_request_is_sent_as_it_is() -> None:
         "connection": "close",
         "webhook-id": "evt_1",
     }
+
+
+async def test_a_request_in_a_trace_belongs_to_it() -> None:
+    current = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "01")
+    token = trace.set(current)
+    try:
+        async with receiving() as receiver:
+            await sender().post(receiver.url, b"{}", HEADERS)
+    finally:
+        trace.reset(token)
+
+    assert receiver.requests[0].headers["traceparent"] == current.traceparent
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.1", "0x7f000001", "2130706433", "receiver.example"])

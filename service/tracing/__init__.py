@@ -1,0 +1,1 @@
+"""Spans of requests and statements by OpenTelemetry, if `LATCHKEY_TRACES` asks for them."""
