@@ -8,7 +8,6 @@ import re
 import secrets
 import shlex
 import ssl
-import time
 from collections.abc import Mapping
 from typing import Literal, get_args
 from urllib.parse import SplitResult, urlsplit
@@ -21,6 +20,7 @@ from latchkey.service.authentication.wire.credentials import AccessKey, Secret
 from latchkey.service.authentication.wire.extraction import IllFormed
 from latchkey.service.authentication.wire.message_signature import sign_message, signed_text
 from latchkey.service.authentication.wire.query_signature import sign_query
+from latchkey.service.clock import unix_s
 
 Form = Literal["query", "message"]
 """The place of the signature: the query, or headers (RFC 9421)."""
@@ -113,7 +113,7 @@ def sign_call(
     for name, text in (("idempotency key", idempotency_key), ("content type", content_type)):
         if text is not None and not HEADER_TEXT.fullmatch(text):
             raise ValueError(f"The {name} is empty, or has a character that is not allowed in a header.")
-    now = time.time() if now is None else now
+    now = unix_s() if now is None else now
     nonce = secrets.token_urlsafe(16) if nonce is None else nonce
     sealed, key = Secret(secret), AccessKey(access_key)
     parts = split_url(url)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Table, delete, inspect, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -24,6 +24,7 @@ from latchkey.models import (
 )
 from latchkey.models.lookups import identified
 from latchkey.models.types import utc_now
+from latchkey.service.clock import now
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.conflicts import log_failure
 from latchkey.service.database.lock import locked
@@ -38,11 +39,6 @@ BATCH_ROWS = 1000
 PAUSE_S = 0.05  # between two batches, so that other writers can proceed
 PURGE_EVERY_S = 5 * 60  # 5 minutes, varied by up to a half
 SHARE_WITH_SCANS = 1 / 12  # of the purges; looking for ended keys and old usage reads whole tables
-
-
-def now() -> datetime:
-    """Return the time of this process's clock."""
-    return datetime.now(UTC)
 
 
 async def purge(

@@ -8,7 +8,6 @@ in front of the old one, run `latchkey keyring rewrap`, and remove the old one w
 
 import logging
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, delete, insert, or_, select
@@ -16,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from latchkey.models import ApiKey, AuditHead, KeyringCanary, KeySecret, User, Webhook
+from latchkey.service import clock
 from latchkey.service.authentication.keyring import ID_BYTES, KeyRing, KeyRingError
 from latchkey.service.authentication.wire.credentials import AccessKey
 
@@ -125,9 +125,7 @@ async def find_use(connection: AsyncConnection, key_id: int) -> str | None:
     proof = select(AuditHead.id).where(_is_of(AuditHead.proof, key_id))
     if (await connection.execute(proof)).first() is not None:
         return "the head of the audit log"
-    is_replaced = _is_of(_WEBHOOKS.c.old_sealed, key_id) & (
-        _WEBHOOKS.c.old_secret_expires_at > datetime.now(UTC)
-    )
+    is_replaced = _is_of(_WEBHOOKS.c.old_sealed, key_id) & (_WEBHOOKS.c.old_secret_expires_at > clock.now())
     webhooks = select(_WEBHOOKS.c.id).where(
         _WEBHOOKS.c.enabled, or_(_is_of(_WEBHOOKS.c.sealed, key_id), is_replaced)
     )
@@ -164,7 +162,7 @@ async def require_a_secret_opens(engine: AsyncEngine, keyring: KeyRing) -> None:
 
 def _live() -> Select[Any]:
     """Select the sealed secrets that a call may be signed with, the newest keys first."""
-    now = datetime.now(UTC)
+    now = clock.now()
     return (
         select(_KEYS.c.access_key, _SECRETS.c.version, _SECRETS.c.sealed)
         .select_from(_SECRETS)

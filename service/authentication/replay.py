@@ -1,7 +1,6 @@
 """Replay protection: a signed call reserves its nonce after its signature was verified, so it is accepted only once."""
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from starlette.types import Scope
@@ -9,6 +8,7 @@ from starlette.types import Scope
 from latchkey.middleware.background import detach
 from latchkey.middleware.request_scope import RequestScope
 from latchkey.service.authentication.nonces import NonceClaim, Nonces, PendingReservation
+from latchkey.service.clock import unix_s
 from latchkey.service.database.stalls import waiting_once
 from latchkey.service.problems import Problem
 from latchkey.service.redis.client import UnreachableError
@@ -33,7 +33,7 @@ class Replays:
         nonces: Nonces,
         window_s: int,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = unix_s,
     ) -> None:
         self.nonces = nonces
         self.window_s = window_s

@@ -5,7 +5,6 @@ that point every failure is the same 401, and a client that fails too often is r
 The checks of key and owner, client address, coverage and scope follow.
 """
 
-import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -42,6 +41,7 @@ from latchkey.service.authentication.wire.extraction import (
     extract,
 )
 from latchkey.service.authentication.wire.imported_secrets import SecretFormat
+from latchkey.service.clock import unix_s
 from latchkey.service.methods import SAFE_METHODS
 from latchkey.service.networks import Proxies
 from latchkey.service.problems import Problem
@@ -81,7 +81,7 @@ class Verifier(KeyFinder):
         public_authority: str | None = None,
         public_scheme: str | None = None,
         key_headers: Iterable[str] = (),
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = unix_s,
         imported_formats: tuple[SecretFormat, ...] = (),
     ) -> None:
         super().__init__(

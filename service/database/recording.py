@@ -5,7 +5,6 @@ calls it itself.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 from sqlalchemy import Connection, insert
 
@@ -14,6 +13,7 @@ from latchkey.models.audit_event import ACTOR_ID_BYTES, ADDRESS_BYTES
 from latchkey.models.journal import Change
 from latchkey.models.types import cut
 from latchkey.models.uuid7 import uuid7
+from latchkey.service import clock
 from latchkey.service.origin import Origin, current_origin
 from latchkey.service.outbox.writing import insert_deliveries
 
@@ -32,7 +32,7 @@ def record_changes(connection: Connection, changes: Sequence[Change]) -> None:
 
 def insert_events(connection: Connection, changes: Sequence[Change], origin: Origin) -> None:
     """Insert an event for each change, all by one INSERT."""
-    moment = datetime.now(UTC)
+    moment = clock.now()
     rows = [
         {
             "id": uuid7(moment),

@@ -1,7 +1,7 @@
 """The metrics of the service for Prometheus."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from sqlalchemy import func, select
@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from latchkey.models import ApiKey
 from latchkey.models.webhook import Webhook, WebhookDelivery
+from latchkey.service import clock
 from latchkey.service.metrics.exposition import Stored, render
 from latchkey.service.parts import parts_of
 
@@ -34,7 +35,7 @@ async def read_metrics(request: Request) -> MetricsText:
     """
     parts = parts_of(request.app)
     parts.metrics.note_state(parts.db)
-    now = datetime.now(UTC)
+    now = clock.now()
     expiring = await ApiKey.filter(status="active", expires_at__gt=now, expires_at__lte=now + SOON).count()
     oldest = await request.state.session.scalar(_OLDEST_PENDING)
     age_s = 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())

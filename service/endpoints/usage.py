@@ -1,13 +1,13 @@
 """The usage of keys: `/v1/keys/{access_key}/usage` and `/v1/me/usage`."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Select, select
 from starlette.requests import Request
 
 from latchkey.models import ApiKey
+from latchkey.service import clock
 from latchkey.service.authentication.principal import Principal
 from latchkey.service.keys.rules import named
 from latchkey.service.operation import Answer, Text
@@ -44,7 +44,7 @@ async def read_my_usage(request: Request, caller: Principal, query: MyUsageQuery
 async def report(request: Request, keys: Select[Any] | Sequence[int], query: UsageQuery) -> Answer:
     """Return the usage of keys, as JSON or CSV."""
     try:
-        asked = range_of(query.from_, query.to, query.by, datetime.now(UTC))
+        asked = range_of(query.from_, query.to, query.by, clock.now())
         content = await read_usage(request.state.session, keys, asked, query.group)
     except RuleError as error:
         raise wrong_parameter("from", error.reason) from None

@@ -1,7 +1,6 @@
 """The credits of keys, in the counters that calls are charged to; the caller's transaction changes them."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 import msgspec
 from sqlalchemy import bindparam, insert, select, update
@@ -13,7 +12,7 @@ from latchkey.models.journal import note_change
 from latchkey.models.limit import MOST_CREDITS, Credits
 from latchkey.models.limit_counter import subject_of
 from latchkey.models.types import utc_now
-from latchkey.service import conversion, shapes
+from latchkey.service import clock, conversion, shapes
 from latchkey.service.authentication.records import environment_of
 from latchkey.service.limits.account import Account
 from latchkey.service.limits.ledger import Ledger
@@ -70,7 +69,7 @@ async def lock_ledger(session: AsyncSession, key: ApiKey) -> Ledger:
     values = {"key_subject": account.subject}
     row = (await session.execute(LOCK, values)).first()
     if row is None:
-        now = datetime.now(UTC)
+        now = clock.now()
         empty = {"subject": account.subject, "version": to_microseconds(now), "state": b"", "expires_at": now}
         try:
             async with session.begin_nested():

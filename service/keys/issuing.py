@@ -1,6 +1,6 @@
 """New keys and secrets: the only module that generates a secret."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -8,6 +8,7 @@ from sqlalchemy import delete, update
 
 from latchkey.models import ApiKey, KeySecret, User
 from latchkey.models.limit import Quota, RateLimit
+from latchkey.service import clock
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.authentication.records import KeyRecord, environment_of
 from latchkey.service.authentication.wire.credentials import (
@@ -73,7 +74,7 @@ class Issuer(msgspec.Struct, frozen=True):
 
         The secret is returned only here, and is stored nowhere in plain text.
         """
-        access_key, now = new_access_key(self.prefix), datetime.now(UTC)
+        access_key, now = new_access_key(self.prefix), clock.now()
         secret, stored = self._new_secret(
             access_key, mode, environment or self.environments[0], version=1, now=now
         )
@@ -106,7 +107,7 @@ class Issuer(msgspec.Struct, frozen=True):
         """
         access_key = new_access_key(self.prefix)
         sealed = None if secret is None else self.keyring.seal_secret(secret, access_key, 1)
-        stored = KeySecret(version=1, secret_sha256=digest, sealed=sealed, created_at=datetime.now(UTC))
+        stored = KeySecret(version=1, secret_sha256=digest, sealed=sealed, created_at=clock.now())
         return ApiKey(access_key=access_key, secrets=[stored], **fields)
 
     async def rotate(self, key: ApiKey, *, grace_s: int) -> Rotated:
@@ -116,7 +117,7 @@ class Issuer(msgspec.Struct, frozen=True):
             key: its row must be locked, so that two rotations run one after the other.
             grace_s: how long the replaced secret still works, in seconds; it ends earlier if the key does.
         """
-        now, replaced = datetime.now(UTC), key.secret_version
+        now, replaced = clock.now(), key.secret_version
         ends_at = now + timedelta(seconds=grace_s)
         if key.expires_at is not None:
             ends_at = min(ends_at, key.expires_at)

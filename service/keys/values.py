@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from latchkey.service import clock
 from latchkey.service.networks import parse_networks
 from latchkey.service.rule_error import RuleError
 
@@ -23,7 +24,7 @@ def future_utc(moment: datetime) -> datetime:
         RuleError: the time has passed, or is out of range in UTC.
     """
     moment = in_utc(moment)
-    if moment <= datetime.now(UTC):
+    if moment <= clock.now():
         raise RuleError("the time has passed")
     return moment
 

@@ -1,7 +1,7 @@
 """What happens to a key whose secret was found in public: it is revoked, or it ends after a grace period."""
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from urllib.parse import unquote
 
 import msgspec
@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from latchkey.models import ApiKey, KeySecret
 from latchkey.models.audited import EXPOSED
 from latchkey.models.journal import note_change
+from latchkey.service import clock
 from latchkey.service.authentication.wire.credentials import SecretHash, hash_secret
 from latchkey.service.authentication.wire.imported_secrets import SecretFormats
 from latchkey.service.keys.rules import revoke
@@ -81,7 +82,7 @@ class ExposureRules(msgspec.Struct, frozen=True):
         """
         digests = [self.digest_of(one.text) for one in found]
         holders = await lock_holders({digest for digest in digests if digest is not None})
-        now = datetime.now(UTC)
+        now = clock.now()
         findings: dict[bytes, Finding] = {}
         # The current secret of a key after its replaced one, so that the event is about the current one.
         for digest, holder in sorted(holders.items(), key=lambda item: item[1].version):

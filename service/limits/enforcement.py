@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Literal
@@ -12,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import Scope
 
 from latchkey.models.limit import Credits
+from latchkey.service.clock import unix_s
 from latchkey.service.database.stalls import has_stalled
 from latchkey.service.exception_handlers import problem_of_exception
 from latchkey.service.limits.account import Accounts
@@ -59,7 +59,7 @@ class Limits:
         on_outage: Literal["refuse", "allow"] | None = None,
         *,
         exempt: Callable[[Scope], Awaitable[bool]] = nothing_is_exempt,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = unix_s,
     ) -> None:
         self._charger = charger
         self._on_outage = on_outage

@@ -5,12 +5,13 @@ the API.
 """
 
 import secrets
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 import msgspec
+
+from latchkey.service import clock
 
 EventType = Literal[
     "key.created",
@@ -55,11 +56,11 @@ def new_event(type: str, data: Mapping[str, Any]) -> Event:
         type: one of `TYPES`, or `PING`.
         data: what the event is about.
     """
-    moment = datetime.now(UTC)
+    moment = clock.now()
     body = {"type": type, "timestamp": moment, "data": data}
     return Event(new_id(), type, moment, _encoder.encode(body))
 
 
 def new_id() -> str:
     """Return a new id: the milliseconds since 1970 and 80 random bits, in hexadecimal."""
-    return f"evt_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    return f"evt_{int(clock.unix_s() * 1000):012x}{secrets.token_hex(10)}"

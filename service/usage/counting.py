@@ -6,12 +6,12 @@ minute, and when all of it is used, without their key and series. No call is lef
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable
 
 from starlette.types import Scope
 
 from latchkey.models.usage import NO_KEY
+from latchkey.service.clock import unix_s
 from latchkey.service.database.conflicts import log_failure
 from latchkey.service.router import ConvertedRoute
 from latchkey.service.usage.series import ANYTHING, UNKNOWN_ROUTE, Series
@@ -34,7 +34,7 @@ class Usage:
         clock: returns unix seconds.
     """
 
-    def __init__(self, store: Store, *, flush_s: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, *, flush_s: float, clock: Callable[[], float] = unix_s) -> None:
         self.store = store
         self.flush_s = flush_s
         self.clock = clock

@@ -1,7 +1,7 @@
 """The deliveries of webhooks in the database: which one is next, and what became of it. Each statement commits itself."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 
 from sqlalchemy import Row, Table, and_, bindparam, exists, or_, select, update
@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from latchkey.models import Webhook, WebhookDelivery
 from latchkey.models.webhook import ERROR_LENGTH
+from latchkey.service import clock
 from latchkey.service.webhooks.schedule import Schedule
 from latchkey.service.webhooks.sender import Attempt
 
@@ -50,12 +51,12 @@ class Queue:
     async def due(self) -> list[int]:
         """Return the ids of the webhooks that have something to be sent now."""
         async with self._engine().connect() as connection:
-            return list((await connection.execute(DUE, {"moment": datetime.now(UTC)})).scalars())
+            return list((await connection.execute(DUE, {"moment": clock.now()})).scalars())
 
     async def next(self, webhook_id: int) -> Row[*tuple[Any, ...]] | None:
         """Return the oldest pending delivery of a webhook, with the webhook; None when there is nothing to be sent now."""
         async with self._engine().connect() as connection:
-            values = {"webhook_id": webhook_id, "moment": datetime.now(UTC)}
+            values = {"webhook_id": webhook_id, "moment": clock.now()}
             return (await connection.execute(NEXT, values)).first()
 
     async def note_success(self, row: Row[*tuple[Any, ...]], attempt: Attempt) -> None:
@@ -68,7 +69,7 @@ class Queue:
 
     async def note_failure(self, row: Row[*tuple[Any, ...]], attempt: Attempt) -> float:
         """Mark a failed attempt, and give up what has waited too long; return the pause until the next attempt, in seconds."""
-        now, failures = datetime.now(UTC), row.failures + 1
+        now, failures = clock.now(), row.failures + 1
         pause_s = self._schedule.pause_s(failures)
         failing_since = row.failing_since or now
         async with self._engine().connect() as connection:
@@ -105,6 +106,6 @@ class Queue:
                 attempts=_DELIVERIES.c.attempts + 1,
                 response=attempt.response,
                 error=error,
-                tried_at=datetime.now(UTC),
+                tried_at=clock.now(),
             )
         )

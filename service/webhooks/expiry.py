@@ -4,13 +4,14 @@ A mark for each type states until when its events were written. It moves in the 
 written once.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 
 from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from latchkey.models import ApiKey, EventMark
+from latchkey.service import clock
 from latchkey.service.outbox.events import KEY_FIELDS, new_event
 from latchkey.service.outbox.listeners import Listeners
 from latchkey.service.outbox.writing import write_events
@@ -34,7 +35,7 @@ async def write_due(engine: AsyncEngine, listeners: Listeners) -> None:
 
 def _write_batch(connection: Connection, type: str, ahead: timedelta, is_listened: bool) -> bool:
     """Write the events of some keys and move the mark; return whether there are no more."""
-    until = datetime.now(UTC) + ahead
+    until = clock.now() + ahead
     of_type = _MARKS.c.type == type
     mark = connection.execute(select(_MARKS.c.written_until).where(of_type).with_for_update()).scalar()
     if mark is None:

@@ -1,14 +1,14 @@
 """The rules for webhooks, for endpoints and commands that create or change them."""
 
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from sqlalchemy import delete, update
 
 from latchkey.models import Webhook, WebhookDelivery
+from latchkey.service import clock
 from latchkey.service.authentication.keyring import KeyRing
 from latchkey.service.problems import Problem, invalid_field
 from latchkey.service.rule_error import RuleError
@@ -58,7 +58,7 @@ class Secrets(msgspec.Struct, frozen=True):
         Raises:
             KeyRingError: a secret cannot be opened.
         """
-        return headers_of(event_id, payload, self.signers(row, datetime.now(UTC)), int(time.time()))
+        return headers_of(event_id, payload, self.signers(row, clock.now()), int(clock.unix_s()))
 
     def _open(self, sealed: bytes, webhook_id: int, version: int) -> WebhookSecret:
         return WebhookSecret(self.keyring.open(bytes(sealed), context(webhook_id, version)).decode())
@@ -110,7 +110,7 @@ class WebhookRules(msgspec.Struct, frozen=True):
     async def rotate(self, webhook: Webhook, grace_s: int) -> WebhookSecret:
         """Replace the secret of a locked webhook; the old one signs as well during the grace period."""
         secret, version = new_secret(), webhook.secret_version + 1
-        now = datetime.now(UTC)
+        now = clock.now()
         await webhook.update(
             secret_version=version,
             sealed=self.secrets.seal(secret, webhook.id, version),
