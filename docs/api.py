@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy import TypeDecorator
 
 import latchkey
+from latchkey import testing
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Python API
 
-Import these names from `latchkey`. Every other module is internal, see [upgrading.md](upgrading.md).
+Import these names from `latchkey`, and those for [tests](your-own-package.md#tests) from `latchkey.testing`. Every other module is internal, see [upgrading.md](upgrading.md).
 `make api` generates this page from the docstrings. Methods that it does not list are internal.
 """
 
@@ -25,7 +26,8 @@ HEADINGS = {"Args": "Arguments", "Raises": "Raises", "Returns": "Returns", "Yiel
 def render() -> str:
     """Return the page: one section for each public name, in alphabetical order."""
     sections = [section(name, getattr(latchkey, name)) for name in sorted(latchkey.__all__, key=str.lower)]
-    return HEAD + "".join(sections)
+    for_tests = [section(f"testing.{name}", getattr(testing, name)) for name in testing.__all__]
+    return HEAD + "".join(sections + for_tests)
 
 
 def section(name: str, value: Any) -> str:

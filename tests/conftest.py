@@ -167,7 +167,7 @@ async def opened(make: Callable[[], Opened], settings: Settings) -> AsyncIterato
             listeners.note([], trusted_s=3600)
             if "sqlite" in settings.database_url:
                 assert database._engines is not None
-                wire.count_on_sqlite(database._engines, patch)
+                wire.count_on_sqlite(database._engines.writer.sync_engine, patch)
             yield found
             if database.is_open:
                 await assert_nothing_left(database)

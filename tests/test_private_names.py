@@ -55,6 +55,9 @@ SQLITE_CONNECTION = aiosqlite.Connection(lambda: sqlite3.connect(":memory:"), 1)
 PRIVATE = [
     Private(CONNECTION, "_execute_command", "service/database/driver.py",
             "the events of SQLAlchemy see about half of the round trips"),
+    Private(CONNECTION, "_execute_command", "service/testing/wire.py", "as in the driver, for the tests of a team"),
+    Private(CONNECTION, "_execute_command", "service/testing/moved_clock.py", "the time of a server cannot be moved"),
+    Private(asyncmy.connection.PreparedStatement, "_statement_id", "service/testing/wire.py", "a prepared statement is counted without its text"),
     Private(CONNECTION, "_acquire_cached_statement", "service/database/driver.py",
             "errors of preparing a statement are lost: half a transaction is committed on Galera"),
     Private(CONNECTION, "_read_query_result", "service/database/driver.py",

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy.exc
 
 import latchkey
+from latchkey import testing
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,7 +40,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 def test_nothing_public_stands_outside_of_the_list() -> None:
     """Submodules are attributes of the package, too: they are the only other names."""
-    folders = {"middleware", "migrations", "models", "service"}
+    folders = {"middleware", "migrations", "models", "service", "testing"}
     found = {name for name in vars(latchkey) if not name.startswith("_")} - folders
 
     assert found == set(latchkey.__all__) - {"__version__"}
@@ -54,7 +55,7 @@ def test_every_error_that_the_page_names_can_be_imported() -> None:
     named = set(re.findall(r"\b[A-Z]\w*Error\b", page))
 
     assert {one for one in named if not hasattr(builtins, one) and not hasattr(sqlalchemy.exc, one)} <= set(
-        latchkey.__all__
+        latchkey.__all__ + testing.__all__
     )
 
 

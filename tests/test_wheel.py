@@ -54,7 +54,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy of a clone, including symbolic links."""
     source = tmp_path_factory.mktemp("wheel") / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "pytest_latchkey.py"):
         shutil.copy(ROOT / name, source)
     for folder in FOLDERS:
         shutil.copytree(
@@ -128,7 +128,7 @@ def environ(folder: Path) -> dict[str, str]:
     }
 
 
-def test_it_brings_one_package_and_every_file_of_it(wheel: Path) -> None:
+def test_it_brings_one_package_with_every_file_of_it_and_a_plugin(wheel: Path) -> None:
     packed = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
     files = {
         f"latchkey/{path.relative_to(ROOT / folder if folder == 'latchkey' else ROOT).as_posix()}"
@@ -137,7 +137,7 @@ def test_it_brings_one_package_and_every_file_of_it(wheel: Path) -> None:
         if "__pycache__" not in path.parts and path.is_file()
     }
 
-    assert {name.partition("/")[0] for name in packed} == {"latchkey"}
+    assert {name.partition("/")[0] for name in packed} == {"latchkey", "pytest_latchkey.py"}
     assert sorted(files - set(packed)) == []
 
 
@@ -262,5 +262,5 @@ def test_newsroom_works_on_the_server(
     url = mariadb.url_of("newsroom_example")
 
     assert re.match(
-        r"\d+ passed in ", run_tests_of_newsroom(fresh, newsroom, tmp_path, TEST_DATABASE_URL=url)
+        r"\d+ passed in ", run_tests_of_newsroom(fresh, newsroom, tmp_path, LATCHKEY_TEST_DATABASE_URL=url)
     )

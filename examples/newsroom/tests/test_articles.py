@@ -1,95 +1,114 @@
 """Authors publish articles by signed calls, and everybody reads them."""
 
+from datetime import timedelta
 from typing import Any
 
-from conftest import Caller, add_member, publish
+from conftest import publish
+
+from latchkey.testing import Client, PartnerClient, RunningApp
 
 
 def test_an_article_is_published_and_read_by_everybody(
-    author: Caller, reader: Caller, anybody: Caller
+    author: PartnerClient, reader: Client, anybody: Client
 ) -> None:
-    made = author(
-        "POST", "/v1/articles", {"title": "Rain in Bergen!", "body": "Again.", "tags": ["b", "a", "b"]}
+    made = author.post(
+        "/v1/articles", json={"title": "Rain in Bergen!", "body": "Again.", "tags": ["b", "a", "b"]}
     )
 
     assert (made.status_code, made.headers["location"]) == (201, "/v1/articles/rain-in-bergen")
-    assert made.json()["author"] == {"id": author.id, "name": "Ann"}
+    assert made.json()["author"] == {"id": author.user_id, "name": "Ann"}
     assert made.json()["tags"] == [{"name": "a"}, {"name": "b"}]
     for caller in (author, reader, anybody):
-        assert caller("GET", "/v1/articles/rain-in-bergen").json() == made.json()
+        assert caller.get("/v1/articles/rain-in-bergen").json() == made.json()
 
 
-def test_a_title_is_taken_once(author: Caller, article: dict[str, Any]) -> None:
-    again = author("POST", "/v1/articles", {"title": article["title"], "body": "Sun."})
+def test_a_title_is_taken_once(author: Client, article: dict[str, Any]) -> None:
+    again = author.post("/v1/articles", json={"title": article["title"], "body": "Sun."})
 
     assert (again.status_code, again.json()["code"]) == (409, "title_taken")
 
 
-def test_a_retry_with_an_idempotency_key_publishes_once(author: Caller) -> None:
+def test_a_retry_with_an_idempotency_key_publishes_once_in_a_day(
+    latchkey: RunningApp, author: Client
+) -> None:
     body = {"title": "Only once", "body": "It rained.", "tags": ["once"]}
+    once = {"idempotency-key": "1"}
 
-    first = author("POST", "/v1/articles", body, **{"idempotency-key": "1"})
-    retry = author("POST", "/v1/articles", body, **{"idempotency-key": "1"})
+    first = author.post("/v1/articles", json=body, headers=once)
+    retry = author.post("/v1/articles", json=body, headers=once)
+    latchkey.clock.move(timedelta(days=1))
+    late = author.post("/v1/articles", json=body, headers=once)
 
     assert (first.status_code, retry.status_code) == (201, 201)
     assert retry.headers["idempotent-replayed"] == "true"
     assert retry.json() == first.json()
+    assert (late.status_code, late.json()["code"]) == (409, "title_taken")
 
 
-def test_an_article_has_a_limited_number_of_tags(author: Caller) -> None:
-    refused = author(
-        "POST", "/v1/articles", {"title": "x", "body": "x", "tags": [f"t{n}" for n in range(11)]}
-    )
+def test_an_article_has_a_limited_number_of_tags(author: Client) -> None:
+    body = {"title": "x", "body": "x", "tags": [f"t{n}" for n in range(11)]}
+
+    refused = author.post("/v1/articles", json=body)
 
     assert (refused.status_code, refused.json()["code"]) == (422, "too_many_tags")
 
 
-def test_a_reader_cannot_publish(reader: Caller) -> None:
-    refused = reader("POST", "/v1/articles", {"title": "x", "body": "x"})
+def test_a_reader_cannot_publish(reader: Client) -> None:
+    refused = reader.post("/v1/articles", json={"title": "x", "body": "x"})
 
     assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
 
 
-def test_the_newest_articles_are_listed_page_by_page(author: Caller, anybody: Caller) -> None:
-    slugs = [publish(author)["slug"] for _ in range(3)]
+def test_the_newest_articles_are_listed_page_by_page(author: Client, anybody: Client) -> None:
+    slugs = [publish(author, title=title)["slug"] for title in ("Rain", "Sun", "Fog")]
 
-    path = f"/v1/articles?author={author.id}&limit=2"
-
-    first = anybody("GET", path).json()
-    second = anybody("GET", f"{path}&cursor={first['next_cursor']}").json()
+    first = anybody.get("/v1/articles?limit=2").json()
+    second = anybody.get(f"/v1/articles?limit=2&cursor={first['next_cursor']}").json()
 
     assert [one["slug"] for one in first["data"] + second["data"]] == slugs[::-1]
     assert second["next_cursor"] is None
 
 
-def test_articles_are_listed_by_their_tags(author: Caller, anybody: Caller) -> None:
-    tag = f"only-{author.id}"
-    tagged = publish(author, tags=[tag, "weather"])
-    publish(author)
+def test_a_list_costs_as_many_round_trips_as_one_article(
+    latchkey: RunningApp, author: Client, anybody: Client
+) -> None:
+    for title in ("Rain", "Sun", "Fog"):
+        publish(author, title=title)
 
-    assert anybody("GET", f"/v1/articles?tag={tag}").json()["data"] == [
+    with latchkey.assert_round_trips(2):
+        anybody.get("/v1/articles")
+    with latchkey.assert_round_trips(2):
+        anybody.get("/v1/articles/rain")
+
+
+def test_articles_are_listed_by_their_tags(author: Client, anybody: Client) -> None:
+    tagged = publish(author, tags=["storm", "weather"])
+    publish(author, title="Sun")
+
+    assert anybody.get("/v1/articles?tag=storm").json()["data"] == [
         {name: value for name, value in tagged.items() if name != "body"}
     ]
-    assert {"name": tag, "articles": 1} in anybody("GET", "/v1/tags").json()
+    assert {"name": "storm", "articles": 1} in anybody.get("/v1/tags").json()
 
 
-def test_articles_are_found_by_a_text_in_title_or_summary(author: Caller, anybody: Caller) -> None:
-    word = f"storm{author.id}"
-    slugs = {publish(author, title=f"A {word} comes")["slug"], publish(author, summary=f"No {word}.")["slug"]}
-    publish(author, body=word)
+def test_articles_are_found_by_a_text_in_title_or_summary(author: PartnerClient, anybody: Client) -> None:
+    slugs = {publish(author, title="A storm comes")["slug"], publish(author, summary="No storm.")["slug"]}
+    publish(author, title="Sun", body="storm")
 
-    found = anybody("GET", f"/v1/articles?text={word}&author={author.id}").json()["data"]
-    refused = anybody("GET", "/v1/articles?text=%25%25%25")
+    found = anybody.get(f"/v1/articles?text=storm&author={author.user_id}").json()["data"]
+    refused = anybody.get("/v1/articles?text=%25%25%25")
 
     assert {one["slug"] for one in found} == slugs
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameter")
 
 
-def test_only_the_author_changes_an_article(ops: Caller, author: Caller, article: dict[str, Any]) -> None:
-    path = f"/v1/articles/{article['slug']}"
+def test_only_the_author_changes_an_article(
+    latchkey: RunningApp, author: Client, article: dict[str, Any]
+) -> None:
+    other = latchkey.client("articles:write")
 
-    changed = author("PATCH", path, {"summary": "Short."})
-    refused = add_member(ops, "author")("PATCH", path, {"summary": "Mine."})
+    changed = author.patch("/v1/articles/rain", json={"summary": "Short."})
+    refused = other.patch("/v1/articles/rain", json={"summary": "Mine."})
 
     assert changed.json()["summary"] == "Short."
     assert changed.json()["body"] == article["body"]
@@ -98,37 +117,37 @@ def test_only_the_author_changes_an_article(ops: Caller, author: Caller, article
 
 
 def test_the_author_or_a_moderator_deletes_an_article(
-    ops: Caller, author: Caller, article: dict[str, Any]
+    latchkey: RunningApp, ops: Client, author: Client, article: dict[str, Any]
 ) -> None:
-    other = publish(author)
-    author("POST", f"/v1/articles/{article['slug']}/comments", {"body": "x"})
+    publish(author, title="Sun")
+    author.post("/v1/articles/rain/comments", json={"body": "x"})
 
-    refused = add_member(ops, "author")("DELETE", f"/v1/articles/{article['slug']}")
-    deleted = author("DELETE", f"/v1/articles/{article['slug']}")
-    moderated = ops("DELETE", f"/v1/articles/{other['slug']}")
+    refused = latchkey.client("articles:write").delete("/v1/articles/rain")
+    deleted = author.delete("/v1/articles/rain")
+    moderated = ops.delete("/v1/articles/sun")
 
     assert (refused.status_code, deleted.status_code, moderated.status_code) == (403, 204, 204)
-    assert author("GET", f"/v1/articles/{article['slug']}").status_code == 404
+    assert author.get("/v1/articles/rain").status_code == 404
 
 
 def test_a_comment_is_made_listed_and_deleted(
-    reader: Caller, author: Caller, anybody: Caller, article: dict[str, Any]
+    reader: PartnerClient, author: Client, anybody: Client, article: dict[str, Any]
 ) -> None:
-    path = f"/v1/articles/{article['slug']}/comments"
+    path = "/v1/articles/rain/comments"
 
-    made = reader("POST", path, {"body": "Here, too."})
-    listed = anybody("GET", path).json()["data"]
-    refused = author("DELETE", f"{path}/{made.json()['id']}")
-    deleted = reader("DELETE", f"{path}/{made.json()['id']}")
+    made = reader.post(path, json={"body": "Here, too."})
+    listed = anybody.get(path).json()["data"]
+    refused = author.delete(f"{path}/{made.json()['id']}")
+    deleted = reader.delete(f"{path}/{made.json()['id']}")
 
     assert made.status_code == 201
-    assert made.json()["author"] == {"id": reader.id, "name": "Ann"}
+    assert made.json()["author"] == {"id": reader.user_id, "name": "Ann"}
     assert listed == [made.json()]
     assert (refused.status_code, deleted.status_code) == (403, 204)
-    assert anybody("GET", path).json()["data"] == []
+    assert anybody.get(path).json()["data"] == []
 
 
-def test_what_is_not_there_is_not_found(author: Caller) -> None:
+def test_what_is_not_there_is_not_found(author: Client) -> None:
     for method, path in (
         ("GET", "/v1/articles/none"),
         ("PATCH", "/v1/articles/none"),
@@ -138,5 +157,9 @@ def test_what_is_not_there_is_not_found(author: Caller) -> None:
         ("GET", "/v1/authors/999999"),
         ("PUT", "/v1/authors/999999/follow"),
     ):
-        missing = author(method, path, {} if method == "PATCH" else None)
+        missing = author.request(method, path, json={} if method == "PATCH" else None)
         assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+
+
+def test_the_migrations_create_what_the_models_describe(latchkey: RunningApp) -> None:
+    latchkey.assert_migrated()
