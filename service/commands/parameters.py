@@ -1,7 +1,6 @@
 """The parameters of the commands: the same types as in the endpoints, with error messages for people."""
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, get_args
 
@@ -40,11 +39,6 @@ class Shaped(click.ParamType[Any]):
             self.fail(f"it must be {self.rule}.", param, ctx)
 
 
-def item_at(items: Sequence[str], error: RuleError) -> str:
-    """Return the item of a list that breaks the rule."""
-    return next(items[step] for step in error.path if isinstance(step, int))
-
-
 class FutureMoment(Shaped):
     """A time that has not passed."""
 
@@ -76,7 +70,7 @@ class NetworkList(Shaped):
         try:
             return canonical_networks(texts)
         except RuleError as error:
-            self.fail(f"{item_at(texts, error)!r}: {error.reason}.", param, ctx)
+            self.fail(f"{error.item_in(texts)!r}: {error.reason}.", param, ctx)
 
 
 class Duration(click.ParamType[int]):

@@ -6,7 +6,7 @@ from latchkey.models import Scope
 from latchkey.service import conversion, shapes
 from latchkey.service.commands.answers import show, show_page
 from latchkey.service.commands.application import application_settings, for_application, read_scopes
-from latchkey.service.commands.parameters import DESCRIPTION, SCOPE, as_json, item_at
+from latchkey.service.commands.parameters import DESCRIPTION, SCOPE, as_json
 from latchkey.service.commands.rows import opened, work
 from latchkey.service.keys.scopes import register, require_known
 from latchkey.service.keys.scopes import remove as remove_row
@@ -82,5 +82,5 @@ async def require_known_scopes(scopes: list[str]) -> None:
         await require_known(scopes, read_scopes())
     except RuleError as error:
         raise click.BadParameter(
-            f"{item_at(scopes, error)!r}: {error.reason}.", param_hint="'--scopes'"
+            f"{error.item_in(scopes)!r}: {error.reason}.", param_hint="'--scopes'"
         ) from None

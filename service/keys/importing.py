@@ -3,10 +3,9 @@
 Each key is imported, known or refused on its own. A secret identifies its key, so an import that is repeated makes no doubles.
 """
 
-import base64
 import hashlib
-import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -16,24 +15,17 @@ from latchkey.models import ApiKey, KeySecret, User
 from latchkey.models.limit import RateLimit
 from latchkey.models.lookups import Q
 from latchkey.service.authentication.principal import Principal
-from latchkey.service.authentication.wire.credentials import Secret, hash_secret
+from latchkey.service.authentication.wire.credentials import Secret
 from latchkey.service.keys import values
 from latchkey.service.keys.credits import set_credits
 from latchkey.service.keys.import_shapes import ImportedKey, ImportResult, refused
-from latchkey.service.keys.issuing import Issuer
+from latchkey.service.keys.imported_credentials import credential_of
 from latchkey.service.keys.metadata import checked_meta
 from latchkey.service.keys.rules import KeyRules, require_held
 from latchkey.service.keys.scopes import require_known, scopes_of_roles
 from latchkey.service.limits.rules import distinct_limits
 from latchkey.service.problems import Problem
 from latchkey.service.rule_error import RuleError
-
-NO_FORMAT = "the secret has neither the format of this installation nor one of LATCHKEY_IMPORTED_SECRETS"
-NO_FORMATS = "LATCHKEY_IMPORTED_SECRETS is not set, so no call could be made with the key"
-
-_HEX, _BASE64 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9A-Za-z+/_-]{43}=?")
-_URL_SAFE = str.maketrans("+/", "-_")
-_SIGNING_SECRET = re.compile(r"[!-~]{16,200}")
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +45,16 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
         """The id or the external id of the owner."""
         item = self.item
         return item.user_id if isinstance(item.user_id, int) else str(item.user_external_id)
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Its own scopes, without those of its roles."""
+        return tuple(self.item.scopes)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The names of its roles."""
+        return tuple(self.item.roles)
 
 
 Outcome = Draft | ImportResult
@@ -81,11 +83,14 @@ class Importer(msgspec.Struct, frozen=True):
         """
         found: list[Outcome] = [self._checked(item, caller) for item in items]
         found = await self._without_known(found)
-        found, role_scopes = await self._with_scopes(found, caller)
+        found = await self._with_known_scopes(found)
+        found, role_scopes = await self._with_roles(found)
+        for draft in drafts_in(found):
+            require_held(caller, (*draft.scopes, *role_scopes[draft.roles]))
         owners = await self._owners(found)
         found = await self._within_bounds(found, owners)
         keys = {
-            place: self._new_key(one, owners[one.owner], role_scopes[tuple(one.item.roles)])
+            place: self._new_key(one, owners[one.owner], role_scopes[one.roles])
             for place, one in enumerate(found)
             if isinstance(one, Draft)
         }
@@ -124,53 +129,48 @@ class Importer(msgspec.Struct, frozen=True):
 
     async def _without_known(self, found: list[Outcome]) -> list[Outcome]:
         """Set the result of the keys whose secret is that of another key, in the database or before them in the list."""
-        digests = [one.digest for one in found if isinstance(one, Draft)]
-        known = await access_keys_by_secret(digests)
-        known_too: set[bytes] = set()
-        results: list[Outcome] = []
-        for one in found:
-            if isinstance(one, Draft) and one.digest in known:
-                one = ImportResult(status="known", access_key=known[one.digest], detail=None)  # noqa: PLW2901
-            elif isinstance(one, Draft) and one.digest in known_too:
-                one = refused("the secret is that of another key of this import")  # noqa: PLW2901
-            elif isinstance(one, Draft):
-                known_too.add(one.digest)
-            results.append(one)
-        return results
+        known = await access_keys_by_secret([draft.digest for draft in drafts_in(found)])
+        before: set[bytes] = set()
 
-    async def _with_scopes(
-        self, found: list[Outcome], caller: Principal | None
-    ) -> tuple[list[Outcome], dict[tuple[str, ...], tuple[str, ...]]]:
-        """Refuse keys with unknown scopes or roles; return the scopes of each list of roles as well."""
-        drafts = [one for one in found if isinstance(one, Draft)]
+        def check(draft: Draft) -> Outcome:
+            if draft.digest in known:
+                return ImportResult(status="known", access_key=known[draft.digest], detail=None)
+            if draft.digest in before:
+                return refused("the secret is that of another key of this import")
+            before.add(draft.digest)
+            return draft
+
+        return checked(found, check)
+
+    async def _with_known_scopes(self, found: list[Outcome]) -> list[Outcome]:
+        """Refuse keys with scopes that do not exist."""
         faults: dict[tuple[str, ...], str] = {}
-        role_scopes: dict[tuple[str, ...], tuple[str, ...]] = {}
-        for scopes in {tuple(one.item.scopes) for one in drafts}:
+        for scopes in {draft.scopes for draft in drafts_in(found)}:
             try:
                 await require_known(scopes, self.rules.scopes)
             except RuleError as error:
-                faults[scopes] = f"the scope {scopes[error.path[0]]}: {error.reason}"  # type: ignore[index]  # its place
-        for roles in {tuple(one.item.roles) for one in drafts}:
+                faults[scopes] = f"{error.item_in(scopes)}: {error.reason}"
+        return checked(
+            found, lambda draft: refused(faults[draft.scopes]) if draft.scopes in faults else draft
+        )
+
+    async def _with_roles(
+        self, found: list[Outcome]
+    ) -> tuple[list[Outcome], dict[tuple[str, ...], tuple[str, ...]]]:
+        """Refuse keys with roles that do not exist; return the scopes of each list of roles as well."""
+        role_scopes: dict[tuple[str, ...], tuple[str, ...]] = {}
+        faults: dict[tuple[str, ...], str] = {}
+        for roles in {draft.roles for draft in drafts_in(found)}:
             try:
                 role_scopes[roles] = await scopes_of_roles(roles)
             except RuleError as error:
-                role_scopes[roles] = ()
-                faults[("role", *roles)] = f"the role {roles[error.path[0]]}: {error.reason}"  # type: ignore[index]
-        results: list[Outcome] = []
-        for one in found:
-            if isinstance(one, Draft):
-                scopes, roles = tuple(one.item.scopes), tuple(one.item.roles)
-                fault = faults.get(scopes) or faults.get(("role", *roles))
-                if fault is None:
-                    require_held(caller, (*scopes, *role_scopes[roles]))
-                results.append(one if fault is None else refused(fault))
-            else:
-                results.append(one)
-        return results, role_scopes
+                faults[roles] = f"{error.item_in(roles)}: {error.reason}"
+        found = checked(found, lambda draft: refused(faults[draft.roles]) if draft.roles in faults else draft)
+        return found, role_scopes
 
     async def _owners(self, found: list[Outcome]) -> dict[int | str, User]:
         """Return the owners by their id or external id, as the keys name them, locked until the transaction ends."""
-        names = {one.owner for one in found if isinstance(one, Draft)}
+        names = {draft.owner for draft in drafts_in(found)}
         if not names:
             return {}
         ids = [one for one in names if isinstance(one, int)]
@@ -188,32 +188,29 @@ class Importer(msgspec.Struct, frozen=True):
             owners |= {str(user.external_id): user for user in new}
         return owners
 
-    async def _within_bounds(self, found: list[Outcome], owners: dict[int | str, User]) -> list[Outcome]:
+    async def _within_bounds(self, found: list[Outcome], owners: Mapping[int | str, User]) -> list[Outcome]:
         """Refuse keys without an active owner, of an owner with too many keys, and with a taken external id."""
-        drafts = [one for one in found if isinstance(one, Draft)]
-        taken = await taken_external_ids([one.item.external_id for one in drafts if one.item.external_id])
+        given = [draft.item.external_id for draft in drafts_in(found)]
+        taken = await taken_external_ids([one for one in given if one is not None])
         limit = self.rules.keys_per_owner
-        counts = {} if limit is None else await counts_of_keys({user.id for user in owners.values()})
-        results: list[Outcome] = []
-        for one in found:
-            if isinstance(one, Draft):
-                owner, external_id = owners.get(one.owner), one.item.external_id
-                fault = None
-                if owner is None:
-                    fault = "there is no such user"
-                elif owner.status != "active":
-                    fault = f"the user is {owner.status}"
-                elif limit is not None and counts.get(owner.id, 0) >= limit:
-                    fault = f"the user has {limit} keys, and may not have more"
-                elif external_id in taken:
-                    fault = "another key has this external_id"
-                if fault is None and owner is not None:
-                    counts[owner.id] = counts.get(owner.id, 0) + 1
-                    taken |= {external_id} - {None}
-                results.append(one if fault is None else refused(fault))
-            else:
-                results.append(one)
-        return results
+        counts = Counter({} if limit is None else await counts_of_keys({user.id for user in owners.values()}))
+
+        def check(draft: Draft) -> Outcome:
+            owner, external_id = owners.get(draft.owner), draft.item.external_id
+            if owner is None:
+                return refused("there is no such user")
+            if owner.status != "active":
+                return refused(f"the user is {owner.status}")
+            if limit is not None and counts[owner.id] >= limit:
+                return refused(f"the user has {limit} keys, and may not have more")
+            if external_id in taken:
+                return refused("another key has this external_id")
+            counts[owner.id] += 1
+            if external_id is not None:
+                taken.add(external_id)
+            return draft
+
+        return checked(found, check)
 
     def _new_key(self, draft: Draft, owner: User, role_scopes: tuple[str, ...]) -> ApiKey:
         item = draft.item
@@ -224,8 +221,8 @@ class Importer(msgspec.Struct, frozen=True):
             name=item.name,
             mode=item.mode,
             environment=draft.environment,
-            scopes=tuple(item.scopes),
-            roles=tuple(item.roles),
+            scopes=draft.scopes,
+            roles=draft.roles,
             role_scopes=role_scopes,
             allowed_networks=draft.networks,
             limits=draft.limits,
@@ -236,39 +233,14 @@ class Importer(msgspec.Struct, frozen=True):
         )
 
 
-def credential_of(item: ImportedKey, issuer: Issuer) -> tuple[bytes, Secret | None]:
-    """Return the SHA-256 of a secret and, for a key that signs, the secret itself.
-
-    Raises:
-        RuleError: there is none, there are two, or the key could not be used with it.
-    """
-    if isinstance(item.secret, str) == isinstance(item.sha256, str):
-        raise RuleError("either secret or sha256 must be given")
-    if isinstance(item.sha256, str):
-        if item.mode == "signed":
-            raise RuleError("a key that signs needs its secret, not the SHA-256 of it")
-        if not issuer.formats.imported:
-            raise RuleError(NO_FORMATS)
-        return digest_in(item.sha256), None
-    text = str(item.secret)
-    secret = issuer.formats.parse(text)
-    if item.mode == "bearer":
-        if secret is None:
-            raise RuleError(NO_FORMAT)
-        return hash_secret(secret), None
-    is_own = text.startswith(f"{issuer.prefix}s_")
-    if (is_own and secret is None) or not _SIGNING_SECRET.fullmatch(text):
-        raise RuleError("the secret of a key that signs must have 16 to 200 printable ASCII characters")
-    return hash_secret(Secret(text)), Secret(text)
+def drafts_in(found: Iterable[Outcome]) -> list[Draft]:
+    """Return the keys that are not refused or known so far."""
+    return [one for one in found if isinstance(one, Draft)]
 
 
-def digest_in(text: str) -> bytes:
-    """Return the bytes of a SHA-256 in hexadecimal or base64, or raise RuleError."""
-    if _HEX.fullmatch(text):
-        return bytes.fromhex(text)
-    if _BASE64.fullmatch(text):
-        return base64.urlsafe_b64decode(text.translate(_URL_SAFE)[:43] + "=")
-    raise RuleError("the SHA-256 is neither 64 hexadecimal digits in lower case nor 32 bytes in base64")
+def checked(found: Iterable[Outcome], check: Callable[[Draft], Outcome]) -> list[Outcome]:
+    """Return the outcomes after a further check of the keys that are not refused or known so far."""
+    return [check(one) if isinstance(one, Draft) else one for one in found]
 
 
 def new_user(external_id: str) -> User:
@@ -299,13 +271,13 @@ async def access_keys_by_secret(digests: Collection[bytes]) -> dict[bytes, str]:
         return {bytes(digest): access_key for digest, access_key in await session.execute(query)}
 
 
-async def taken_external_ids(external_ids: Collection[str]) -> set[str | None]:
+async def taken_external_ids(external_ids: Collection[str]) -> set[str]:
     """Return those of some external ids that keys have."""
     if not external_ids:
         return set()
     async with ApiKey.resolve() as session:
         query = select(ApiKey.external_id).where(ApiKey.external_id.in_(external_ids))
-        return set((await session.execute(query)).scalars())
+        return {str(one) for one in (await session.execute(query)).scalars()}
 
 
 async def counts_of_keys(owner_ids: Collection[int]) -> dict[int, int]:

@@ -1,5 +1,6 @@
 """Reports of leaked secrets: what happens to the keys, and what is told to whom."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -81,6 +82,17 @@ async def test_a_report_that_is_repeated_changes_and_tells_nothing(app: Starlett
     assert len(await told(app)) == 2
 
 
+async def test_reports_at_once_are_one_event(app: Starlette, scanner: HeldKey) -> None:
+    leaked = await hold_key(app)
+    await hold_webhook(app, 1)
+
+    async with asyncio.TaskGroup() as tasks:
+        reports = [tasks.create_task(report(app, scanner, leaked.secret)) for _ in range(4)]
+
+    assert [one.result()[0]["access_key"] for one in reports] == [leaked.access_key] * 4
+    assert [kind for kind, _ in await told(app)] == ["key.exposed", "key.revoked"]
+
+
 async def test_the_replaced_secret_of_a_key_ends_without_the_key(app: Starlette, scanner: HeldKey) -> None:
     old = await hold_key(app)
     new = await rotate_held(app, old, grace_s=3600)
@@ -96,6 +108,26 @@ async def test_the_replaced_secret_of_a_key_ends_without_the_key(app: Starlette,
     ]
     assert (await report(app, scanner, old.secret))[0]["access_key"] == old.access_key
     assert len(await told(app)) == 1
+
+
+class TestCache:
+    @pytest.fixture
+    async def app(self, settings: Settings, loggers: None) -> AsyncIterator[Starlette]:
+        settings = msgspec.structs.replace(settings, key_cache_ttl_s=60)
+        async with opened(lambda: create_app(settings), settings) as app:
+            yield app
+
+    @on_sqlite
+    async def test_a_cached_key_is_refused_at_once(self, app: Starlette, scanner: HeldKey) -> None:
+        old, other = await hold_key(app), await hold_key(app)
+        new = await rotate_held(app, old, grace_s=3600)
+        for key in (old, new, other):
+            assert (await call(app, "GET", "/v1/me", key=key)).status == 200
+
+        await report(app, scanner, old.secret, other.secret)
+
+        statuses = [(await call(app, "GET", "/v1/me", key=key)).status for key in (old, new, other)]
+        assert statuses == [401, 200, 401]
 
 
 class TestGrace:
