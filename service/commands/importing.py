@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 import msgspec
@@ -54,7 +54,7 @@ class Progress:
 
 
 @click.command("import")
-@click.argument("file", type=click.File("rb"))
+@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option(
     "--format",
     "form",
@@ -73,7 +73,7 @@ class Progress:
 @for_application
 def import_(
     *,
-    file: BinaryIO,
+    path: str,
     form: str,
     user: int | str | None,
     create_users: bool,
@@ -91,15 +91,16 @@ def import_(
     if environment is not None:
         given["environment"] = environment
     progress = Progress()
-    entries = read_entries(file, FORMATS[form])
     try:
-        work(
-            import_entries(
-                entries, user, given, creates_users=create_users, progress=progress, as_json=as_json
+        with click.open_file(path, "rb") as file:
+            entries = read_entries(file, FORMATS[form])
+            work(
+                import_entries(
+                    entries, user, given, creates_users=create_users, progress=progress, as_json=as_json
+                )
             )
-        )
     except FileFormatError as error:
-        raise click.ClickException(f"{file.name}: {error}.") from None
+        raise click.ClickException(f"{path}: {error}.") from None
     finally:
         progress.end()
     if not as_json:

@@ -7,7 +7,7 @@ JSON document with all consumers.
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import msgspec
 
@@ -55,7 +55,7 @@ class Format(msgspec.Struct, frozen=True):
     objects_in: Callable[[Fields], Any] = lambda _: None
 
 
-def read_entries(file: BinaryIO, format: Format) -> Iterator[Entry]:
+def read_entries(file: IO[bytes], format: Format) -> Iterator[Entry]:
     """Return the keys in a file, in their order.
 
     Raises:
@@ -72,7 +72,7 @@ def read_entries(file: BinaryIO, format: Format) -> Iterator[Entry]:
             yield Entry(place, fault="it has not the form of this format")
 
 
-def read_objects(file: BinaryIO, format: Format) -> Iterator[tuple[str, Any]]:
+def read_objects(file: IO[bytes], format: Format) -> Iterator[tuple[str, Any]]:
     """Return the objects in a file with their places; None for a line without one."""
     first = file.readline(LARGEST_DOCUMENT_BYTES + 1)
     if not first:
@@ -95,7 +95,7 @@ def read_objects(file: BinaryIO, format: Format) -> Iterator[tuple[str, Any]]:
         yield f"consumer {number}", one
 
 
-def read_line(file: BinaryIO) -> bytes:
+def read_line(file: IO[bytes]) -> bytes:
     """Return the next line; of one that is too long only the start, which is longer than permitted."""
     line = file.readline(LONGEST_LINE_BYTES + 1)
     rest = line
