@@ -168,7 +168,7 @@ async def answer_headers(limits: Limits, scope: Scope, *, server_timing: bool) -
 def timing_header() -> tuple[bytes, bytes]:
     """Return the times that the current request took until its response starts, in milliseconds."""
     found = measurement.get() or Measurement()
-    database = f'db;dur={found.statement_s * 1000:.1f};desc="{found.statements} statements"'
+    database = f'db;dur={found.statement_s * 1000:.1f};desc="statements: {found.statements}"'
     return b"server-timing", f"{database}, total;dur={found.seconds() * 1000:.1f}".encode()
 
 

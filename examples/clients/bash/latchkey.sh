@@ -154,13 +154,14 @@ latchkey_call() {
 # Verify a webhook: its secret, and its headers webhook-id, webhook-timestamp and webhook-signature.
 # Standard input is the body as it arrived. Succeeds if Latchkey has sent it within five minutes.
 latchkey_verify_webhook() {
-    local key=$1 id=$2 timestamp=$3 signatures=$4 age_s expected one
+    local key=$1 id=$2 timestamp=$3 signatures age_s expected one
+    read -ra signatures <<<"$4"
     [[ $timestamp =~ ^[0-9]{1,12}$ ]] || return 1
     age_s=$(($(latchkey_now) - 10#$timestamp))
     ((age_s <= LATCHKEY_WEBHOOK_TOLERANCE_S && -age_s <= LATCHKEY_WEBHOOK_TOLERANCE_S)) || return 1
     key=$(printf %s "${key#whsec_}" | openssl base64 -d -A | latchkey_hex)
     expected=v1,$({ printf %s "$id.$timestamp." && cat; } | latchkey_hmac "$key")
-    for one in $signatures; do
+    for one in "${signatures[@]}"; do
         # The hashes are compared: how long a comparison of the signatures takes could show how far they agree.
         [[ $(printf %s "$one" | openssl dgst -sha256) != $(printf %s "$expected" | openssl dgst -sha256) ]] || return 0
     done

@@ -1,9 +1,10 @@
 """Decide whether a call is sent again, and after how many seconds."""
 
+import time
 import uuid
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 
-from latchkey_client.signer import SAFE_METHODS, Signer
+from latchkey_client.signer import SAFE_METHODS, Form, Signer
 
 RETRIES = 3
 PATIENCE_S = 60
@@ -47,3 +48,30 @@ class Attempts:
         self._retries_left -= 1
         self._patience_left_s -= int(after)
         return int(after)
+
+
+class SigningAuth:
+    """The base of the classes for each library.
+
+    Args:
+        access_key: the access key, `lka_…`.
+        secret: the whole secret, `lks_…`.
+        form: `"query"` puts the signature into the query and the header `secret`, `"message"` into headers.
+        idempotent: False for routes that do not accept an `Idempotency-Key`.
+        clock: returns the Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        access_key: str,
+        secret: str,
+        *,
+        form: Form = "query",
+        idempotent: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._signer = Signer(access_key, secret, form=form, clock=clock)
+        self._idempotent = idempotent
+
+    def _attempts(self, method: str, headers: MutableMapping[str, str]) -> Attempts:
+        return Attempts(self._signer, method, headers, idempotent=self._idempotent)

@@ -1,43 +1,22 @@
 """`LatchkeyAuth` for `requests`."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import requests
 from requests.auth import AuthBase
 
-from latchkey_client.attempts import Attempts
-from latchkey_client.signer import Form, Signer
+from latchkey_client.attempts import Attempts, SigningAuth
+from latchkey_client.signer import Signer
 
 
-class LatchkeyAuth(AuthBase):
-    """The argument `auth=` of a call or a `requests.Session`: signs each call, and repeats it as `Attempts` decides.
-
-    Args:
-        access_key: the access key, `lka_…`.
-        secret: the whole secret, `lks_…`.
-        form: `"query"` puts the signature into the query and the header `secret`, `"message"` into headers.
-        idempotent: False for routes that do not accept an `Idempotency-Key`.
-        clock: returns the Unix time in seconds.
-    """
-
-    def __init__(
-        self,
-        access_key: str,
-        secret: str,
-        *,
-        form: Form = "query",
-        idempotent: bool = True,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._signer = Signer(access_key, secret, form=form, clock=clock)
-        self._idempotent = idempotent
+class LatchkeyAuth(SigningAuth, AuthBase):
+    """The argument `auth=` of a call or a `requests.Session`: signs each call, and repeats it as `Attempts` decides."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign a prepared request, and look at its response."""
         method, url = request.method or "GET", request.url or ""
-        attempts = Attempts(self._signer, method, request.headers, idempotent=self._idempotent)
+        attempts = self._attempts(method, request.headers)
         request.hooks["response"].append(Repeat(self._signer, attempts, url))
         return signed(request, self._signer, url)
 
