@@ -41,6 +41,7 @@ class ApiKey(Audited, Watched):
             *("old_secret_calls", "old_secret_last_used_at"),
         }
     )
+    personal = frozenset({"name", "external_id", "meta", "allowed_networks"})
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     access_key: Mapped[str] = mapped_column(BinaryText(64), unique=True)

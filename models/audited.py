@@ -22,6 +22,9 @@ class Audited:
     unaudited: ClassVar[frozenset[str]] = frozenset()
     """The columns that are never recorded. A change of these columns alone is no event."""
 
+    personal: ClassVar[frozenset[str]] = frozenset()
+    """The columns that hold personal data of the owner, which are erased on request, also in the audit log."""
+
     @property
     def audit_id(self) -> str:
         """Return the public identifier of the row."""

@@ -28,6 +28,7 @@ class User(Audited, Watched):
     refresh_on_commit = True
     audit_noun = "user"
     unaudited = frozenset({"id", "email_key", "created_at", "updated_at"})
+    personal = frozenset({"email", "name", "external_id", "meta"})
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     email: Mapped[str] = mapped_column(String(EMAIL_LENGTH))

@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from latchkey.service.audit import rows
-from latchkey.service.audit.seal import START, Head, is_proved, prove_head, seal_of
+from latchkey.service.audit.seal import START, Head, is_proved, new_salts, prove_head, seal_of
 from latchkey.service.authentication.keyring import KeyRing, ring_key_of
 from latchkey.service.database import SQLAlchemy
 from latchkey.service.database.conflicts import log_failure
@@ -108,7 +108,8 @@ async def seal_batch(connection: AsyncConnection, keyring: KeyRing) -> tuple[int
         seals = []
         for event in events:
             position = head.position + 1
-            seal = seal_of(keyring, rows.content_of(event), position, head.chain, key_id=keyring.first)
+            content, salts = rows.content_of(event), new_salts()
+            seal = seal_of(keyring, content, position, head.chain, key_id=keyring.first, salts=salts)
             seals.append({"event_id": event.id, "new_position": position, "new_seal": seal.to_bytes()})
             head = Head(position, seal.chain)
         await rows.write_seals(connection, seals)

@@ -9,7 +9,15 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from latchkey.service.audit import rows
-from latchkey.service.audit.seal import START, Head, Seal, is_proved, seal_of
+from latchkey.service.audit.seal import (
+    START,
+    Head,
+    Seal,
+    has_erased_address,
+    has_erased_values,
+    is_proved,
+    seal_of,
+)
 from latchkey.service.authentication.keyring import KeyRing, KeyRingError
 
 BATCH_EVENTS = 1000
@@ -20,6 +28,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     sealed: int
     unsealed: int
+    erased: int
+    """The number of sealed events whose values or address were erased, and cannot be verified any more."""
     head: Head | None
     faults: Sequence[str]
 
@@ -36,6 +46,7 @@ class Verification:
         self.keyring = keyring
         self.faults: list[str] = []
         self.sealed = 0
+        self.erased = 0
         self._outside = list(outside)
         self._wanted = {one.position for one in self._outside}
         self._chains: dict[int, bytes] = {}
@@ -59,6 +70,7 @@ class Verification:
         return Report(
             sealed=self.sealed,
             unsealed=await rows.count_unsealed(connection),
+            erased=self.erased,
             head=None if found is None else found[0],
             faults=self.faults,
         )
@@ -121,9 +133,16 @@ class Verification:
 
     def _compare(self, event: Row[*tuple[Any, ...]], seal: Seal) -> None:
         where = f"position {event.position}, event {event.id}"
+        content = rows.content_of(event)
+        self.erased += has_erased_values(content) or has_erased_address(content)
         try:
             right = seal_of(
-                self.keyring, rows.content_of(event), event.position, self._last.chain, key_id=seal.key_id
+                self.keyring,
+                content,
+                event.position,
+                self._last.chain,
+                key_id=seal.key_id,
+                salts=seal.salts,
             )
         except KeyRingError as error:
             reason = str(error)

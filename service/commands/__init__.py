@@ -19,6 +19,7 @@ from latchkey.service.authentication.canary import WrongKeyRingError
 from latchkey.service.commands.application import FIXED, app_option
 from latchkey.service.commands.audit import audit
 from latchkey.service.commands.calls import call, sign
+from latchkey.service.commands.export import export
 from latchkey.service.commands.gate import gate
 from latchkey.service.commands.keyring import keyring
 from latchkey.service.commands.keys import keys
@@ -138,6 +139,7 @@ COMMANDS = (
     roles,
     scopes,
     usage,
+    export,
     webhooks,
     audit,
     gate,

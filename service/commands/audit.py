@@ -42,6 +42,10 @@ def verify(head: TextIO | None) -> None:
     for fault in report.faults:
         click.echo(fault)
     click.echo(f"{report.sealed} events are sealed, {report.unsealed} are not sealed yet.")
+    if report.erased:
+        click.echo(
+            f"{report.erased} of them are without personal data, which `latchkey users erase` has erased."
+        )
     if report.faults:
         raise click.ClickException(f"the audit log has faults: {len(report.faults)}.")
 

@@ -3,22 +3,27 @@
 from typing import Literal
 
 import click
+import msgspec
 from sqlalchemy.exc import IntegrityError
 
 from latchkey.models import User
 from latchkey.service import conversion, shapes
-from latchkey.service.commands.answers import show, show_page
+from latchkey.service.audit.sealer import ChangedHeadError, Sealer
+from latchkey.service.authentication.keyring import KeyRingError, open_keyring
+from latchkey.service.commands.answers import aligned, show, show_page
 from latchkey.service.commands.application import application_settings, for_application
 from latchkey.service.commands.parameters import EMAIL, NAME, USER, USER_STATUS, as_json, limit
 from latchkey.service.commands.rows import opened, require_user, work
-from latchkey.service.users import is_email_taken
+from latchkey.service.database import SQLAlchemy
+from latchkey.service.owners.erasure import Erased, Erasure, NotSealedError
+from latchkey.service.users import delete, is_email_taken
 
 COLUMNS = ("id", "email", "name", "status", "created_at")
 
 
 @click.group()
 def users() -> None:
-    """Create, list, block and unblock users."""
+    """Create, list, block, unblock and erase users."""
 
 
 @users.command()
@@ -88,6 +93,39 @@ def block(user: int | str, as_json: bool) -> None:
 def unblock(user: int | str, as_json: bool) -> None:
     """Unblock a user, by id or email."""
     show(work(set_status(user, "active")), as_json=as_json)
+
+
+@users.command()
+@click.argument("user", type=USER)
+@click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask.")
+@for_application
+def erase(user: int | str, is_confirmed: bool) -> None:
+    """Delete a user, by id or email, and erase the personal data of the user and of its keys.
+
+    The keys are revoked. The audit log and the counts of calls stay, without personal data. This cannot be undone. A
+    command that was interrupted is continued by the next one. The command prints what was erased.
+    """
+    if not is_confirmed:
+        click.confirm(f"Erase the personal data of the user {user}?", abort=True, err=True)
+    try:
+        done = work(erase_user(user))
+    except (ChangedHeadError, KeyRingError, NotSealedError) as error:
+        raise click.ClickException(f"the audit log: {error}") from None
+    click.echo(aligned([[name, str(count)] for name, count in msgspec.structs.asdict(done).items()]))
+
+
+async def erase_user(reference: int | str) -> Erased:
+    """Delete a user, unless it is deleted already, and erase the personal data."""
+    settings = application_settings()
+    keyring = open_keyring(settings)
+    async with opened(settings, keyring) as session:
+        user = await require_user(reference)
+        if user.status != "deleted":
+            await delete(user)
+        await session.commit()
+        db = SQLAlchemy()
+        sealer = Sealer(db, keyring, settings.audit_head_path)
+        return await Erasure(db, keyring, sealer, user.id).run()
 
 
 async def set_status(reference: int | str, status: Literal["active", "blocked"]) -> shapes.User:

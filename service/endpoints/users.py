@@ -1,11 +1,10 @@
 """Users: `/v1/users`."""
 
-from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from starlette.requests import Request
 
-from latchkey.models import ApiKey, User
-from latchkey.service import shapes
+from latchkey.models import User
+from latchkey.service import shapes, users
 from latchkey.service.endpoints.caller import hold_caller
 from latchkey.service.endpoints.paging import page
 from latchkey.service.keys.metadata import checked_meta, external_id_taken
@@ -95,14 +94,7 @@ async def delete_user(request: Request, id: shapes.PathId, query: shapes.UserFor
     if user.status == "deleted":
         return
     require_forced(request, user, query)
-    await user.update(status="deleted")
-    async with User.resolve() as session:
-        await session.execute(
-            update(ApiKey)
-            .where(ApiKey.user_id == user.id, ApiKey.status == "active")
-            .values(status="revoked")
-            .execution_options(synchronize_session=False)
-        )
+    await users.delete(user)
 
 
 def require_forced(request: Request, user: User, query: shapes.UserForce) -> None:

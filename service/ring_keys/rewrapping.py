@@ -6,22 +6,21 @@ the next one.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Row, tuple_
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from latchkey.service.audit.sealer import ChangedHeadError, renew_proof
 from latchkey.service.authentication.keyring import KeyRing, KeyRingError
-from latchkey.service.database.conflicts import is_conflict, is_locked
 from latchkey.service.database.lock import locked
+from latchkey.service.database.repeating import repeat
 from latchkey.service.ring_keys.places import PLACES, Place, windows
 
 BATCH_ROWS = 200  # of a transaction, whose row locks a rotation of one of these keys waits for
 PAUSE_S = 0.01  # between two batches, so that other writers can proceed
-ATTEMPTS = 5
 MOST_ROUNDS = 10
 MOST_FAULTS = 20  # that are named
 
@@ -121,14 +120,7 @@ class Rewrapping:
         """Store new values in one transaction, unless they have changed since; return their number."""
         if not values:
             return 0
-        for attempt in range(1, ATTEMPTS):
-            try:
-                return await self._update(place, values)
-            except DBAPIError as error:
-                if not (is_conflict(error) or is_locked(error)):
-                    raise
-            await asyncio.sleep(attempt * PAUSE_S)
-        return await self._update(place, values)
+        return await repeat(partial(self._update, place, values))
 
     async def _update(self, place: Place, values: list[dict[str, Any]]) -> int:
         async with self._connection.begin():

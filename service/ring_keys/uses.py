@@ -83,7 +83,7 @@ def _sentence(key_id: int, uses: Uses, first: int, *, is_held: bool) -> str:
         lacking = "" if is_held else " It is missing in LATCHKEY_KEYRING: add it again."
         return f"{about} is used by {', '.join(uses.words)}.{lacking} `latchkey keyring rewrap` replaces it."
     verifies = (
-        f"`latchkey audit verify` needs it for {uses.audit_events} events, "
+        f"`latchkey audit verify` and `latchkey users erase` need it for {uses.audit_events} events, "
         f"at positions {uses.first_position} to {uses.last_position}"
     )
     if not is_held:

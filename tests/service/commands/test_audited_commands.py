@@ -1,4 +1,4 @@
-"""Every command that changes something leaves one event, and every other command leaves none."""
+"""Every command leaves one event for each transaction that changes something, and every other command leaves none."""
 
 import json
 import sqlite3
@@ -22,6 +22,7 @@ WRITING = {
     "users create": ((*CREATE_USER, "b@example.com"), "user.created"),
     "users block": (("users", "block", "1"), "user.blocked"),
     "users unblock": (("users", "unblock", "2"), "user.unblocked"),
+    "users erase": (("users", "erase", "1", "--yes"), "user.deleted user.erased"),
     "keys create": ((*CREATE_KEY, "--scopes", "users:read"), "key.created"),
     "keys import": (("keys", "import", "keys.jsonl"), "key.created"),
     "keys rotate": (("keys", "rotate", "KEY"), "key.rotated"),
@@ -38,6 +39,7 @@ READING = {f"{one} list": (one, "list") for one in ("users", "keys", "roles", "s
 REFUSED = {
     "users create": (*CREATE_USER, "ANN@example.com"),
     "users block": ("users", "block", "9"),
+    "users erase": ("users", "erase", "9", "--yes"),
     "keys create": ("keys", "create", "--user", "9", "--name", "k", "--mode", "bearer", "--scopes", ""),
     "keys revoke": ("keys", "revoke", NO_KEY),
     "roles add": ("roles", "add", "reader", "--scopes", ""),
@@ -71,13 +73,14 @@ def test_no_command_is_missing() -> None:
 
 
 @pytest.mark.parametrize("args, action", WRITING.values(), ids=WRITING)
-def test_a_command_leaves_one_event(key: str, run: Run, args: tuple[str, ...], action: str) -> None:
+def test_a_command_leaves_its_events(key: str, run: Run, args: tuple[str, ...], action: str) -> None:
     before = stored()
 
     result = run(*(key if one == "KEY" else one for one in args))
 
     assert result.exit_code == 0, result.output
-    assert stored()[len(before) :] == [(action, "command", command_origin().actor_id)]
+    expected = [(one, "command", command_origin().actor_id) for one in action.split()]
+    assert stored()[len(before) :] == expected
 
 
 @pytest.mark.parametrize("args", [*REFUSED.values(), *READING.values()], ids=[*REFUSED, *READING])

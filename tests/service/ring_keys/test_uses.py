@@ -9,7 +9,7 @@ from latchkey.service.ring_keys.uses import Uses, sentences
 SEALED = Uses(audit_events=12, first_position=1, last_position=12)
 SECRETS = {"secrets of keys": 3, "secrets of webhooks": 0}
 MAY_GO = "Ring key 1 may be removed from LATCHKEY_KEYRING once every process has ring key 2 in front."
-VERIFIES = "`latchkey audit verify` needs it for 12 events, at positions 1 to 12."
+VERIFIES = "`latchkey audit verify` and `latchkey users erase` need it for 12 events, at positions 1 to 12."
 REPLACES = "`latchkey keyring rewrap` replaces it."
 
 CASES: dict[str, tuple[dict[int, Uses], Sequence[int], str]] = {

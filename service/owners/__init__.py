@@ -1,0 +1,1 @@
+"""What is stored about an owner: its export, and its erasure."""
