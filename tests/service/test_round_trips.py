@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from latchkey.models.limit import Quota
 from latchkey.service.networks import Proxies
 from latchkey.service.outbox.listeners import listeners
-from latchkey.service.routes import ROUTES, SIGNED_REQUEST, VERIFY
+from latchkey.service.routes import LEAK_REPORT, ROUTES, SIGNED_REQUEST, VERIFY
 from tests import mysql, wire
 from tests.api import HeldKey, call, hold_key
 from tests.conftest import on_mariadb
@@ -115,6 +115,9 @@ TRIPS = {
     "rotate a key without grace": Trip("POST /v1/keys/{access_key}/rotate", 9, 200, {"grace_s": 0}),
     # key; SELECT … FOR UPDATE, UPDATE, SELECT of updated_at, INSERT of the event, COMMIT
     "revoke a key": Trip("DELETE /v1/keys/{access_key}", 7, 204),
+    # key; the caller, keys with the secret, owner, keys of the owner, INSERT … RETURNING of the key, INSERT of the secret,
+    # INSERT of the event, COMMIT
+    "import a key": Trip("POST /v1/keys/import", 9, 200, tables=1),
     # key; the key that is verified
     "verify a key": Trip("POST /v1/keys/verify", 2, 200, VERIFY),
     "verify a key of a batch": Trip("POST /v1/keys/verify-batch", 2, 200, {"data": [VERIFY]}),
@@ -152,6 +155,11 @@ TRIPS = {
     "redeliver nothing": Trip("POST /v1/webhooks/{id}/redeliver", 4, 404, {}),
     # key; the webhook
     "ping no webhook": Trip("POST /v1/webhooks/{id}/ping", 2, 404),
+    # key; the caller, keys with the secret, COMMIT
+    "report a secret of no key": Trip("POST /v1/leaks", 4, 200, LEAK_REPORT),
+    "report a text that is no secret": Trip("POST /v1/leaks", 1, 200, {"data": [{"secret": "password"}]}),
+    # the public keys of GitHub are not set
+    "report to a path that does not exist": Trip("POST /v1/leaks/github", 0, 404, []),
     # as for users
     "list audit events": Trip("GET /v1/audit", 2),
     "filter audit events": Trip("GET /v1/audit", 2, query="?actor=system&limit=1"),
@@ -207,12 +215,15 @@ async def test_an_operation_costs_so_many_commands(app: Starlette, caller: HeldK
         + trip.query
     )
     body = {**trip.body, "user_id": partner.user_id} if path == "/v1/keys" and trip.body else trip.body
+    if path == "/v1/keys/import":
+        body = {"data": [{**KEY, "secret": VERIFY["credential"], "user_id": partner.user_id}]}
 
     with wire.listening() as commands:
         answer = await call(app, method, target, key=caller, body=body, headers=trip.headers)
 
-    # the nonce, or the signature, of an unsafe call
-    reservation = int(caller.mode == "signed" and method != "GET")
+    # the nonce, or the signature, of an unsafe call that needs a key
+    is_private = (method, path) != ("POST", "/v1/leaks/github")
+    reservation = int(caller.mode == "signed" and method != "GET" and is_private)
     assert answer.status == trip.status, answer.body
     assert len(commands) == trip.commands + reservation, commands
 
