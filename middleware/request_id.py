@@ -11,7 +11,7 @@ from urllib.parse import quote
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from latchkey.middleware.excerpt import excerpt
+from latchkey.middleware.excerpt import excerpt, without_secrets
 from latchkey.middleware.request_state import request_state
 
 log = logging.getLogger("latchkey.request")
@@ -44,7 +44,7 @@ def new_request_id() -> str:
 
 
 class RequestIDMiddleware:
-    """Take `X-Request-ID` from the client if it is well-formed, or generate an id; add it to the response and to log lines.
+    """Take `X-Request-ID` from the client if it is well-formed and no secret, or generate an id; add it to the response and to log lines.
 
     This is the outermost middleware that answers. An exception that reaches it is logged once, with the id, and answered
     by `last_resort`. If a response has started already, the exception is raised to the server, which closes the connection.
@@ -102,6 +102,7 @@ class RequestIDMiddleware:
     @staticmethod
     def _given(scope: Scope) -> str | None:
         given = [value for header, value in scope["headers"] if header == HEADER]
-        if len(given) == 1 and SHAPE.fullmatch(given[0]):
-            return bytes(given[0]).decode()
-        return None
+        if len(given) != 1 or not SHAPE.fullmatch(given[0]):
+            return None
+        text = bytes(given[0]).decode()
+        return text if without_secrets(text) == text else None

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from latchkey.middleware.excerpt import excerpt
 from latchkey.service.authentication.backend import KeyBackend
 from latchkey.service.authentication.checks import Refused
 from latchkey.service.authentication.principal import Principal
@@ -165,4 +166,4 @@ def identity_of(principal: Principal, environment: str) -> dict[str, str]:
 
 def shown(original: OriginalRequest) -> tuple[str, str, str]:
     """Return method, host and path of a request for a log line."""
-    return original.method, original.host.name, quote("/" + "/".join(original.segments))
+    return original.method, original.host.name, excerpt(quote("/" + "/".join(original.segments)))

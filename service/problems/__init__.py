@@ -11,7 +11,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from latchkey.middleware.excerpt import excerpt
+from latchkey.middleware.excerpt import excerpt, without_secrets
 from latchkey.middleware.request_state import request_state
 from latchkey.middleware.root_path import root_path
 from latchkey.service.problems.registry import kind_of
@@ -36,11 +36,12 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 def bounded_pointer(pointer: str) -> str:
-    """Return a JSON pointer of at most `LONGEST_POINTER` characters.
+    """Return a JSON pointer of at most `LONGEST_POINTER` characters, without secrets.
 
     A longer one is cut between two of its steps, so that it points to a value that contains the fault, such as the object
     with a long field name.
     """
+    pointer = without_secrets(pointer)
     if len(pointer) <= LONGEST_POINTER:
         return pointer
     return pointer[: LONGEST_POINTER + 1].rpartition("/")[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from latchkey.middleware.excerpt import LONGEST, excerpt
+from latchkey.middleware.excerpt import LONGEST, excerpt, without_secrets
 
 
 @pytest.mark.parametrize("length", [0, 1, LONGEST])
@@ -24,3 +24,31 @@ def test_a_longer_text_loses_its_middle(length: int) -> None:
 
 def test_the_bound_can_be_another() -> None:
     assert excerpt("a" * 50 + "z" * 50, 32) == "a" * 11 + "…" + "z" * 20
+
+
+DIGITS = "0123456789AbCdEfGhIjKlMnOpQrStUvWxYz0123456789AbC"
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        pytest.param(f"/v1/keys/lks_{DIGITS}/rotate", "/v1/keys/lks_…/rotate", id="in a path"),
+        pytest.param(f"%6Cks_{DIGITS}", "%6Cks_…", id="percent-encoded"),
+        pytest.param(f"acmes_test_{DIGITS}", "acmes_test_…", id="of another prefix and an environment"),
+        pytest.param(f"'lks_{DIGITS}', 'lks_{DIGITS}'", "'lks_…', 'lks_…'", id="twice"),
+        pytest.param(f"whsec_{'aB3+' * 11}", "whsec_…", id="of a webhook"),
+        pytest.param(
+            "lka_0000000000000000000000", "lka_0000000000000000000000", id="no secret, but a public id"
+        ),
+        pytest.param("users_of_the_team", "users_of_the_team", id="no secret, but a word"),
+    ],
+)
+def test_a_secret_is_replaced_by_its_prefix(text: str, shown: str) -> None:
+    assert without_secrets(text) == excerpt(text) == shown
+
+
+def test_no_part_of_a_secret_is_left_where_a_text_is_cut() -> None:
+    cut = excerpt("x" * (LONGEST - 25) + f"lks_{DIGITS}" + "y" * 100)
+
+    assert DIGITS[:3] not in cut
+    assert len(cut) == LONGEST
