@@ -129,8 +129,8 @@ TRIPS = {
     "remove no scope": Trip("DELETE /v1/scopes/{name}", 4, 404),
     "read the rules of the gate": Trip("GET /v1/gate/rules", 2),
     # key; the caller, the row of the rules, its INSERT, COMMIT
-    "store the first rules of the gate": Trip("PUT /v1/gate/rules", 6, 200, {"data": []}),
-    "add a first rule to the gate": Trip("POST /v1/gate/rules", 6, 201, {"rule": RULE}),
+    "store the first rules of the gate": Trip("PUT /v1/gate/rules", 6, 200, {"data": []}, tables=1),
+    "add a first rule to the gate": Trip("POST /v1/gate/rules", 6, 201, {"rule": RULE}, tables=1),
     "read no rule of the gate": Trip("GET /v1/gate/rules/{name}", 2, 404),
     "replace no rule of the gate": Trip("PUT /v1/gate/rules/{name}", 4, 404, {"rule": RULE}),
     "remove no rule of the gate": Trip("DELETE /v1/gate/rules/{name}", 4, 404),
