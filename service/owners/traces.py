@@ -18,7 +18,6 @@ PERSONAL: Mapping[str, frozenset[str]] = {
 }
 
 _EVENTS = cast("Table", AuditEvent.__table__)
-_KEYS = cast("Table", ApiKey.__table__)
 
 
 def mentions(column: ColumnElement[Any], texts: Sequence[bytes]) -> ColumnElement[bool]:
@@ -60,11 +59,14 @@ def by_owner(user_id: int) -> ColumnElement[bool]:
 async def events(
     connection: AsyncConnection, condition: ColumnElement[bool]
 ) -> AsyncIterator[Sequence[Row[*tuple[Any, ...]]]]:
-    """Yield the audit events that meet a condition, oldest first, in batches: their content, seal and position."""
+    """Yield the audit events that meet a condition, newest first, in batches: their content, seal and position.
+
+    The creation of a key names its owner. It comes last, so that an interrupted erasure finds the key again.
+    """
     statement = (
         select(*STORED, AuditEvent.seal, AuditEvent.position)
         .where(condition)
-        .order_by(AuditEvent.id)
+        .order_by(AuditEvent.id.desc())
         .limit(BATCH_EVENTS)
     )
     batch: Sequence[Row[*tuple[Any, ...]]] = (await connection.execute(statement)).all()
@@ -72,7 +74,7 @@ async def events(
         yield batch
         if len(batch) < BATCH_EVENTS:
             return
-        batch = (await connection.execute(statement.where(AuditEvent.id > batch[-1].id))).all()
+        batch = (await connection.execute(statement.where(AuditEvent.id < batch[-1].id))).all()
 
 
 def personal_values(event: Row[*tuple[Any, ...]]) -> dict[str, list[Any]]:
