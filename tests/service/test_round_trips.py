@@ -37,6 +37,12 @@ class Trip(msgspec.Struct, frozen=True):
     tables: int = 0
     """The number of tables into which it inserts rows with generated times."""
 
+    def body_about(self, user_id: int) -> Any:
+        """Return the body; that of a new key names its owner."""
+        if self.operation == "POST /v1/keys/import":
+            return {"data": [{**KEY, "secret": VERIFY["credential"], "user_id": user_id}]}
+        return {**self.body, "user_id": user_id} if self.operation == "POST /v1/keys" else self.body
+
     @property
     def on_mysql(self) -> int:
         return self.on_mariadb + self.tables
@@ -214,9 +220,7 @@ async def test_an_operation_costs_so_many_commands(app: Starlette, caller: HeldK
         path.format(id=partner.user_id, access_key=key.access_key, code="conflict", name="orders:read")
         + trip.query
     )
-    body = {**trip.body, "user_id": partner.user_id} if path == "/v1/keys" and trip.body else trip.body
-    if path == "/v1/keys/import":
-        body = {"data": [{**KEY, "secret": VERIFY["credential"], "user_id": partner.user_id}]}
+    body = trip.body_about(partner.user_id)
 
     with wire.listening() as commands:
         answer = await call(app, method, target, key=caller, body=body, headers=trip.headers)
