@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -99,13 +100,20 @@ def orders(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def newsroom(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the worked package of the page, and install it into a new folder, with what its tests need."""
-    tools = [f"{name}=={version(name)}" for name in TOOLS]
-    return install(fresh, "newsroom", tmp_path_factory.mktemp("newsroom"), *tools)
+    """Build the worked package of the page, and install it into a new folder."""
+    return install(fresh, "newsroom", tmp_path_factory.mktemp("newsroom"))
 
 
-def install(fresh: Path, name: str, folder: Path, *more: str) -> Path:
-    """Build a package of `examples/`, and return the folder with it and the packages `more`."""
+@pytest.fixture(scope="module")
+def tools(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install what a team's tests need into a new folder."""
+    folder = tmp_path_factory.mktemp("tools")
+    add(fresh, folder, *(f"{name}=={version(name)}" for name in TOOLS))
+    return folder
+
+
+def install(fresh: Path, name: str, folder: Path) -> Path:
+    """Build a package of `examples/`, and return the folder in which it is installed."""
     source = folder / "source"
     shutil.copytree(ROOT / "examples" / name, source, ignore=shutil.ignore_patterns("__pycache__", "build"))
     subprocess.run(
@@ -115,9 +123,14 @@ def install(fresh: Path, name: str, folder: Path, *more: str) -> Path:
         check=True,
     )
     (built,) = folder.glob("*.whl")
-    command = [str(fresh), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*command, "--target", folder / "installed", built, *more], check=True)
+    add(fresh, folder / "installed", built)
     return folder / "installed"
+
+
+def add(fresh: Path, folder: Path, *packages: str | Path) -> None:
+    """Install packages into a folder, without their dependencies."""
+    command = [str(fresh), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*command, "--target", folder, *packages], check=True)
 
 
 def environ(folder: Path) -> dict[str, str]:
@@ -235,13 +248,13 @@ def test_a_package_is_typed(fresh: Path, package: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def run_tests_of_newsroom(fresh: Path, newsroom: Path, folder: Path, **more: str) -> str:
+def run_tests_of_newsroom(fresh: Path, installed: Sequence[Path], folder: Path, **more: str) -> str:
     """Run the tests of the worked package on what is installed: the folder has the tests and nothing else."""
     shutil.copytree(ROOT / "examples" / "newsroom" / "tests", folder / "tests")
     done = subprocess.run(
         [str(fresh), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", folder / "t", "tests"],
         cwd=folder,
-        env=environ(folder) | {"PYTHONPATH": str(newsroom)} | more,
+        env=environ(folder) | {"PYTHONPATH": os.pathsep.join(map(str, installed))} | more,
         capture_output=True,
         text=True,
         check=False,
@@ -250,17 +263,55 @@ def run_tests_of_newsroom(fresh: Path, newsroom: Path, folder: Path, **more: str
     return done.stdout.splitlines()[-1]
 
 
-def test_newsroom_works_on_sqlite(fresh: Path, newsroom: Path, tmp_path: Path) -> None:
-    assert re.match(r"\d+ passed in ", run_tests_of_newsroom(fresh, newsroom, tmp_path))
+def test_newsroom_works_on_sqlite(fresh: Path, newsroom: Path, tools: Path, tmp_path: Path) -> None:
+    assert re.match(r"\d+ passed in ", run_tests_of_newsroom(fresh, [newsroom, tools], tmp_path))
 
 
 @pytest.mark.mariadb
 def test_newsroom_works_on_the_server(
-    fresh: Path, newsroom: Path, tmp_path: Path, mariadb: PrivateMariaDB
+    fresh: Path, newsroom: Path, tools: Path, tmp_path: Path, mariadb: PrivateMariaDB
 ) -> None:
     mariadb.create_database("newsroom_example")
     url = mariadb.url_of("newsroom_example")
 
     assert re.match(
-        r"\d+ passed in ", run_tests_of_newsroom(fresh, newsroom, tmp_path, LATCHKEY_TEST_DATABASE_URL=url)
+        r"\d+ passed in ",
+        run_tests_of_newsroom(fresh, [newsroom, tools], tmp_path, LATCHKEY_TEST_DATABASE_URL=url),
+    )
+
+
+def test_new_endpoints_pass_all_checks(fresh: Path, tools: Path, tmp_path: Path) -> None:
+    """In an empty folder the first one is a package, and the second one is added to it."""
+
+    def run(*command: str | Path) -> str:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environ(tmp_path) | {"PYTHONPATH": str(tools), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    new = fresh.with_name("latchkey"), "new", "endpoint"
+    app = "--app", "orders.app:create_app"
+    run(*new, "orders")
+    told = run(*new, "line_items", *app)
+    application = tmp_path / "orders" / "app.py"
+    for line in ("from orders import line_items", "*line_items.ROUTES"):
+        assert line in told
+    application.write_text(
+        application.read_text()
+        .replace("from orders import orders", "from orders import line_items, orders")
+        .replace("[*orders.ROUTES]", "[*orders.ROUTES, *line_items.ROUTES]")
+    )
+
+    run(sys.executable, "-m", "ruff", "check", "--no-cache", ".")
+    run(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", ".")
+    run(sys.executable, "-m", "mypy", "--python-executable", fresh)
+    run(fresh, "-m", "latchkey.migrations.check", *app)
+    assert "14 passed" in run(
+        fresh, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "t"
     )

@@ -26,6 +26,7 @@ from latchkey.service.commands.keys import keys
 from latchkey.service.commands.migrating import migrate, migrations
 from latchkey.service.commands.output import OutputError, guarded_output
 from latchkey.service.commands.roles import roles
+from latchkey.service.commands.scaffolding import scaffolding
 from latchkey.service.commands.scopes import scopes
 from latchkey.service.commands.server import dev, openapi, purge, serve
 from latchkey.service.commands.usage import usage
@@ -129,6 +130,7 @@ def describe_error(error: Exception) -> str | None:  # noqa: PLR0911 - a table, 
 COMMANDS = (
     migrate,
     migrations,
+    scaffolding,
     purge,
     serve,
     dev,

@@ -6,7 +6,7 @@ import click
 
 from latchkey import User, open_session
 from orders.app import create_app
-from orders.models import Order
+from orders.orders import Order
 
 
 @click.command("import")
@@ -24,6 +24,6 @@ async def place(email: str, items: tuple[str, ...]) -> int:
         if user is None:
             raise click.ClickException(f"there is no user {email}.")
         for item in items:
-            await Order.create(user_id=user.id, item=item, pieces=1)
+            await Order.create(owner_id=user.id, item=item, pieces=1)
         await session.commit()
     return len(items)
