@@ -42,7 +42,7 @@ def pytest_collection_finish() -> None:
     """Leave what exists already, half a million objects, out of every collection of garbage."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*gc.get_threshold()[:2], 200)
+    gc.set_threshold(*gc.get_threshold()[:2], 50)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Text that is quoted from a client has a maximum length, and keeps its beginning and end."""
 
+import time
+
 import pytest
 
 from latchkey.middleware.excerpt import LONGEST, excerpt, without_secrets
@@ -45,6 +47,19 @@ DIGITS = "0123456789AbCdEfGhIjKlMnOpQrStUvWxYz0123456789AbC"
 )
 def test_a_secret_is_replaced_by_its_prefix(text: str, shown: str) -> None:
     assert without_secrets(text) == excerpt(text) == shown
+
+
+@pytest.mark.parametrize(
+    "part", ["x", "s_", "s_x", "lks_test_", "s_a1_", "whsec_", "whsec", f"lks_{DIGITS[1:]}_", "s" * 40 + "_"]
+)
+def test_a_long_text_is_searched_in_linear_time(part: str) -> None:
+    """A quadratic search of a megabyte takes minutes."""
+    text = part * (1_000_000 // len(part))
+    began = time.process_time()
+
+    excerpt(f"{text}s_whsec_{text}")
+
+    assert time.process_time() - began < 1
 
 
 def test_no_part_of_a_secret_is_left_where_a_text_is_cut() -> None:
