@@ -44,7 +44,9 @@ def new_request_id() -> str:
 
 
 class RequestIDMiddleware:
-    """Take `X-Request-ID` from the client if it is well-formed and no secret, or generate an id; add it to the response and to log lines.
+    """Take `X-Request-ID` from the client if it is well-formed and no secret, or generate an id.
+
+    The id is added to the response and to log lines.
 
     This is the outermost middleware that answers. An exception that reaches it is logged once, with the id, and answered
     by `last_resort`. If a response has started already, the exception is raised to the server, which closes the connection.

@@ -39,7 +39,10 @@ Opened = TypeVar("Opened")
 
 
 def pytest_collection_finish() -> None:
-    """Leave what exists already, half a million objects, out of every collection of garbage."""
+    """Leave what exists already, half a million objects, out of every collection of garbage.
+
+    What a test leaves is collected after it; the collections of the oldest generation, which are slow, are fewer.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*gc.get_threshold()[:2], 50)

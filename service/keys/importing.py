@@ -253,8 +253,7 @@ async def write(rows: Sequence[ApiKey] | Sequence[User]) -> None:
     """Insert rows by few statements."""
     if rows:
         async with ApiKey.resolve() as session:
-            for row in rows:
-                session.add(row)
+            session.add_all(rows)
             await session.flush()
 
 

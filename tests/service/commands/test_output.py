@@ -44,9 +44,9 @@ class TestPrinting:
         assert sorted(name for name, _ in every_command()) == [
             "audit export", "audit verify", "call", "dev", "export", "gate explain", "keyring", "keyring rewrap",
             "keyring status", "keys create", "keys credits", "keys grant", "keys import", "keys list", "keys revoke",
-            "keys rotate", "migrate", "migrations new", "new endpoint", "openapi", "purge", "roles add", "roles change", "roles list",
-            "roles remove", "scopes add", "scopes list", "scopes remove", "serve", "sign", "usage", "users block",
-            "users create", "users erase", "users list", "users unblock", "webhooks list",
+            "keys rotate", "migrate", "migrations new", "new endpoint", "openapi", "purge", "roles add", "roles change",
+            "roles list", "roles remove", "scopes add", "scopes list", "scopes remove", "serve", "sign", "usage",
+            "users block", "users create", "users erase", "users list", "users unblock", "webhooks list",
             "webhooks ping", "webhooks redeliver",
         ]  # fmt: skip
 
